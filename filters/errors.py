@@ -24,7 +24,7 @@ class AnnotationsError(FinesieveError):
 
 
 class RunError(FinesieveError):
-    """A run that had to stop: a wrong ledger, too many quarantined records, a dead worker, an occupied output folder."""
+    """A run that had to stop: wrong ledger, too many quarantined records, dead worker, occupied output folder."""
 
 
 class MissingExtraError(FinesieveError):

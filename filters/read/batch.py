@@ -1,4 +1,4 @@
-"""The unit of work that travels through the pipeline: a batch of documents of one source, and what could not be read."""
+"""What travels through the pipeline: a batch of documents of one source, and the records that could not be read."""
 
 from __future__ import annotations
 
