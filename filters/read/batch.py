@@ -74,7 +74,7 @@ class Batch:
     @property
     def alive(self) -> npt.NDArray[np.bool_]:
         """bool[n]: documents no step has removed yet."""
-        return np.equal(self.reason, None)
+        return np.fromiter((reason is None for reason in self.reason), dtype=bool, count=len(self))
 
     def remove(self, where: npt.NDArray[np.bool_], reason: str | Sequence[str]) -> None:
         """Give the documents that are alive and selected by `where` (bool[n]) a reason; the first reason stays."""

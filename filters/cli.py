@@ -1,0 +1,215 @@
+"""The `finesieve` command: one function per verb, no logic; heavy imports inside, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from filters.errors import FinesieveError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from filters.pipeline.plan import Plan
+    from filters.pipeline.run import RunResult
+
+app = typer.Typer(
+    name="finesieve",
+    help="Train a classifier from a judge's labels, filter web dumps with it, inspect the scores.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="YAML config; see configs/ for examples.", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the config; may be repeated."),
+]
+Model = Annotated[
+    str,
+    typer.Argument(help="Embedded model (edu-en), model folder, or fastText file.bin#__label__x.", show_default=False),
+]
+
+
+def _console() -> Console:
+    from filters.inspect.terminal import make_console
+
+    return make_console()
+
+
+@app.command("filter")
+def filter_command(
+    config: Config,
+    overrides: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    force_new: Annotated[bool, typer.Option("--force-new", help="Replace the finished run in output.path.")] = False,
+    examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents at the end.")] = 0,
+) -> None:
+    """Read, deduplicate, score and shard what CONFIG names; every record is accounted for."""
+    from filters.config import FilterConfig
+
+    loaded = FilterConfig.load(config, overrides or ())
+    from filters.pipeline.plan import make_plan
+    from filters.pipeline.progress import progress
+    from filters.pipeline.run import run_filter
+
+    plan = make_plan(loaded)
+    console = _console()
+    _print_plan(console, plan)
+    if dry_run:
+        return
+    with progress(console, plan.input_bytes) as on_batch:
+        result = run_filter(plan, force_new=force_new, on_batch=on_batch)
+    _print_result(console, result, examples)
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    from rich.table import Table
+
+    from filters.inspect.terminal import printable
+
+    size = "unknown size" if plan.input_bytes is None else f"{plan.input_bytes / 1e6:,.1f} MB"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("input", f"{len(plan.sources):,} files, {size}, in {len(plan.units):,} units")
+    for source, bytes_ in list(plan.sources.items())[:3]:
+        table.add_row("", printable(source, 60) + ("" if bytes_ is None else f" ({bytes_ / 1e6:,.1f} MB)"))
+    if len(plan.sources) > 3:
+        table.add_row("", f"... and {len(plan.sources) - 3:,} more")
+    for name, does in plan.steps():
+        table.add_row(name, does)
+    table.add_row("executor", f"{plan.config.executor.kind}, {plan.config.executor.workers} worker(s)")
+    table.add_row("output", f"{plan.output}/ data/, attributes/, manifest.json")
+    console.print(table)
+
+
+def _print_result(console: Console, result: RunResult, examples: int) -> None:
+    from filters.inspect.run import Run
+    from filters.inspect.terminal import extremes_view, histogram_view, ledger_table
+
+    run = Run(result.path)
+    console.print()
+    console.print(ledger_table(run.ledger))
+    console.print()
+    console.print(histogram_view(result.histogram, run.min_score, unicode=console.encoding.startswith("utf")))
+    if examples:
+        console.print()
+        console.print(extremes_view(f"the {examples} best", run.extremes(examples, best=True)))
+        console.print()
+        console.print(extremes_view(f"the {examples} worst", run.extremes(examples, best=False)))
+    console.print()
+    total = result.ledger.total
+    console.print(f"{total.kept:,} of {total.records:,} documents kept, in {len(result.shards):,} shard(s):")
+    for shard in result.shards[:3]:
+        console.print(f"  {shard} ({shard.stat().st_size / 1e6:,.1f} MB)", soft_wrap=True)
+    console.print(f"next: finesieve inspect {result.path}", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    run: Annotated[Path, typer.Argument(help="Folder a filter run wrote.", show_default=False)],
+    bins: Annotated[int, typer.Option(help="Bars of the histogram; a divisor of 500.")] = 20,
+    weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
+    examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's ledger and histogram as JSON.")] = False,
+) -> None:
+    """Show a run's score histogram, what other thresholds would keep, and its ledger."""
+    from filters.inspect.histogram import BINS, WEIGHTS
+
+    if bins < 1 or BINS % bins:
+        raise typer.BadParameter(f"{bins} does not divide {BINS}; try 10, 20, 25, 50 or 100", param_hint="--bins")
+    if weight not in WEIGHTS:
+        raise typer.BadParameter(f"{weight!r} is none of {', '.join(WEIGHTS)}", param_hint="--weight")
+    from filters.inspect.run import Run
+
+    loaded = Run(run)
+    if as_json:
+        print(json.dumps({"ledger": loaded.ledger, "histogram": loaded.histogram.to_json()}))
+        return
+    from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_table
+
+    console = _console()
+    utf8 = console.encoding.startswith("utf")
+    console.print(histogram_view(loaded.histogram, loaded.min_score, bins, weight, unicode=utf8))
+    console.print()
+    console.print(keep_table(loaded.histogram, loaded.min_score))
+    console.print()
+    console.print(ledger_table(loaded.ledger))
+    if examples:
+        console.print()
+        console.print(extremes_view(f"the {examples} best", loaded.extremes(examples, best=True)))
+        console.print()
+        console.print(extremes_view(f"the {examples} worst", loaded.extremes(examples, best=False)))
+
+
+@app.command()
+def train(
+    config: Config,
+    overrides: Set = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model folder.")] = False,
+) -> None:
+    """Train a classifier from annotations, calibrate it to the judge's scale, and write a model folder."""
+    from filters.config import load_config
+    from filters.train.config import TrainConfig
+
+    loaded = load_config(TrainConfig, config, overrides or ())
+    from filters.train.training import train as run_training
+
+    console = _console()
+    result = run_training(loaded, overwrite=overwrite, echo=lambda line: console.print(line, soft_wrap=True))
+    console.print(f"model folder: {result.path}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    annotations: Annotated[
+        Path, typer.Argument(help="Parquet with text and score (expected_score).", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure a model against annotations: the kept class, ranking, and distance to the judge."""
+    from filters.model import QualityModel
+    from filters.train.evaluation import evaluate as run_evaluation
+    from filters.train.evaluation import table
+
+    evaluation = run_evaluation(QualityModel.load(model), annotations)
+    if as_json:
+        print(evaluation.model_dump_json(indent=1))
+    else:
+        _console().print(table(evaluation))
+
+
+@app.command()
+def score(
+    model: Model,
+    files: Annotated[
+        list[str], typer.Argument(help="Text files (a document each), .jsonl[.gz|.zst|.bz2], .parquet, .warc[.gz].")
+    ],
+    text_key: Annotated[str, typer.Option(help="Key of the text in JSONL and Parquet.")] = "text",
+    id_key: Annotated[str | None, typer.Option(help="Key of the id in JSONL and Parquet.")] = None,
+) -> None:
+    """Score documents: a JSON line for each, in input order, with what the keep rule says."""
+    from filters.pipeline.scoring import score_files
+
+    for line in score_files(model, files, text_key=text_key, id_key=id_key):
+        sys.stdout.write(line)
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends in one message and exit status 1, never in a traceback."""
+    try:
+        app()
+    except FinesieveError as error:
+        sys.stderr.write(f"finesieve: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("finesieve: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,189 @@
+"""The steps of a filter run as datatrove blocks: each a thin adapter from batches to the room that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from datatrove.pipeline.base import PipelineStep
+
+from filters.config import DedupConfig, ExtractConfig, HeuristicConfig, InputConfig, LanguageConfig
+from filters.read.batch import Batch
+from filters.read.units import Unit
+
+if TYPE_CHECKING:
+    from datatrove.pipeline.filters.base_filter import BaseFilter
+
+    from filters.dedup.stream import Fingerprinter
+    from filters.kernels.language import LanguageIdentifier
+    from filters.model import QualityModel
+
+Batches = Iterable[Batch]
+
+
+class ReadUnits(PipelineStep):
+    """Read the input: rank r of w takes units r, r + w, ... so that one task per unit reads exactly one."""
+
+    type = "FINESIEVE"
+    name = "Read"
+
+    def __init__(self, units: Sequence[Unit], config: InputConfig) -> None:
+        super().__init__()
+        self.units = units
+        self.config = config
+
+    def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield the batches of this rank's units, in order."""
+        from filters.read.reader import read_unit
+
+        for unit in self.units[rank::world_size]:
+            batches = read_unit(unit, self.config)
+            while True:
+                with self.track_time("batch"):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                self.stat_update("records", value=batch.records, unit="batch")
+                yield batch
+
+
+class _BatchStep(PipelineStep):
+    """A step that changes batches in place."""
+
+    type = "FINESIEVE"
+
+    def apply(self, batch: Batch) -> None:
+        raise NotImplementedError
+
+    def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield the same batches, changed in place."""
+        for batch in data:
+            with self.track_time("batch"):
+                self.apply(batch)
+            yield batch
+
+
+class Extract(_BatchStep):
+    """Main text of HTML payloads."""
+
+    name = "Extract"
+
+    def __init__(self, config: ExtractConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def apply(self, batch: Batch) -> None:
+        """Set `text` where the batch carries payloads."""
+        if batch.html is not None:
+            from filters.read.extract import extract
+
+            extract(batch, self.config)
+
+
+class IdentifyLanguage(_BatchStep):
+    """Attributes `language` (object[n], None where unknown) and `language_score` (float32[n])."""
+
+    name = "Language"
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._identifier: LanguageIdentifier | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Identify, then remove what is not in `keep` or not sure enough."""
+        from filters.kernels.language import LanguageIdentifier
+        from filters.kernels.packed import PackedText
+
+        if self._identifier is None:
+            self._identifier = LanguageIdentifier.bundled()
+        alive = batch.alive
+        codes = np.full(len(batch), None, dtype=object)
+        scores = np.zeros(len(batch), dtype=np.float32)
+        codes[alive], scores[alive] = self._identifier.identify(
+            PackedText.from_arrow(batch.text.filter(pa.array(alive)))
+        )
+        batch.attributes |= {"language": codes, "language_score": scores}
+        if self.config.keep:
+            wanted = np.fromiter((code in self.config.keep for code in codes), dtype=bool, count=len(batch))
+            batch.remove(~wanted, "language")
+        batch.remove(scores < self.config.min_score, "language_unsure")
+
+
+class ApplyHeuristic(_BatchStep):
+    """One of datatrove's heuristic filters."""
+
+    def __init__(self, config: HeuristicConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.name = config.name
+        self._filter: BaseFilter | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Remove what the filter drops."""
+        from filters.pipeline.heuristics import apply_filter, load_filter
+
+        if self._filter is None:
+            self._filter = load_filter(self.config)
+        apply_filter(self._filter, self.config.name, batch)
+
+
+class Fingerprint(_BatchStep):
+    """Attributes `exact` (uint64[n, 2]), `keys` (uint64[n, bands]), `has_signature` (bool[n]), `tokens` (int32[n]).
+
+    Rows of removed documents are zero.
+    """
+
+    name = "Fingerprint"
+
+    def __init__(self, config: DedupConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._fingerprinter: Fingerprinter | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Hash the documents that are alive."""
+        from filters.dedup.stream import Fingerprinter
+        from filters.kernels.packed import PackedText
+
+        if self._fingerprinter is None:
+            self._fingerprinter = Fingerprinter(self.config.exact, self.config.near)
+        alive = batch.alive
+        found = self._fingerprinter.fingerprint(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
+        for name, values in (
+            ("exact", found.exact),
+            ("keys", found.keys),
+            ("has_signature", found.has_signature),
+            ("tokens", found.tokens),
+        ):
+            column = np.zeros((len(batch), *values.shape[1:]), dtype=values.dtype)
+            column[alive] = values
+            batch.attributes[name] = column
+
+
+class Score(_BatchStep):
+    """Attribute `score` (float32[n], NaN for removed documents) on the judge's 0-5 scale.
+
+    Args:
+        model: a loaded model, or a name as for `QualityModel.load`, loaded in the process that runs the step.
+    """
+
+    name = "Score"
+
+    def __init__(self, model: str | QualityModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def apply(self, batch: Batch) -> None:
+        """Score the documents that are alive."""
+        from filters.kernels.packed import PackedText
+        from filters.model import QualityModel
+
+        if isinstance(self.model, str):
+            self.model = QualityModel.load(self.model)
+        alive = batch.alive
+        scores = np.full(len(batch), np.nan, dtype=np.float32)
+        scores[alive] = self.model.score_packed(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
+        batch.attributes["score"] = scores

@@ -1,0 +1,68 @@
+"""The data-set card beside the shards: a YAML header the Hub and `datasets` read, and the run in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+         (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"))  # fmt: skip
+
+
+def card(manifest: dict[str, Any]) -> str:
+    """README.md of a run folder, from its manifest."""
+    total, config = manifest["ledger"]["total"], manifest["config"]
+    suffix = "parquet" if config["output"]["format"] == "parquet" else "jsonl.zst"
+    configs = [{"config_name": "default", "data_files": f"data/*.{suffix}", "default": True}]
+    configs.append({"config_name": "attributes", "data_files": "attributes/*.parquet"})
+    header: dict[str, Any] = {
+        "task_categories": ["text-generation"],
+        "tags": ["finesieve", "quality-filtered", "deduplicated"],
+        "size_categories": [next((name for bound, name in SIZES if total["kept"] < bound), "n>10B")],
+        "configs": configs,
+    }
+    if config["language"] and config["language"]["keep"]:
+        header["language"] = list(config["language"]["keep"])
+    near = config["dedup"]["near"]
+    dedup = [
+        "exact copies (xxh3-128 of the lower-cased text with white space collapsed)" * config["dedup"]["exact"],
+        f"near copies (MinHash over {near['shingle']}-word shingles, {near['bands']} bands of {near['rows']} rows)"
+        if near
+        else "",
+    ]
+    lines = [
+        "---",
+        yaml.safe_dump(header, sort_keys=False).strip(),
+        "---",
+        "# Filtered with finesieve",
+        "",
+        f"{total['kept']:,} of {total['records']:,} records of {len(manifest['inputs']):,} {config['input']['kind']} "
+        f"input file(s), kept by the model `{manifest['model']['name']}` at score >= "
+        f"{manifest['keep']['min_score']:g}. Copies removed: {' and '.join(filter(None, dedup)) or 'none'}; "
+        "of each group of copies the first one stays.",
+        "",
+        "| what became of them | records |",
+        "|---|---:|",
+        f"| kept | {total['kept']:,} |",
+        *(f"| removed: {_cell(reason)} | {n:,} |" for reason, n in total["removed"].items()),
+        *(f"| quarantined: {_cell(cause)} | {n:,} |" for cause, n in total["quarantined"].items()),
+        f"| **all records read** | {total['records']:,} |",
+        "",
+        "- `data/`: the kept documents, in input order.",
+        "- `attributes/`: a row for every document read, kept or not: score, language, tokens (an estimate), duplicate "
+        "cluster, the id of the copy that stayed, reason.",
+        *(["- `rejected/`: the removed documents with their reasons."] if config["output"]["rejected"] else []),
+        "- `quarantine.jsonl`: records that could not be read: source, position, cause, first bytes.",
+        "- `manifest.json`: config, model digest, ledger of every input file, histogram, SHA-256 of every file.",
+        "",
+        f"Model digest: `{manifest['model']['digest']}`. finesieve {manifest['finesieve']}.",
+        "The texts keep the licences of their sources.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Text that cannot leave its table cell."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("\n", " ").replace("<", "&lt;")

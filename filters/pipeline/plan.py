@@ -1,0 +1,90 @@
+"""What a filter run will do, resolved before it does anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filters.config import FilterConfig
+from filters.read.units import Unit, plan_units
+
+if TYPE_CHECKING:
+    from filters.model import QualityModel
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with its inputs found and its model loaded.
+
+    Attributes:
+        config: as validated.
+        units: pieces of input a worker takes at a time, in input order.
+        model: what scores the documents.
+        min_score: the keep rule, from the config or else the model.
+        output: the run's folder.
+    """
+
+    config: FilterConfig
+    units: list[Unit]
+    model: QualityModel
+    min_score: float
+    output: Path
+
+    @property
+    def sources(self) -> dict[str, int | None]:
+        """Stored bytes of each input file, in input order; None where unknown."""
+        sizes: dict[str, int | None] = {}
+        for unit in self.units:
+            before = sizes.get(unit.source, 0)
+            sizes[unit.source] = None if unit.size is None or before is None else before + unit.size
+        return sizes
+
+    @property
+    def input_bytes(self) -> int | None:
+        """Stored bytes of all input, None if any size is unknown."""
+        sizes = list(self.sources.values())
+        return None if any(size is None for size in sizes) else sum(size or 0 for size in sizes)
+
+    def steps(self) -> list[tuple[str, str]]:
+        """(step, what it will do) in the order documents meet them."""
+        config, rows = self.config, []
+        rows.append(("read", f"{config.input.kind}, text key {config.input.text_key!r}"))
+        rows += [(f"heuristic {h.name}", "by address") for h in config.heuristics if h.name == "url"]
+        if config.input.kind == "warc":
+            rows.append(("extract", f"main text by {config.extract.engine}"))
+        if config.language:
+            keep = ", ".join(config.language.keep) or "annotate only"
+            rows.append(("language", f"{keep}; at least {config.language.min_score:g}"))
+        rows += [(f"heuristic {h.name}", f"words by {h.tokenizer}") for h in config.heuristics if h.name != "url"]
+        near = config.dedup.near
+        rows.append(("deduplicate", "exact: xxh3-128 of normalised text" if config.dedup.exact else "exact: off"))
+        if near:
+            rows.append(
+                ("", f"near: MinHash, {near.shingle}-word shingles, {near.bands} bands x {near.rows} rows; first stays")
+            )
+        rows.append(("score", f"{self.model.name} (digest {self.model.digest[:12]})"))
+        origin = "config" if config.keep.min_score is not None else "the model's own rule"
+        rows.append(("keep", f"score >= {self.min_score:g} ({origin})"))
+        rows.append(("shard", f"{config.output.format}, {config.output.shard_size / 2**20:.0f} MiB of text a shard"))
+        return rows
+
+
+def make_plan(config: FilterConfig) -> Plan:
+    """Find the inputs and load the model.
+
+    Raises:
+        ConfigError: a heuristic's options do not fit it.
+        InputError: a pattern that matches nothing, a file that does not exist.
+        ModelError: the model cannot be loaded.
+        MissingExtraError: a heuristic needs a package that is not installed.
+    """
+    from filters.model import QualityModel
+    from filters.pipeline.heuristics import load_filter
+
+    units = plan_units(config.input)
+    model = QualityModel.load(config.model)
+    for heuristic in config.heuristics:
+        load_filter(heuristic)
+    min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
+    return Plan(config, units, model, min_score, Path(config.output.path))

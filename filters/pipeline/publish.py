@@ -1,0 +1,36 @@
+"""Files that appear under their name whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def publishing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`; on success it is synced to disk and renamed to `path`, else removed.
+
+    Args:
+        path: the final name; its folder must exist.
+        sync: fsync the file and its folder before the name appears (not needed for what a crash discards anyway).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        if sync:
+            _sync(temporary)
+        temporary.replace(path)
+        if sync:
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
