@@ -1,0 +1,37 @@
+# Two commands on a fresh machine with Python 3.11-3.13 and git: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types bench clean
+
+# Installed again whenever pyproject.toml changes. pip's own resolver installs dependencies before dependents, which
+# leaves fastText's training binding in place (see pyproject.toml).
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("finesieve needs Python 3.11 to 3.13; call: make PYTHON=python3.12 ...") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+## Filter the documentation of the installed Python packages: real text, real duplicates, no network.
+demo: $(VENV)/.installed
+	$(BIN)/finesieve filter configs/demo.yaml --force-new --examples 5
+
+## The whole test suite; tests that need real pages or a package that is not there say so and skip.
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+## Side-by-side speed: ratios in one run, results in benchmarks/results/.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/pipeline.py
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,129 @@
+"""Configs: what they accept, and how precisely they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from filters.config import FilterConfig, parse_size
+from filters.errors import ConfigError
+
+GOOD = """\
+input:
+  kind: jsonl
+  paths: [a.jsonl]
+output:
+  path: out
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        FilterConfig.load(path, overrides)
+    return str(caught.value)
+
+
+def test_defaults_are_the_documented_ones(config_file: Path) -> None:
+    config = FilterConfig.load(config_file)
+    near = config.dedup.near
+    assert near is not None
+    assert (near.shingle, near.bands, near.rows) == (5, 14, 8)
+    assert config.extract.engine == "resiliparse"
+    assert config.output.format == "parquet"
+    assert config.model == "edu-en"
+
+
+def test_overrides_reach_nested_keys_and_create_sections(config_file: Path) -> None:
+    config = FilterConfig.load(
+        config_file, ["keep.min_score=2.5", "dedup.near=null", "output.shard_size=3 MiB", "input.paths=[b, c]"]
+    )
+    assert config.keep.min_score == 2.5
+    assert config.dedup.near is None
+    assert config.output.shard_size == 3 * 2**20
+    assert config.input.paths == ("b", "c")
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_filter_config_is_valid(path: Path) -> None:
+    if path.name.startswith("train"):
+        pytest.skip("a training config; tests/train loads it")
+    FilterConfig.load(path)
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_likely_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(GOOD + "  shard_sise: 3\n")
+    message = refusal(path)
+    assert f"{path}:6: output.shard_sise" in message
+    assert "did you mean 'shard_size'" in message
+
+
+def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(GOOD.replace("jsonl", "csv", 1))
+    message = refusal(path)
+    assert f"{path}:2: input.kind" in message
+    assert "'parquet'" in message
+    assert "got 'csv'" in message
+
+
+def test_several_mistakes_are_all_told(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(GOOD.replace("kind: jsonl", "kind: csv") + "executor: {workers: 0}\n")
+    assert len(refusal(path).splitlines()) == 2
+
+
+def test_an_override_is_blamed_as_an_override(config_file: Path) -> None:
+    assert f"{config_file} (--set): executor.workers" in refusal(config_file, "executor.workers=0")
+
+
+@pytest.mark.parametrize("override", ["keep.min_score", "=3", "a..b=3", "output.path.deeper=1"])
+def test_a_malformed_override_is_refused(config_file: Path, override: str) -> None:
+    assert override in refusal(config_file, override)
+
+
+@pytest.mark.parametrize("rule", ["fraction=0.1", "tokens=1.3e12"])
+def test_rules_that_need_the_whole_dump_say_so(config_file: Path, rule: str) -> None:
+    message = refusal(config_file, f"keep.{rule}")
+    assert f"keep.{rule.split('=')[0]} needs the scores of the whole dump" in message
+    assert "keep.min_score" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a\n- b\n", "a: [", "\t\n", "{" * 3000, "!!python/object/apply:os.system ['true']\n"]
+)
+def test_what_is_no_config_is_refused_without_executing_it(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert str(path) in refusal(path)
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+    assert "cannot read" in refusal(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "cannot read" in refusal(tmp_path / "binary.yaml")
+
+
+def test_a_remote_output_is_refused_with_the_remedy(config_file: Path) -> None:
+    assert "local folder" in refusal(config_file, "output.path=s3://bucket/run")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("3", 3), ("3kb", 3000), ("3 MiB", 3 * 2**20), ("1.5GB", 1_500_000_000), ("7 B", 7)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["3 m", "x", "-3MB", "1e3", "MiB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
