@@ -91,10 +91,12 @@ def test_the_url_filter_needs_its_column() -> None:
         with pytest.raises(MissingExtraError, match=r"finesieve\[heuristics\]"):
             load_filter(HeuristicConfig(name="url"))
         pytest.skip("pyahocorasick and tldextract are not installed (extra heuristics)")
-    step = load_filter(HeuristicConfig(name="url", options={"extra_domains": ["bad.example"]}))
+    step = load_filter(HeuristicConfig(name="url", options={"extra_domains": ["blocked-for-test.org"]}))
     with pytest.raises(ConfigError, match=r"input\.columns"):
         apply_filter(step, "url", batch(["a"]))
-    documents = batch(["a", "b", "c"], url=["https://bad.example/x", "https://en.wikipedia.org/wiki/Sand", None])
+    documents = batch(
+        ["a", "b", "c"], url=["https://blocked-for-test.org/x", "https://en.wikipedia.org/wiki/Sand", None]
+    )
     apply_filter(step, "url", documents)
     assert documents.reason.tolist() == ["url:domain", None, None]
 
