@@ -1,0 +1,339 @@
+"""Stored bytes to decompressed bytes: member by member, bounded in memory, whole up to the byte where damage begins."""
+
+from __future__ import annotations
+
+import bz2
+import re
+import zlib
+from typing import BinaryIO, Literal, Protocol
+
+import zstandard
+
+Compression = Literal["none", "gzip", "bz2", "zstd"]
+
+READ_SIZE = 1 << 18
+"""Bytes read from the file at once."""
+GZIP_PIECE = 1 << 15
+"""Compressed bytes given to zlib at once: at deflate's highest ratio (1032) they become 34 MB."""
+BZ2_PIECE = 256
+"""Compressed bytes given to bz2 at once: an error loses what the same call had decompressed before it."""
+BZ2_OUTPUT = 1 << 20
+HISTORY = 4 << 20
+"""Stored bytes of the current member kept to search for the next one when it is damaged."""
+ZSTD_WINDOW = 1 << 31
+"""Largest window accepted (zstd --long=31, as published dumps use it); a frame that asks for more is corrupt."""
+
+_MAGIC: dict[Compression, re.Pattern[bytes]] = {
+    "gzip": re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
+    "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+}
+_MAGIC_BYTES = 10
+_SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".bgz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd"}
+
+
+class DamagedError(Exception):
+    """The stored bytes cannot be decompressed further.
+
+    Attributes:
+        cause: "truncated" when the file ends inside a member, else "corrupt".
+        offset: byte of the stored file where decompression stopped.
+        detail: what the decompressor said.
+        first_bytes: the stored bytes at the start of the damaged member, where they are still known.
+    """
+
+    def __init__(self, cause: Literal["truncated", "corrupt"], offset: int, detail: str, first_bytes: bytes) -> None:
+        super().__init__(f"{cause}: {detail} at byte {offset}")
+        self.cause = cause
+        self.offset = offset
+        self.detail = detail
+        self.first_bytes = first_bytes
+
+
+class _Decoder(Protocol):
+    eof: bool
+
+    def decode(self, stream: MemberStream) -> bytes: ...
+
+
+class MemberStream:
+    """Decompressed bytes of a file, which may consist of several compressed members (one per record in a WARC).
+
+    Attributes:
+        compression: found by magic bytes; the name's suffix only tells a damaged header from an uncompressed file.
+        member_offset: byte of the stored file where the member of the last `read` begins.
+        consumed: stored bytes decompressed so far.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._raw = b""
+        self._raw_at = 0
+        self._cursor = 0
+        self._ended = False
+        self._decoder: _Decoder | None = None
+        self._pending: DamagedError | None = None
+        self._history = bytearray()
+        self._history_at = 0
+        self.member_offset = 0
+        self.compression: Compression = self._detect(name)
+
+    @property
+    def consumed(self) -> int:
+        return self._raw_at + self._cursor
+
+    def read(self) -> bytes:
+        """The next piece (b"" at the end); a piece never spans two members.
+
+        Raises:
+            DamagedError: after everything before the damage has been returned.
+        """
+        if self.compression == "none":
+            self._require(1)
+            return self._take(READ_SIZE)
+        while True:
+            if self._decoder is None and not self._next_member():
+                return b""
+            data = self.rest_of_member()
+            if data:
+                return data
+
+    def rest_of_member(self) -> bytes:
+        """The next piece of the current member; b"" once it has ended whole, its checksum verified.
+
+        Raises:
+            DamagedError: as `read`.
+        """
+        while self._decoder is not None:
+            if self._pending is not None:
+                raise self._pending
+            data = self._decoder.decode(self)
+            if self._decoder.eof:
+                self._decoder = None
+            if data:
+                return data
+        return b""
+
+    def recover(self, content: bytes = b"") -> bool:
+        """After damage: go to the next member behind the start of the damaged one; False if there is none.
+
+        Args:
+            content: what a member's decompressed bytes must start with (looked at in gzip members), so that bytes
+                that look like a header by accident are passed over.
+        """
+        if self.compression == "none":
+            return False
+        self._decoder = self._pending = None
+        self._raw = bytes(self._history) + self._raw[self._cursor :]
+        self._raw_at, self._cursor = self._history_at, 0
+        self._history.clear()
+        if self._raw_at == self.member_offset:
+            self._cursor = 1
+        magic = _MAGIC[self.compression]
+        while True:
+            match = magic.search(self._raw, self._cursor)
+            if match is None:
+                self._cursor = max(self._cursor, len(self._raw) - _MAGIC_BYTES)
+                if not self._require(_MAGIC_BYTES + 1):
+                    self._cursor = len(self._raw)
+                    return False
+                continue
+            self._cursor = match.start()
+            self._require(2048)
+            if self.compression != "gzip" or self._starts_with(content):
+                return True
+            self._cursor += 1
+
+    def _starts_with(self, content: bytes) -> bool:
+        try:
+            start = zlib.decompressobj(31).decompress(self._raw[self._cursor : self._cursor + 2048], len(content))
+        except zlib.error:
+            return False
+        return start.startswith(content)
+
+    def _detect(self, name: str) -> Compression:
+        self._require(_MAGIC_BYTES)
+        for compression, magic in _MAGIC.items():
+            if magic.match(self._raw):
+                return compression
+        for suffix, compression in _SUFFIXES.items():
+            # A text that was decompressed on its way keeps its old name; anything else has a damaged header.
+            if name.endswith(suffix) and re.search(rb"[\x00-\x08\x0e-\x1f]", self._raw[:512]):
+                return compression
+        return "none"
+
+    def _next_member(self) -> bool:
+        while self._require(1) and self.compression == "gzip" and self._raw[self._cursor] == 0:
+            self._take(1)  # zero padding between members, as tar writes it
+        self._history.clear()
+        self._history_at = self.member_offset = self.consumed
+        if not self._require(1):
+            return False
+        self._require(18)
+        if not _MAGIC[self.compression].match(self._raw, self._cursor):
+            raise self.damaged("corrupt", f"no {self.compression} member starts here")
+        self._decoder = _Gzip() if self.compression == "gzip" else _Bz2() if self.compression == "bz2" else _Zstd()
+        return True
+
+    def _require(self, size: int) -> bool:
+        """Have `size` bytes behind the cursor; False if the file ends before."""
+        while len(self._raw) - self._cursor < size and not self._ended:
+            data = self._file.read(READ_SIZE)
+            if not data:
+                self._ended = True
+                break
+            self._raw_at += self._cursor
+            self._raw = self._raw[self._cursor :] + data
+            self._cursor = 0
+        return len(self._raw) - self._cursor >= size
+
+    def _take(self, size: int) -> bytes:
+        data = self._raw[self._cursor : self._cursor + size]
+        self._cursor += len(data)
+        return data
+
+    # What decoders use of the stream.
+
+    def take(self, size: int) -> bytes:
+        """At most `size` stored bytes (at least one) of the current member.
+
+        Raises:
+            DamagedError: the file ends here.
+        """
+        if not self._require(1):
+            raise self.damaged("truncated", "the file ends inside a compressed member")
+        data = self._take(size)
+        self._history += data
+        if len(self._history) > 2 * HISTORY:
+            drop = len(self._history) - HISTORY
+            del self._history[:drop]
+            self._history_at += drop
+        return data
+
+    def take_exactly(self, size: int) -> bytes:
+        parts = []
+        while size:
+            parts.append(self.take(size))
+            size -= len(parts[-1])
+        return b"".join(parts)
+
+    def peek(self, size: int) -> bytes:
+        self._require(size)
+        return self._raw[self._cursor : self._cursor + size]
+
+    def put_back(self, size: int) -> None:
+        """Return the last `size` bytes of the last `take`."""
+        if size:
+            self._cursor -= size
+            del self._history[-size:]
+
+    def damaged(self, cause: Literal["truncated", "corrupt"], detail: str) -> DamagedError:
+        first = bytes(self._history[:256]) if self._history_at == self.member_offset else b""
+        return DamagedError(cause, self.consumed, detail, first or self.peek(256))
+
+    def fail(self, error: DamagedError) -> None:
+        """Raise `error` at the next read, behind the bytes the decoder returns now."""
+        self._pending = error
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(31)
+        self.eof = False
+
+    def decode(self, stream: MemberStream) -> bytes:
+        piece = stream.take(GZIP_PIECE)
+        before = self._inner.copy()
+        try:
+            data = self._inner.decompress(piece)
+        except zlib.error:
+            return self._salvage(before, piece, stream)
+        if self._inner.eof:
+            self.eof = True
+            stream.put_back(len(self._inner.unused_data))
+        return data
+
+    @staticmethod
+    def _salvage(inner: zlib._Decompress, piece: bytes, stream: MemberStream) -> bytes:
+        """What the piece holds before the damage: the failed call returned none of it."""
+        parts = []
+        for index in range(len(piece)):
+            try:
+                parts.append(inner.decompress(piece[index : index + 1]))
+            except zlib.error as error:
+                detail = str(error).partition(": ")[2] or str(error)
+                stream.put_back(len(piece) - index)
+                stream.fail(stream.damaged("corrupt", detail))
+                break
+        return b"".join(parts)
+
+
+class _Bz2:
+    def __init__(self) -> None:
+        self._inner = bz2.BZ2Decompressor()
+        self.eof = False
+
+    def decode(self, stream: MemberStream) -> bytes:
+        piece = stream.take(BZ2_PIECE) if self._inner.needs_input else b""
+        try:
+            data = self._inner.decompress(piece, BZ2_OUTPUT)
+        except (OSError, ValueError) as error:
+            raise stream.damaged("corrupt", str(error)) from error
+        if self._inner.eof:
+            self.eof = True
+            stream.put_back(len(self._inner.unused_data))
+        return data
+
+
+class _Zstd:
+    """Feeds zstd block by block (RFC 8878, 3.1.1.2): a block is at most 128 KiB, and all before a bad one is whole."""
+
+    def __init__(self) -> None:
+        self._inner = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+        self._in_frame = False
+        self._checksum = False
+        self.eof = False
+
+    def decode(self, stream: MemberStream) -> bytes:
+        if not self._in_frame:
+            start = stream.peek(18)
+            if start[1:4] == b"\x2a\x4d\x18":
+                stream.take_exactly(4)
+                self._skip(stream, int.from_bytes(stream.take_exactly(4), "little"))
+                self.eof = True
+                return b""
+            try:
+                self._checksum = zstandard.get_frame_parameters(start).has_checksum
+                size = zstandard.frame_header_size(start)
+            except zstandard.ZstdError as error:
+                cause: Literal["truncated", "corrupt"] = "truncated" if len(start) < 18 else "corrupt"
+                raise stream.damaged(cause, str(error)) from error
+            self._in_frame = True
+            return self._feed(stream.take_exactly(size), stream)
+        header = stream.take_exactly(3)
+        value = int.from_bytes(header, "little")
+        last, kind, size = value & 1, (value >> 1) & 3, value >> 3
+        if kind == 3 or size > 1 << 17:
+            raise stream.damaged("corrupt", "not a zstd block")
+        block = header + stream.take_exactly(1 if kind == 1 else size)
+        data = self._feed(block, stream)
+        if last:
+            self.eof = True
+            if self._checksum:
+                try:
+                    data += self._feed(stream.take_exactly(4), stream)
+                except DamagedError as error:
+                    stream.fail(error)
+                    self.eof = False
+        return data
+
+    def _feed(self, data: bytes, stream: MemberStream) -> bytes:
+        try:
+            return self._inner.decompress(data)
+        except zstandard.ZstdError as error:
+            raise stream.damaged("corrupt", str(error).rpartition(": ")[2]) from error
+
+    @staticmethod
+    def _skip(stream: MemberStream, size: int) -> None:
+        while size:
+            size -= len(stream.take(min(size, READ_SIZE)))

@@ -1,0 +1,129 @@
+"""Main text of web pages, by resiliparse or trafilatura."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from filters.config import ExtractConfig
+from filters.errors import ConfigError
+from filters.read.batch import Batch
+from filters.read.charset import clean_text, decode_page
+from filters.read.remote import describe
+
+MAX_DEPTH = 1_500
+"""Deepest nesting given to an extractor. Real pages stay below 300; resiliparse's time grows with the square of it
+(10,000 nested <div>: 3 s, 100,000: minutes), and native code can neither be interrupted nor its crash be caught."""
+MAX_ATTRIBUTES = 5_000
+"""Most attributes of one tag: resiliparse's time grows with the square of it, too."""
+_LONG_TAG = 20_000
+"""Only tags of more characters than this are looked at for their attributes."""
+
+_TAG = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+
+
+def extract(batch: Batch, config: ExtractConfig) -> None:
+    """Replace the pages of a batch (`html`) by their main text, in place.
+
+    A page without text is removed with `no_text_extracted`; one that the extractor fails on, or that is built to stall
+    it, is quarantined with the cause "extraction_failed". Plain text is only decoded. A batch without `html` is left
+    as it is.
+
+    Raises:
+        ConfigError: the engine cannot be imported.
+    """
+    if batch.html is None or batch.content_type is None:
+        return
+    engine = _resiliparse() if config.engine == "resiliparse" else _trafilatura()
+    texts = [""] * len(batch)
+    failed: dict[int, str] = {}
+    alive = batch.alive
+    for row in np.flatnonzero(alive).tolist():
+        payload: bytes = batch.html[row].as_py()
+        content_type = batch.content_type[row].as_py() or ""
+        try:
+            page = decode_page(payload, content_type)
+            if content_type.partition(";")[0].strip().lower() == "text/plain":
+                texts[row] = page.strip()
+                continue
+            reason = hostile(page)
+            if reason is None:
+                texts[row] = clean_text(engine(page)).strip()
+            else:
+                failed[row] = f"extraction_failed: {reason}"
+        except Exception as error:  # whatever an extractor raises on odd markup costs this page only
+            failed[row] = f"extraction_failed: {describe(error)}"
+    batch.text = pa.array(texts, pa.large_string())
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    batch.remove(lengths < max(1, config.min_characters), "no_text_extracted")
+    if failed:
+        batch.quarantine(list(failed), list(failed.values()), [batch.html[row].as_py()[:200] for row in failed])
+    batch.html = batch.content_type = None
+
+
+def hostile(page: str) -> str | None:
+    """Why this page would stall an extractor, or None."""
+    depth = nesting(page)
+    if depth > MAX_DEPTH:
+        return f"elements nested {depth:,} deep"
+    attributes = _most_attributes(page)
+    if attributes > MAX_ATTRIBUTES:
+        return f"a tag with {attributes:,} attributes"
+    return None
+
+
+def nesting(page: str) -> int:
+    """Depth of the nested block elements that resiliparse climbs; 0 where there are too few tags to matter."""
+    if page.count("<") <= MAX_DEPTH:
+        return 0
+    deepest = depth = 0
+    for closing in _TAG.findall(page):
+        if not closing:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif depth:
+            depth -= 1
+    return deepest
+
+
+def _most_attributes(page: str) -> int:
+    closing = np.flatnonzero(np.frombuffer(page.encode("utf-8", "replace"), dtype=np.uint8) == ord(">"))
+    if np.diff(closing, prepend=0, append=len(page)).max() <= _LONG_TAG:
+        return 0
+    most = 0
+    start = page.find("<")
+    while start >= 0:
+        end = page.find(">", start)
+        end = len(page) if end < 0 else end
+        if end - start > _LONG_TAG:
+            most = max(most, len(_QUOTED.sub("", page[start:end]).split()) - 1)
+        start = page.find("<", end)
+    return most
+
+
+def _resiliparse() -> Callable[[str], str]:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    def text_of(page: str) -> str:
+        return str(extract_plain_text(page, preserve_formatting=True, main_content=True))
+
+    return text_of
+
+
+def _trafilatura() -> Callable[[str], str]:
+    try:
+        from trafilatura import extract as extract_text
+    except ImportError as error:
+        raise ConfigError(
+            f"extract.engine: trafilatura cannot be imported ({error}). Remedy: pip install lxml_html_clean, or "
+            "extract.engine: resiliparse"
+        ) from error
+
+    def text_of(page: str) -> str:
+        return extract_text(page, include_comments=False, deduplicate=False) or ""
+
+    return text_of

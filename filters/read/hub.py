@@ -1,0 +1,151 @@
+"""Data sets of the Hugging Face Hub, or local data set folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from filters.config import InputConfig
+from filters.errors import InputError
+from filters.read.batch import Batch, Quarantined
+from filters.read.remote import describe, is_local
+from filters.read.rows import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    batch_of_rows,
+    pass_through,
+    quarantined,
+    quarantined_only,
+    string_column,
+    text_reason,
+)
+from filters.read.units import SUFFIXES, InputFile, Unit
+
+_READERS = {"parquet": "parquet", "json": "jsonl"}
+"""Builders of `datasets` whose files finesieve reads itself, and as what."""
+
+
+def plan_dataset(config: InputConfig) -> list[InputFile]:
+    """The files of a split where they are Parquet or JSON lines (read by finesieve's own readers, which lose nothing
+    and share a file among workers), else one entry of kind "stream" for the whole split.
+
+    Raises:
+        InputError: there is no such data set, subset or split, or the Hub cannot be reached.
+    """
+    import datasets
+
+    assert config.dataset is not None
+    name = f"{config.dataset} (subset {config.subset})" if config.subset else config.dataset
+    try:
+        builder = datasets.load_dataset_builder(
+            config.dataset, config.subset, storage_options=config.storage_options or None
+        )
+    except Exception as error:  # datasets and huggingface_hub raise many kinds
+        raise InputError(
+            f"{name}: cannot open this data set: {describe(error)}. input.dataset is the name of a data set on the "
+            "Hub or a local folder; a private one needs `hf auth login`"
+        ) from error
+    data_files = builder.config.data_files
+    kind = _READERS.get(type(builder).__module__.rpartition(".")[2])
+    splits = sorted(data_files or builder.info.splits or {})
+    if splits and config.split not in splits:
+        raise InputError(f"{name}: no split {config.split!r}; it has {', '.join(map(str, splits))}")
+    files = [str(path) for path in (data_files or {}).get(config.split, ())]
+    if kind is None or not files or not all(path.endswith(SUFFIXES[kind]) and ".json." not in path for path in files):
+        return [InputFile("stream", f"{name}/{config.split}", config.dataset, None)]
+    if kind == "jsonl" and any(path.endswith(".json") for path in files):
+        return [InputFile("stream", f"{name}/{config.split}", config.dataset, None)]  # may be one JSON array
+    root = os.path.abspath(config.dataset)
+    return [
+        InputFile(
+            kind,
+            os.path.join(config.dataset, os.path.relpath(path, root)) if is_local(path) else path,
+            path,
+            os.path.getsize(path) if is_local(path) else None,
+        )
+        for path in files[: config.max_files]
+    ]
+
+
+def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+    """Batches of a split streamed by `datasets`; positions are row indices from 0.
+
+    Raises:
+        InputError: the split cannot be opened, or has no column of the wanted names.
+    """
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(
+            unit.address,
+            config.subset,
+            split=config.split,
+            streaming=True,
+            storage_options=config.storage_options or None,
+        )
+        iterator = iter(rows)
+        names = rows.column_names
+    except Exception as error:  # datasets and huggingface_hub raise many kinds
+        raise InputError(f"{unit.source}: cannot stream this data set: {describe(error)}") from error
+    wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
+    missing = [name for name in wanted if names is not None and name not in names]
+    if missing:
+        raise InputError(
+            f"{unit.source}: no column {', '.join(map(repr, missing))}; the data set has {', '.join(names)}"
+        )
+    group: list[dict[str, Any]] = []
+    position = size = 0
+    failure: str | None = None
+    while failure is None:
+        try:
+            row = next(iterator)
+        except StopIteration:
+            break
+        except (ConnectionError, TimeoutError) as error:
+            raise InputError(f"{unit.source}: the stream broke at row {position:,}: {describe(error)}") from error
+        except Exception as error:  # the builder's parser met damaged data, and cannot go on behind it
+            failure = f"corrupt: {' '.join(describe(error).split())}; how many records follow is unknown"
+            break
+        group.append(row)
+        text = row.get(config.text_key)
+        size += len(text) if isinstance(text, str) else 0
+        if len(group) == BATCH_ROWS or size >= BATCH_BYTES:
+            yield _batch(unit.source, position, group, config)
+            position += len(group)
+            group, size = [], 0
+    if group:
+        yield _batch(unit.source, position, group, config)
+    if failure is not None:
+        yield quarantined_only(unit.source, [quarantined(unit.source, position + len(group), failure, b"")])
+
+
+def _batch(source: str, first: int, rows: list[dict[str, Any]], config: InputConfig) -> Batch:
+    kept: list[dict[str, Any]] = []
+    texts: list[str | None] = []
+    positions: list[int] = []
+    rejected: list[Quarantined] = []
+    for position, row in enumerate(rows, first):
+        text = row.get(config.text_key)
+        cause = None
+        if text is not None and not isinstance(text, str):
+            cause = f"text_not_a_string: {config.text_key!r} is a {type(text).__name__}"
+        elif text is not None and len(text) > config.max_document_bytes:
+            cause = f"too_large: text of more than {config.max_document_bytes:,} bytes (input.max_document_bytes)"
+        if cause is not None:
+            rejected.append(quarantined(source, position, cause, repr(text)[:200].encode("utf-8", "replace")))
+            continue
+        kept.append(row)
+        texts.append(text)
+        positions.append(position)
+    batch = batch_of_rows(
+        source,
+        positions,
+        texts,
+        [text_reason(text) for text in texts],
+        [row.get(config.id_key) if config.id_key else None for row in kept],
+        {name: string_column([row.get(name) for row in kept]) for name in pass_through(config)},
+    )
+    batch.quarantined = rejected
+    batch.records = len(rows)
+    return batch

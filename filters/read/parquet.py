@@ -1,0 +1,231 @@
+"""Parquet: row groups in Arrow batches, page checksums verified, UTF-8 validated, damage confined to its row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from filters.config import InputConfig
+from filters.errors import InputError
+from filters.read.batch import Batch, Quarantined
+from filters.read.ids import derived_ids, given_ids
+from filters.read.remote import describe, open_input
+from filters.read.rows import BATCH_BYTES, BATCH_ROWS, quarantined, quarantined_only, slices
+from filters.read.units import ROWS_PER_UNIT, InputFile, Unit
+
+_DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError)
+"""What pyarrow raises on damaged files."""
+
+
+def row_ranges(file: InputFile, config: InputConfig) -> list[tuple[int, int, int]]:
+    """(first row, row behind the last, stored bytes) of the units of a file; [] if its footer cannot be read.
+
+    Raises:
+        InputError: the file cannot be opened, or a remote file stays unreachable.
+    """
+    with open_input(file.address, config) as handle:
+        try:
+            metadata = pq.ParquetFile(handle).metadata
+            groups = [_group(metadata, index) for index in range(metadata.num_row_groups)]
+        except _DAMAGE:
+            return []
+    ranges: list[tuple[int, int, int]] = []
+    start = stop = size = 0
+    for rows, stored in groups:
+        if stop > start and stop + rows - start > ROWS_PER_UNIT:
+            ranges.append((start, stop, size))
+            start, size = stop, 0
+        stop += rows
+        size += stored
+    if stop > start:
+        ranges.append((start, stop, size))
+    return ranges
+
+
+def read_parquet(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+    """Batches of the unit's row groups; positions are row indices in the file, from 0.
+
+    Pages with checksums are verified. A page that cannot be read costs the rest of its row group: one quarantined
+    record per row. Text that is no UTF-8 costs its record.
+
+    Raises:
+        InputError: a column is missing or of an unusable type, or a remote file stays unreachable.
+    """
+    with open_input(unit.address, config) as handle:
+        try:
+            file = pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=False)
+            metadata = file.metadata
+            groups = [_group(metadata, index) for index in range(metadata.num_row_groups)]
+            schema = file.schema_arrow
+        except _DAMAGE as error:
+            cause = f"corrupt: no readable Parquet footer ({describe(error)}); how many records it has is unknown"
+            batch = quarantined_only(unit.source, [quarantined(unit.source, -1, cause, b"")])
+            batch.input_bytes = unit.size or 0
+            yield batch
+            return
+        columns = _columns(unit, schema, config)
+        position = 0
+        for index, (rows, stored) in enumerate(groups):
+            if (unit.start is None or position >= unit.start) and (unit.stop is None or position < unit.stop):
+                yield from _read_group(file, unit, index, position, rows, stored, columns, config)
+            position += rows
+
+
+def _group(metadata: Any, index: int) -> tuple[int, int]:
+    group = metadata.row_group(index)
+    stored = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
+    if group.num_rows < 0 or stored < 0:
+        raise ValueError("negative sizes")
+    return int(group.num_rows), int(stored)
+
+
+def _columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str]:
+    wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
+    missing = [name for name in dict.fromkeys(wanted) if name not in schema.names]
+    if missing:
+        raise InputError(
+            f"{unit.source}: no column {', '.join(map(repr, missing))}; the file has {', '.join(schema.names)}. "
+            "Set input.text_key, input.id_key and input.columns to columns it has"
+        )
+    kind = schema.field(config.text_key).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (_is_text(kind) or _is_binary(kind) or pa.types.is_null(kind)):
+        raise InputError(
+            f"{unit.source}: column {config.text_key!r} is of type {kind}, not text. Set input.text_key to a column "
+            f"of strings; the file has {', '.join(f'{field.name} ({field.type})' for field in schema)}"
+        )
+    if "url" in schema.names and _is_text(schema.field("url").type):
+        wanted.append("url")
+    return list(dict.fromkeys(wanted))
+
+
+def _read_group(
+    file: pq.ParquetFile,
+    unit: Unit,
+    index: int,
+    first: int,
+    rows: int,
+    stored: int,
+    columns: list[str],
+    config: InputConfig,
+) -> Iterator[Batch]:
+    position, stop = first, first + rows
+    try:
+        size = _batch_rows(file, index)
+        for records in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
+            count = min(records.num_rows, stop - position)
+            batches = list(_batches(unit.source, position, records.slice(0, count), config))
+            position += count
+            for batch in batches:
+                batch.input_bytes = stored * batch.records // rows
+                yield batch
+        damage = "the row group ends early" if position < stop else None
+    except _DAMAGE as error:
+        damage = describe(error)
+    if damage is not None:
+        cause = f"corrupt: row group {index}: {' '.join(damage.split())}"
+        for start in range(position, stop, BATCH_ROWS):
+            rest = range(start, min(start + BATCH_ROWS, stop))
+            yield quarantined_only(unit.source, [quarantined(unit.source, row, cause, b"") for row in rest])
+
+
+def _batch_rows(file: pq.ParquetFile, index: int) -> int:
+    """Rows that hold about `BATCH_BYTES`, by the uncompressed size in the footer."""
+    group = file.metadata.row_group(index)
+    per_row = max(1, group.total_byte_size // max(1, group.num_rows))
+    return int(max(1, min(BATCH_ROWS, BATCH_BYTES // per_row)))
+
+
+def _batches(source: str, first: int, records: pa.RecordBatch, config: InputConfig) -> Iterator[Batch]:
+    columns = {
+        name: _plain(column, name == config.text_key)
+        for name, column in zip(records.schema.names, records.columns, strict=True)
+    }
+    causes = _invalid(columns)
+    text = columns[config.text_key]
+    lengths = pc.fill_null(pc.binary_length(text), 0).to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero(lengths > config.max_document_bytes).tolist():
+        causes.setdefault(row, f"too_large: text of {lengths[row]:,} bytes (input.max_document_bytes)")
+    positions = np.arange(first, first + records.num_rows, dtype=np.int64)
+    rejected: list[Quarantined] = []
+    if causes:
+        raw = text.view(pa.large_binary())
+        rejected = [quarantined(source, first + row, causes[row], raw[row].as_py() or b"") for row in sorted(causes)]
+        keep = np.ones(records.num_rows, dtype=bool)
+        keep[list(causes)] = False
+        columns = {name: column.filter(pa.array(keep)) for name, column in columns.items()}
+        positions, lengths = positions[keep], lengths[keep]
+    for rows in slices(lengths.tolist()):
+        batch = _batch(source, positions[rows], {name: column[rows] for name, column in columns.items()}, config)
+        batch.quarantined, rejected = rejected, []
+        batch.records = len(batch) + len(batch.quarantined)
+        yield batch
+    if rejected:
+        yield quarantined_only(source, rejected)
+
+
+def _batch(source: str, positions: Any, columns: dict[str, pa.Array], config: InputConfig) -> Batch:
+    text = columns[config.text_key]
+    reason = np.full(len(positions), None, dtype=object)
+    missing = text.is_null().to_numpy(zero_copy_only=False)
+    text = text.fill_null("") if text.null_count else text
+    blank = pc.or_(pc.equal(pc.binary_length(text), 0), pc.utf8_is_space(text)).to_numpy(zero_copy_only=False)
+    reason[blank] = "empty_text"
+    reason[missing] = "missing_text"
+    if config.id_key is None:
+        ids = derived_ids(source, positions.tolist())
+    else:
+        ids = given_ids(source, positions.tolist(), columns[config.id_key].to_pylist())
+    names = [*config.columns, *(["url"] if "url" in columns and "url" not in config.columns else [])]
+    passed = {name: columns[name] for name in names}
+    if "url" in passed and _is_text(passed["url"].type):
+        passed["url"] = passed["url"].cast(pa.string())
+    return Batch(
+        source=source,
+        position=positions,
+        id=pa.array(ids, pa.string()),
+        text=text,
+        reason=reason,
+        columns=passed,
+    )
+
+
+def _plain(column: pa.Array, as_text: bool) -> pa.Array:
+    """The column without dictionary encoding; the text column as large_string, not yet known to be UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not as_text or pa.types.is_large_string(column.type):
+        return column
+    if _is_text(column.type) or pa.types.is_null(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.large_binary()).view(pa.large_string())
+
+
+def _invalid(columns: dict[str, pa.Array]) -> dict[int, str]:
+    """Row -> cause, of the rows with bytes that are no UTF-8 (which pyarrow does not look at while reading)."""
+    causes: dict[int, str] = {}
+    for name, column in columns.items():
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            for row in range(len(column)):
+                try:
+                    column[row : row + 1].validate(full=True)
+                except pa.ArrowInvalid as error:
+                    causes.setdefault(row, f"invalid_utf8: column {name!r}: {error}")
+            if not causes:
+                raise
+    return causes
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

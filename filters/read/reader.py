@@ -1,0 +1,42 @@
+"""One unit of input to batches of documents, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from filters.config import InputConfig
+from filters.read.batch import Batch
+from filters.read.units import Unit
+
+
+def read_unit(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+    """Batches of at most 1,000 documents and about 32 MB of text, in input order.
+
+    Every batch accounts for its records: `records == len(batch) + len(batch.quarantined)`.
+
+    Raises:
+        InputError: the unit cannot be read at all. A remote file that stays unreachable half-way fails its unit and
+            the run (what it holds is not damaged, only absent; a resumed run reads the unit again); damaged data
+            costs quarantined records instead.
+    """
+    if unit.kind == "jsonl":
+        from filters.read.jsonl import read_jsonl
+
+        return read_jsonl(unit, config)
+    if unit.kind == "parquet":
+        from filters.read.parquet import read_parquet
+
+        return read_parquet(unit, config)
+    if unit.kind in ("warc", "wet"):
+        from filters.read.warc import read_warc
+
+        return read_warc(unit, config)
+    if unit.kind == "python-docs":
+        from filters.read.python_docs import read_distribution
+
+        return read_distribution(unit, config)
+    if unit.kind == "stream":
+        from filters.read.hub import read_stream
+
+        return read_stream(unit, config)
+    raise ValueError(f"unit {unit.index} is of unknown kind {unit.kind!r}")

@@ -1,0 +1,204 @@
+"""The plan of a run's input: which files there are, in which order, and into which units of work they are cut."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filters.config import InputConfig
+from filters.errors import InputError
+from filters.read.remote import describe, file_system, is_local, open_input, retrying
+
+ROWS_PER_UNIT = 50_000
+"""A unit takes Parquet row groups until it has this many rows; a larger row group is a unit by itself."""
+CHECKED_REMOTE_FILES = 1_000
+"""So many listed remote files are looked up while planning; the rest (a whole crawl) when they are opened."""
+CONNECTIONS = 16
+
+_COMPRESSED = ("", ".gz", ".zst", ".bz2")
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "warc": tuple(".warc" + suffix for suffix in _COMPRESSED),
+    "wet": tuple(stem + suffix for stem in (".wet", ".warc.wet") for suffix in _COMPRESSED),
+    "jsonl": tuple(stem + suffix for stem in (".jsonl", ".ndjson", ".json") for suffix in _COMPRESSED),
+    "parquet": (".parquet", ".pq"),
+}
+"""What is read of a folder, by kind of input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A part of the input that one worker reads by itself. The partition does not depend on the number of workers.
+
+    Attributes:
+        index: place in the order of the run, from 0.
+        kind: the reader: "warc", "wet", "jsonl", "parquet", "python-docs", or "stream" (`datasets` streaming).
+        source: name of the file in the ledger: the path as the config's pattern expands it. The units of one file
+            share it.
+        address: what fsspec opens; the distribution's name for python-docs, the data set for "stream".
+        start: first row of the unit, or None for the whole file.
+        stop: the row behind the last one, or None for the whole file.
+        size: stored bytes, or None if unknown.
+    """
+
+    index: int
+    kind: str
+    source: str
+    address: str
+    start: int | None = None
+    stop: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file of the input: its kind, its name in the ledger, its address, and its stored bytes where known."""
+
+    kind: str
+    source: str
+    address: str
+    size: int | None
+
+
+def plan_units(config: InputConfig) -> list[Unit]:
+    """The units of an input, in the order of the run.
+
+    Raises:
+        InputError: a pattern matches nothing, a file does not exist, or a data set cannot be opened.
+        MissingExtraError: an address needs a package that is not installed.
+    """
+    if config.kind == "python-docs":
+        from filters.read.python_docs import plan_distributions
+
+        return plan_distributions(config)
+    if config.kind == "hub":
+        from filters.read.hub import plan_dataset
+
+        files = plan_dataset(config)
+    else:
+        files = [
+            InputFile(config.kind, _printable(address), address, size)
+            for address, size in _sized(list(_addresses(config)), config)
+        ]
+        if not files:
+            raise InputError(f"{config.paths_file}: lists no paths")
+    return number(_units_of_files(files, config))
+
+
+def number(units: Iterable[Unit]) -> list[Unit]:
+    """The units with their places in the order of the run."""
+    return [replace(unit, index=index) for index, unit in enumerate(units)]
+
+
+def _units_of_files(files: list[InputFile], config: InputConfig) -> Iterator[Unit]:
+    def units_of(file: InputFile) -> list[Unit]:
+        if file.kind == "parquet":
+            from filters.read.parquet import row_ranges
+
+            ranges = row_ranges(file, config)
+            if ranges:
+                return [
+                    Unit(0, file.kind, file.source, file.address, start, stop, size) for start, stop, size in ranges
+                ]
+        return [Unit(0, file.kind, file.source, file.address, size=file.size)]
+
+    if any(file.kind == "parquet" and not is_local(file.address) for file in files):
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            for units in pool.map(units_of, files):
+                yield from units
+    else:
+        for file in files:
+            yield from units_of(file)
+
+
+def _addresses(config: InputConfig) -> Iterator[str]:
+    found: dict[str, None] = {}
+    for pattern in config.paths:
+        found |= dict.fromkeys(_expand_local(pattern, config) if is_local(pattern) else _expand_remote(pattern, config))
+    ordered = dict.fromkeys(sorted(found))
+    if config.paths_file is not None:
+        ordered |= dict.fromkeys(config.prefix + line for line in _listed(config.paths_file, config))
+    for index, address in enumerate(ordered):
+        if index == config.max_files:
+            return
+        yield address
+
+
+def _expand_local(pattern: str, config: InputConfig) -> list[str]:
+    if os.path.isdir(pattern):
+        inside = (str(path) for path in Path(pattern).rglob("*") if path.is_file())
+        return _of_kind(pattern, inside, config)
+    if os.path.exists(pattern):
+        return [pattern]
+    if not glob.has_magic(pattern):
+        raise InputError(f"{pattern}: no such file or folder (a local path is relative to the working directory)")
+    matches = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    if not matches:
+        raise InputError(f"{pattern}: this pattern matches no file")
+    return matches
+
+
+def _expand_remote(pattern: str, config: InputConfig) -> list[str]:
+    system, path = file_system(pattern, config.storage_options)
+    if glob.has_magic(path):
+        matches = retrying(lambda: system.glob(path), config.retries, pattern)
+        if not matches:
+            raise InputError(f"{pattern}: this pattern matches no file")
+        return [str(system.unstrip_protocol(match)) for match in matches]
+    if pattern.startswith(("http:", "https:")):
+        return [pattern]  # a web server has no folders
+    if retrying(lambda: system.isdir(path), config.retries, pattern):
+        inside = retrying(lambda: system.find(path), config.retries, pattern)
+        return _of_kind(pattern, (str(system.unstrip_protocol(match)) for match in inside), config)
+    return [pattern]
+
+
+def _of_kind(folder: str, paths: Iterable[str], config: InputConfig) -> list[str]:
+    suffixes = SUFFIXES[config.kind]
+    files = [path for path in paths if path.endswith(suffixes) and not os.path.basename(path).startswith((".", "_"))]
+    if not files:
+        raise InputError(f"{folder}: no file in this folder ends with {', '.join(suffixes)} (kind {config.kind})")
+    return files
+
+
+def _listed(path: str, config: InputConfig) -> list[str]:
+    with open_input(path, config) as file:
+        data = file.read()
+    try:
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a list of paths (plain text or .gz): {describe(error)}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _sized(addresses: list[str], config: InputConfig) -> list[tuple[str, int | None]]:
+    remote = [address for address in addresses if not is_local(address)][:CHECKED_REMOTE_FILES]
+    sizes: dict[str, int | None] = {}
+    if remote:
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            sizes = dict(zip(remote, pool.map(lambda address: _remote_size(address, config), remote), strict=True))
+    for address in addresses:
+        if is_local(address):
+            try:
+                sizes[address] = os.stat(address).st_size
+            except OSError as error:
+                raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
+    return [(address, sizes.get(address)) for address in addresses]
+
+
+def _remote_size(address: str, config: InputConfig) -> int | None:
+    system, path = file_system(address, config.storage_options)
+    info: Callable[[], Any] = lambda: system.info(path)  # noqa: E731
+    size = retrying(info, config.retries, address).get("size")
+    return None if size is None else int(size)
+
+
+def _printable(path: str) -> str:
+    """A file name that is not UTF-8 cannot be a name in the ledger."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

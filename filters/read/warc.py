@@ -1,0 +1,373 @@
+"""WARC responses and WET conversions (ISO 28500; gzip or zstd per record, gzip as a whole, or plain).
+
+The records are delimited here and not by an existing reader because those lose records silently: FastWARC hands out a
+record cut short by the end of the file as if it were whole, and cannot go on behind a damaged one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from filters.config import InputConfig
+from filters.read.batch import Batch, Quarantined
+from filters.read.decompress import DamagedError, MemberStream
+from filters.read.http import parse_response
+from filters.read.remote import open_input
+from filters.read.rows import BATCH_BYTES, BATCH_ROWS, batch_of_rows, quarantined, text_reason
+from filters.read.units import Unit
+
+MAX_HEADER_BYTES = 256 << 10
+MAGIC = b"WARC/"
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
+_RECORD_START = re.compile(rb"(?<=\n)WARC/[01]\.")
+_DOCUMENT_TYPE = {"warc": "response", "wet": "conversion"}
+
+
+@dataclass(frozen=True, slots=True)
+class WarcRecord:
+    """A whole record.
+
+    Attributes:
+        position: byte of the stored file where its compressed member begins, plus the decompressed bytes before it in
+            that member (none where each record has its own).
+        headers: WARC headers by lower-case name; the first one of a name counts.
+        block: its content.
+    """
+
+    position: int
+    headers: dict[str, str]
+    block: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A stretch of the file that is no whole record."""
+
+    position: int
+    cause: str
+    first_bytes: bytes
+
+
+def read_warc(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+    """Batches of HTML responses (kind warc: payloads in `html`, to be extracted) or of conversions (kind wet: text).
+
+    Columns `url` and `date` are WARC-Target-URI and WARC-Date, the id is WARC-Record-ID. Other types of record are
+    counted in `skipped`.
+
+    Raises:
+        InputError: the file cannot be opened, or a remote file stays unreachable.
+    """
+    kind: Literal["warc", "wet"] = "wet" if unit.kind == "wet" else "warc"
+    with open_input(unit.address, config) as file:
+        stream = MemberStream(file, unit.address)
+        records = RecordStream(stream, _DOCUMENT_TYPE[kind], config.max_document_bytes)
+        batch = _Collector(unit.source, kind, config)
+        consumed = delimited = skipped = 0
+
+        def finished() -> Batch:
+            nonlocal consumed, delimited, skipped
+            done = batch.take()
+            done.records, delimited = records.delimited - delimited, records.delimited
+            done.skipped, skipped = records.skipped - skipped, records.skipped
+            done.input_bytes, consumed = stream.consumed - consumed, stream.consumed
+            return done
+
+        for record in records:
+            batch.add(record)
+            if batch.full:
+                yield finished()
+        if batch or records.skipped > skipped:
+            yield finished()
+
+
+class RecordStream:
+    """Iterates over the records of one type, and over what cannot be read, in file order.
+
+    Attributes:
+        delimited: records of that type and unreadable stretches so far.
+        skipped: whole records of other types so far.
+    """
+
+    def __init__(self, stream: MemberStream, record_type: str, max_bytes: int) -> None:
+        self.delimited = 0
+        self.skipped = 0
+        self._stream = stream
+        self._type = record_type
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+        self._at = 0  # decompressed bytes before the buffer
+        self._members: deque[tuple[int, int]] = deque()  # (decompressed, stored) offset where a member begins
+        self._ended = False
+
+    def __iter__(self) -> Iterator[WarcRecord | BadRecord]:
+        while True:
+            position, first_bytes = self._position(), b""
+            try:
+                if not self._skip_newlines():
+                    return
+                position, first_bytes = self._position(), bytes(self._buffer[:256])
+                found = self._next(position)
+            except DamagedError as damage:
+                found = BadRecord(
+                    position if first_bytes else self._stream.member_offset,
+                    f"{damage.cause}: {damage.detail} at byte {damage.offset:,}",
+                    first_bytes or damage.first_bytes,
+                )
+                self._drop(len(self._buffer))
+                if not self._stream.recover(MAGIC):
+                    self._ended = True
+                    found = BadRecord(
+                        found.position, f"{found.cause}; how many records follow is unknown", found.first_bytes
+                    )
+            if found is None:
+                self.skipped += 1
+            else:
+                self.delimited += 1
+                yield found
+
+    def _next(self, position: int) -> WarcRecord | BadRecord | None:
+        """The record at the start of the buffer; None for one of another type."""
+        start = bytes(self._buffer[:256])
+        header = self._header()
+        if isinstance(header, str):
+            self._resynchronise()
+            return BadRecord(position, header, start)
+        headers, begin = header
+        length = headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()) or len(length) > 18:
+            self._resynchronise()
+            return BadRecord(position, f"corrupt: Content-Length is {length!r:.40}", start)
+        wanted = headers.get("warc-type", "").lower() == self._type
+        size = int(length)
+        if not wanted or size > self._max_bytes:
+            self._drop(begin)
+            cause = self._pass_over(size)
+            if cause is None and wanted:
+                cause = f"too_large: record of {size:,} bytes (input.max_document_bytes)"
+            return None if cause is None else BadRecord(position, cause, start)
+        end = begin + size
+        while len(self._buffer) < end:
+            if self._member_inside(end) is not None or not self._fill():
+                break
+        cut = self._member_inside(end)
+        if cut is not None:
+            self._drop(cut)
+            return BadRecord(
+                position, f"corrupt: its compressed member ends before its Content-Length of {size:,} bytes", start
+            )
+        if len(self._buffer) < end:
+            cause = f"truncated: the file ends inside a record of {size:,} bytes"
+            self._resynchronise()
+            return BadRecord(position, cause, start)
+        # The checksum of the record's own compressed member comes behind its block: read up to it.
+        while len(self._buffer) < end + len("\r\n\r\n") + 1 and (data := self._stream.rest_of_member()):
+            self._buffer += data
+        block = bytes(self._buffer[begin:end])
+        self._drop(end)
+        if self._stream.compression == "none" and not _digest_agrees(headers.get("warc-block-digest", ""), block):
+            return BadRecord(position, "corrupt: the content does not match WARC-Block-Digest", start)
+        return WarcRecord(position, headers, block)
+
+    def _header(self) -> tuple[dict[str, str], int] | str:
+        """Headers and where the block begins in the buffer, or why there is no record here."""
+        searched = 0
+        while True:
+            if not MAGIC.startswith(self._buffer[: len(MAGIC)]) and not self._buffer.startswith(MAGIC):
+                return "corrupt: no WARC record begins here"
+            match = _HEADER_END.search(self._buffer, searched)
+            if match is not None:
+                return parse_headers(bytes(self._buffer[: match.start()])), match.end()
+            searched = max(0, len(self._buffer) - 3)
+            if len(self._buffer) > MAX_HEADER_BYTES:
+                return f"corrupt: record header of more than {MAX_HEADER_BYTES:,} bytes"
+            if not self._fill():
+                return "truncated: the file ends inside a record header"
+
+    def _pass_over(self, size: int) -> str | None:
+        """Drop a block of `size` bytes; what is wrong with it, if anything."""
+        while size:
+            cut = self._member_inside(size)
+            if cut is not None:
+                self._drop(cut)
+                return "corrupt: its compressed member ends before its Content-Length"
+            step = min(size, len(self._buffer))
+            self._drop(step)
+            size -= step
+            if size and not self._fill():
+                return "truncated: the file ends inside a record"
+        return None
+
+    def _resynchronise(self) -> None:
+        """Drop what is at the start of the buffer up to the next thing that looks like a record."""
+        drop = 1
+        while True:
+            match = _RECORD_START.search(self._buffer, drop)
+            cut = self._member_inside(len(self._buffer), drop)
+            found = [offset for offset in (match.start() if match else None, cut) if offset is not None]
+            if found:
+                self._drop(min(found))
+                return
+            drop = max(drop, len(self._buffer) - 16)
+            if len(self._buffer) > 1 << 20:
+                self._drop(drop)
+                drop = 0
+            if not self._fill():
+                self._drop(len(self._buffer))
+                return
+
+    def _member_inside(self, end: int, begin: int = 1) -> int | None:
+        """Where, in buffer[begin:end], a compressed member begins with a record; None if nowhere."""
+        for at, _ in self._members:
+            offset = at - self._at
+            if begin <= offset < end and self._buffer.startswith(MAGIC, offset):
+                return offset
+        return None
+
+    def _skip_newlines(self) -> bool:
+        while True:
+            content = self._buffer.lstrip(b"\r\n")
+            if content:
+                self._drop(len(self._buffer) - len(content))
+                return True
+            self._drop(len(self._buffer))
+            if not self._fill():
+                return False
+
+    def _fill(self) -> bool:
+        data = b"" if self._ended else self._stream.read()
+        if not data:
+            self._ended = True
+            return False
+        if not self._members or self._members[-1][1] != self._stream.member_offset:
+            self._members.append((self._at + len(self._buffer), self._stream.member_offset))
+        self._buffer += data
+        return True
+
+    def _drop(self, size: int) -> None:
+        del self._buffer[:size]
+        self._at += size
+        while len(self._members) > 1 and self._members[1][0] <= self._at:
+            self._members.popleft()
+
+    def _position(self) -> int:
+        if not self._members:
+            return 0
+        at, stored = self._members[0]
+        return stored + self._at - at
+
+
+def parse_headers(data: bytes) -> dict[str, str]:
+    """Header lines behind the first line, by lower-case name; folded lines joined, the first one of a name counts."""
+    headers: dict[str, str] = {}
+    name = ""
+    for line in data.decode("utf-8", "replace").splitlines()[1:]:
+        if line[:1] in " \t" and name:
+            headers[name] += " " + line.strip()
+            continue
+        key, colon, value = line.partition(":")
+        name = key.strip().lower()
+        if not colon or name in headers:
+            name = ""
+            continue
+        headers[name] = value.strip()
+    return headers
+
+
+def _digest_agrees(digest: str, block: bytes) -> bool:
+    """False if `digest` ("sha1:" and Base32 or hexadecimal) is another one than the block's; others are not judged."""
+    algorithm, _, value = digest.partition(":")
+    if algorithm.lower() != "sha1" or len(value) not in (32, 40):
+        return True
+    found = hashlib.sha1(block, usedforsecurity=False)
+    encoded = base64.b32encode(found.digest()).decode() if len(value) == 32 else found.hexdigest()
+    return value.upper() == encoded.upper()
+
+
+class _Collector:
+    """Rows of the batch under construction."""
+
+    def __init__(self, source: str, kind: Literal["warc", "wet"], config: InputConfig) -> None:
+        self._source = source
+        self._kind = kind
+        self._config = config
+        self._reset()
+
+    def _reset(self) -> None:
+        self._positions: list[int] = []
+        self._ids: list[str | None] = []
+        self._reasons: list[str | None] = []
+        self._texts: list[str] = []
+        self._html: list[bytes] = []
+        self._types: list[str] = []
+        self._headers: list[dict[str, str]] = []
+        self._bad: list[Quarantined] = []
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self._positions) + len(self._bad) >= BATCH_ROWS or self._size >= BATCH_BYTES
+
+    def __bool__(self) -> bool:
+        return bool(self._positions or self._bad)
+
+    def add(self, record: WarcRecord | BadRecord) -> None:
+        if isinstance(record, BadRecord):
+            self._bad.append(quarantined(self._source, record.position, record.cause, record.first_bytes))
+            return
+        reason: str | None
+        text, html, content_type = "", b"", ""
+        if self._kind == "wet":
+            try:
+                text = record.block.decode()
+            except UnicodeDecodeError as error:
+                cause = f"invalid_utf8: byte 0x{record.block[error.start]:02x} at {error.start}"
+                self._bad.append(quarantined(self._source, record.position, cause, record.block))
+                return
+            reason = text_reason(text)
+        else:
+            response = parse_response(record.headers, record.block, self._config.max_document_bytes)
+            if response.cause is not None:
+                self._bad.append(quarantined(self._source, record.position, response.cause, record.block))
+                return
+            reason, html, content_type = response.reason, response.payload, response.content_type
+        self._positions.append(record.position)
+        self._ids.append(record.headers.get("warc-record-id", "").strip("<> ").removeprefix("urn:uuid:") or None)
+        self._reasons.append(reason)
+        self._texts.append(text)
+        self._html.append(html)
+        self._types.append(content_type)
+        self._headers.append(record.headers)
+        self._size += len(record.block) + len(html)
+
+    def take(self) -> Batch:
+        columns = {
+            "url": pa.array([headers.get("warc-target-uri", "").strip("<> ") or None for headers in self._headers]),
+            "date": pa.array([headers.get("warc-date") for headers in self._headers]),
+        }
+        columns |= {
+            name: pa.array([headers.get(name.lower()) for headers in self._headers])
+            for name in self._config.columns
+            if name not in columns
+        }
+        batch = batch_of_rows(
+            self._source,
+            self._positions,
+            self._texts,
+            self._reasons,
+            self._ids,
+            {name: column.cast(pa.string()) for name, column in columns.items()},
+        )
+        if self._kind == "warc":
+            batch.html = pa.array(self._html, pa.large_binary())
+            batch.content_type = pa.array(self._types, pa.string())
+        batch.quarantined = self._bad
+        self._reset()
+        return batch
