@@ -1,0 +1,123 @@
+"""The command as a user meets it: real processes, exit statuses, no tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [str(Path(sys.executable).parent / "finesieve")]
+HEAVY = ("numba", "pyarrow", "datatrove", "datasets", "sklearn", "pandas", "trafilatura", "fasttext", "numpy")
+
+
+def finesieve(*arguments: str | Path, status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=180, check=False, cwd=cwd
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    """A config over four documents, two of them copies, and one broken line."""
+    lesson = "A fraction names a part of a whole. The denominator says into how many equal parts it is cut. " * 2
+    rows = [{"id": "a", "text": lesson}, {"id": "b", "text": lesson.upper()}, {"id": "c", "text": "Buy now! Sale."}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"input: {{kind: jsonl, paths: [{tmp_path}/in.jsonl], id_key: id}}\n"
+        f"keep: {{min_score: 0}}\noutput: {{path: {tmp_path}/run, rejected: true}}\n"
+    )
+    return path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['finesieve', '--help']\nfrom filters.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for verb in ("filter", "train", "evaluate", "score", "inspect"):
+        assert verb in done.stdout
+
+
+def test_every_verb_has_help() -> None:
+    for verb in ("filter", "train", "evaluate", "score", "inspect"):
+        assert "Usage" in finesieve(verb, "--help").stdout
+
+
+def test_shell_completion_is_offered() -> None:
+    done = subprocess.run(
+        COMMAND,
+        env=os.environ | {"_FINESIEVE_COMPLETE": "complete_bash", "COMP_WORDS": "finesieve in", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "inspect" in done.stdout
+
+
+def test_a_dry_run_prints_the_plan_and_does_nothing(dump: Path) -> None:
+    before = sorted(dump.parent.iterdir())
+    shown = finesieve("filter", "--dry-run", dump, "--set", "executor.workers=2").stdout
+    assert sorted(dump.parent.iterdir()) == before
+    for expected in ("1 files", "in.jsonl", "MinHash, 5-word shingles, 14 bands x 8 rows", "edu-en", "2 worker(s)"):
+        assert expected in shown
+
+
+def test_filter_then_inspect(dump: Path) -> None:
+    run = dump.parent / "run"
+    shown = finesieve("filter", dump, "--examples", "2").stdout
+    for expected in ("in = kept + removed + quarantined", "exact_duplicate", "2 of 4 documents kept", "the 2 best"):
+        assert expected in shown
+    assert max(len(line) for line in shown.splitlines() if str(dump.parent) not in line) <= 80
+    assert "\x1b" not in shown
+    shown = finesieve("inspect", run).stdout
+    for expected in ("scores of 2 documents", "what a threshold keeps", "quarantined"):
+        assert expected in shown
+    found = json.loads(finesieve("inspect", run, "--json").stdout)
+    assert found["ledger"]["total"]["kept"] == 2
+    assert sum(found["histogram"]["counts"]["documents"]) == 2
+    assert "holds a finished run" in finesieve("filter", dump, status=1).stderr
+
+
+def test_mistakes_end_in_one_message(dump: Path, tmp_path: Path) -> None:
+    assert "unknown key" in finesieve("filter", dump, "--set", "outptu.path=x", status=1).stderr
+    assert "nope" in finesieve("filter", dump, "--set", "input.paths=[nope.jsonl]", status=1).stderr
+    assert "edu-xx" in finesieve("filter", dump, "--set", "model=edu-xx", status=1).stderr
+    assert "no finished run" in finesieve("inspect", tmp_path, status=1).stderr
+    assert "none.txt" in finesieve("score", "edu-en", "none.txt", status=1).stderr
+    assert "none.parquet" in finesieve("evaluate", "edu-en", "none.parquet", status=1).stderr
+    finesieve("inspect", tmp_path, "--bins", "7", status=2)
+    finesieve("inspect", tmp_path, "--weight", "pages", status=2)
+    finesieve("filtre", status=2)
+
+
+def test_a_damaged_manifest_is_named(dump: Path) -> None:
+    finesieve("filter", dump)
+    manifest = dump.parent / "run" / "manifest.json"
+    for damage in ("{", "[]", '{"keep": {"min_score": 1}, "ledger": {}}'):
+        manifest.write_text(damage)
+        assert "manifest.json" in finesieve("inspect", dump.parent / "run", status=1).stderr
+
+
+def test_score_reads_text_and_record_files(dump: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.txt"
+    page.write_text(
+        "Water boils at 100 degrees Celsius at sea level, because there its vapour pressure equals the air's."
+    )
+    lines = finesieve("score", "edu-en", page, tmp_path / "in.jsonl", "--id-key", "id").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [line.get("id") for line in found] == [str(page), "a", "b", "c", None]
+    assert all(0 <= line["score"] <= 5 for line in found[:4])
+    assert found[4]["position"] == 4
+    assert found[4]["cause"]
+    assert found[1]["score"] > found[3]["score"]
