@@ -13,7 +13,7 @@ from rich.text import Text
 from filters.inspect.histogram import HIGH, LOW, Histogram
 from filters.inspect.run import Extreme
 
-BAR = 44
+BAR = 40
 BLOCKS = " ▏▎▍▌▋▊▉█"
 THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 
