@@ -1,0 +1,151 @@
+"""Words of a text, lower-cased and hashed in one pass, and what follows from the same reading of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from filters.kernels.arrays import Int64, UInt64
+from filters.kernels.packed import PackedText
+from filters.kernels.unicode import IGNORED, SINGLE, SPACE, WORD, class_of, decode, encode, tables
+
+_START = np.uint64(0xCBF29CE484222325)
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_FINISH = np.uint64(0xD6E8FEB86659FD93)
+_SHIFT = np.uint64(32)
+
+
+@dataclass(frozen=True, slots=True)
+class WordHashes:
+    """Words of n texts; text i has `hashes[offsets[i]:offsets[i + 1]]`, in the order of the text.
+
+    Attributes:
+        hashes: uint64[m], a hash of each word's lower-cased code points.
+        offsets: int64[n + 1].
+    """
+
+    hashes: UInt64
+    offsets: Int64
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def word_hashes(packed: PackedText) -> WordHashes:
+    """Split each text into words (see `filters.kernels.unicode` for what a word is) and hash them lower-cased."""
+    classes, lower = tables()
+    # A word is a run of at least one byte and the separator after it, or one character of at least three bytes.
+    hashes = np.empty(int(packed.lengths.sum()) // 2 + len(packed), np.uint64)
+    offsets = np.zeros(len(packed) + 1, np.int64)
+    _hash_words(packed.data, packed.offsets, classes, lower, hashes, offsets)
+    return WordHashes(hashes[: offsets[-1]], offsets)
+
+
+def normalize(packed: PackedText) -> PackedText:
+    """Lower-cased text with every run of white space collapsed to one space, and none at its ends.
+
+    Invalid bytes become U+FFFD, so the result is valid UTF-8. Nothing else is dropped: texts that differ in a comma
+    stay different.
+    """
+    classes, lower = tables()
+    # The longest growth is that of an invalid byte, to the three of U+FFFD; pages that are not written cost nothing.
+    data = np.empty(int(packed.lengths.sum()) * 3, np.uint8)
+    offsets = np.zeros(len(packed) + 1, np.int64)
+    _normalize(packed.data, packed.offsets, classes, lower, data, offsets)
+    return PackedText(data[: offsets[-1]], offsets)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def finish(h):  # type: ignore[no-untyped-def]
+    """Spread the entropy of a multiplicative hash over all its bits."""
+    h = (h ^ (h >> _SHIFT)) * _FINISH
+    return h ^ (h >> _SHIFT)
+
+
+@numba.njit(nogil=True, cache=True)
+def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no-untyped-def]
+    ascii_letters = np.zeros(128, np.uint64)  # the lower case of a word character, else 0
+    for code in range(128):
+        if classes[code] == WORD:
+            ascii_letters[code] = lower[code]
+    count = 0
+    for document in range(len(offsets) - 1):
+        position, end = offsets[document], offsets[document + 1]
+        h = _START
+        inside = False
+        while position < end:
+            byte = data[position]
+            if byte < 128:
+                letter = ascii_letters[byte]
+                position += 1
+                if letter != np.uint64(0):
+                    h = (h ^ letter) * _MULTIPLIER
+                    inside = True
+                elif inside:
+                    hashes[count] = finish(h)
+                    count += 1
+                    h = _START
+                    inside = False
+                continue
+            code, size = decode(data, position, end)
+            position += size
+            kind = class_of(code, classes)
+            if kind == WORD:
+                h = (h ^ np.uint64(lower[code] if code < 65536 else code)) * _MULTIPLIER
+                inside = True
+            elif kind != IGNORED:
+                if inside:
+                    hashes[count] = finish(h)
+                    count += 1
+                    h = _START
+                    inside = False
+                if kind == SINGLE:
+                    hashes[count] = finish((_START ^ np.uint64(code)) * _MULTIPLIER)
+                    count += 1
+        if inside:
+            hashes[count] = finish(h)
+            count += 1
+        ends[document + 1] = count
+
+
+@numba.njit(nogil=True, cache=True)
+def _normalize(data, offsets, classes, lower, target, ends):  # type: ignore[no-untyped-def]
+    ascii_lower = np.zeros(128, np.uint8)  # the lower case, 0 for white space
+    for code in range(128):
+        if classes[code] != SPACE:
+            ascii_lower[code] = lower[code]
+    written = 0
+    for document in range(len(offsets) - 1):
+        position, end = offsets[document], offsets[document + 1]
+        start = written
+        pending = False
+        while position < end:
+            byte = data[position]
+            if byte < 128:
+                position += 1
+                letter = ascii_lower[byte]
+                if letter == 0 and byte != 0:
+                    pending = written > start
+                    continue
+                if pending:
+                    target[written] = 32
+                    written += 1
+                    pending = False
+                target[written] = letter
+                written += 1
+                continue
+            code, size = decode(data, position, end)
+            position += size
+            if code < 65536:
+                if classes[code] == SPACE:
+                    pending = written > start
+                    continue
+                code = int(lower[code])
+            if pending:
+                target[written] = 32
+                written += 1
+                pending = False
+            written = encode(code, target, written)
+        ends[document + 1] = written
