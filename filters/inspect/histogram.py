@@ -29,9 +29,10 @@ class Histogram:
         """Count n documents, all arrays of shape [n]; scores must not be NaN."""
         width = (HIGH - LOW) / BINS
         bins = np.clip(np.floor((scores.astype(np.float64) - LOW) / width), 0, BINS - 1).astype(np.int64)
-        for row, weight in enumerate((np.ones(len(scores), dtype=np.int64), tokens, text_bytes)):
+        weights = (np.ones(len(scores), dtype=np.int64), tokens.astype(np.int64), text_bytes)
+        for counts, weight in zip(self.counts, weights, strict=True):
             # np.bincount would sum in float64 and lose integers above 2^53.
-            np.add.at(self.counts[row], bins, weight)
+            np.add.at(counts, bins, weight)
 
     def merge(self, other: Histogram) -> Self:
         """Add another histogram's counts to this one's."""

@@ -133,7 +133,7 @@ class ApplyHeuristic(_BatchStep):
 class Fingerprint(_BatchStep):
     """Attributes `exact` (uint64[n, 2]), `keys` (uint64[n, bands]), `has_signature` (bool[n]), `tokens` (int32[n]).
 
-    Rows of removed documents are zero.
+    Rows of removed documents are zero; there is no `keys` where near duplicates are not looked for.
     """
 
     name = "Fingerprint"
@@ -158,6 +158,8 @@ class Fingerprint(_BatchStep):
             ("has_signature", found.has_signature),
             ("tokens", found.tokens),
         ):
+            if values.ndim == 2 and not values.shape[1]:
+                continue
             column = np.zeros((len(batch), *values.shape[1:]), dtype=values.dtype)
             column[alive] = values
             batch.attributes[name] = column

@@ -55,7 +55,7 @@ def unit_pipeline(config: FilterConfig, units: list[Unit], spool: Path) -> list[
     ]
 
 
-class UnitExecutor(PipelineExecutor):  # type: ignore[misc]
+class UnitExecutor(PipelineExecutor):
     """datatrove executor with one rank per unit, run in the calling process.
 
     Unlike datatrove's local executor it keeps no completion markers (an empty file says nothing of what was done) and

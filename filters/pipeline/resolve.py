@@ -108,7 +108,7 @@ class UniqueIds(PipelineStep):
             yield batch
 
     def _taken(self, ids: list[str]) -> npt.NDArray[np.bool_]:
-        hashes = np.fromiter((xxhash.xxh3_64_intdigest(i) for i in ids), dtype=np.uint64, count=len(ids))
+        hashes = np.fromiter((xxhash.xxh3_64_intdigest(i.encode()) for i in ids), dtype=np.uint64, count=len(ids))
         numbers = np.arange(self._seen, self._seen + len(ids), dtype=np.int64)
         self._seen += len(ids)
         return np.asarray(self._index.resolve(hashes, np.ones(len(ids), dtype=bool), numbers) >= 0)
@@ -154,7 +154,7 @@ class Deduplicate(PipelineStep):
     def _resolve(self, batch: Batch) -> None:
         alive = batch.alive
         found = batch.attributes
-        verdict = self._stream.add(found["exact"], found["keys"], found["has_signature"], alive)
+        verdict = self._stream.add(found["exact"], found.get("keys"), found["has_signature"], alive)
         ids = batch.id.filter(pa.array(alive))
         self._ids.append(ids)
         self._starts.append(self._starts[-1] + len(ids))
@@ -162,7 +162,7 @@ class Deduplicate(PipelineStep):
         near = alive & ~exact & (verdict.near_root != verdict.number)
         survivors = np.full(len(batch), None, dtype=object)
         for row in np.flatnonzero(exact | near).tolist():
-            survivors[row] = self._id_of(int(verdict.exact_root[row] if exact[row] else verdict.near_root[row]))
+            survivors[row] = self._id_of(int(verdict.near_root[row]))
         batch.remove(exact, "exact_duplicate")
         batch.remove(near, "near_duplicate")
         found["exact_cluster"], found["near_cluster"] = verdict.exact_root, verdict.near_root
@@ -382,7 +382,10 @@ def _found(batch: Batch) -> dict[str, pa.Array]:
         "position": pa.array(batch.position),
         "score": pa.array(score, mask=np.isnan(score)),
         "language": pa.array(found["language"], pa.string()) if "language" in found else pa.nulls(n, pa.string()),
-        "language_score": pa.array(found["language_score"], mask=np.equal(found["language"], None))
+        "language_score": pa.array(
+            found["language_score"],
+            mask=pc.is_null(pa.array(found["language"], pa.string())).to_numpy(zero_copy_only=False),
+        )
         if "language" in found
         else pa.nulls(n, pa.float32()),
         "tokens": pa.array(found["tokens"], mask=~fingerprinted),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 import orjson
 import pyarrow as pa
@@ -27,7 +27,7 @@ class _Writer(Protocol):
 
 class _ParquetWriter:
     def __init__(self, path: Path, schema: pa.Schema, plain: frozenset[str]) -> None:
-        self._writer = pq.ParquetWriter(
+        self._writer: Any = pq.ParquetWriter(
             path,
             schema,
             compression="zstd",

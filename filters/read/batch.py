@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ class Batch:
     text: pa.Array
     reason: npt.NDArray[np.object_]
     columns: dict[str, pa.Array] = field(default_factory=dict)
-    attributes: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    attributes: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     html: pa.Array | None = None
     content_type: pa.Array | None = None
     quarantined: list[Quarantined] = field(default_factory=list)
