@@ -14,8 +14,8 @@ from filters.read.batch import Batch
 from filters.read.charset import clean_text, decode_page
 from filters.read.remote import describe
 
-MAX_DEPTH = 1_500
-"""Deepest nesting given to an extractor. Real pages stay below 300; resiliparse's time grows with the square of it
+MAX_DEPTH = 3_000
+"""Deepest nesting given to an extractor. Real pages stay below 100; resiliparse's time grows with the square of it
 (10,000 nested <div>: 3 s, 100,000: minutes), and native code can neither be interrupted nor its crash be caught."""
 MAX_ATTRIBUTES = 5_000
 """Most attributes of one tag: resiliparse's time grows with the square of it, too."""
@@ -91,17 +91,13 @@ def nesting(page: str) -> int:
 
 
 def _most_attributes(page: str) -> int:
-    closing = np.flatnonzero(np.frombuffer(page.encode("utf-8", "replace"), dtype=np.uint8) == ord(">"))
-    if np.diff(closing, prepend=0, append=len(page)).max() <= _LONG_TAG:
+    pieces = page.split(">")
+    if max(map(len, pieces)) <= _LONG_TAG:
         return 0
     most = 0
-    start = page.find("<")
-    while start >= 0:
-        end = page.find(">", start)
-        end = len(page) if end < 0 else end
-        if end - start > _LONG_TAG:
-            most = max(most, len(_QUOTED.sub("", page[start:end]).split()) - 1)
-        start = page.find("<", end)
+    for piece in pieces:
+        if len(piece) > _LONG_TAG and "<" in piece:
+            most = max(most, len(_QUOTED.sub("", piece[piece.find("<") :]).split()) - 1)
     return most
 
 
@@ -109,7 +105,7 @@ def _resiliparse() -> Callable[[str], str]:
     from resiliparse.extract.html2text import extract_plain_text
 
     def text_of(page: str) -> str:
-        return str(extract_plain_text(page, preserve_formatting=True, main_content=True))
+        return str(extract_plain_text(page, preserve_formatting=True, main_content=True, alt_texts=False))
 
     return text_of
 
