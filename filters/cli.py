@@ -89,11 +89,11 @@ def _print_plan(console: Console, plan: Plan) -> None:
 
 def _print_result(console: Console, result: RunResult, examples: int) -> None:
     from filters.inspect.run import Run
-    from filters.inspect.terminal import extremes_view, histogram_view, ledger_table
+    from filters.inspect.terminal import extremes_view, histogram_view, ledger_view
 
     run = Run(result.path)
     console.print()
-    console.print(ledger_table(run.ledger))
+    console.print(ledger_view(run.ledger))
     console.print()
     console.print(histogram_view(result.histogram, run.min_score, unicode=console.encoding.startswith("utf")))
     if examples:
@@ -130,7 +130,7 @@ def inspect(
     if as_json:
         print(json.dumps({"ledger": loaded.ledger, "histogram": loaded.histogram.to_json()}))
         return
-    from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_table
+    from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_view
 
     console = _console()
     utf8 = console.encoding.startswith("utf")
@@ -138,7 +138,7 @@ def inspect(
     console.print()
     console.print(keep_table(loaded.histogram, loaded.min_score))
     console.print()
-    console.print(ledger_table(loaded.ledger))
+    console.print(ledger_view(loaded.ledger))
     if examples:
         console.print()
         console.print(extremes_view(f"the {examples} best", loaded.extremes(examples, best=True)))

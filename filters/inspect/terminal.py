@@ -71,7 +71,7 @@ def keep_table(histogram: Histogram, min_score: float) -> Table:
     return table
 
 
-def ledger_table(ledger: dict[str, Any], sources: int = 8) -> Table:
+def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
     """The ledger as written to the manifest: the files with most records, then the sum by reason and cause."""
     table = Table(title="ledger: in = kept + removed + quarantined", title_justify="left", box=None, pad_edge=False)
     table.add_column("input file", overflow="fold", max_width=38)
@@ -88,11 +88,11 @@ def ledger_table(ledger: dict[str, Any], sources: int = 8) -> Table:
         table.add_row(f"  removed: {printable(reason, 60)}", "", "", f"{count:,}", "")
     for cause, count in sorted(total["quarantined"].items(), key=lambda item: -item[1]):
         table.add_row(f"  quarantined: {printable(cause, 60)}", "", "", "", f"{count:,}")
-    if total["skipped"]:
-        table.add_row(f"  ({total['skipped']:,} records that are no documents, not counted)", "", "", "", "")
-    if total["renamed"]:
-        table.add_row(f"  ({total['renamed']:,} documents got a suffix: their id was taken)", "", "", "", "")
-    return table
+    notes = [
+        (total["skipped"], "records that are no documents by their kind (beside the ledger)"),
+        (total["renamed"], "documents whose id was taken already, and got a suffix"),
+    ]
+    return Group(table, *(Text(f"  {count:,} {note}", style="dim") for count, note in notes if count))
 
 
 def _sums(account: dict[str, Any]) -> Iterable[str]:
@@ -106,7 +106,7 @@ def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:
     for extreme in extremes:
         lines.append(Text(f"{extreme.score:5.2f}  {printable(extreme.origin, 71)}"))
         if extreme.text is not None:
-            lines.append(Text(f"       {printable(extreme.text, 140)}", style="dim"))
+            lines.append(Text(f"       {printable(extreme.text, 72)}", style="dim"))
     return Group(*lines)
 
 

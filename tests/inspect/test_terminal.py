@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from filters.inspect.histogram import Histogram
 from filters.inspect.run import Extreme
-from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_table, printable
+from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_view, printable
 
 
 def shown(view: RenderableType) -> str:
@@ -51,7 +51,7 @@ def test_the_keep_table_counts_what_lies_at_or_above(histogram: Histogram) -> No
 def test_the_ledger_names_files_reasons_and_causes() -> None:
     account = {"records": 9, "kept": 4, "removed": {"low_score": 3}, "quarantined": {"bad_json": 2}}
     account |= {"skipped": 1, "renamed": 0}
-    text = shown(ledger_table({"total": account, "sources": {f"file-{n}.jsonl": account for n in range(12)}}))
+    text = shown(ledger_view({"total": account, "sources": {f"file-{n}.jsonl": account for n in range(12)}}))
     assert "... 4 more input files" in text
     assert "removed: low_score" in text
     assert "quarantined: bad_json" in text
