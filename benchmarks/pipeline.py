@@ -1,0 +1,233 @@
+"""Documents per second of each step of a filter run, and of datatrove's own block for the same job, in one process.
+
+    python benchmarks/pipeline.py [--documents 8000] [--stock-documents 600] [--repeats 5]
+
+Every repeat runs ours and theirs in turn, so that a machine that slows down slows both. datatrove's blocks get fewer
+documents where they are slow; the figure is documents per second either way. Results: benchmarks/results/pipeline.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import fasttext
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from corpus import build, machine
+from datatrove.data import Document
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
+from datatrove.pipeline.filters import FastTextClassifierFilter
+from datatrove.pipeline.readers import ParquetReader
+from datatrove.pipeline.writers import ParquetWriter
+from datatrove.utils.hashing import HashConfig
+from loguru import logger
+
+from filters import FilterConfig, run_filter
+from filters.config import LanguageConfig
+from filters.pipeline.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score
+from filters.pipeline.heuristics import RegexTokenizer
+from filters.pipeline.resolve import OWN_FIELDS
+from filters.pipeline.shards import ShardWriter
+from filters.pipeline.spool import WriteSpool, read_spool, spool_path
+from filters.read.batch import Batch
+from filters.read.units import plan_units
+
+RESULTS = Path(__file__).parent / "results" / "pipeline.json"
+
+
+class StockClassifier(FastTextClassifierFilter):
+    """datatrove's block as it is, but for its insistence on the name of the distribution fastText came from."""
+
+    _requires_dependencies = ()
+
+
+def timed(work: Callable[[], int]) -> float:
+    """Documents per second of `work`, which returns how many it did."""
+    start = time.perf_counter()
+    documents = work()
+    return documents / (time.perf_counter() - start)
+
+
+def count(stream: Iterable[Any]) -> int:
+    """Run a stream to its end; its number of documents."""
+    return sum(len(item) if isinstance(item, Batch) else 1 for item in stream)
+
+
+class Bench:
+    """One corpus, and every step on it as a function that returns how many documents it did."""
+
+    def __init__(self, folder: Path, documents: int, stock_documents: int) -> None:
+        self.folder, self.documents, self.stock_documents = folder, documents, stock_documents
+        self.dump = folder / "dump.parquet"
+        self.kind = build(self.dump, documents)
+        self.config = FilterConfig.model_validate(
+            {
+                "input": {"kind": "parquet", "paths": [str(self.dump)], "id_key": "id"},
+                "keep": {"min_score": 0.0},
+                "output": {"path": str(folder / "run")},
+            }
+        )
+        self.units = plan_units(self.config.input)
+        texts = pq.read_table(self.dump)["text"].to_pylist()
+        self.classifier = self._train(texts)
+        self.stock = [Document(text=text, id=str(row)) for row, text in enumerate(texts[:stock_documents])]
+        self.batches = list(ReadUnits(self.units, self.config.input).run())
+        self.blocks = [Fingerprint(self.config.dedup), Score("edu-en"), Score(f"{self.classifier}#__label__keep")]
+        self.language = IdentifyLanguage(LanguageConfig())
+
+    def _train(self, texts: list[str]) -> Path:
+        """A fastText model of the size people use: dim 100, word bigrams, 2 million buckets."""
+        lines = self.folder / "train.txt"
+        flat = [" ".join(text.split()) for text in texts[:600]]
+        lines.write_text("".join(f"__label__{'keep' if len(t) % 2 else 'drop'} {t}\n" for t in flat))
+        model = fasttext.train_supervised(
+            str(lines), dim=100, wordNgrams=2, bucket=2_000_000, epoch=1, thread=1, verbose=0
+        )
+        path = self.folder / "model.bin"
+        model.save_model(str(path))
+        return path
+
+    def read(self) -> int:
+        return count(ReadUnits(self.units, self.config.input).run())
+
+    def read_stock(self) -> int:
+        return count(ParquetReader(str(self.folder), glob_pattern="dump.parquet").run())
+
+    def language_ours(self) -> int:
+        return count(self.language.run(self._fresh()))
+
+    def fingerprint(self) -> int:
+        return count(self.blocks[0].run(self._fresh()))
+
+    def minhash_stock(self) -> int:
+        config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(precision=64))
+        signature = MinhashDedupSignature(str(self.folder / "sigs"), config=config, language=RegexTokenizer("en"))
+        count(signature.run(self._stock()) or ())
+        return self.stock_documents
+
+    def score_edu(self) -> int:
+        return count(self.blocks[1].run(self._fresh()))
+
+    def score_fasttext(self) -> int:
+        return count(self.blocks[2].run(self._fresh()))
+
+    def score_stock(self) -> int:
+        stock = StockClassifier(str(self.classifier), keep_labels=("keep", 0.0), newline_replacement=" ")
+        stock._model = getattr(self, "_stock_model", None)
+        done = count(stock.run(self._stock()))
+        self._stock_model = stock.model
+        return done
+
+    def shard(self) -> int:
+        schema = pa.schema([field for field in OWN_FIELDS if field.name in ("id", "text")])
+        with ShardWriter(self._empty("shards"), "shard", schema, self.config.output.shard_size) as writer:
+            for batch in self.batches:
+                writer.write(
+                    pa.table({"id": batch.id, "text": batch.text}), pa.array(np.full(len(batch), 3000, dtype=np.int64))
+                )
+        return self.documents
+
+    def shard_stock(self) -> int:
+        with ParquetWriter(str(self._empty("stock")), compression="zstd") as writer:
+            for document in self._stock():
+                writer.write(document)
+        return self.stock_documents
+
+    def spool(self) -> int:
+        folder = self._empty("spool")
+        count(WriteSpool(folder).run(self.batches))
+        return count(read_spool(spool_path(folder, 0)))
+
+    def whole(self) -> int:
+        shutil.rmtree(self.folder / "run", ignore_errors=True)
+        return run_filter(self.config).ledger.total.records
+
+    def _fresh(self) -> list[Batch]:
+        for batch in self.batches:
+            batch.reason[:] = None
+        return self.batches
+
+    def _stock(self) -> list[Document]:
+        return [Document(text=document.text, id=document.id) for document in self.stock]
+
+    def _empty(self, name: str) -> Path:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / name).mkdir()
+        return self.folder / name
+
+
+def main() -> None:
+    """Measure, print, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=8000)
+    parser.add_argument("--stock-documents", type=int, default=600)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    logger.remove()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), arguments.documents, arguments.stock_documents)
+        rows: dict[str, tuple[Callable[[], int], str | None, Callable[[], int] | None]] = {
+            "read Parquet": (bench.read, "ParquetReader", bench.read_stock),
+            "language": (bench.language_ours, None, None),
+            "fingerprint (exact + MinHash + tokens)": (
+                bench.fingerprint,
+                "MinhashDedupSignature, regex tokenizer",
+                bench.minhash_stock,
+            ),
+            "score edu-en": (bench.score_edu, None, None),
+            "score a fastText .bin": (bench.score_fasttext, "FastTextClassifierFilter", bench.score_stock),
+            "spool, written and read": (bench.spool, None, None),
+            "write Parquet zstd": (bench.shard, "ParquetWriter zstd", bench.shard_stock),
+            "finesieve filter, whole, 1 worker": (bench.whole, None, None),
+        }
+        for ours, _, _ in rows.values():
+            ours()
+        speeds: dict[str, list[float]] = defaultdict(list)
+        stock: dict[str, list[float]] = defaultdict(list)
+        for _ in range(arguments.repeats):
+            for name, (ours, _, theirs) in rows.items():
+                speeds[name].append(timed(ours))
+                if theirs:
+                    stock[name].append(timed(theirs))
+        results = []
+        for name, (_, block, _) in rows.items():
+            row: dict[str, Any] = {"step": name, "docs_per_s": round(statistics.median(speeds[name]))}
+            if block:
+                row |= {
+                    "datatrove": block,
+                    "datatrove_docs_per_s": round(statistics.median(stock[name])),
+                    "ratio": round(statistics.median(a / b for a, b in zip(speeds[name], stock[name], strict=True)), 2),
+                }
+            results.append(row)
+            against = f"{row['datatrove_docs_per_s']:>8,} {row['ratio']:>7.1f}x  {block}" if block else ""
+            print(f"{name:42} {row['docs_per_s']:>8,} docs/s {against}")
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(
+            json.dumps(
+                {
+                    "corpus": f"{arguments.documents} x about 3,200 characters of {bench.kind}",
+                    "repeats": arguments.repeats,
+                    "machine": machine(),
+                    "results": results,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
