@@ -1,0 +1,180 @@
+"""`QualityModel`: the only thing the pipeline knows of a classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.errors import ModelError
+from filters.kernels.packed import PackedText
+from filters.model_folder import KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
+from filters.scorers import FastTextFeatures, FastTextScorer, Scorer, scorer_class
+
+__all__ = ["Calibration", "KeepRule", "QualityModel"]
+
+Float64 = npt.NDArray[np.float64]
+
+EMBEDDED = Path(__file__).resolve().parent / "models"
+CALIBRATION = "calibration.safetensors"
+WHOLE_TEXT = 10**9
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A piecewise linear, non-decreasing map from raw scores to the judge's scale; constant beyond its ends.
+
+    Attributes:
+        raw: float64[k], strictly increasing raw scores.
+        score: float64[k], non-decreasing scores in [0, 5].
+    """
+
+    raw: Float64
+    score: Float64
+
+    def __call__(self, raw: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """float32[n] on the judge's scale."""
+        return np.interp(np.asarray(raw, dtype=np.float64), self.raw, self.score).astype(np.float32)
+
+    def write(self, path: Path) -> None:
+        """Write the knots as safetensors."""
+        write_arrays(path, {"raw": self.raw, "score": self.score})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            ModelError: the knots are no monotone map into [0, 5].
+        """
+        arrays = read_arrays(path, {"raw": ("float64", (None,)), "score": ("float64", (None,))})
+        raw, score = arrays["raw"], arrays["score"]
+        sound = len(raw) == len(score) >= 1 and bool(np.all(np.diff(raw) > 0)) and bool(np.all(np.diff(score) >= 0))
+        if not sound or score[0] < 0 or score[-1] > 5:
+            raise ModelError(f"{path}: the knots are not a monotone map into 0-5. Remedy: train the model again")
+        return cls(raw, score)
+
+
+@dataclass(frozen=True)
+class QualityModel:
+    """A classifier with its calibration, text window and keep rule. Immutable, and safe to share between threads.
+
+    Attributes:
+        scorer: turns texts into raw scores.
+        calibration: maps them to the judge's 0-5 scale; None: the raw score is the score.
+        metadata: what model.json says.
+        digest: sha256 hex over the content; equal digests mean equal scores.
+    """
+
+    scorer: Scorer
+    calibration: Calibration | None
+    metadata: Manifest
+    digest: str
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path) -> Self:
+        """Load a model. Nothing it holds is executed.
+
+        Args:
+            name_or_folder: the name of an embedded model ("edu-en"), a model folder, or a fastText file with the label
+                whose probability is the score ("path/to/model.bin#__label__hq"). A folder in the working directory
+                that is called like an embedded model is written "./edu-en".
+
+        Raises:
+            ModelError: it does not exist, or anything in it is damaged, altered or unknown.
+        """
+        text = str(name_or_folder)
+        if isinstance(name_or_folder, str) and text in embedded_models():
+            return cls._read(EMBEDDED / text)
+        path, separator, label = text.rpartition("#")
+        if separator and not Path(text).exists():
+            return cls._fasttext(Path(path), label)
+        if Path(text).is_file():
+            raise ModelError(
+                f"{text}: a file, not a model folder. Remedy: for a fastText model write {text}#__label__NAME with the "
+                "label whose probability is the score"
+            )
+        if not Path(text).exists():
+            raise ModelError(
+                f"{text}: no such model. Remedy: give a model folder, a fastText file.bin#__label__NAME, or the name "
+                f"of an embedded model: {', '.join(embedded_models())}"
+            )
+        return cls._read(Path(text))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        manifest, digest = read_manifest(folder)
+        scorer = scorer_class(manifest.kind, str(folder / "model.json")).read(folder, manifest.features)
+        calibration = Calibration.read(folder / CALIBRATION) if manifest.calibration is not None else None
+        return cls(scorer, calibration, manifest, digest)
+
+    @classmethod
+    def _fasttext(cls, path: Path, label: str) -> Self:
+        scorer = FastTextScorer.load(path, FastTextFeatures(values={label: 1.0}))
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256")
+        content.update(b"#" + label.encode())
+        manifest = Manifest(
+            name=f"{path.name}#{label}",
+            kind="fasttext",
+            window=WHOLE_TEXT,
+            normalisation=scorer.normalisation,
+            features=scorer.features(),
+            keep=KeepRule(min_score=0.5),
+        )
+        return cls(scorer, None, manifest, content.hexdigest())
+
+    def save(self, folder: str | Path, *, card: str | None = None, overwrite: bool = False) -> Self:
+        """Write the model folder, whole or not at all, and return the model as it was written.
+
+        Args:
+            folder: where to; the parent is created.
+            card: text of README.md.
+            overwrite: replace a model that is there.
+
+        Raises:
+            ModelError: the folder exists and is not to be overwritten.
+        """
+
+        def write(temporary: Path) -> None:
+            self.scorer.write(temporary)
+            if self.calibration is not None:
+                self.calibration.write(temporary / CALIBRATION)
+
+        write_folder(Path(folder), self.metadata, write, card, overwrite)
+        return self._read(Path(folder))
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.metadata.name
+
+    @property
+    def keep(self) -> KeepRule:
+        """Which scores are kept."""
+        return self.metadata.keep
+
+    @property
+    def window(self) -> int:
+        """Characters from the start of a text that are read."""
+        return self.metadata.window
+
+    def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32[n]: scores of `texts` on the judge's scale (of a bare fastText file: the label's probability)."""
+        window = self.window
+        return self.score_packed(PackedText.from_strings([text[:window] for text in texts]))
+
+    def score_packed(self, packed: PackedText) -> npt.NDArray[np.float32]:
+        """float32[n]: scores of packed texts; the same as `score` of the same texts."""
+        raw = self.scorer.score(packed, self.window)
+        return raw if self.calibration is None else self.calibration(raw)
+
+
+def embedded_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/model.json"))

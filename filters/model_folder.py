@@ -1,0 +1,302 @@
+"""The model folder on disk: model.json, safetensors arrays and a card. Reading one executes nothing.
+
+A folder holds `model.json` (schema: `Manifest`), the files it lists with size and sha256, and optionally README.md.
+Anything else in it is refused. Arrays are safetensors: no pickles and no compression, so that a file can neither run
+code nor grow when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from filters.errors import ModelError
+
+MANIFEST = "model.json"
+CARD = "README.md"
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 8 * 2**30
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class KeepRule(_Section):
+    """Which scores are kept: score >= min_score, both as float32."""
+
+    min_score: Annotated[float, Field(ge=0, le=5)] = 1.5
+    tie: Literal[">="] = ">="
+    """What happens at score == min_score: it is kept."""
+
+    def keep(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """bool[n]: which of `scores` (float32[n]) are kept."""
+        return np.asarray(scores, dtype=np.float32) >= np.float32(self.min_score)
+
+
+class Rubric(_Section):
+    """What the judge was asked, so that scores of two models can be told apart."""
+
+    name: str
+    sha256: Sha256
+
+
+class TrainingData(_Section):
+    """What a model was trained on."""
+
+    name: str
+    sha256: Sha256
+    """Of the annotations file, as stored."""
+    rows: Annotated[int, Field(gt=0)]
+    """Labels used, after the policies of `filters.train.annotations`."""
+    target: str
+    notes: tuple[str, ...] = ()
+
+
+class FileEntry(_Section):
+    """Size and digest of one file of the folder."""
+
+    bytes: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+    sha256: Sha256
+
+
+class Manifest(_Section):
+    """Schema of model.json."""
+
+    format: Literal["finesieve-model"] = "finesieve-model"
+    version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+    kind: str
+    language: str | None = None
+    rubric: Rubric | None = None
+    training: TrainingData | None = None
+    window: Annotated[int, Field(gt=0, le=10**9)]
+    """Characters (Unicode code points) from the start of a text that are read."""
+    normalisation: str
+    """What happens to the text before features are taken, in words; the scorer of this kind implements it."""
+    features: dict[str, JsonValue]
+    """Options of the classifier kind."""
+    keep: KeepRule = KeepRule()
+    calibration: str | None = None
+    """Method that fitted the knots in calibration.safetensors; None: the raw score is the score."""
+    metrics: dict[str, JsonValue] = {}
+    settings: dict[str, JsonValue] = {}
+    """The training config, with random_state: enough to train the same model again."""
+    files: dict[str, FileEntry] = {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest of a model folder and its digest, after every listed file was checked.
+
+    Raises:
+        ModelError: names the file at fault: missing or unlisted files, links, names that leave the folder, sizes or
+            digests that differ, an unknown format version, JSON that does not fit the schema.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder}: no such model folder. Remedy: give the name of an embedded model or a folder that "
+            "`finesieve train` wrote"
+        )
+    path = folder / MANIFEST
+    if path.is_symlink() or not path.is_file():
+        raise ModelError(
+            f"{path}: missing, so this is no model folder. Remedy: give the folder `finesieve train` wrote"
+        )
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ModelError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, which no model.json is. Remedy: train again")
+    raw = path.read_bytes()
+    manifest = _parse(path, raw)
+    for name in manifest.files:
+        if not _NAME.fullmatch(name) or name in (MANIFEST, CARD):
+            raise ModelError(
+                f"{path}: files: {name!r} is not a plain file name inside the folder. Remedy: do not use "
+                "this model unless you trust who made it; train it again"
+            )
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
+            raise ModelError(
+                f"{entry.path}: a link or a folder; a model folder holds plain files only. Remedy: copy "
+                "the model folder again, following links"
+            )
+        if entry.name not in manifest.files and entry.name not in (MANIFEST, CARD):
+            raise ModelError(
+                f"{entry.path}: not listed in {MANIFEST}. Remedy: remove it if you put it there; otherwise "
+                "get the model from its source again"
+            )
+    for name, expected in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise ModelError(f"{file}: listed in {MANIFEST} but missing. Remedy: copy the whole model folder again")
+        if file.stat().st_size != expected.bytes:
+            raise ModelError(
+                f"{file}: {file.stat().st_size} bytes where {MANIFEST} says {expected.bytes}. Remedy: the "
+                "copy is incomplete or altered; copy it again"
+            )
+        if _sha256(file) != expected.sha256:
+            raise ModelError(
+                f"{file}: its sha256 differs from the one in {MANIFEST}. Remedy: the file is damaged or "
+                "altered; copy it again"
+            )
+    return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def _parse(path: Path, raw: bytes) -> Manifest:
+    try:
+        data: Any = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid JSON: {error}. Remedy: copy the model folder again") from error
+    if not isinstance(data, dict) or data.get("format") != "finesieve-model":
+        raise ModelError(f'{path}: no "format": "finesieve-model" in it. Remedy: give a folder `finesieve train` wrote')
+    if data.get("version") != 1:
+        raise ModelError(
+            f"{path}: format version {data.get('version')!r}; this finesieve reads version 1. "
+            "Remedy: upgrade finesieve, or train the model again with this version"
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelError(
+            f"{path}: {key}: {first['msg']}. Remedy: copy the model folder again, or train again"
+        ) from error
+
+
+def write_folder(
+    folder: Path, manifest: Manifest, write: Callable[[Path], None], card: str | None = None, overwrite: bool = False
+) -> None:
+    """Write a model folder so that it exists whole or not at all.
+
+    Files go to a temporary folder beside `folder`, are synced, listed with size and digest, and renamed in one step.
+
+    Args:
+        folder: where the model shall be; its parent is created.
+        manifest: everything but `files`.
+        write: writes the arrays into the folder it is given.
+        card: text of README.md.
+        overwrite: replace a model folder that is already there. Anything else there is never replaced.
+
+    Raises:
+        ModelError: `folder` exists and is not to be overwritten, or is not a model folder.
+    """
+    check_free(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        write(temporary)
+        files = {
+            path.name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
+            for path in sorted(temporary.iterdir())
+        }
+        full = manifest.model_copy(update={"files": files})
+        text = json.dumps(full.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        if card is not None:
+            (temporary / CARD).write_text(card, encoding="utf-8")
+        temporary.chmod(0o755)
+        for path in temporary.iterdir():
+            _sync(path)
+        _sync(temporary)
+        _replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse early, before a long training, to write where `write_folder` would refuse.
+
+    Raises:
+        ModelError: as `write_folder`.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise ModelError(f"{folder}: exists and is not a model folder. Remedy: give another output folder")
+    if not overwrite:
+        raise ModelError(f"{folder}: a model is already there. Remedy: give another output folder, or --overwrite")
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+    else:
+        # A folder cannot be exchanged for another in one portable call: the old one steps aside and comes back if the
+        # new one cannot take its place.
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        folder.rename(aside / folder.name)
+        try:
+            temporary.rename(folder)
+        except BaseException:
+            (aside / folder.name).rename(folder)
+            aside.rmdir()
+            raise
+        shutil.rmtree(aside)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays as safetensors."""
+    from safetensors.numpy import save
+
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def read_arrays(path: Path, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> dict[str, npt.NDArray[Any]]:
+    """Read exactly the `expected` arrays from a safetensors file.
+
+    Args:
+        path: the file.
+        expected: name -> (dtype name, shape); None in a shape stands for any length up to what the file holds.
+
+    Raises:
+        ModelError: not a safetensors file; arrays missing, unknown, of another dtype or shape, or not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    remedy = "Remedy: get the model from its source again, or train it again"
+    try:
+        arrays: dict[str, npt.NDArray[Any]] = load(path.read_bytes())
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error}). {remedy}") from error
+    if set(arrays) != set(expected):
+        raise ModelError(f"{path}: holds arrays {sorted(arrays)} where {sorted(expected)} belong. {remedy}")
+    for name, (dtype, shape) in expected.items():
+        array = arrays[name]
+        fits = len(array.shape) == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
+        if array.dtype.name != dtype or not fits:
+            raise ModelError(
+                f"{path}: array {name!r} is {array.dtype.name}{list(array.shape)} where {dtype}"
+                f"{['any' if size is None else size for size in shape]} belongs. {remedy}"
+            )
+        if not np.isfinite(array).all():
+            raise ModelError(f"{path}: array {name!r} holds NaN or infinite values. {remedy}")
+    return arrays

@@ -1,0 +1,249 @@
+"""Reading annotations: a judge's labels of texts, checked, with a stated policy for everything odd.
+
+Columns: `text` and `score` (whole numbers 0 to 5) are required. `expected_score` (0 to 5, the mean of the judge's
+score distribution) is the target where it is there. `id`, `url` and `natural_weight` are used where they are there.
+The layout of HuggingFaceFW/fineweb-edu-llama3-annotations fits.
+
+Policies, each recorded as a note: rows without text are left out; rows with the same text become one, with the mean
+of their labels; rows of one host, or with nearly the same text, share a group and never straddle a split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from filters.errors import AnnotationsError
+from filters.train.splits import connected, near_pairs
+
+LOWEST, HIGHEST = 0, 5
+MIN_LABELS = 50
+_SHOWN = 5
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """n labelled texts.
+
+    Attributes:
+        name: file name.
+        sha256: of the file as stored.
+        texts: n texts, none empty, no two equal.
+        score: int64[n], the judge's score, 0 to 5.
+        expected: float64[n], what to predict: expected_score, or score where the file has no such column.
+        target: name of the column `expected` came from.
+        groups: int64[n]; rows of one group (host, near copies) belong on the same side of any split.
+        natural_weight: float64[n] or None: from this sample to the natural mix of the crawl.
+        notes: what was odd, and what was done about it.
+    """
+
+    name: str
+    sha256: str
+    texts: tuple[str, ...]
+    score: Int64
+    expected: Float64
+    target: str
+    groups: Int64
+    natural_weight: Float64 | None
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
+    """Read and check an annotations file.
+
+    Args:
+        path: a Parquet file.
+        min_score: the keep rule; labels on both sides of it are required.
+
+    Raises:
+        AnnotationsError: the file cannot be read or a column is missing, has another type, NaN, a score out of range,
+            duplicated ids, fewer than `MIN_LABELS` labels or labels on one side of `min_score` only.
+    """
+    path = Path(path)
+    table, sha256 = _read(path)
+    notes: list[str] = []
+    texts = _texts(path, table)
+    score = _numbers(path, table, "score")
+    fractional = np.flatnonzero(score != np.rint(score))
+    if len(fractional):
+        raise AnnotationsError(
+            f"{path}: column 'score' must hold whole numbers {LOWEST} to {HIGHEST}, not fractions "
+            f"({_rows(fractional)}). Remedy: put fractions into a column 'expected_score'"
+        )
+    target = "expected_score" if "expected_score" in table.column_names else "score"
+    expected = _numbers(path, table, target)
+    if target == "score":
+        notes.append("no column expected_score: the whole-number score is the target")
+    apart = int(np.count_nonzero(np.abs(score - expected) > 0.5 + 1e-6))
+    if apart:
+        notes.append(f"{apart} rows have |score - expected_score| > 0.5; expected_score counts")
+    _check_ids(path, table)
+    weight = _weights(path, table)
+
+    blank = np.array([not text.strip() for text in texts], dtype=bool)
+    if blank.any():
+        notes.append(f"{int(blank.sum())} rows without text left out ({_rows(np.flatnonzero(blank))})")
+    hosts = _hosts(table)
+    if hosts is None:
+        notes.append("no column url: splits cannot be grouped by host, so results may be optimistic")
+        hosts = [""] * len(texts)
+    first: dict[str, int] = {}
+    slot = np.full(len(texts), -1, dtype=np.int64)
+    for row in np.flatnonzero(~blank).tolist():
+        slot[row] = first.setdefault(texts[row], len(first))
+    rows = np.flatnonzero(slot >= 0)
+    slot = slot[rows]
+    copies = np.bincount(slot, minlength=len(first))
+    mean_expected = np.bincount(slot, expected[rows]) / np.maximum(copies, 1)
+    mean_score = np.bincount(slot, score[rows]) / np.maximum(copies, 1)
+    if len(rows) > len(first):
+        spread = np.zeros(len(first), dtype=bool)
+        np.logical_or.at(spread, slot, expected[rows] != mean_expected[slot])
+        notes.append(
+            f"{len(rows) - len(first)} rows repeat another row's text; each text counts once with the mean of its "
+            f"labels ({int(spread.sum())} texts had labels that disagree)"
+        )
+    unique = tuple(first)
+    if len(unique) < MIN_LABELS:
+        raise AnnotationsError(
+            f"{path}: {len(unique)} labelled texts, and at least {MIN_LABELS} are needed. Remedy: annotate more pages"
+        )
+    keep = mean_expected >= min_score
+    if keep.all() or not keep.any():
+        side = "reaches" if keep.all() else "is below"
+        raise AnnotationsError(
+            f"{path}: every label {side} the keep rule's {min_score} in column {target!r}, so there is one class only. "
+            "Remedy: annotate pages of both kinds, or set keep.min_score between the labels"
+        )
+    _, head = np.unique(slot, return_index=True)
+    members: list[tuple[int, str]] = [(int(s), hosts[row]) for s, row in zip(slot, rows.tolist(), strict=True)]
+    groups = _group(unique, members)
+    return Annotations(
+        name=path.name,
+        sha256=sha256,
+        texts=unique,
+        score=np.rint(mean_score).astype(np.int64),
+        expected=mean_expected,
+        target=target,
+        groups=groups,
+        natural_weight=None if weight is None else weight[rows][head],
+        notes=tuple(notes),
+    )
+
+
+def _read(path: Path) -> tuple[pa.Table, str]:
+    try:
+        raw = path.read_bytes()
+        table = pq.read_table(pa.BufferReader(raw))
+    except OSError as error:
+        raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}. Remedy: check the path") from error
+    except pa.ArrowException as error:
+        raise AnnotationsError(f"{path}: not a Parquet file, or a damaged one: {error}") from error
+    missing = [name for name in ("text", "score") if name not in table.column_names]
+    if missing:
+        raise AnnotationsError(
+            f"{path}: column {missing[0]!r} is missing; found {', '.join(table.column_names)}. Remedy: rename the "
+            "column that holds " + ("the page's text" if missing[0] == "text" else "the judge's score, 0 to 5")
+        )
+    return table, hashlib.sha256(raw).hexdigest()
+
+
+def _rows(rows: Int64) -> str:
+    shown = ", ".join(str(row) for row in rows[:_SHOWN].tolist())
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > _SHOWN else ''}, {len(rows)} in all"
+
+
+def _texts(path: Path, table: pa.Table) -> list[str]:
+    kind = table.schema.field("text").type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise AnnotationsError(f"{path}: column 'text' holds {kind}, not strings")
+    try:
+        return [text or "" for text in table.column("text").to_pylist()]
+    except UnicodeDecodeError as error:
+        raise AnnotationsError(f"{path}: column 'text' holds invalid UTF-8: {error}") from error
+
+
+def _numbers(path: Path, table: pa.Table, name: str) -> Float64:
+    column = table.column(name)
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise AnnotationsError(f"{path}: column {name!r} holds {kind}, not numbers")
+    values: Float64 = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    absent = np.flatnonzero(np.isnan(values))
+    if len(absent):
+        raise AnnotationsError(
+            f"{path}: column {name!r} is null or NaN in {_rows(absent)}. Remedy: leave such rows out"
+        )
+    outside = np.flatnonzero((values < LOWEST) | (values > HIGHEST))
+    if len(outside):
+        raise AnnotationsError(
+            f"{path}: column {name!r} must lie between {LOWEST} and {HIGHEST}; {values[outside[0]]:g} found "
+            f"({_rows(outside)}). Remedy: map the judge's scale to {LOWEST}-{HIGHEST}"
+        )
+    return values
+
+
+def _weights(path: Path, table: pa.Table) -> Float64 | None:
+    if "natural_weight" not in table.column_names:
+        return None
+    kind = table.schema.field("natural_weight").type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise AnnotationsError(f"{path}: column 'natural_weight' holds {kind}, not numbers")
+    values: Float64 = np.asarray(table.column("natural_weight").cast(pa.float64()).to_numpy(), dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(values) | (values <= 0))
+    if len(bad):
+        raise AnnotationsError(
+            f"{path}: column 'natural_weight' must be positive and finite ({_rows(bad)}). Remedy: mend or drop "
+            "the column"
+        )
+    return values
+
+
+def _check_ids(path: Path, table: pa.Table) -> None:
+    if "id" not in table.column_names:
+        return
+    seen: dict[object, int] = {}
+    for row, value in enumerate(table.column("id").to_pylist()):
+        if value is None:
+            continue
+        if value in seen:
+            raise AnnotationsError(
+                f"{path}: column 'id': {value!r} names rows {seen[value]} and {row}. Remedy: give each row its own id "
+                "(repeated ratings of one text may stand in rows of their own: they are averaged)"
+            )
+        seen[value] = row
+
+
+def _hosts(table: pa.Table) -> list[str] | None:
+    if "url" not in table.column_names:
+        return None
+    return [host_of(str(url)) if url else "" for url in table.column("url").to_pylist()]
+
+
+def host_of(url: str) -> str:
+    """Host of `url` in lower case, without "www."; "" where there is none."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+    return host.removeprefix("www.")
+
+
+def _group(texts: tuple[str, ...], members: list[tuple[int, str]]) -> Int64:
+    """int64[n]: connected components of "same host" and "nearly the same text", numbered by first member."""
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(host, slot), slot) for slot, host in members if host]
+    return connected(len(texts), pairs + near_pairs(texts))

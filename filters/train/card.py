@@ -1,0 +1,76 @@
+"""The model card: README.md of a model folder, written from its manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from filters.model_folder import Manifest
+from filters.train.evaluation import METRICS, Estimate
+
+
+def write_card(manifest: Manifest) -> str:
+    """Markdown that says what the model is, what it was trained on, how it was measured and how to use it."""
+    training = manifest.training
+    assert training is not None
+    metrics: dict[str, Any] = manifest.metrics
+    natural = metrics["natural"]
+    judge = f"an LLM judge with the rubric `{manifest.rubric.name}`" if manifest.rubric else "a judge"
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"A `{manifest.kind}` classifier that predicts the score, 0 to 5, that {judge} gives a page. "
+        f"It reads the first {manifest.window} characters.",
+        "",
+        "## Trained on",
+        "",
+        f"{training.rows} labelled texts in `{training.name}` (sha256 `{training.sha256}`), target `{training.target}`"
+        + (f", language {manifest.language}." if manifest.language else "."),
+        *(f"- {note}" for note in training.notes),
+        "",
+        "## How it was measured",
+        "",
+        f"{metrics['method'].capitalize()}: {metrics['repeats']} repeats of {metrics['folds']} folds; options "
+        f"and calibration were chosen inside each training part ({metrics['inner_folds']} folds). "
+        f"Intervals: {metrics['confidence']:.0%} bootstrap over {metrics['groups']} groups.",
+        "",
+        "| metric | sample |" + (" natural mix |" if natural else ""),
+        "|---|---|" + ("---|" if natural else ""),
+    ]
+    for name, meaning in METRICS.items():
+        cells = [str(Estimate.model_validate(part[name])) for part in (metrics["sample"], natural) if part]
+        lines.append(f"| {meaning} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        '"Sample" counts every labelled page once; "natural mix" weights them back to the mix of the crawl.'
+        if natural
+        else "The metrics hold for pages drawn as these were; on another mix of pages precision differs most.",
+        "",
+        "## Keep rule",
+        "",
+        f"Keep a page when score >= {manifest.keep.min_score:g}, both as float32; a tie is kept. "
+        f"Scores are mapped to the judge's scale by {manifest.calibration} calibration on out-of-fold predictions.",
+        "",
+        "## What it is bad at",
+        "",
+        *_limits(manifest),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _limits(manifest: Manifest) -> list[str]:
+    sample = {name: Estimate.model_validate(part) for name, part in manifest.metrics["sample"].items()}  # type: ignore[union-attr]
+    precision, recall = sample["precision"].value, sample["recall"].value
+    limits = [
+        "- It judges vocabulary, not argument: a page that uses the words of a school subject without explaining "
+        "anything can score high, and a good explanation in unusual words low.",
+        f"- It reads {manifest.window} characters; what follows does not count.",
+        "- Pages in another language than its training data get scores without meaning.",
+    ]
+    if precision is not None and recall is not None:
+        limits.insert(
+            0,
+            f"- At the keep rule, {1 - precision:.0%} of what it keeps the judge would drop, and it misses "
+            f"{1 - recall:.0%} of what the judge would keep.",
+        )
+    return limits

@@ -1,0 +1,60 @@
+"""The contract every classifier kind keeps, and where each is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.scorers import Scorer
+from filters.train.config import FastTextConfig, LinearConfig
+
+Float64 = npt.NDArray[np.float64]
+
+CLASSIFIERS = {
+    "linear": "filters.train.linear:LinearClassifier",
+    "fasttext": "filters.train.fasttext:FastTextClassifier",
+}
+"""kind -> class, imported when it is trained, so that one kind's dependencies burden no other."""
+
+
+class Classifier(Protocol):
+    """A kind of classifier with its options chosen.
+
+    Saving and loading is the model folder's business: `scorer` is what `filters.model.QualityModel` holds and writes.
+    """
+
+    @classmethod
+    def candidates(cls, config: LinearConfig | FastTextConfig, window: int) -> list[Self]:
+        """One unfitted classifier for each setting that inner cross-validation shall choose from."""
+
+    @property
+    def setting(self) -> str:
+        """What sets this candidate apart, in words."""
+
+    def fit(self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int) -> Self:
+        """Fit to labels.
+
+        Args:
+            texts: n texts.
+            targets: float64[n], the judge's scores.
+            weights: float64[n], positive; how much each row counts.
+            random_state: seed of everything random.
+        """
+
+    def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32[n]: raw scores, to be calibrated."""
+
+    @property
+    def scorer(self) -> Scorer:
+        """The fitted scorer."""
+
+
+def classifier_class(kind: str) -> type[Classifier]:
+    """The classifier of a kind in `CLASSIFIERS`."""
+    module, name = CLASSIFIERS[kind].split(":")
+    loaded: type[Classifier] = getattr(import_module(module), name)
+    return loaded

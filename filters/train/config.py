@@ -1,0 +1,90 @@
+"""The schema of configs/train-*.yaml: what `finesieve train` can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from filters.model_folder import KeepRule
+from filters.scorers import Gram
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LinearConfig(_Section):
+    """Ridge regression to the judge's expected score on hashed tf-idf n-grams."""
+
+    kind: Literal["linear"] = "linear"
+    bits: Annotated[int, Field(ge=8, le=24)] = 20
+    """The table has 2^bits columns; 20 make a model folder of 4 MiB."""
+    word_ngrams: tuple[Gram, Gram] = (1, 2)
+    """Shortest and longest run of words."""
+    char_ngrams: tuple[Gram, Gram] | None = None
+    """Shortest and longest run of characters inside a word; slower to score."""
+    tf: Literal["log", "count", "binary"] = "log"
+    norm: Literal["l2", "none"] = "l2"
+    min_df: Annotated[int, Field(ge=1)] = 3
+    """Leave out columns that fewer texts have."""
+    l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.3,)
+    """Candidates for the ridge penalty; inner cross-validation chooses one."""
+
+
+class FastTextConfig(_Section):
+    """fastText's own trainer on rounded scores; the score is the expectation over its labels."""
+
+    kind: Literal["fasttext"] = "fasttext"
+    dim: Annotated[int, Field(ge=1, le=1000)] = 64
+    epoch: Annotated[int, Field(ge=1, le=1000)] = 20
+    lr: Annotated[tuple[Annotated[float, Field(gt=0, le=10)], ...], Field(min_length=1)] = (0.5,)
+    """Candidates for the learning rate; inner cross-validation chooses one."""
+    word_ngrams: Annotated[int, Field(ge=1, le=5)] = 2
+    min_count: Annotated[int, Field(ge=1)] = 3
+    bucket: Annotated[int, Field(ge=1, le=10**8)] = 100_000
+    """Hashed word n-grams; the file has (words + bucket) * dim * 4 bytes."""
+
+
+class ValidationConfig(_Section):
+    """How the metrics in model.json are taken: repeated cross-validation, nested, over groups of host and near copy."""
+
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    repeats: Annotated[int, Field(ge=1, le=20)] = 2
+    inner_folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Of the cross-validation inside each training part, which chooses options and fits the calibration."""
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Of the bootstrap behind the intervals."""
+
+
+class TrainConfig(_Section):
+    """Everything `finesieve train` does, from annotations to a model folder. See configs/ for examples."""
+
+    annotations: str
+    """Parquet file with text, score and optionally expected_score, url, id, natural_weight; see
+    `filters.train.annotations`. A path is relative to the working directory."""
+    output: Annotated[str, Field(min_length=1)]
+    """The model folder to write."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    language: str | None = None
+    rubric: str | None = None
+    """The text the judge was given; its digest goes into model.json."""
+    window: Annotated[int, Field(gt=0, le=10**9)] = 3000
+    """Characters from the start of a text that are read."""
+    classifier: Annotated[LinearConfig | FastTextConfig, Field(discriminator="kind")] = LinearConfig()
+    weights: Literal["uniform", "natural"] = "uniform"
+    """How rows count in fitting; natural: by the square root of natural_weight."""
+    calibration: Literal["equipercentile", "isotonic"] = "equipercentile"
+    """See `filters.train.calibration`."""
+    keep: KeepRule = KeepRule()
+    validation: ValidationConfig = ValidationConfig()
+    random_state: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        classifier = self.classifier
+        if isinstance(classifier, LinearConfig):
+            for name, grams in (("word_ngrams", classifier.word_ngrams), ("char_ngrams", classifier.char_ngrams)):
+                if grams is not None and grams[0] > grams[1]:
+                    raise ValueError(f"classifier.{name}: write [shortest, longest], got {list(grams)}")
+        return self
