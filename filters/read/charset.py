@@ -30,35 +30,37 @@ def decode_page(payload: bytes, content_type: str) -> str:
     """
     for bom, encoding in _BOMS:
         if payload.startswith(bom):
-            return clean_text(payload[len(bom) :].decode(encoding, "replace"))
+            return without_nul(payload[len(bom) :].decode(encoding, "replace"))
     declared = _declared(payload, content_type)
     if not (declared and declared[0].startswith(_NOT_ASCII_BASED)):
         try:
-            return clean_text(payload.decode())
+            return without_nul(payload.decode())
         except UnicodeDecodeError:
             pass
     for encoding in declared:
         if encoding != "utf-8":
             text = _decoded(payload, encoding)
             if text is not None:
-                return clean_text(text)
+                return without_nul(text)
     damaged = payload.decode("utf-8", "replace")
     high = sum(map(len, re.findall(rb"[\x80-\xff]+", payload)))
     if damaged.count("\ufffd") <= _BROKEN_UTF8 * high:
-        return clean_text(damaged)
+        return without_nul(damaged)
     text = _decoded(payload, detect_encoding(payload) or "utf-8")
-    return clean_text(damaged if text is None else text)
+    return without_nul(damaged if text is None else text)
+
+
+def without_nul(text: str) -> str:
+    return text.replace("\0", "") if "\0" in text else text
 
 
 def clean_text(text: str) -> str:
     """Text that any consumer can take: no NUL, no lone surrogates."""
-    if "\0" in text:
-        text = text.replace("\0", "")
     try:
         text.encode()
     except UnicodeEncodeError:
         text = text.encode("utf-8", "replace").decode()
-    return text
+    return without_nul(text)
 
 
 def _declared(payload: bytes, content_type: str) -> list[str]:

@@ -14,7 +14,9 @@ Compression = Literal["none", "gzip", "bz2", "zstd"]
 READ_SIZE = 1 << 18
 """Bytes read from the file at once."""
 GZIP_PIECE = 1 << 15
-"""Compressed bytes given to zlib at once: at deflate's highest ratio (1032) they become 34 MB."""
+"""Compressed bytes given to zlib at once."""
+GZIP_OUTPUT = 4 << 20
+"""Decompressed bytes taken from zlib at once: a piece can become a thousand times its size."""
 BZ2_PIECE = 256
 """Compressed bytes given to bz2 at once: an error loses what the same call had decompressed before it."""
 BZ2_OUTPUT = 1 << 20
@@ -239,15 +241,17 @@ class MemberStream:
 class _Gzip:
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(31)
+        self._tail = b""
         self.eof = False
 
     def decode(self, stream: MemberStream) -> bytes:
-        piece = stream.take(GZIP_PIECE)
+        piece = self._tail or stream.take(GZIP_PIECE)
         before = self._inner.copy()
         try:
-            data = self._inner.decompress(piece)
+            data = self._inner.decompress(piece, GZIP_OUTPUT)
         except zlib.error:
             return self._salvage(before, piece, stream)
+        self._tail = self._inner.unconsumed_tail
         if self._inner.eof:
             self.eof = True
             stream.put_back(len(self._inner.unused_data))
