@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import brotli
-import zstandard
+
+from filters.read.decompress import DamagedError, MemberStream
 
 HTML_TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 PIECE = 1 << 15
@@ -64,7 +66,7 @@ def parse_response(warc: Mapping[str, str], block: bytes, limit: int) -> Respons
         payload = _decoded(headers, body, limit, cut="warc-truncated" in warc)
     except _TooLargeError:
         return Response(cause=f"too_large: payload of more than {limit:,} bytes (input.max_document_bytes)")
-    except (ValueError, zlib.error, brotli.error, zstandard.ZstdError) as error:
+    except (ValueError, zlib.error, brotli.error) as error:
         return Response(cause=f"undecodable: {error}")
     if not media and payload.lstrip()[:1] != b"<":
         return Response(reason="not_html")
@@ -99,7 +101,7 @@ def _decoded(headers: Mapping[str, str], body: bytes, limit: int, cut: bool) -> 
         elif coding == "br" and not _looks_like_text(body):
             body = _limited(_unbrotli(body, cut), limit)
         elif coding == "zstd" and body.startswith(b"\x28\xb5\x2f\xfd"):
-            body = _limited(_unzstd(body), limit)
+            body = _limited(_unzstd(body, cut), limit)
     if len(body) > limit:
         raise _TooLargeError
     return body
@@ -164,10 +166,14 @@ def _unbrotli(body: bytes, cut: bool) -> Iterator[bytes]:
         raise ValueError("the compressed body ends early")
 
 
-def _unzstd(body: bytes) -> Iterator[bytes]:
-    with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True) as reader:
-        while piece := reader.read(PIECE):
+def _unzstd(body: bytes, cut: bool) -> Iterator[bytes]:
+    stream = MemberStream(io.BytesIO(body), "")
+    try:
+        while piece := stream.read():
             yield piece
+    except DamagedError as error:
+        if not (cut and error.cause == "truncated"):
+            raise ValueError(error.detail) from error
 
 
 def _has_zlib_header(body: bytes) -> bool:

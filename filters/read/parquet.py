@@ -215,7 +215,7 @@ def _invalid(columns: dict[str, pa.Array]) -> dict[int, str]:
         except pa.ArrowInvalid:
             for row in range(len(column)):
                 try:
-                    column[row : row + 1].validate(full=True)
+                    column.take(pa.array([row])).validate(full=True)  # a slice of lists would validate all their values
                 except pa.ArrowInvalid as error:
                     causes.setdefault(row, f"invalid_utf8: column {name!r}: {error}")
             if not causes:

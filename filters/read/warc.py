@@ -172,7 +172,9 @@ class RecordStream:
             self._buffer += data
         block = bytes(self._buffer[begin:end])
         self._drop(end)
-        if self._stream.compression == "none" and not _digest_agrees(headers.get("warc-block-digest", ""), block):
+        # Only gzip and bz2 always carry checksums of their own.
+        unchecked = self._stream.compression in ("none", "zstd")
+        if unchecked and not _digest_agrees(headers.get("warc-block-digest", ""), block):
             return BadRecord(position, "corrupt: the content does not match WARC-Block-Digest", start)
         return WarcRecord(position, headers, block)
 

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic import read_file
+
+from filters.config import InputConfig
+from filters.errors import InputError
+from filters.read.units import ROWS_PER_UNIT, plan_units
+
+
+def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **{"write_page_checksum": True, **options})
+    return path
+
+
+def texts(count: int) -> list[str]:
+    return [f"text of row {row} " * 20 for row in range(count)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.string_view(),
+    ],
+    ids=str,
+)
+def test_reads_text_of_every_type(tmp_path: Path, kind: pa.DataType) -> None:
+    values = [value.encode() if "binary" in str(kind) else value for value in texts(2300)]
+    path = write(tmp_path / "a.parquet", {"text": pa.array(values).cast(kind)}, row_group_size=900)
+    result = read_file(path, "parquet")
+    assert result.texts == texts(2300)
+    assert result.positions == list(range(2300))
+    assert len(set(result.ids)) == 2300
+
+
+def test_ids_and_columns_are_passed_through(tmp_path: Path) -> None:
+    columns = {
+        "text": texts(4),
+        "id": [1, None, 3, 4],
+        "url": pa.array(["a", "b", None, "d"], pa.large_string()),
+        "n": pa.array([1, 2, 3, None], pa.int16()),
+        "tags": [["x"], [], None, ["y", "z"]],
+    }
+    result = read_file(write(tmp_path / "a.parquet", columns), "parquet", id_key="id", columns=["n", "tags"])
+    assert [value for value in result.ids if len(value) < 32] == ["1", "3", "4"]
+    assert result.column("url") == ["a", "b", None, "d"]
+    assert result.column("n") == [1, 2, 3, None]
+    assert result.column("tags") == [["x"], [], None, ["y", "z"]]
+    (batch,) = result.batches
+    assert (batch.columns["url"].type, batch.columns["n"].type) == (pa.string(), pa.int16())
+
+
+def test_rows_without_text_get_a_reason(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": ["a", None, "", " \n\u2003", "b"]})
+    result = read_file(path, "parquet")
+    assert result.reasons == [None, "missing_text", "empty_text", "empty_text", None]
+    assert result.texts == ["a", "", "", " \n\u2003", "b"]
+
+
+def test_a_column_of_nulls_only_is_missing_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": pa.nulls(3)})
+    assert read_file(path, "parquet").reasons == 3 * ["missing_text"]
+
+
+def test_an_empty_file_has_no_documents(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": pa.array([], pa.string())})
+    assert read_file(path, "parquet").records == 0
+
+
+@pytest.mark.parametrize("column", ["text", "url", "tags"])
+def test_bytes_that_are_no_utf8_cost_their_record(tmp_path: Path, column: str) -> None:
+    broken = pa.array([b"fine", b"caf\xe9", b"fine too"]).view(pa.string())
+    columns = {"text": pa.array(["one", "two", "three"]), "url": pa.array(["u", "v", "w"])}
+    columns["tags"] = pa.ListArray.from_arrays([0, 1, 2, 3], pa.array(["a", "b", "c"]))
+    columns[column] = pa.ListArray.from_arrays([0, 1, 2, 3], broken) if column == "tags" else broken
+    path = write(tmp_path / "a.parquet", columns)
+    result = read_file(path, "parquet", columns=["tags"])
+    assert result.positions == [0, 2]
+    assert result.causes == ["invalid_utf8"]
+    assert result.quarantined[0].position == 1
+    assert repr(column) in result.quarantined[0].cause
+
+
+def test_missing_column_names_the_file_its_columns_and_the_remedy(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"content": texts(1), "n": [1]})
+    with pytest.raises(
+        InputError, match=r"a\.parquet: no column 'text'; the file has content, n\. Set input\.text_key"
+    ):
+        read_file(path, "parquet")
+    with pytest.raises(InputError, match="no column 'nid', 'more'"):
+        read_file(path, "parquet", text_key="content", id_key="nid", columns=["more", "n"])
+
+
+def test_a_text_column_of_numbers_is_an_input_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": [1, 2]})
+    with pytest.raises(InputError, match="'text' is of type int64, not text"):
+        read_file(path, "parquet")
+
+
+def test_a_damaged_page_costs_its_row_group_and_no_other(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.parquet", {"text": texts(900)}, row_group_size=300, compression="snappy", use_dictionary=False
+    )
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 0x10
+    path.write_bytes(data)
+    result = read_file(path, "parquet")
+    assert result.records == 900
+    assert result.positions == [*range(300), *range(600, 900)]
+    assert [record.position for record in result.quarantined] == list(range(300, 600))
+    assert set(result.causes) == {"corrupt"}
+    assert result.texts == [*texts(900)[:300], *texts(900)[600:]]
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.99])
+def test_a_file_without_footer_is_one_quarantined_record(tmp_path: Path, keep: float) -> None:
+    path = write(tmp_path / "a.parquet", {"text": texts(100)})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
+    result = read_file(path, "parquet")
+    assert (len(result), result.causes) == (0, ["corrupt"])
+    assert result.quarantined[0].position == -1
+
+
+def test_a_file_is_cut_into_row_ranges(tmp_path: Path) -> None:
+    rows = 130_000
+    path = write(tmp_path / "a.parquet", {"text": pa.array(["x"] * rows)}, row_group_size=20_000)
+    units = plan_units(InputConfig(kind="parquet", paths=(str(path),)))
+    assert [(unit.start, unit.stop) for unit in units] == [(0, 40_000), (40_000, 80_000), (80_000, 130_000)]
+    assert all(unit.stop - unit.start <= ROWS_PER_UNIT for unit in units if unit.stop and unit.start is not None)
+    assert [unit.index for unit in units] == [0, 1, 2]
+    result = read_file(path, "parquet")
+    assert result.positions == list(range(rows))
+
+
+def test_large_texts_make_small_batches_and_too_large_ones_are_quarantined(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": ["x" * 8_000_000 for _ in range(10)] + ["y" * 60_000_000]})
+    result = read_file(path, "parquet", max_document_bytes="50MB")
+    assert len(result) == 10
+    assert all(sum(map(len, batch.text.to_pylist())) <= 40_000_000 for batch in result.batches)
+    assert result.causes == ["too_large"]
+
+
+def test_real_pages(shared_data: Path) -> None:
+    path = shared_data / "web" / "unlabelled.parquet"
+    result = read_file(path, "parquet", id_key="id")
+    assert result.texts == pq.read_table(path, columns=["text"])["text"].to_pylist()
+    assert set(result.reasons) == {None}
+    assert len(set(result.ids)) == 4353
