@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import gzip
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic import html_page, json_lines, read_all, responses
+
+import filters.read.remote as remote
+from filters.config import InputConfig
+from filters.errors import InputError, MissingExtraError
+from filters.read.remote import ResumingFile
+from filters.read.units import plan_units
+
+
+class Server:
+    """A web server on the loopback that drops connections in the middle of a body.
+
+    Attributes:
+        drops: how many of the next bodies are cut after `cut` bytes.
+        ranges: whether it understands Range.
+        requests: (method, path, Range header) of every request.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.drops = 0
+        self.cut = 1000
+        self.ranges = True
+        self.errors = 0
+        self.requests: list[tuple[str, str, str | None]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                self.answer(body=False)
+
+            def do_GET(self) -> None:
+                self.answer(body=True)
+
+            def answer(self, body: bool) -> None:
+                asked = self.headers.get("Range")
+                outer.requests.append((self.command, self.path, asked))
+                data = outer.files.get(self.path)
+                if data is None or (body and outer.errors):
+                    outer.errors -= data is not None
+                    self.send_response(404 if data is None else 503)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
+                if match and outer.ranges:
+                    first, last = int(match[1]), min(int(match[2] or len(data)), len(data) - 1)
+                    self.send_response(206)
+                    self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+                    data = data[first : last + 1]
+                else:
+                    self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                if not body:
+                    return
+                if outer.drops and len(data) > outer.cut:
+                    outer.drops -= 1
+                    self.wfile.write(data[: outer.cut])
+                    self.close_connection = True
+                    return
+                self.wfile.write(data)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    server = Server()
+    yield server
+    server.close()
+
+
+def config(server: Server, kind: str, path: str, **options: Any) -> InputConfig:
+    return InputConfig.model_validate({"kind": kind, "paths": [server.url + path], **options})
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("drops", [0, 1, 4])
+def test_a_dropped_connection_is_resumed(server: Server, ranges: bool, drops: int) -> None:
+    server.files["/a.warc.gz"] = b"".join(gzip.compress(record) for record in responses(40))
+    server.ranges, server.drops, server.cut = ranges, drops, 3000
+    result = read_all(config(server, "warc", "/a.warc.gz"))
+    assert result.html == [html_page(number) for number in range(40)]
+    assert not result.quarantined
+    assert server.drops == 0
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_bytes_are_the_same_wherever_the_connection_drops(server: Server, ranges: bool) -> None:
+    data = bytes(range(256)) * 200
+    server.files["/data"] = data
+    server.ranges = ranges
+    for cut in (1, 999, 30_000):
+        server.drops, server.cut = 2, cut
+        # Small blocks, so that the file takes many requests.
+        with ResumingFile(server.url + "/data", {"block_size": 7000}, retries=3) as file:
+            assert b"".join(iter(lambda: file.read(1234), b"")) == data
+
+
+def test_seeking_goes_to_the_byte(server: Server) -> None:
+    data = bytes(range(256)) * 20
+    server.files["/data"] = data
+    with ResumingFile(server.url + "/data", {}, retries=1) as file:
+        assert file.seek(-10, 2) == len(data) - 10
+        assert file.read(100) == data[-10:]
+        assert file.read(100) == b""
+        assert file.seek(300) == 300
+        assert file.seek(5, 1) == 305
+        buffer = bytearray(7)
+        assert file.readinto(buffer) == 7
+        assert bytes(buffer) == data[305:312]
+
+
+def test_after_the_last_retry_the_error_names_address_and_byte(server: Server) -> None:
+    server.files["/a.jsonl"] = json_lines(500)
+    server.drops, server.cut = 10**6, 5000
+    with pytest.raises(InputError, match=rf"{server.url}/a\.jsonl: reading failed at byte 0 after 2 retries"):
+        read_all(config(server, "jsonl", "/a.jsonl", retries=2))
+    assert len([request for request in server.requests if request[0] == "GET"]) == 3
+
+
+def test_a_busy_server_is_asked_again(server: Server) -> None:
+    server.files["/a.jsonl"] = json_lines(5)
+    server.errors = 2
+    assert len(read_all(config(server, "jsonl", "/a.jsonl"))) == 5
+
+
+def test_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [remote.pause_before(attempt) for attempt in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(server: Server) -> None:
+    server.files["/data"] = bytes(50_000)
+    with ResumingFile(server.url + "/data", {"block_size": 5000}, retries=2) as file:
+        file.read(5000)
+        server.files["/data"] = bytes(60_000)
+        file.seek(10_000)
+        with pytest.raises(InputError, match="size changed from 50,000 to 60,000"):
+            file.read(10)
+
+
+def test_a_missing_file_is_an_input_error_of_the_plan(server: Server) -> None:
+    with pytest.raises(InputError, match=rf"{server.url}/none\.jsonl"):
+        plan_units(config(server, "jsonl", "/none.jsonl"))
+
+
+def test_a_paths_file_lists_files_behind_a_prefix(server: Server) -> None:
+    for number in range(3):
+        server.files[f"/crawl/{number}.warc.gz"] = gzip.compress(responses(3)[number])
+    listing = "".join(f"crawl/{number}.warc.gz\n" for number in (2, 0, 1))
+    server.files["/warc.paths.gz"] = gzip.compress(listing.encode())
+    options = {"kind": "warc", "paths_file": f"{server.url}/warc.paths.gz", "prefix": f"{server.url}/"}
+    units = plan_units(InputConfig.model_validate(options))
+    assert [unit.source for unit in units] == [f"{server.url}/crawl/{number}.warc.gz" for number in (2, 0, 1)]
+    assert [unit.size for unit in units] == [len(server.files[f"/crawl/{number}.warc.gz"]) for number in (2, 0, 1)]
+    result = read_all(InputConfig.model_validate({**options, "max_files": 2}))
+    assert result.html == [html_page(2), html_page(0)]
+
+
+def test_parquet_is_read_over_http_with_dropped_connections(server: Server, tmp_path: Path) -> None:
+    texts = [f"row {row} " * 50 for row in range(3000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=500, compression="none")
+    server.files["/a.parquet"] = (tmp_path / "a.parquet").read_bytes()
+    server.drops, server.cut = 3, 10_000
+    assert read_all(config(server, "parquet", "/a.parquet")).texts == texts
+
+
+def test_in_memory_and_unknown_file_systems(tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/crawl/b.jsonl": json_lines(2), "/crawl/a.jsonl": json_lines(3), "/crawl/readme.md": b"no"})
+    for pattern in ("memory://crawl", "memory://crawl/*.jsonl"):
+        units = plan_units(InputConfig(kind="jsonl", paths=(pattern,)))
+        assert [unit.source for unit in units] == ["memory:///crawl/a.jsonl", "memory:///crawl/b.jsonl"]
+        assert len(read_all(InputConfig(kind="jsonl", paths=(pattern,)))) == 5
+    with pytest.raises(InputError, match="nosuch://x"):
+        plan_units(InputConfig(kind="jsonl", paths=("nosuch://x",)))
+
+
+def test_a_protocol_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def missing(*args: object, **kwargs: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(MissingExtraError, match=r"finesieve\[s3\]"):
+        plan_units(InputConfig(kind="warc", paths=("s3://commoncrawl/a.warc.gz",)))
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_real_crawls_over_http(server: Server, shared_data: Path, ranges: bool) -> None:
+    for path in (shared_data / "warc").glob("sample*.warc.gz"):
+        server.files[f"/{path.name}"] = path.read_bytes()
+    server.files["/paths"] = "\n".join(name[1:] for name in sorted(server.files)).encode()
+    server.ranges, server.drops, server.cut = ranges, 3, 100_000
+    options = {"kind": "warc", "paths_file": f"{server.url}/paths", "prefix": f"{server.url}/"}
+    remote_result = read_all(InputConfig.model_validate(options))
+    local = read_all(InputConfig(kind="warc", paths=(str(shared_data / "warc" / "sample*.warc.gz"),)))
+    assert remote_result.html == local.html
+    assert remote_result.ids == local.ids
+    assert len(local) == 37

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from synthetic import json_lines, read_all
+
+from filters.config import FilterConfig, InputConfig
+from filters.errors import InputError
+from filters.read.ids import derived_ids
+from filters.read.units import Unit, plan_units
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "data/b.jsonl",
+        "data/a.jsonl.gz",
+        "data/deep/c.jsonl",
+        "data/_SUCCESS",
+        "data/x.csv",
+        "data/.h.jsonl",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(json_lines(2))
+    return tmp_path
+
+
+def sources(*paths: str, **options: object) -> list[str]:
+    return [
+        unit.source for unit in plan_units(InputConfig.model_validate({"kind": "jsonl", "paths": paths, **options}))
+    ]
+
+
+def test_folders_globs_and_files_in_sorted_order(folder: Path) -> None:
+    assert sources("data") == ["data/a.jsonl.gz", "data/b.jsonl", "data/deep/c.jsonl"]
+    assert sources("data/*.jsonl") == ["data/b.jsonl"]
+    assert sources("data/**/*.jsonl") == ["data/b.jsonl", "data/deep/c.jsonl"]
+    assert sources("data/b.jsonl", "data/a.jsonl.gz", "data/*") == [
+        "data/_SUCCESS",
+        "data/a.jsonl.gz",
+        "data/b.jsonl",
+        "data/x.csv",
+    ]
+    assert sources(str(folder / "data" / "b.jsonl")) == [str(folder / "data" / "b.jsonl")]
+    assert sources("data", max_files=2) == ["data/a.jsonl.gz", "data/b.jsonl"]
+
+
+def test_a_name_with_glob_characters_is_taken_as_it_is(folder: Path) -> None:
+    (folder / "a[1].jsonl").write_bytes(json_lines(1))
+    assert sources("a[1].jsonl") == ["a[1].jsonl"]
+
+
+@pytest.mark.parametrize("pattern", ["none.jsonl", "data/*.parquet", "nowhere/**"])
+def test_a_pattern_that_matches_nothing_is_named(folder: Path, pattern: str) -> None:
+    with pytest.raises(InputError) as error:
+        sources("data", pattern)
+    assert pattern in str(error.value)
+
+
+def test_a_folder_without_files_of_the_kind_says_what_it_looked_for(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"data: no file in this folder ends with \.parquet"):
+        sources("data", kind="parquet")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_paths_file_keeps_its_order(folder: Path, pack) -> None:
+    (folder / "list").write_bytes(pack(b"b.jsonl\n\ndeep/c.jsonl\r\na.jsonl.gz\nb.jsonl\n"))
+    assert sources(paths_file="list", prefix="data/") == ["data/b.jsonl", "data/deep/c.jsonl", "data/a.jsonl.gz"]
+
+
+def test_a_listed_file_that_does_not_exist_is_an_error_of_the_plan(folder: Path) -> None:
+    (folder / "list").write_text("data/b.jsonl\ndata/gone.jsonl\n")
+    with pytest.raises(InputError, match=r"data/gone\.jsonl"):
+        sources(paths_file="list")
+
+
+def test_a_list_that_is_none_is_an_error(folder: Path) -> None:
+    for content in (b"", b"\n \n", b"\x1f\x8b\x08 cut", b"\xff\xfe"):
+        (folder / "list").write_bytes(content)
+        with pytest.raises(InputError, match="list"):
+            sources(paths_file="list")
+
+
+def test_units_travel_as_json_and_pickle(folder: Path) -> None:
+    for unit in plan_units(InputConfig(kind="jsonl", paths=("data",))):
+        assert Unit(**json.loads(json.dumps(dataclasses.asdict(unit)))) == unit
+        assert pickle.loads(pickle.dumps(unit)) == unit
+        assert unit.size == os.path.getsize(unit.address)
+
+
+def test_a_file_name_that_is_no_utf8_gets_a_printable_source(folder: Path) -> None:
+    name = os.fsdecode(b"data/caf\xe9.jsonl")
+    try:
+        Path(name).write_bytes(json_lines(2))
+    except OSError:
+        pytest.skip("this file system only takes UTF-8 names")
+    assert sources(name) == [r"data/caf\xe9.jsonl"]
+    assert len(read_all(InputConfig(kind="jsonl", paths=(name,)))) == 2
+
+
+def test_derived_ids_differ_by_source_and_position_and_stay() -> None:
+    assert derived_ids("a", [1]) == ["d75f5971ceb7f94189e3de24b7da3089"]
+    ids = derived_ids("a", range(1000)) + derived_ids("b", range(1000)) + derived_ids("a0", range(1000))
+    assert len(set(ids)) == 3000
+    assert derived_ids("a", range(1000)) == ids[:1000]
+
+
+@pytest.mark.parametrize("name", ["common-crawl", "fineweb"])
+def test_shipped_configs_are_valid(name: str) -> None:
+    config = FilterConfig.load(ROOT / "configs" / f"{name}.yaml")
+    if name == "fineweb":
+        assert (config.input.kind, config.input.dataset, config.input.subset) == (
+            "hub",
+            "HuggingFaceFW/fineweb",
+            "sample-10BT",
+        )
+    else:
+        assert config.input.kind == "warc"
+        assert config.input.paths_file is not None
+        assert config.input.paths_file.endswith("warc.paths.gz")
+        assert config.language is not None
+        assert config.language.keep == ("en",)
+    assert config.model == "edu-en"
+    assert config.dedup.exact
+    assert config.dedup.near is not None
