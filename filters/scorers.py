@@ -217,7 +217,10 @@ class FastTextScorer:
         model = CompiledFastText.load(path)
         known = set(model.labels)
         options = FastTextFeatures(
-            values={k if k in known else f"__label__{k}": value for k, value in options.values.items()}
+            values={
+                f"__label__{label}" if f"__label__{label}" in known else label: value
+                for label, value in options.values.items()
+            }
         )
         unknown = sorted(set(options.values) - known)
         if unknown:

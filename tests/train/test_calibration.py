@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from filters.train.calibration import Method, fit_calibration
+
+METHODS = get_args(Method)
+
+
+def sample(rows: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    expected = np.round(np.clip(rng.gamma(2, 0.5, rows), 0, 5), 1)
+    raw = 0.4 * expected + rng.normal(0, 0.25, rows)
+    return raw, expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_map_is_monotone_and_stays_on_the_scale(method: Method) -> None:
+    raw, expected = sample()
+    calibration = fit_calibration(method, raw, expected)
+    assert np.all(np.diff(calibration.raw) > 0)
+    assert np.all(np.diff(calibration.score) >= 0)
+    scores = calibration(np.linspace(-100, 100, 10_001))
+    assert scores.dtype == np.float32
+    assert np.all(np.diff(scores) >= 0)
+    assert scores[0] == 0
+    assert scores[-1] == 5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_order_is_kept_beyond_the_scores_seen(method: Method) -> None:
+    raw, expected = sample()
+    calibration = fit_calibration(method, raw, expected)
+    above = calibration(np.array([raw.max(), raw.max() + 0.05, raw.max() + 0.1]))
+    assert np.all(np.diff(above) > 0)
+
+
+def test_equipercentile_keeps_the_share_the_judge_keeps() -> None:
+    raw, expected = sample()
+    scores = fit_calibration("equipercentile", raw, expected)(raw)
+    for threshold in (0.55, 1.05, 1.55, 2.05, 2.55):
+        assert np.mean(scores >= threshold) == pytest.approx(np.mean(expected >= threshold), abs=0.002)
+
+
+def test_equipercentile_of_whole_scores_splits_between_them() -> None:
+    expected = np.repeat([0.0, 1.0, 2.0], [50, 30, 20])
+    raw = np.arange(100.0)
+    scores = fit_calibration("equipercentile", raw, expected)(raw)
+    assert (scores >= 0.5).sum() == 50
+    assert (scores >= 1.5).sum() == 20
+
+
+def test_equipercentile_counts_rows_by_weight() -> None:
+    raw, expected = sample(400)
+    weights = np.random.default_rng(1).integers(1, 4, 400)
+    weighted = fit_calibration("equipercentile", raw, expected, weights.astype(float))
+    repeated = fit_calibration("equipercentile", np.repeat(raw, weights), np.repeat(expected, weights))
+    inner = np.linspace(np.quantile(raw, 0.05), np.quantile(raw, 0.95), 50)
+    np.testing.assert_allclose(weighted(inner), repeated(inner), atol=0.03)
+
+
+def test_isotonic_is_the_mean_label_of_each_pool() -> None:
+    # Pool adjacent violators by hand: labels 0 2 1 3 pool to 0, 1.5, 1.5, 3; pool centres at raw 0, 1.5, 3.
+    calibration = fit_calibration("isotonic", np.array([0.0, 1, 2, 3]), np.array([0.0, 2, 1, 3]))
+    np.testing.assert_allclose(calibration.raw[:3], [0, 1.5, 3])
+    np.testing.assert_allclose(calibration.score[:3], [0, 1.5, 3])
+
+
+def test_isotonic_is_unbiased_within_ranges_of_the_score() -> None:
+    raw, expected = sample()
+    scores = fit_calibration("isotonic", raw, expected)(raw)
+    for low, high in ((0, 0.8), (0.8, 1.4), (1.4, 5)):
+        inside = (scores >= low) & (scores < high)
+        assert scores[inside].mean() == pytest.approx(expected[inside].mean(), abs=0.03)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_constant_scores_cannot_be_calibrated(method: Method) -> None:
+    with pytest.raises(ValueError, match="all raw scores are equal"):
+        fit_calibration(method, np.zeros(60), np.arange(60) / 20)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from labelled_pages import columns, write
+from rich.console import Console
+
+import filters.train.training as training
+from filters.config import load_config
+from filters.errors import AnnotationsError, ConfigError, ModelError
+from filters.model import QualityModel
+from filters.train.config import TrainConfig
+from filters.train.evaluation import METRICS, Estimate, Evaluation, evaluate, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(folder: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "annotations": str(folder / "labels.parquet"),
+        "output": str(folder / "model"),
+        "name": "lessons",
+        "language": "en",
+        "classifier": {"kind": "linear", "bits": 14, "l2": [0.1, 1.0]},
+        "validation": {"folds": 3, "repeats": 2, "inner_folds": 3, "resamples": 100},
+    }
+    return TrainConfig.model_validate(settings | changes)
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "labels.parquet", columns())
+    return tmp_path
+
+
+def test_training_leaves_a_model_that_says_where_it_comes_from(folder: Path) -> None:
+    (folder / "rubric.md").write_text("Is it a lesson?")
+    lines: list[str] = []
+    result = training.train(config(folder, rubric=str(folder / "rubric.md")), echo=lines.append)
+    model = QualityModel.load(result.path)
+    manifest = model.metadata
+    assert model.digest == result.model.digest
+    assert (model.name, manifest.kind, manifest.language, model.window) == ("lessons", "linear", "en", 3000)
+    assert manifest.rubric is not None
+    assert manifest.rubric.sha256 == hashlib.sha256(b"Is it a lesson?").hexdigest()
+    assert manifest.training is not None
+    assert manifest.training.sha256 == hashlib.sha256((folder / "labels.parquet").read_bytes()).hexdigest()
+    assert manifest.training.rows == 240
+    assert manifest.calibration == "equipercentile"
+    for part in ("sample", "natural"):
+        assert set(manifest.metrics[part]) == set(METRICS)
+    assert Estimate.model_validate(manifest.metrics["sample"]["f1"]) == result.sample["f1"]
+    assert str(result.sample["f1"]) in (result.path / "README.md").read_text()
+    assert sum("fold" in line for line in lines) == 6
+    settings = json.dumps(manifest.settings)
+    assert str(folder) not in settings
+
+
+def test_cross_validated_metrics_are_near_those_on_unseen_pages(folder: Path) -> None:
+    result = training.train(config(folder), echo=quiet)
+    unseen = evaluate(result.model, write(folder / "unseen.parquet", columns(600, seed=9)), resamples=100)
+    for name, tolerance in (("f1", 0.08), ("spearman", 0.05), ("mae", 0.1)):
+        estimated, measured = result.sample[name].value, unseen.sample[name].value
+        assert estimated is not None
+        assert measured == pytest.approx(estimated, abs=tolerance)
+
+
+def test_labels_without_signal_get_metrics_without_skill(folder: Path) -> None:
+    # If any test row leaked into fitting, choosing or calibrating, this would look better than chance.
+    data = columns(360)
+    order = np.random.default_rng(0).permutation(360)
+    for name in ("score", "expected_score"):
+        data[name] = [data[name][row] for row in order]
+    write(folder / "labels.parquet", data)
+    result = training.train(config(folder), echo=quiet)
+    assert abs(result.sample["spearman"].value or 0) < 0.15
+    assert abs((result.sample["roc_auc"].value or 0) - 0.5) < 0.1
+
+
+def test_a_page_on_many_hosts_does_not_help_its_own_prediction(folder: Path) -> None:
+    # Each page stands on two hosts; with copies on both sides of a split the noise in the labels would be remembered.
+    data = columns(150)
+    noise = np.random.default_rng(1).permutation(np.linspace(0, 3, 150)).round(1).tolist()
+    for name in list(data):
+        data[name] = data[name] * 2
+    data["id"] = [f"page-{row}" for row in range(300)]
+    data["url"] = [f"https://host{row}.example/" for row in range(300)]
+    data["text"] = [f"{text} copy{row // 150}" for row, text in enumerate(data["text"])]
+    data["expected_score"] = noise * 2
+    data["score"] = np.rint(noise * 2).astype(int).tolist()
+    write(folder / "labels.parquet", data)
+    result = training.train(config(folder), echo=quiet)
+    assert result.model.metadata.metrics["groups"] == 150
+    assert abs(result.sample["spearman"].value or 0) < 0.2
+
+
+def test_the_same_config_gives_the_same_model(folder: Path) -> None:
+    first = training.train(config(folder), echo=quiet)
+    second = training.train(config(folder, output=str(folder / "again")), echo=quiet)
+    assert first.model.digest == second.model.digest
+    assert (first.path / "README.md").read_bytes() == (second.path / "README.md").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["isotonic", "equipercentile"])
+def test_calibrated_scores_lie_on_the_judges_scale(folder: Path, method: str) -> None:
+    model = training.train(config(folder, calibration=method), echo=quiet).model
+    unseen = columns(600, seed=9)
+    scores = model.score(unseen["text"])
+    assert 0 <= scores.min() <= scores.max() <= 5
+    assert np.mean(np.abs(scores - np.array(unseen["expected_score"]))) < 0.5
+    assert model.metadata.calibration == method
+
+
+def test_a_present_model_is_not_overwritten_and_nothing_is_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = training.train(config(folder), echo=quiet).model.digest
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "read_annotations", lambda *_: pytest.fail("work was begun"))
+        with pytest.raises(ModelError, match="a model is already there"):
+            training.train(config(folder, window=100), echo=quiet)
+    assert QualityModel.load(folder / "model").digest == digest
+    assert training.train(config(folder, window=100), overwrite=True, echo=quiet).model.digest != digest
+
+
+def test_interrupted_training_leaves_nothing(folder: Path) -> None:
+    def interrupt(line: str) -> None:
+        if line.startswith("final model"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(config(folder), echo=interrupt)
+    assert [path.name for path in folder.iterdir()] == ["labels.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"annotations": "nowhere.parquet"}, "nowhere.parquet: cannot read"),
+        ({"keep": {"min_score": 4.9}}, "one class only"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(AnnotationsError, match=message):
+        training.train(config(folder, **changes), echo=quiet)
+    assert not (folder / "model").exists()
+
+
+def test_too_few_pages_to_keep_are_refused(folder: Path) -> None:
+    data = columns()
+    data["expected_score"] = [1.0] * 238 + [2.0] * 2
+    data["score"] = [1] * 238 + [2] * 2
+    write(folder / "labels.parquet", data)
+    with pytest.raises(AnnotationsError, match="too few pages on one side of the keep rule"):
+        training.train(config(folder), echo=quiet)
+
+
+def test_too_few_hosts_are_refused(folder: Path) -> None:
+    data = columns()
+    data["url"] = ["https://one.example/"] * 200 + ["https://two.example/"] * 40
+    write(folder / "labels.parquet", data)
+    with pytest.raises(AnnotationsError, match=r"2 groups cannot fill 3 folds\. Remedy"):
+        training.train(config(folder), echo=quiet)
+
+
+def test_natural_weights_need_their_column(folder: Path) -> None:
+    data = columns()
+    del data["natural_weight"]
+    write(folder / "labels.parquet", data)
+    with pytest.raises(AnnotationsError, match="weights: natural needs the column 'natural_weight'"):
+        training.train(config(folder, weights="natural"), echo=quiet)
+    assert training.train(config(folder), echo=quiet).natural is None
+
+
+def test_a_missing_rubric_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="rubric: cannot read"):
+        training.train(config(folder, rubric=str(folder / "rubric.md")), echo=quiet)
+
+
+def test_evaluation_is_json_and_a_table_and_warns_about_training_data(folder: Path) -> None:
+    model = training.train(config(folder), echo=quiet).model
+    evaluation = evaluate(model, folder / "labels.parquet", resamples=100)
+    assert "trained on this very file" in evaluation.notes[0]
+    assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
+    assert evaluation.rows == 240
+    assert evaluation.groups == 80
+    console = Console(width=160, record=True)
+    console.print(table(evaluation))
+    text = console.export_text()
+    assert str(evaluation.sample["f1"]) in text
+    assert evaluation.natural is not None
+    assert str(evaluation.natural["pr_auc"]) in text
+    assert "trained on this very file" in text
+    unseen = evaluate(model, write(folder / "unseen.parquet", columns(seed=9)), resamples=100)
+    assert unseen.notes == ()
+
+
+def test_the_shipped_config_is_valid_and_says_what_edu_en_was_trained_with() -> None:
+    shipped = load_config(TrainConfig, ROOT / "configs" / "train-edu-en.yaml")
+    metadata = QualityModel.load("edu-en").metadata
+    for name, value in shipped.model_dump(mode="json", exclude={"annotations", "output", "rubric"}).items():
+        assert metadata.settings[name] == value, name
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("classifier.kind=forest", "linear"),
+        ("classifier.bits=40", "24"),
+        ("classifier.word_ngrams=[2, 1]", r"write \[shortest, longest\]"),
+        ("classifier.l2=[]", "l2"),
+        ("calibration=platt", "isotonic"),
+        ("keep.min_score=7", "5"),
+        ("windw=100", "did you mean 'window'"),
+    ],
+)
+def test_mistakes_in_a_config_name_the_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(TrainConfig, ROOT / "configs" / "train-edu-en.yaml", [override])
+
+
+def test_edu_en_keeps_what_its_card_says() -> None:
+    metadata = QualityModel.load("edu-en").metadata
+    assert metadata.training is not None
+    card = (ROOT / "filters" / "models" / "edu-en" / "README.md").read_text()
+    for part in ("sample", "natural"):
+        for name in METRICS:
+            assert str(Estimate.model_validate(metadata.metrics[part][name])) in card
