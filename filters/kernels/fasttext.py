@@ -27,13 +27,19 @@ _FNV_START = np.uint32(2166136261)
 _FNV_PRIME = np.uint32(16777619)
 _CHAIN = np.uint64(116049371)
 _HALF = np.uint64(32)
+_BYTE = np.uint64(8)
+_ZERO = np.uint64(0)
 _END_OF_TEXT = np.frombuffer(b"</s>", np.uint8)
 _LABEL_PREFIX = np.frombuffer(b"__label__", np.uint8)
 _CHUNK = 65536
 
 
 class _Vocabulary(NamedTuple):
-    """Words, then labels, and an open-addressing table of them: slots hold hash << 32 | number + 1, 0 if empty."""
+    """Words, then labels, and an open-addressing table of them.
+
+    A slot is two numbers: hash << 32 | number + 1 (0 if empty), and the last eight bytes of the entry, which tell a
+    short one for certain without a look at its text.
+    """
 
     slots: UInt64
     data: UInt8
@@ -122,8 +128,8 @@ class CompiledFastText:
         _score(
             packed.data,
             packed.offsets,
-            self._vocabulary,
-            self._hashing,
+            *self._vocabulary,
+            *self._hashing,
             self._table,
             self._word_rows,
             self._word_sizes,
@@ -147,7 +153,7 @@ class CompiledFastText:
 
 def _vocabulary(file: FastTextFile) -> _Vocabulary:
     entries = PackedText.from_bytes([*file.words, *file.labels])
-    slots = np.zeros(1 << (2 * len(entries)).bit_length(), np.uint64)
+    slots = np.zeros(2 << (len(entries) * 10 // 7).bit_length(), np.uint64)
     _enter(entries.data, entries.offsets, slots)
     return _Vocabulary(slots, entries.data, entries.offsets, len(file.words))
 
@@ -166,7 +172,7 @@ def _sum_subwords(vocabulary: _Vocabulary, hashing: _Hashing, table: Float32) ->
     """Sum of the rows of each word and its character n-grams, float32[nwords, columns], and how many those are."""
     sums = table[: vocabulary.nwords].copy()
     sizes = np.ones(vocabulary.nwords, np.int32)
-    _add_subwords_of_words(vocabulary, hashing, table, sums, sizes)
+    _add_subwords_of_words(*vocabulary[1:], *hashing[1:], table, sums, sizes)
     return sums, sizes
 
 
@@ -220,15 +226,18 @@ def _step(h, byte):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _enter(data, offsets, slots):  # type: ignore[no-untyped-def]
-    mask = len(slots) - 1
+    mask = len(slots) // 2 - 1
     for number in range(len(offsets) - 1):
         h = _FNV_START
+        tail = _ZERO
         for position in range(offsets[number], offsets[number + 1]):
             h = _step(h, data[position])
+            tail = (tail << _BYTE) | np.uint64(data[position])
         slot = np.int64(h) & mask
-        while slots[slot] != np.uint64(0):
+        while slots[2 * slot] != _ZERO:
             slot = (slot + 1) & mask
-        slots[slot] = (np.uint64(h) << _HALF) | np.uint64(number + 1)
+        slots[2 * slot] = (np.uint64(h) << _HALF) | np.uint64(number + 1)
+        slots[2 * slot + 1] = tail
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -242,35 +251,33 @@ def _equal(data, start, end, other, other_start, other_end):  # type: ignore[no-
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _lookup(vocabulary, data, start, end, h):  # type: ignore[no-untyped-def]
-    """Number of a token, -1 if it is not in the vocabulary."""
-    mask = len(vocabulary.slots) - 1
+def _lookup(slots, words, word_offsets, data, end, length, h, tail, entry):  # type: ignore[no-untyped-def]
+    """Number of the token before `data[end]`, -1 if it is not in the vocabulary; `entry` is what its first slot has."""
+    mask = len(slots) // 2 - 1
     slot = np.int64(h) & mask
-    while True:
-        entry = vocabulary.slots[slot]
-        if entry == np.uint64(0):
-            return np.int64(-1)
-        if np.uint32(entry >> _HALF) == h:
+    while entry != _ZERO:
+        if entry >> _HALF == np.uint64(h) and slots[2 * slot + 1] == tail:
             number = np.int64(np.uint32(entry)) - 1
-            if _equal(
-                data, start, end, vocabulary.data, vocabulary.offsets[number], vocabulary.offsets[number + 1]
-            ):
+            # Tokens hold no zero byte, so a tail that starts with one is the whole token.
+            if length < 8 or _equal(data, end - length, end, words, word_offsets[number], word_offsets[number + 1]):
                 return number
         slot = (slot + 1) & mask
+        entry = slots[2 * slot]
+    return np.int64(-1)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _row(hashing, nwords, h):  # type: ignore[no-untyped-def]
+def _row(nwords, bucket, pruned, h):  # type: ignore[no-untyped-def]
     """Row of an n-gram's hash, -1 if it was pruned."""
-    bucket = np.int64(h % hashing.bucket)
-    if len(hashing.pruned) == 0:
-        return nwords + bucket
-    kept = np.int64(hashing.pruned[bucket])
+    row = np.int64(h % bucket)
+    if len(pruned) == 0:
+        return nwords + row
+    kept = np.int64(pruned[row])
     return nwords + kept if kept >= 0 else np.int64(-1)
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_subwords(data, start, end, hashing, nwords, table, sums):  # type: ignore[no-untyped-def]
+def _add_subwords(data, start, end, nwords, minn, maxn, bucket, pruned, table, sums):  # type: ignore[no-untyped-def]
     """Add the rows of the character n-grams of `<` + data[start:end] + `>` to `sums`; how many they are."""
     count = 0
     size = end - start + 2
@@ -279,17 +286,19 @@ def _add_subwords(data, start, end, hashing, nwords, table, sums):  # type: igno
             continue
         h = _FNV_START
         position = first
-        for n in range(1, hashing.maxn + 1):
+        for n in range(1, maxn + 1):
             if position == size:
                 break
-            byte = np.uint8(60) if position == 0 else np.uint8(62) if position == size - 1 else data[start + position - 1]
+            byte = (
+                np.uint8(60) if position == 0 else np.uint8(62) if position == size - 1 else data[start + position - 1]
+            )
             h = _step(h, byte)
             position += 1
             while position < size - 1 and (data[start + position - 1] & 0xC0) == 0x80:
                 h = _step(h, data[start + position - 1])
                 position += 1
-            if n >= hashing.minn and not (n == 1 and (first == 0 or position == size)):
-                row = _row(hashing, nwords, np.uint64(h))
+            if n >= minn and not (n == 1 and (first == 0 or position == size)):
+                row = _row(nwords, bucket, pruned, np.uint64(h))
                 if row >= 0:
                     count += 1
                     for k in range(len(sums)):
@@ -298,60 +307,87 @@ def _add_subwords(data, start, end, hashing, nwords, table, sums):  # type: igno
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_subwords_of_words(vocabulary, hashing, table, sums, sizes):  # type: ignore[no-untyped-def]
-    offsets = vocabulary.offsets
-    for word in range(vocabulary.nwords):
+def _add_subwords_of_words(words, offsets, nwords, minn, maxn, bucket, pruned, table, sums, sizes):  # type: ignore[no-untyped-def]
+    for word in range(nwords):
         start, end = offsets[word], offsets[word + 1]
-        if not _equal(vocabulary.data, start, end, _END_OF_TEXT, 0, len(_END_OF_TEXT)):
-            sizes[word] += _add_subwords(vocabulary.data, start, end, hashing, vocabulary.nwords, table, sums[word])
+        if not _equal(words, start, end, _END_OF_TEXT, 0, len(_END_OF_TEXT)):
+            sizes[word] += _add_subwords(words, start, end, nwords, minn, maxn, bucket, pruned, table, sums[word])
 
 
 @numba.njit(nogil=True, cache=True)
-def _score(data, offsets, vocabulary, hashing, table, word_rows, word_sizes, output, scores, counts):  # type: ignore[no-untyped-def]
-    nwords = vocabulary.nwords
+def _score(  # type: ignore[no-untyped-def]
+    data,
+    offsets,
+    slots,
+    words,
+    word_offsets,
+    nwords,
+    word_ngrams,
+    minn,
+    maxn,
+    bucket,
+    pruned,
+    table,
+    word_rows,
+    word_sizes,
+    output,
+    scores,
+    counts,
+):
     columns = table.shape[1]
-    separator = np.zeros(256, np.bool_)
-    for byte in (0, 9, 10, 11, 12, 13, 32):
-        separator[byte] = True
     end_hash = _FNV_START
+    end_tail = _ZERO
     for byte in _END_OF_TEXT:
         end_hash = _step(end_hash, byte)
+        end_tail = (end_tail << _BYTE) | np.uint64(byte)
+    mask = len(slots) // 2 - 1
+    end_slot = slots[2 * (np.int64(end_hash) & mask)]
+    end_number = _lookup(slots, words, word_offsets, _END_OF_TEXT, 4, 4, end_hash, end_tail, end_slot)
     longest = 0
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])
     hashes = np.empty(longest // 2 + 2, np.uint32)
-    starts = np.empty(longest // 2 + 2, np.int64)
+    tails = np.empty(longest // 2 + 2, np.uint64)
     ends = np.empty(longest // 2 + 2, np.int64)
+    lengths = np.empty(longest // 2 + 2, np.int64)
+    loaded = np.empty(longest // 2 + 2, np.uint64)
+    chains = np.empty(longest // 2 + 2, np.uint64)
+    rows = np.empty(longest // 2 + 2, np.int64)
     mean = np.empty(columns, np.float32)
     for document in range(len(offsets) - 1):
         # First pass: hash every token.
         tokens = 0
-        position, end = offsets[document], offsets[document + 1]
-        ended = False
-        while not ended:
-            while position < end and separator[data[position]]:
-                position += 1
-            if position >= end:
-                break
-            start = position
-            h = _FNV_START
-            while position < end and not separator[data[position]]:
-                h = _step(h, data[position])
-                position += 1
-            if h == end_hash and _equal(data, start, position, _END_OF_TEXT, 0, len(_END_OF_TEXT)):
-                break
-            hashes[tokens] = h
-            starts[tokens] = start
-            ends[tokens] = position
-            tokens += 1
-        # Second pass: look them up, drop labels, add the rows of words.
+        start, end = offsets[document], offsets[document + 1]
+        h = _FNV_START
+        tail = _ZERO
+        for position in range(start, end + 1):
+            byte = data[position] if position < end else np.uint8(32)
+            if byte > 32 or not (byte == 32 or 9 <= byte <= 13 or byte == 0):
+                h = _step(h, byte)
+                tail = (tail << _BYTE) | np.uint64(byte)
+                continue
+            if position > start:
+                if tail == end_tail:
+                    break
+                hashes[tokens] = h
+                tails[tokens] = tail
+                ends[tokens] = position
+                lengths[tokens] = position - start
+                tokens += 1
+                h = _FNV_START
+                tail = _ZERO
+            start = position + 1
+        # Second pass: look them up, drop labels, add the rows of words. Their slots are loaded by a loop of its own,
+        # because its loads overlap, which those between the branches of a look-up do not.
+        for token in range(tokens):
+            loaded[token] = slots[2 * (np.int64(hashes[token]) & mask)]
         mean[:] = 0
         total = 0.0
         features = 0
         kept = 0
         for token in range(tokens):
-            start, stop, h = starts[token], ends[token], hashes[token]
-            number = _lookup(vocabulary, data, start, stop, h)
+            h, stop, length = hashes[token], ends[token], lengths[token]
+            number = _lookup(slots, words, word_offsets, data, stop, length, h, tails[token], loaded[token])
             if number >= nwords:
                 continue
             if number >= 0:
@@ -362,29 +398,33 @@ def _score(data, offsets, vocabulary, hashing, table, word_rows, word_sizes, out
                     for k in range(columns):
                         mean[k] += word_rows[number, k]
             else:
-                if data[start] == _LABEL_PREFIX[0] and stop - start >= len(_LABEL_PREFIX):
-                    prefix_end = start + len(_LABEL_PREFIX)
-                    if _equal(data, start, prefix_end, _LABEL_PREFIX, 0, len(_LABEL_PREFIX)):
+                start = stop - length
+                if data[start] == 95 and length >= len(_LABEL_PREFIX):
+                    if _equal(data, start, start + len(_LABEL_PREFIX), _LABEL_PREFIX, 0, len(_LABEL_PREFIX)):
                         continue
-                if hashing.maxn > 0:
-                    features += _add_subwords(data, start, stop, hashing, nwords, table, mean)
+                if maxn > 0:
+                    features += _add_subwords(data, start, stop, nwords, minn, maxn, bucket, pruned, table, mean)
             hashes[kept] = h
             kept += 1
-        number = _lookup(vocabulary, _END_OF_TEXT, 0, len(_END_OF_TEXT), end_hash)
-        if 0 <= number < nwords:
+        if 0 <= end_number < nwords:
             features += 1
             for k in range(columns):
-                mean[k] += word_rows[number, k]
-        if number < nwords:
+                mean[k] += word_rows[end_number, k]
+        if end_number < nwords:
             hashes[kept] = end_hash
             kept += 1
         # Third pass: word n-grams.
-        if hashing.word_ngrams > 1:
-            for first in range(kept - 1):
-                h = np.uint64(np.int64(np.int32(hashes[first])))
-                for following in range(first + 1, min(kept, first + hashing.word_ngrams)):
-                    h = h * _CHAIN + np.uint64(np.int64(np.int32(hashes[following])))
-                    row = _row(hashing, nwords, h)
+        if word_ngrams > 1:
+            chains[:kept] = _ZERO
+            for length in range(word_ngrams):
+                for first in range(kept - length):
+                    chains[first] = chains[first] * _CHAIN + np.uint64(np.int64(np.int32(hashes[first + length])))
+                if length == 0:
+                    continue
+                for first in range(kept - length):
+                    rows[first] = _row(nwords, bucket, pruned, chains[first])
+                for first in range(kept - length):
+                    row = rows[first]
                     if row >= 0:
                         features += 1
                         if columns == 1:

@@ -187,7 +187,9 @@ class _Reader:
                 raise self.fail(f"dictionary entry {number} does not end: truncated or corrupt", position)
             count, kind = entry.unpack_from(mapped, end + 1)
             if kind != (number >= nwords):
-                raise self.fail(f"dictionary entry {number} is of kind {kind}, expected words and then labels", position)
+                raise self.fail(
+                    f"dictionary entry {number} is of kind {kind}, expected words and then labels", position
+                )
             entries.append(mapped[position:end])
             counts.append(count)
             position = end + 10
