@@ -12,7 +12,7 @@ _HTTP_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECAS
 _META_CHARSET = re.compile(rb"<meta[^>]{0,256}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_:.-]{2,40})", re.IGNORECASE)
 _META_WITHIN = 4096
 """Bytes of the page searched for a meta charset (the HTML standard says 1024; many pages need more)."""
-_NOT_ASCII_BASED = ("utf-16", "iso-2022", "hz", "utf-7")
+_NOT_ASCII_BASED = ("utf-16", "iso2022")
 _BROKEN_UTF8 = 0.1
 """A page whose bytes above 0x7f are UTF-8 but for this share is UTF-8 with damage, not another character set."""
 

@@ -88,12 +88,6 @@ def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
         names = rows.column_names
     except Exception as error:  # datasets and huggingface_hub raise many kinds
         raise InputError(f"{unit.source}: cannot stream this data set: {describe(error)}") from error
-    wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
-    missing = [name for name in wanted if names is not None and name not in names]
-    if missing:
-        raise InputError(
-            f"{unit.source}: no column {', '.join(map(repr, missing))}; the data set has {', '.join(names)}"
-        )
     group: list[dict[str, Any]] = []
     position = size = 0
     failure: str | None = None
@@ -107,6 +101,8 @@ def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
         except Exception as error:  # the builder's parser met damaged data, and cannot go on behind it
             failure = f"corrupt: {' '.join(describe(error).split())}; how many records follow is unknown"
             break
+        if position == 0 and not group:
+            _require_columns(unit, names or list(row), config)
         group.append(row)
         text = row.get(config.text_key)
         size += len(text) if isinstance(text, str) else 0
@@ -118,6 +114,16 @@ def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
         yield _batch(unit.source, position, group, config)
     if failure is not None:
         yield quarantined_only(unit.source, [quarantined(unit.source, position + len(group), failure, b"")])
+
+
+def _require_columns(unit: Unit, names: list[str], config: InputConfig) -> None:
+    wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise InputError(
+            f"{unit.source}: no column {', '.join(map(repr, missing))}; the data set has {', '.join(names)}. "
+            "Set input.text_key, input.id_key and input.columns to columns it has"
+        )
 
 
 def _batch(source: str, first: int, rows: list[dict[str, Any]], config: InputConfig) -> Batch:

@@ -82,8 +82,8 @@ def read_distribution(unit: Unit, config: InputConfig) -> Iterator[Batch]:
 def _name(distribution: metadata.Distribution) -> str:
     try:
         return str(distribution.metadata["Name"] or "")
-    except UnicodeDecodeError:
-        return ""
+    except UnicodeDecodeError:  # a description that is no UTF-8: the folder is called name-version.dist-info
+        return Path(str(getattr(distribution, "_path", ""))).name.partition("-")[0]
 
 
 def _batch(source: str, first: int, group: list[_Record], config: InputConfig) -> Batch:

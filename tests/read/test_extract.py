@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from synthetic import checked, html_page, read_file
+
+from filters.config import ExtractConfig
+from filters.read import extract as extract_module
+from filters.read.batch import Batch
+from filters.read.charset import decode_page
+from filters.read.extract import MAX_DEPTH, extract, hostile, nesting
+
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
+GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
+JAPANESE = "いろはにほへと ちりぬるを わかよたれそ つねならむ。" * 20
+
+
+def batch_of(pages: list[bytes], types: list[str] | None = None) -> Batch:
+    n = len(pages)
+    return Batch(
+        source="a.warc",
+        position=np.arange(n, dtype=np.int64),
+        id=pa.array([str(row) for row in range(n)], pa.string()),
+        text=pa.array([""] * n, pa.large_string()),
+        reason=np.full(n, None, dtype=object),
+        columns={"url": pa.array([f"u{row}" for row in range(n)])},
+        html=pa.array(pages, pa.large_binary()),
+        content_type=pa.array(types or ["text/html"] * n, pa.string()),
+        records=n,
+    )
+
+
+def extracted(pages: list[bytes], types: list[str] | None = None, **options: object) -> Batch:
+    batch = batch_of(pages, types)
+    extract(batch, ExtractConfig.model_validate(options))
+    assert batch.html is None
+    assert batch.content_type is None
+    return checked(batch)
+
+
+@pytest.fixture(params=["resiliparse", "trafilatura"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "trafilatura":
+        pytest.importorskip("trafilatura", exc_type=ImportError)
+    return str(request.param)
+
+
+def test_main_text_keeps_paragraphs_and_leaves_the_frame(engine: str) -> None:
+    page = html_page(3).replace(
+        b"<body>", b"<body><nav><a href='/'>Home</a><a href='/x'>Imprint</a></nav><script>var x=1</script>"
+    )
+    text = extracted([page], engine=engine).text[0].as_py()
+    assert text.count("Sentence number 3") == 7
+    assert "\n" in text
+    assert "var x" not in text
+    assert "Imprint" not in text
+    assert text == text.strip()
+
+
+def test_lists_keep_their_items_apart() -> None:
+    page = html_page(1).replace(
+        b"</article>", b"<ul><li>first item of the list<li>second item of the list</ul></article>"
+    )
+    lines = [line.strip() for line in extracted([page]).text[0].as_py().splitlines()]
+    assert any(line.endswith("first item of the list") for line in lines)
+    assert any(line.endswith("second item of the list") for line in lines)
+
+
+def test_pages_without_text_are_removed(engine: str) -> None:
+    batch = extracted([b"", b"<html></html>", b"<script>x</script>", html_page(1)], engine=engine)
+    assert batch.reason.tolist() == [*3 * ["no_text_extracted"], None]
+
+
+def test_min_characters() -> None:
+    batch = extracted([b"<p>short</p>", html_page(1)], min_characters=100)
+    assert batch.reason.tolist() == ["no_text_extracted", None]
+
+
+def test_removed_documents_are_not_extracted_and_batches_without_pages_are_left_alone() -> None:
+    batch = batch_of([html_page(1), html_page(2)])
+    batch.remove(np.array([True, False]), "http_status")
+    extract(batch, ExtractConfig())
+    assert batch.text[0].as_py() == ""
+    assert batch.reason.tolist() == ["http_status", None]
+    before = batch.text
+    extract(batch, ExtractConfig())
+    assert batch.text is before
+
+
+def test_plain_text_is_only_decoded() -> None:
+    batch = extracted(["a < b\n\n  indented <p>\n".encode("utf-16")], ["text/plain; charset=utf-16"])
+    assert batch.text[0].as_py() == "a < b\n\n  indented <p>"
+
+
+def test_an_exception_costs_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(page: str) -> str:
+        if "number 1" in page:
+            raise RuntimeError("broken markup")
+        return page
+
+    monkeypatch.setattr(extract_module, "_resiliparse", lambda: fail)
+    batch = extracted([html_page(0), html_page(1), html_page(2)])
+    assert batch.position.tolist() == [0, 2]
+    assert batch.columns["url"].to_pylist() == ["u0", "u2"]
+    assert [record.cause for record in batch.quarantined] == ["extraction_failed: RuntimeError: broken markup"]
+    assert batch.quarantined[0].first_bytes == html_page(1)[:200]
+
+
+@pytest.mark.parametrize(
+    "tag", ["div", "DIV", "article", "table", "b", "span", "ul", "p", "font", "blockquote", "svg", "a"]
+)
+def test_nesting_bombs_end_in_time(tag: str) -> None:
+    """In a process of its own: a stack overflow in native code would take the tests with it."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
+from test_extract import extracted
+page = b"<html><body>" + b"<{tag}>" * 100_000 + b"text inside" + b"</{tag}>" * 100_000
+batch = extracted([page, b"<{tag}>" * 100_000 + b"text", b"<p>fine</p>"])
+assert "fine" in batch.text[len(batch) - 1].as_py()
+"""
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd="/")
+    assert time.monotonic() - start < 40
+
+
+def test_deep_pages_are_quarantined_and_ordinary_depth_is_not(engine: str) -> None:
+    deep = b"<html><body>" + b"<div>" * 100_000 + b"text" + b"</div>" * 100_000
+    fine = b"<html><body>" + b"<div>" * 300 + html_page(1) + b"</div>" * 300
+    batch = extracted([deep, fine], engine=engine)
+    assert batch.position.tolist() == [1]
+    assert batch.quarantined[0].cause == "extraction_failed: elements nested 100,000 deep"
+
+
+def test_depth_counts_open_elements() -> None:
+    siblings = "<div>a</div>" * (3 * MAX_DEPTH)
+    assert nesting(siblings) == 1
+    assert hostile(siblings) is None
+    assert nesting("<div>" * (MAX_DEPTH + 1)) == MAX_DEPTH + 1
+
+
+def test_a_tag_of_countless_attributes_is_quarantined() -> None:
+    attributes = " ".join(f"a{number}=1" for number in range(40_000))
+    image = f"<img src='data:image/png;base64,{'A' * 100_000}' data-json=\"{'word ' * 20_000}\">"
+    start = time.monotonic()
+    batch = extracted([f"<p>x<div {attributes}>y".encode(), html_page(1).replace(b"</p>", image.encode() + b"</p>")])
+    assert time.monotonic() - start < 5
+    assert batch.position.tolist() == [1]
+    assert batch.reason[0] is None
+    assert "attributes" in batch.quarantined[0].cause
+
+
+def test_the_result_is_clean_text(engine: str) -> None:
+    page = html_page(1).replace(b"Sentence", b"Sen\0tence&#xD800; &#0;")
+    text = extracted([page], engine=engine).text[0].as_py()
+    assert "\0" not in text
+    text.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "content_type", "meta"),
+    [
+        (GERMAN, "utf-8", "text/html; charset=utf-8", ""),
+        (GERMAN, "utf-8", "text/html", ""),
+        (GERMAN, "utf-8", "text/html; charset=ISO-8859-1", ""),
+        (GERMAN, "utf-8", "text/html", "<meta charset=windows-1252>"),
+        (GERMAN, "latin-1", "text/html; charset=iso-8859-1", ""),
+        (GERMAN, "latin-1", "text/html; charset=utf-8", "<meta charset='iso-8859-1'>"),
+        (GERMAN, "cp1252", "text/html", ""),
+        (RUSSIAN, "cp1251", 'text/html; charset="windows-1251"', ""),
+        (RUSSIAN, "koi8-r", "text/html", '<meta http-equiv="Content-Type" content="text/html; charset=koi8-r">'),
+        (RUSSIAN, "cp1251", "text/html", ""),
+        (JAPANESE, "shift_jis", "text/html; charset=Shift_JIS", ""),
+        (JAPANESE, "euc-jp", "text/html", "<meta charset=euc-jp>"),
+        (JAPANESE, "iso-2022-jp", "text/html; charset=iso-2022-jp", ""),
+        (JAPANESE, "shift_jis", "text/html; charset=nonsense", ""),
+        (JAPANESE, "utf-16", "text/html", ""),
+        (JAPANESE, "utf-8-sig", "text/html; charset=shift_jis", ""),
+        (GERMAN, "utf-16-le", "text/html; charset=utf-16le", ""),
+        (GERMAN, "utf-8", "text/html", "<meta charset=utf-16>"),
+        (GERMAN, "utf-8", "text/html; charset=", "<meta charset=>"),
+    ],
+)
+def test_character_sets(text: str, encoding: str, content_type: str, meta: str) -> None:
+    page = f"<html><head>{meta}</head><body><p>{text}</p></body></html>"
+    assert decode_page(page.encode(encoding), content_type) == page
+
+
+def test_damaged_utf8_stays_utf8() -> None:
+    page = GERMAN.encode()
+    broken = page[:500].rstrip(b"\xc3") + b"\xff" + page[500:]
+    text = decode_page(broken, "text/html; charset=utf-8")
+    assert text.count("ö") >= GERMAN.count("ö") - 1
+    assert text.count("\ufffd") == 1
+    assert decode_page(GERMAN.encode()[:-1] + b"\xc3", "") == GERMAN[:-1] + "\ufffd"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_bytes_become_text(seed: int) -> None:
+    data = np.random.default_rng(seed).bytes(2000)
+    for content_type in ("", "text/html; charset=utf-7", "text/html; charset=hz-gb-2312", "text/html; charset=rot13"):
+        text = decode_page(data, content_type)
+        text.encode()
+        assert "\0" not in text
+
+
+def test_real_pages(shared_data, engine: str) -> None:
+    result = read_file(shared_data / "warc" / "sample-0000.warc.gz", "warc")
+    for batch in result.batches:
+        extract(batch, ExtractConfig.model_validate({"engine": engine}))
+        checked(batch)
+        assert not batch.quarantined
+        assert batch.alive.mean() > 0.8
+        assert np.median([len(text) for text in batch.text.to_pylist()]) > 300
+
+
+def test_real_pages_of_every_kind(shared_data) -> None:
+    alive = total = 0
+    for batch in read_file(shared_data / "warc", "warc").batches:
+        extract(batch, ExtractConfig())
+        checked(batch)
+        assert not batch.quarantined
+        alive += int(batch.alive.sum())
+        total += len(batch)
+    assert total > 780
+    assert alive > 0.95 * total
