@@ -1,11 +1,12 @@
 """Scoring texts with a fastText classifier, several times as fast as fastText and with the same probabilities.
 
-A supervised fastText model is linear up to its last step: softmax(W mean(E[features])) = softmax(mean((E W')[features])).
+A supervised fastText model is linear up to its last step: softmax(W mean(E[features])) equals
+softmax(mean((E W')[features])).
 Where that makes the table smaller, E W' is computed once and texts are scored from it; in-vocabulary words have their
 character n-grams summed beforehand.
 
-Everything else is as in `FastText::predict` (facebookresearch/fastText 0.9.2): FNV-1a over signed bytes; tokens split at
-space, \\n, \\r, \\t, \\v, \\f and \\0; a literal `</s>` ends the text as its end does; tokens that are labels or start
+Everything else is as in `FastText::predict` (facebookresearch/fastText 0.9.2): FNV-1a over signed bytes; tokens split
+at space, \\n, \\r, \\t, \\v, \\f and \\0; a literal `</s>` ends the text as its end does; tokens that are labels or start
 with `__label__` are skipped; n-gram hashes are chained over sign-extended hashes modulo the buckets. fastText predicts
 one line, and refuses a text with a newline: here a newline separates words like a space.
 """
@@ -240,17 +241,17 @@ def _enter(data, offsets, slots):  # type: ignore[no-untyped-def]
         slots[2 * slot + 1] = tail
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@numba.njit(nogil=True, cache=True)
 def _equal(data, start, end, other, other_start, other_end):  # type: ignore[no-untyped-def]
     if end - start != other_end - other_start:
         return False
-    for k in range(end - start):
+    for k in range(end - start):  # noqa: SIM110 - numba compiles no generator expressions
         if data[start + k] != other[other_start + k]:
             return False
     return True
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@numba.njit(nogil=True, cache=True)
 def _lookup(slots, words, word_offsets, data, end, length, h, tail, entry):  # type: ignore[no-untyped-def]
     """Number of the token before `data[end]`, -1 if it is not in the vocabulary; `entry` is what its first slot has."""
     mask = len(slots) // 2 - 1
@@ -266,7 +267,7 @@ def _lookup(slots, words, word_offsets, data, end, length, h, tail, entry):  # t
     return np.int64(-1)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@numba.njit(nogil=True, cache=True)
 def _row(nwords, bucket, pruned, h):  # type: ignore[no-untyped-def]
     """Row of an n-gram's hash, -1 if it was pruned."""
     row = np.int64(h % bucket)
@@ -289,9 +290,9 @@ def _add_subwords(data, start, end, nwords, minn, maxn, bucket, pruned, table, s
         for n in range(1, maxn + 1):
             if position == size:
                 break
-            byte = (
-                np.uint8(60) if position == 0 else np.uint8(62) if position == size - 1 else data[start + position - 1]
-            )
+            byte = np.uint8(60) if position == 0 else np.uint8(62)
+            if 0 < position < size - 1:
+                byte = data[start + position - 1]
             h = _step(h, byte)
             position += 1
             while position < size - 1 and (data[start + position - 1] & 0xC0) == 0x80:
@@ -399,9 +400,9 @@ def _score(  # type: ignore[no-untyped-def]
                         mean[k] += word_rows[number, k]
             else:
                 start = stop - length
-                if data[start] == 95 and length >= len(_LABEL_PREFIX):
-                    if _equal(data, start, start + len(_LABEL_PREFIX), _LABEL_PREFIX, 0, len(_LABEL_PREFIX)):
-                        continue
+                prefix_end = min(stop, start + len(_LABEL_PREFIX))
+                if data[start] == 95 and _equal(data, start, prefix_end, _LABEL_PREFIX, 0, len(_LABEL_PREFIX)):
+                    continue
                 if maxn > 0:
                     features += _add_subwords(data, start, stop, nwords, minn, maxn, bucket, pruned, table, mean)
             hashes[kept] = h

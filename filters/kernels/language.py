@@ -57,7 +57,9 @@ class LanguageIdentifier:
         probabilities = self._model.predict_proba(packed.head(self._max_characters))
         best = probabilities.argmax(axis=1)
         scores = np.ascontiguousarray(probabilities[np.arange(len(packed)), best])
-        return np.where(scores > 0, self._codes[best], None), scores
+        codes = self._codes[best]
+        codes[scores == 0] = None
+        return codes, scores
 
 
 @functools.cache
