@@ -14,6 +14,7 @@ from filters.inspect.histogram import HIGH, LOW, Histogram
 from filters.inspect.run import Extreme
 
 BAR = 40
+SOURCE = 36
 BLOCKS = " ▏▎▍▌▋▊▉█"
 THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 
@@ -72,27 +73,28 @@ def keep_table(histogram: Histogram, min_score: float) -> Table:
 
 
 def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
-    """The ledger as written to the manifest: the files with most records, then the sum by reason and cause."""
+    """The ledger as written to the manifest: the files with most records, the sum, and why records were not kept."""
     table = Table(title="ledger: in = kept + removed + quarantined", title_justify="left", box=None, pad_edge=False)
-    table.add_column("input file", overflow="fold", max_width=38)
+    table.add_column("input file", no_wrap=True, width=SOURCE)
     for name in ("in", "kept", "removed", "quarantined"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     accounts = sorted(ledger["sources"].items(), key=lambda item: -item[1]["records"])
     for name, account in accounts[:sources]:
-        table.add_row(printable(name, 200), *_sums(account))
+        shown = printable(name, 4096)
+        table.add_row(shown if len(shown) <= SOURCE else f"...{shown[3 - SOURCE :]}", *_sums(account))
     if len(accounts) > sources:
-        table.add_row(f"... {len(accounts) - sources:,} more input files", "", "", "", "", style="dim")
+        table.add_row(f"... {len(accounts) - sources:,} more input files", style="dim")
     total = ledger["total"]
     table.add_row("all input files", *_sums(total), style="bold")
-    for reason, count in sorted(total["removed"].items(), key=lambda item: -item[1]):
-        table.add_row(f"  removed: {printable(reason, 60)}", "", "", f"{count:,}", "")
-    for cause, count in sorted(total["quarantined"].items(), key=lambda item: -item[1]):
-        table.add_row(f"  quarantined: {printable(cause, 60)}", "", "", "", f"{count:,}")
+    why = [(count, f"removed: {reason}") for reason, count in total["removed"].items()]
+    why += [(count, f"quarantined: {cause}") for cause, count in total["quarantined"].items()]
+    lines = [Text(f"  {count:>9,}  {printable(text, 67)}") for count, text in sorted(why, key=lambda item: -item[0])]
     notes = [
         (total["skipped"], "records that are no documents by their kind (beside the ledger)"),
         (total["renamed"], "documents whose id was taken already, and got a suffix"),
     ]
-    return Group(table, *(Text(f"  {count:,} {note}", style="dim") for count, note in notes if count))
+    lines += [Text(f"  {count:>9,}  {note}", style="dim") for count, note in notes if count]
+    return Group(table, *lines)
 
 
 def _sums(account: dict[str, Any]) -> Iterable[str]:
