@@ -85,7 +85,8 @@ class _Options(BaseModel):
             ) from error
 
 
-Gram = Annotated[int, Field(ge=1, le=8)]
+WordNgrams = Annotated[int, Field(ge=0, le=5)]
+CharNgram = Annotated[int, Field(ge=1, le=8)]
 
 
 class LinearFeatures(_Options):
@@ -93,19 +94,20 @@ class LinearFeatures(_Options):
 
     bits: Annotated[int, Field(ge=8, le=24)] = 20
     """The table has 2^bits columns."""
-    word_ngrams: tuple[Gram, Gram] = (1, 2)
-    """Shortest and longest run of words."""
-    char_ngrams: tuple[Gram, Gram] | None = None
-    """Shortest and longest run of characters inside a word; None: no character n-grams."""
+    word_ngrams: WordNgrams = 2
+    """Longest run of words; 0: none."""
+    char_ngrams: tuple[CharNgram, CharNgram] | None = None
+    """Shortest and longest run of characters of a word; None: none."""
     tf: Literal["log", "count", "binary"] = "log"
     """log: 1 + ln(count); binary: 1."""
     norm: Literal["l2", "none"] = "l2"
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        for name, grams in (("word_ngrams", self.word_ngrams), ("char_ngrams", self.char_ngrams)):
-            if grams is not None and grams[0] > grams[1]:
-                raise ValueError(f"{name} must be [shortest, longest]")
+        if self.char_ngrams is not None and self.char_ngrams[0] > self.char_ngrams[1]:
+            raise ValueError(f"char_ngrams must be [shortest, longest], got {list(self.char_ngrams)}")
+        if self.word_ngrams == 0 and self.char_ngrams is None:
+            raise ValueError("word_ngrams 0 and no char_ngrams leave no features")
         return self
 
 
@@ -134,7 +136,6 @@ class LinearScorer:
         return score_hashed(
             packed,
             self.weights,
-            bits=self.options.bits,
             word_ngrams=self.options.word_ngrams,
             char_ngrams=self.options.char_ngrams,
             max_characters=window,

@@ -312,7 +312,7 @@ def test_a_calibration_that_is_not_monotone_is_refused(folder: Path, raw: list[f
         ("keep", {"min_score": 1.5, "tie": ">"}, "keep.tie: "),
         ("features", {"bits": 60}, "features.bits: "),
         ("features", {"bits": BITS, "callback": "os.system"}, "features.callback: "),
-        ("features", {"bits": BITS, "word_ngrams": [2, 1]}, "features: "),
+        ("features", {"bits": BITS, "word_ngrams": 0}, "features: "),
         ("files", {"weights.safetensors": {"bytes": -1, "sha256": "0" * 64}}, "files.weights.safetensors.bytes: "),
         ("files", {"weights.safetensors": {"bytes": 1, "sha256": "short"}}, "files.weights.safetensors.sha256: "),
     ],

@@ -1,8 +1,8 @@
 """Reading annotations: a judge's labels of texts, checked, with a stated policy for everything odd.
 
 Columns: `text` and `score` (whole numbers 0 to 5) are required. `expected_score` (0 to 5, the mean of the judge's
-score distribution) is the target where it is there. `id`, `url` and `natural_weight` are used where they are there.
-The layout of HuggingFaceFW/fineweb-edu-llama3-annotations fits.
+score distribution) is the target where it is there. `id`, `url`, `natural_weight` and `sampling` are used where they
+are there. The layout of HuggingFaceFW/fineweb-edu-llama3-annotations fits.
 
 Policies, each recorded as a note: rows without text are left out; rows with the same text become one, with the mean
 of their labels; rows of one host, or with nearly the same text, share a group and never straddle a split.
@@ -44,6 +44,8 @@ class Annotations:
         target: name of the column `expected` came from.
         groups: int64[n]; rows of one group (host, near copies) belong on the same side of any split.
         natural_weight: float64[n] or None: from this sample to the natural mix of the crawl.
+        random: bool[n]; False where the column `sampling` says something else than "random": a page that was chosen
+            for its looks can be trained on, but does not represent the crawl.
         notes: what was odd, and what was done about it.
     """
 
@@ -55,6 +57,7 @@ class Annotations:
     target: str
     groups: Int64
     natural_weight: Float64 | None
+    random: npt.NDArray[np.bool_]
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -129,6 +132,15 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
             "Remedy: annotate pages of both kinds, or set keep.min_score between the labels"
         )
     _, head = np.unique(slot, return_index=True)
+    random = np.ones(len(unique), dtype=bool)
+    if "sampling" in table.column_names:
+        sampling = np.array([str(value) for value in table.column("sampling").to_pylist()])
+        random = (sampling == "random")[rows][head]
+        if weight is not None and not (random & keep).any():
+            weight = None
+            notes.append("no row with sampling = random is to be kept: no metrics for the natural mix")
+        elif weight is not None and not random.all():
+            notes.append(f"metrics for the natural mix come from the {int(random.sum())} rows with sampling = random")
     members: list[tuple[int, str]] = [(int(s), hosts[row]) for s, row in zip(slot, rows.tolist(), strict=True)]
     groups = _group(unique, members)
     return Annotations(
@@ -140,6 +152,7 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
         target=target,
         groups=groups,
         natural_weight=None if weight is None else weight[rows][head],
+        random=random,
         notes=tuple(notes),
     )
 

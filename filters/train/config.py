@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from filters.model_folder import KeepRule
-from filters.scorers import Gram
+from filters.scorers import CharNgram, LinearFeatures, WordNgrams
 
 
 class _Section(BaseModel):
@@ -20,16 +20,29 @@ class LinearConfig(_Section):
     kind: Literal["linear"] = "linear"
     bits: Annotated[int, Field(ge=8, le=24)] = 20
     """The table has 2^bits columns; 20 make a model folder of 4 MiB."""
-    word_ngrams: tuple[Gram, Gram] = (1, 2)
-    """Shortest and longest run of words."""
-    char_ngrams: tuple[Gram, Gram] | None = None
-    """Shortest and longest run of characters inside a word; slower to score."""
+    word_ngrams: WordNgrams = 2
+    """Longest run of words; 0: none."""
+    char_ngrams: tuple[CharNgram, CharNgram] | None = None
+    """Shortest and longest run of characters of a word; null: none. Several times slower to score."""
     tf: Literal["log", "count", "binary"] = "log"
     norm: Literal["l2", "none"] = "l2"
     min_df: Annotated[int, Field(ge=1)] = 3
     """Leave out columns that fewer texts have."""
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.3,)
     """Candidates for the ridge penalty; inner cross-validation chooses one."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.features()
+        return self
+
+    def features(self) -> LinearFeatures:
+        """The features, as the model folder holds them.
+
+        Raises:
+            ValueError: options that contradict each other.
+        """
+        return LinearFeatures.model_validate({name: getattr(self, name) for name in LinearFeatures.model_fields})
 
 
 class FastTextConfig(_Section):
@@ -79,12 +92,3 @@ class TrainConfig(_Section):
     keep: KeepRule = KeepRule()
     validation: ValidationConfig = ValidationConfig()
     random_state: Annotated[int, Field(ge=0, lt=2**31)] = 0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        classifier = self.classifier
-        if isinstance(classifier, LinearConfig):
-            for name, grams in (("word_ngrams", classifier.word_ngrams), ("char_ngrams", classifier.char_ngrams)):
-                if grams is not None and grams[0] > grams[1]:
-                    raise ValueError(f"classifier.{name}: write [shortest, longest], got {list(grams)}")
-        return self

@@ -72,7 +72,7 @@ class Evaluation(BaseModel):
         resamples: of the bootstrap.
         random_state: of the bootstrap.
         sample: metric -> estimate, every row counting once. The names are the keys of `METRICS`.
-        natural: the same under `natural_weight`; None where the file has no such column.
+        natural: the same for the natural mix of the crawl; None where the file has no `natural_weight`.
         notes: what a reader of the numbers must know.
     """
 
@@ -142,14 +142,16 @@ def estimates(
         random_state: of the bootstrap.
 
     Returns:
-        metric -> estimate, and the same under `labels.natural_weight` (None without it).
+        metric -> estimate, and the same for the natural mix: randomly sampled rows under `labels.natural_weight` (None
+        without such weights).
     """
     agreements = [Agreement(scores, labels.expected, labels.score, min_score) for scores in predictions]
     uniform = np.ones(len(labels))
     sample = _bootstrap(agreements, uniform, labels.groups, resamples, random_state)
     if labels.natural_weight is None:
         return sample, None
-    return sample, _bootstrap(agreements, labels.natural_weight, labels.groups, resamples, random_state)
+    natural = labels.natural_weight * labels.random
+    return sample, _bootstrap(agreements, natural, labels.groups, resamples, random_state)
 
 
 def _bootstrap(

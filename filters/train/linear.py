@@ -40,13 +40,7 @@ class LinearClassifier:
     def candidates(cls, config: LinearConfig | FastTextConfig, window: int) -> list[Self]:
         """One classifier per penalty in `config.l2`."""
         assert isinstance(config, LinearConfig)
-        features = LinearFeatures(
-            bits=config.bits,
-            word_ngrams=config.word_ngrams,
-            char_ngrams=config.char_ngrams,
-            tf=config.tf,
-            norm=config.norm,
-        )
+        features = config.features()
         return [cls(features, window, config.min_df, l2) for l2 in config.l2]
 
     @property
@@ -71,7 +65,8 @@ class LinearClassifier:
 
     def score(self, texts: Sequence[str]) -> Float32:
         """float32[n]: raw scores."""
-        return self.scorer.score(PackedText.from_strings(texts), self.window)
+        scores: Float32 = self.scorer.score(PackedText.from_strings(texts), self.window)
+        return scores
 
     @property
     def scorer(self) -> LinearScorer:
@@ -83,15 +78,15 @@ class LinearClassifier:
     def _counts(self, texts: Sequence[str]) -> sparse.csr_array:
         from filters.kernels.linear import hashed_features
 
-        indices, counts, offsets = hashed_features(
+        found = hashed_features(
             PackedText.from_strings(texts),
             bits=self.features.bits,
             word_ngrams=self.features.word_ngrams,
             char_ngrams=self.features.char_ngrams,
             max_characters=self.window,
         )
-        shape = (len(texts), 2**self.features.bits)
-        return sparse.csr_array((counts.astype(np.float32), indices.astype(np.int32), offsets), shape=shape)
+        counts, columns = found.counts.astype(np.float32), found.indices.astype(np.int32)
+        return sparse.csr_array((counts, columns, found.offsets), shape=(len(texts), 2**self.features.bits))
 
     def _idf(self, counts: sparse.csr_array) -> Float32:
         """float32[2^bits]: ln((1 + n) / (1 + df)) + 1 as in scikit-learn, 0 where df < min_df, rounded to float16."""

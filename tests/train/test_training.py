@@ -216,7 +216,7 @@ def test_the_shipped_config_is_valid_and_says_what_edu_en_was_trained_with() -> 
     [
         ("classifier.kind=forest", "linear"),
         ("classifier.bits=40", "24"),
-        ("classifier.word_ngrams=[2, 1]", r"write \[shortest, longest\]"),
+        ("classifier.char_ngrams=[5, 3]", r"must be \[shortest, longest\]"),
         ("classifier.l2=[]", "l2"),
         ("calibration=platt", "isotonic"),
         ("keep.min_score=7", "5"),
