@@ -91,7 +91,7 @@ class LinearClassifier:
     def _idf(self, counts: sparse.csr_array) -> Float32:
         """float32[2^bits]: ln((1 + n) / (1 + df)) + 1 as in scikit-learn, 0 where df < min_df, rounded to float16."""
         frequency = np.bincount(counts.indices, minlength=counts.shape[1])
-        idf = np.log((1 + counts.shape[0]) / (1 + frequency)) + 1
+        idf: Float64 = np.log((1 + counts.shape[0]) / (1 + frequency)) + 1
         idf[frequency < self.min_df] = 0
         return idf.astype(np.float16).astype(np.float32)
 

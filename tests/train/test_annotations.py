@@ -126,6 +126,17 @@ def test_only_text_and_score_suffice(tmp_path: Path) -> None:
     assert len(labels.notes) == 2
 
 
+def test_rows_chosen_for_their_looks_do_not_represent_the_crawl(tmp_path: Path) -> None:
+    sampling = ["random" if row % 3 else "active" for row in range(240)]
+    labels = read_annotations(changed(tmp_path, sampling=sampling))
+    assert labels.random.tolist() == [row % 3 > 0 for row in range(240)]
+    assert labels.notes == ("metrics for the natural mix come from the 160 rows with sampling = random",)
+    labels = read_annotations(changed(tmp_path, sampling=["active"] * 240))
+    assert labels.natural_weight is None
+    assert "no metrics for the natural mix" in labels.notes[0]
+    assert read_annotations(changed(tmp_path)).random.all()
+
+
 def test_near_copies_on_other_hosts_share_a_group(tmp_path: Path) -> None:
     data = columns()
     data["text"][200] = data["text"][10] + " and one more sentence at the end"

@@ -110,16 +110,17 @@ def test_scoring_before_fitting_is_a_mistake(kind: str) -> None:
         classifier.score(["text"])
 
 
-def test_linear_equals_scikit_learn_on_the_same_features() -> None:
-    classifier, data = fitted("linear", bits=22, min_df=2)
+# One word: float16 weights and idf are the only difference. Two: a few of the rare n-grams share a column.
+@pytest.mark.parametrize(("word_ngrams", "tolerance"), [(1, 2e-3), (2, 2e-2)])
+def test_linear_equals_scikit_learn_on_the_same_features(word_ngrams: int, tolerance: float) -> None:
+    classifier, data = fitted("linear", bits=22, min_df=2, word_ngrams=word_ngrams)
     vectoriser = TfidfVectorizer(
-        token_pattern=r"(?u)\w+", ngram_range=(1, 2), sublinear_tf=True, min_df=2, smooth_idf=True
+        token_pattern=r"(?u)\w+", ngram_range=(1, word_ngrams), sublinear_tf=True, min_df=2, smooth_idf=True
     )
     x = vectoriser.fit_transform(data["text"])
     ridge = Ridge(alpha=0.3, solver="sparse_cg", tol=1e-8).fit(x, data["expected_score"])
     unseen = columns(seed=1)["text"]
-    # float16 weights and idf are the only difference.
-    np.testing.assert_allclose(classifier.score(unseen), ridge.predict(vectoriser.transform(unseen)), atol=5e-3)
+    np.testing.assert_allclose(classifier.score(unseen), ridge.predict(vectoriser.transform(unseen)), atol=tolerance)
 
 
 def test_linear_has_one_candidate_for_each_penalty() -> None:

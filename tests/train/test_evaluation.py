@@ -120,6 +120,17 @@ def test_several_predictions_are_averaged(tmp_path: Path) -> None:
     assert together == pytest.approx(np.mean(each))
 
 
+def test_the_natural_mix_counts_random_rows_by_their_weight(tmp_path: Path) -> None:
+    data = columns()
+    data["sampling"] = ["random" if row % 2 else "active" for row in range(240)]
+    labels = read_annotations(write(tmp_path / "labels.parquet", data))
+    scores = labels.expected + np.random.default_rng(0).normal(0, 0.5, 240)
+    _, natural = estimates([scores], labels, 1.5, resamples=100, random_state=0)
+    error = np.abs(scores.astype(np.float32) - labels.expected)
+    assert natural is not None
+    assert natural["mae"].value == pytest.approx(np.average(error[1::2], weights=data["natural_weight"][1::2]))
+
+
 def test_bootstrap_draws_whole_groups(tmp_path: Path) -> None:
     # All pages of a host are alike: with hosts drawn whole the interval is wider than with rows drawn one by one.
     data = columns(300)
