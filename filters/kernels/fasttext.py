@@ -1,14 +1,13 @@
 """Scoring texts with a fastText classifier, several times as fast as fastText and with the same probabilities.
 
 A supervised fastText model is linear up to its last step: softmax(W mean(E[features])) equals
-softmax(mean((E W')[features])).
-Where that makes the table smaller, E W' is computed once and texts are scored from it; in-vocabulary words have their
-character n-grams summed beforehand.
+softmax(mean((E W')[features])). Where that makes the table smaller, E W' is computed once and texts are scored from it;
+words of the vocabulary have their character n-grams summed beforehand.
 
 Everything else is as in `FastText::predict` (facebookresearch/fastText 0.9.2): FNV-1a over signed bytes; tokens split
-at space, \\n, \\r, \\t, \\v, \\f and \\0; a literal `</s>` ends the text as its end does; tokens that are labels or start
-with `__label__` are skipped; n-gram hashes are chained over sign-extended hashes modulo the buckets. fastText predicts
-one line, and refuses a text with a newline: here a newline separates words like a space.
+at space, \\n, \\r, \\t, \\v, \\f and \\0; a literal `</s>` ends the text as its end does; tokens that are labels or
+start with `__label__` are skipped; n-gram hashes are chained over sign-extended hashes modulo the buckets. fastText
+predicts one line, and refuses a text with a newline: here a newline separates words like a space.
 """
 
 from __future__ import annotations
@@ -30,7 +29,9 @@ _CHAIN = np.uint64(116049371)
 _HALF = np.uint64(32)
 _BYTE = np.uint64(8)
 _ZERO = np.uint64(0)
-_END_OF_TEXT = np.frombuffer(b"</s>", np.uint8)
+_END_OF_TEXT = b"</s>"
+_END_HASH = np.uint32(3617362777)  # its FNV-1a hash
+_END_TAIL = np.uint64(int.from_bytes(_END_OF_TEXT, "big"))
 _LABEL_PREFIX = np.frombuffer(b"__label__", np.uint8)
 _CHUNK = 65536
 
@@ -46,6 +47,7 @@ class _Vocabulary(NamedTuple):
     data: UInt8
     offsets: Int64
     nwords: int
+    end: int  # number of `</s>`, -1 if there is none
 
 
 class _Hashing(NamedTuple):
@@ -156,7 +158,8 @@ def _vocabulary(file: FastTextFile) -> _Vocabulary:
     entries = PackedText.from_bytes([*file.words, *file.labels])
     slots = np.zeros(2 << (len(entries) * 10 // 7).bit_length(), np.uint64)
     _enter(entries.data, entries.offsets, slots)
-    return _Vocabulary(slots, entries.data, entries.offsets, len(file.words))
+    numbers = {entry: number for number, entry in enumerate((*file.words, *file.labels)) if entry == _END_OF_TEXT}
+    return _Vocabulary(slots, entries.data, entries.offsets, len(file.words), numbers.get(_END_OF_TEXT, -1))
 
 
 def _table(file: FastTextFile, fold: Float32 | None) -> Float32:
@@ -252,6 +255,14 @@ def _equal(data, start, end, other, other_start, other_end):  # type: ignore[no-
 
 
 @numba.njit(nogil=True, cache=True)
+def _is_label(data, start, length):  # type: ignore[no-untyped-def]
+    matching = 0
+    while matching < length and matching < len(_LABEL_PREFIX) and data[start + matching] == _LABEL_PREFIX[matching]:
+        matching += 1
+    return matching == len(_LABEL_PREFIX)
+
+
+@numba.njit(nogil=True, cache=True)
 def _lookup(slots, words, word_offsets, data, end, length, h, tail, entry):  # type: ignore[no-untyped-def]
     """Number of the token before `data[end]`, -1 if it is not in the vocabulary; `entry` is what its first slot has."""
     mask = len(slots) // 2 - 1
@@ -308,10 +319,10 @@ def _add_subwords(data, start, end, nwords, minn, maxn, bucket, pruned, table, s
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_subwords_of_words(words, offsets, nwords, minn, maxn, bucket, pruned, table, sums, sizes):  # type: ignore[no-untyped-def]
+def _add_subwords_of_words(words, offsets, nwords, end_number, minn, maxn, bucket, pruned, table, sums, sizes):  # type: ignore[no-untyped-def]
     for word in range(nwords):
-        start, end = offsets[word], offsets[word + 1]
-        if not _equal(words, start, end, _END_OF_TEXT, 0, len(_END_OF_TEXT)):
+        if word != end_number:
+            start, end = offsets[word], offsets[word + 1]
             sizes[word] += _add_subwords(words, start, end, nwords, minn, maxn, bucket, pruned, table, sums[word])
 
 
@@ -323,6 +334,7 @@ def _score(  # type: ignore[no-untyped-def]
     words,
     word_offsets,
     nwords,
+    end_number,
     word_ngrams,
     minn,
     maxn,
@@ -336,14 +348,7 @@ def _score(  # type: ignore[no-untyped-def]
     counts,
 ):
     columns = table.shape[1]
-    end_hash = _FNV_START
-    end_tail = _ZERO
-    for byte in _END_OF_TEXT:
-        end_hash = _step(end_hash, byte)
-        end_tail = (end_tail << _BYTE) | np.uint64(byte)
     mask = len(slots) // 2 - 1
-    end_slot = slots[2 * (np.int64(end_hash) & mask)]
-    end_number = _lookup(slots, words, word_offsets, _END_OF_TEXT, 4, 4, end_hash, end_tail, end_slot)
     longest = 0
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])
@@ -368,7 +373,7 @@ def _score(  # type: ignore[no-untyped-def]
                 tail = (tail << _BYTE) | np.uint64(byte)
                 continue
             if position > start:
-                if tail == end_tail:
+                if tail == _END_TAIL:
                     break
                 hashes[tokens] = h
                 tails[tokens] = tail
@@ -382,7 +387,8 @@ def _score(  # type: ignore[no-untyped-def]
         # because its loads overlap, which those between the branches of a look-up do not.
         for token in range(tokens):
             loaded[token] = slots[2 * (np.int64(hashes[token]) & mask)]
-        mean[:] = 0
+        for k in range(columns):
+            mean[k] = 0
         total = 0.0
         features = 0
         kept = 0
@@ -400,8 +406,7 @@ def _score(  # type: ignore[no-untyped-def]
                         mean[k] += word_rows[number, k]
             else:
                 start = stop - length
-                prefix_end = min(stop, start + len(_LABEL_PREFIX))
-                if data[start] == 95 and _equal(data, start, prefix_end, _LABEL_PREFIX, 0, len(_LABEL_PREFIX)):
+                if _is_label(data, start, length):
                     continue
                 if maxn > 0:
                     features += _add_subwords(data, start, stop, nwords, minn, maxn, bucket, pruned, table, mean)
@@ -412,11 +417,12 @@ def _score(  # type: ignore[no-untyped-def]
             for k in range(columns):
                 mean[k] += word_rows[end_number, k]
         if end_number < nwords:
-            hashes[kept] = end_hash
+            hashes[kept] = _END_HASH
             kept += 1
         # Third pass: word n-grams.
         if word_ngrams > 1:
-            chains[:kept] = _ZERO
+            for first in range(kept):
+                chains[first] = _ZERO
             for length in range(word_ngrams):
                 for first in range(kept - length):
                     chains[first] = chains[first] * _CHAIN + np.uint64(np.int64(np.int32(hashes[first + length])))
@@ -440,7 +446,8 @@ def _score(  # type: ignore[no-untyped-def]
         for k in range(columns):
             mean[k] = mean[k] / np.float32(features)
         if output.shape[0] == 0:
-            scores[document, :] = mean
+            for k in range(columns):
+                scores[document, k] = mean[k]
         else:
             for k in range(columns):
                 for label in range(output.shape[1]):

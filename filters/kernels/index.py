@@ -220,8 +220,10 @@ def _spread(slots, old, new):  # type: ignore[no-untyped-def]
     kept = np.empty(old, np.uint64)
     for reverse in range(_PARTITIONS):
         partition = _PARTITIONS - 1 - reverse
-        kept[:] = slots[partition * old : (partition + 1) * old]
-        slots[partition * new : (partition + 1) * new] = _EMPTY
+        for position in range(old):
+            kept[position] = slots[partition * old + position]
+        for position in range(partition * new, (partition + 1) * new):
+            slots[position] = _EMPTY
         for slot in kept:
             if slot != _EMPTY:
                 slots[_find(slots, partition * new, new, slot >> _NUMBER_BITS)] = slot
