@@ -71,13 +71,14 @@ def filter_command(
 def _print_plan(console: Console, plan: Plan) -> None:
     from rich.table import Table
 
-    from filters.inspect.terminal import printable
+    from filters.inspect.terminal import path_end
 
-    size = "unknown size" if plan.input_bytes is None else f"{plan.input_bytes / 1e6:,.1f} MB"
+    size = "" if plan.input_bytes is None else f", {plan.input_bytes / 1e6:,.1f} MB"
+    what = "installed packages" if plan.config.input.kind == "python-docs" else "file(s)"
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("input", f"{len(plan.sources):,} files, {size}, in {len(plan.units):,} units")
+    table.add_row("input", f"{len(plan.sources):,} {what}{size}, in {len(plan.units):,} unit(s)")
     for source, bytes_ in list(plan.sources.items())[:3]:
-        table.add_row("", printable(source, 60) + ("" if bytes_ is None else f" ({bytes_ / 1e6:,.1f} MB)"))
+        table.add_row("", path_end(source, 50) + ("" if bytes_ is None else f" ({bytes_ / 1e6:,.1f} MB)"))
     if len(plan.sources) > 3:
         table.add_row("", f"... and {len(plan.sources) - 3:,} more")
     for name, does in plan.steps():

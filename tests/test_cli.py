@@ -69,7 +69,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(dump: Path) -> None:
     before = sorted(dump.parent.iterdir())
     shown = finesieve("filter", "--dry-run", dump, "--set", "executor.workers=2").stdout
     assert sorted(dump.parent.iterdir()) == before
-    for expected in ("1 files", "in.jsonl", "MinHash, 5-word shingles, 14 bands x 8 rows", "edu-en", "2 worker(s)"):
+    for expected in ("1 file(s)", "in.jsonl", "MinHash, 5-word shingles, 14 bands x 8 rows", "edu-en", "2 worker(s)"):
         assert expected in shown
 
 

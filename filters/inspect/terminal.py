@@ -30,6 +30,12 @@ def printable(text: str, limit: int) -> str:
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
+def path_end(name: str, limit: int) -> str:
+    """A file name that is safe to show; of a long one the end, which tells files apart."""
+    shown = printable(name, 4096)
+    return shown if len(shown) <= limit else f"...{shown[3 - limit :]}"
+
+
 def histogram_view(
     histogram: Histogram, min_score: float, bins: int = 20, weight: str = "documents", *, unicode: bool = True
 ) -> RenderableType:
@@ -80,8 +86,7 @@ def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     accounts = sorted(ledger["sources"].items(), key=lambda item: -item[1]["records"])
     for name, account in accounts[:sources]:
-        shown = printable(name, 4096)
-        table.add_row(shown if len(shown) <= SOURCE else f"...{shown[3 - SOURCE :]}", *_sums(account))
+        table.add_row(path_end(name, SOURCE), *_sums(account))
     if len(accounts) > sources:
         table.add_row(f"... {len(accounts) - sources:,} more input files", style="dim")
     total = ledger["total"]

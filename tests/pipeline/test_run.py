@@ -141,7 +141,8 @@ def many_files(tmp_path: Path) -> list[Path]:
     files = []
     for number in range(8):
         rows: list[Any] = [
-            {"id": f"{n % 37}", "text": page(n * 7 % 61, 60 + n % 50)} for n in range(number, 150 + number)
+            {"id": f"{n % 37}", "text": page((n + number * 40) * 7 % 611, 60 + n % 50)}
+            for n in range(number, 150 + number)
         ]
         rows.insert(9, b"{broken")
         files.append(jsonl(tmp_path / f"in-{number}.jsonl", rows))
