@@ -30,6 +30,7 @@ types: $(VENV)/.installed
 
 ## Side-by-side speed: ratios in one run, results in benchmarks/results/.
 bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/pipeline.py
 
