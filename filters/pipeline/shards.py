@@ -27,7 +27,7 @@ class _Writer(Protocol):
 
 class _ParquetWriter:
     def __init__(self, path: Path, schema: pa.Schema, plain: frozenset[str]) -> None:
-        self._writer: Any = pq.ParquetWriter(
+        self._writer = pq.ParquetWriter(
             path,
             schema,
             compression="zstd",
@@ -47,7 +47,7 @@ class _ParquetWriter:
 class _JsonLinesWriter:
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("wb")
-        self._stream = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).stream_writer(self._file)
+        self._stream: Any = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).stream_writer(self._file)
 
     def write(self, table: pa.Table) -> None:
         for batch in table.to_batches():
