@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ MANIFEST = "model.json"
 CARD = "README.md"
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 8 * 2**30
+MAX_HEADER_BYTES = 2**16
+MAX_FREE_LENGTH = 2**16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -274,15 +277,24 @@ def read_arrays(path: Path, expected: Mapping[str, tuple[str, tuple[int | None, 
 
     Args:
         path: the file.
-        expected: name -> (dtype name, shape); None in a shape stands for any length up to what the file holds.
+        expected: name -> (dtype name, shape); None in a shape stands for any length up to `MAX_FREE_LENGTH`.
 
     Raises:
-        ModelError: not a safetensors file; arrays missing, unknown, of another dtype or shape, or not finite.
+        ModelError: not a safetensors file, larger than these arrays can be; arrays missing, unknown, of another dtype
+            or shape, or not finite.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     remedy = "Remedy: get the model from its source again, or train it again"
+    limit = MAX_HEADER_BYTES + sum(
+        np.dtype(dtype).itemsize * math.prod(MAX_FREE_LENGTH if size is None else size for size in shape)
+        for dtype, shape in expected.values()
+    )
+    if path.stat().st_size > limit:
+        raise ModelError(
+            f"{path}: {path.stat().st_size} bytes, and the arrays that belong in it have {limit}. {remedy}"
+        )
     try:
         arrays: dict[str, npt.NDArray[Any]] = load(path.read_bytes())
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:

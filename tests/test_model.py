@@ -281,6 +281,12 @@ def test_a_header_that_claims_an_absurd_size_is_refused_without_reading_it(folde
         QualityModel.load(folder)
 
 
+def test_a_file_larger_than_its_arrays_is_not_read(folder: Path) -> None:
+    put(folder, "weights.safetensors", bytes(2**20))
+    with pytest.raises(ModelError, match="1048576 bytes, and the arrays that belong in it have"):
+        QualityModel.load(folder)
+
+
 @pytest.mark.parametrize(
     ("raw", "score"),
     [

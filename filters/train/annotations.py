@@ -5,7 +5,8 @@ score distribution) is the target where it is there. `id`, `url`, `natural_weigh
 are there. The layout of HuggingFaceFW/fineweb-edu-llama3-annotations fits.
 
 Policies, each recorded as a note: rows without text are left out; rows with the same text become one, with the mean
-of their labels; rows of one host, or with nearly the same text, share a group and never straddle a split.
+of their labels (an id that names two texts is refused); rows of one host, or with nearly the same text, share a group
+and never straddle a split.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
 
     Raises:
         AnnotationsError: the file cannot be read or a column is missing, has another type, NaN, a score out of range,
-            duplicated ids, fewer than `MIN_LABELS` labels or labels on one side of `min_score` only.
+            an id of two texts, fewer than `MIN_LABELS` labels or labels on one side of `min_score` only.
     """
     path = Path(path)
     table, sha256 = _read(path)
@@ -93,7 +94,7 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     apart = int(np.count_nonzero(np.abs(score - expected) > 0.5 + 1e-6))
     if apart:
         notes.append(f"{apart} rows have |score - expected_score| > 0.5; expected_score counts")
-    _check_ids(path, table)
+    _check_ids(path, table, texts)
     weight = _weights(path, table)
 
     blank = np.array([not text.strip() for text in texts], dtype=bool)
@@ -225,19 +226,17 @@ def _weights(path: Path, table: pa.Table) -> Float64 | None:
     return values
 
 
-def _check_ids(path: Path, table: pa.Table) -> None:
+def _check_ids(path: Path, table: pa.Table, texts: list[str]) -> None:
+    """An id may come back with the same text, as a repeated rating, but not with another."""
     if "id" not in table.column_names:
         return
     seen: dict[object, int] = {}
     for row, value in enumerate(table.column("id").to_pylist()):
-        if value is None:
-            continue
-        if value in seen:
+        if value is not None and texts[row] != texts[seen.setdefault(value, row)]:
             raise AnnotationsError(
-                f"{path}: column 'id': {value!r} names rows {seen[value]} and {row}. Remedy: give each row its own id "
-                "(repeated ratings of one text may stand in rows of their own: they are averaged)"
+                f"{path}: column 'id': {value!r} names two texts, in rows {seen[value]} and {row}. "
+                "Remedy: give each text its own id, or drop the column"
             )
-        seen[value] = row
 
 
 def _hosts(table: pa.Table) -> list[str] | None:

@@ -11,7 +11,7 @@ from filters.train.evaluation import METRICS, Estimate
 def write_card(manifest: Manifest) -> str:
     """Markdown that says what the model is, what it was trained on, how it was measured and how to use it."""
     training = manifest.training
-    assert training is not None
+    assert training is not None, "a card is written for a trained model"
     metrics: dict[str, Any] = manifest.metrics
     natural = metrics["natural"]
     judge = f"an LLM judge with the rubric `{manifest.rubric.name}`" if manifest.rubric else "a judge"
@@ -55,6 +55,9 @@ def write_card(manifest: Manifest) -> str:
         *_limits(manifest),
         "",
     ]
+    remarks = manifest.settings.get("remarks")
+    if isinstance(remarks, list) and remarks:
+        lines += ["## Remarks", "", *(f"- {remark}" for remark in remarks), ""]
     return "\n".join(lines)
 
 

@@ -92,3 +92,5 @@ class TrainConfig(_Section):
     keep: KeepRule = KeepRule()
     validation: ValidationConfig = ValidationConfig()
     random_state: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    remarks: tuple[str, ...] = ()
+    """What a user of the model must know besides; goes into its card."""

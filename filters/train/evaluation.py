@@ -41,6 +41,21 @@ METRICS = {
     "judge_kept_share": "share the judge would keep",
 }
 
+_SHORT = {
+    "precision": "precision of the kept",
+    "recall": "recall of the kept",
+    "f1": "F1 of the kept",
+    "best_f1": "best F1 of the kept",
+    "best_threshold": "at threshold",
+    "pr_auc": "PR-AUC of the kept",
+    "roc_auc": "ROC-AUC",
+    "spearman": "Spearman",
+    "qwk": "QWK",
+    "mae": "mean absolute error",
+    "kept_share": "share kept",
+    "judge_kept_share": "share the judge keeps",
+}
+
 
 class Estimate(BaseModel):
     """A value with the ends of its bootstrap interval; None where it is undefined (no kept page in the sample)."""
@@ -276,8 +291,8 @@ def table(evaluation: Evaluation) -> Table:
         *evaluation.notes,
     ]
     view = Table(
-        title=f"{evaluation.model} against {evaluation.annotations} ({evaluation.rows} texts), "
-        f"keep rule: score >= {evaluation.min_score:g}",
+        title=f"{evaluation.model} against {evaluation.annotations}: {evaluation.rows} texts, "
+        f"kept at {evaluation.min_score:g}",
         caption="\n".join(caption),
         caption_justify="left",
     )
@@ -285,10 +300,9 @@ def table(evaluation: Evaluation) -> Table:
     view.add_column("sample", justify="right", no_wrap=True)
     if evaluation.natural is not None:
         view.add_column("natural mix", justify="right", no_wrap=True)
-    view.add_column("what it is")
-    for name, meaning in METRICS.items():
+    for name in METRICS:
         cells = [str(evaluation.sample[name])]
         if evaluation.natural is not None:
             cells.append(str(evaluation.natural[name]))
-        view.add_row(name, *cells, meaning)
+        view.add_row(_SHORT[name], *cells)
     return view

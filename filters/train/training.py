@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.errors import AnnotationsError, ConfigError
-from filters.model import QualityModel
+from filters.model import Calibration, QualityModel
 from filters.model_folder import Manifest, Rubric, TrainingData, check_free
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.calibration import fit_calibration
@@ -184,7 +184,7 @@ def _folds(config: TrainConfig, labels: Annotations, rows: Int64, folds: int, se
 @dataclass(frozen=True)
 class _Fitted:
     classifier: Classifier
-    calibration: Any
+    calibration: Calibration
 
 
 def _fit(config: TrainConfig, labels: Annotations, rows: Int64, seed: int) -> _Fitted:
@@ -192,18 +192,23 @@ def _fit(config: TrainConfig, labels: Annotations, rows: Int64, seed: int) -> _F
     kind = classifier_class(config.classifier.kind)
     weights = _row_weights(config, labels)
     parts = _folds(config, labels, rows, config.validation.inner_folds, seed)
-    outcomes = []
-    for number in range(len(kind.candidates(config.classifier, config.window))):
-        raw = np.zeros(len(labels))
-        for training, test in parts:
-            candidate = kind.candidates(config.classifier, config.window)[number]
+    raw = np.zeros((len(kind.candidates(config.classifier, config.window)), len(labels)))
+    for training, test in parts:
+        for number, candidate in enumerate(kind.candidates(config.classifier, config.window)):
             _fit_rows(candidate, labels, training, weights, seed)
-            raw[test] = candidate.score([labels.texts[row] for row in test])
-        agreement = Agreement(raw[rows], labels.expected[rows], labels.score[rows], config.keep.min_score)
-        outcomes.append((agreement.metrics(weights[rows])["pr_auc"], -number, raw[rows]))
-    _, best, raw = max(outcomes, key=lambda outcome: outcome[:2])
-    calibration = fit_calibration(config.calibration, raw, labels.expected[rows], weights[rows])
-    final = kind.candidates(config.classifier, config.window)[-best]
+            raw[number, test] = candidate.score([labels.texts[row] for row in test])
+    outcomes = [
+        Agreement(scores[rows], labels.expected[rows], labels.score[rows], config.keep.min_score).metrics(weights[rows])
+        for scores in raw
+    ]
+    best = int(np.argmax([outcome["pr_auc"] for outcome in outcomes]))
+    final = kind.candidates(config.classifier, config.window)[best]
+    try:
+        calibration = fit_calibration(config.calibration, raw[best, rows], labels.expected[rows], weights[rows])
+    except ValueError as error:
+        raise AnnotationsError(
+            f"{config.annotations}: {error}. Remedy: annotate more pages, or lower classifier.min_df or min_count"
+        ) from error
     _fit_rows(final, labels, rows, weights, seed)
     return _Fitted(final, calibration)
 

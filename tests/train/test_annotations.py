@@ -64,7 +64,7 @@ def test_a_missing_column_is_named_with_those_found(tmp_path: Path, name: str) -
         ({"score": lambda v: [2.5, *map(float, v[1:])]}, r"whole numbers 0 to 5, not fractions \(row 0"),
         ({"score": lambda v: [str(x) for x in v]}, r"'score' holds string, not numbers"),
         ({"text": lambda v: list(range(len(v)))}, r"'text' holds int64, not strings"),
-        ({"id": at(9, "page-2")}, r"'page-2' names rows 2 and 9"),
+        ({"id": at(9, "page-2")}, r"'page-2' names two texts, in rows 2 and 9"),
         ({"natural_weight": at(0, 0.0)}, r"'natural_weight' must be positive and finite"),
         ({"natural_weight": at(0, float("nan"))}, r"'natural_weight' must be positive and finite"),
         ({"expected_score": lambda v: [0.4] * len(v)}, r"every label is below .* one class only"),
@@ -104,6 +104,7 @@ def test_rows_without_text_are_left_out_with_a_note(tmp_path: Path) -> None:
 def test_one_text_with_two_labels_counts_once_with_their_mean(tmp_path: Path) -> None:
     data = columns()
     data["text"][1] = data["text"][0]
+    data["id"][1] = data["id"][0]
     data["expected_score"][:2] = [1.0, 2.0]
     data["score"][:2] = [1, 2]
     data["text"][5] = data["text"][4]
