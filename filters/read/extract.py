@@ -22,7 +22,11 @@ MAX_ATTRIBUTES = 5_000
 _LONG_TAG = 20_000
 """Only tags of more characters than this are looked at for their attributes."""
 
-_TAG = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)(?:div|article|ul|ol|menu|dir|dl)\b", re.IGNORECASE)
+_LIST = re.compile(r"<(/?)ul\b", re.IGNORECASE)
+_ITEM = re.compile(r"<li\b", re.IGNORECASE)
+_LINK = re.compile(r"<a\b", re.IGNORECASE)
+_LIST_LEVELS = 3
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
@@ -77,7 +81,7 @@ def hostile(page: str) -> str | None:
 
 
 def nesting(page: str) -> int:
-    """Depth of the nested block elements that resiliparse climbs; 0 where there are too few tags to matter."""
+    """Depth of nested blocks (which resiliparse climbs) and lists (which it indents); 0 for less than `MAX_DEPTH`."""
     if page.count("<") <= MAX_DEPTH:
         return 0
     deepest = depth = 0
@@ -105,9 +109,34 @@ def _resiliparse() -> Callable[[str], str]:
     from resiliparse.extract.html2text import extract_plain_text
 
     def text_of(page: str) -> str:
+        page = sheltered_lists(page)
         return str(extract_plain_text(page, preserve_formatting=True, main_content=True, alt_texts=False))
 
     return text_of
+
+
+def sheltered_lists(page: str) -> str:
+    """The page with its bulleted lists moved out of reach of a rule of resiliparse.
+
+    It takes any <ul> within three levels of <body> for navigation, though there it is as often the content of a page
+    without layout elements. A list with fewer links than every second item is wrapped to lie deeper. This works on
+    the source because resiliparse's DOM queries take quadratic time.
+    """
+    parts = []
+    done = start = depth = 0
+    for match in _LIST.finditer(page):
+        if not match[1]:
+            start = start if depth else match.start()
+            depth += 1
+        elif depth:
+            depth -= 1
+            end = page.find(">", match.end(), match.end() + 100) + 1
+            if depth == 0 and end:
+                body = page[start:end]
+                if 2 * len(_LINK.findall(body)) < len(_ITEM.findall(body)):
+                    parts += [page[done:start], "<div>" * _LIST_LEVELS, body, "</div>" * _LIST_LEVELS]
+                    done = end
+    return "".join([*parts, page[done:]]) if parts else page
 
 
 def _trafilatura() -> Callable[[str], str]:

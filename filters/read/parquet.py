@@ -160,13 +160,16 @@ def _batches(source: str, first: int, records: pa.RecordBatch, config: InputConf
         keep[list(causes)] = False
         columns = {name: column.filter(pa.array(keep)) for name, column in columns.items()}
         positions, lengths = positions[keep], lengths[keep]
-    for rows in slices(lengths.tolist()):
+    cuts = list(slices(lengths.tolist())) or [slice(0, 0)]
+    counted = 0
+    for rows in cuts:
         batch = _batch(source, positions[rows], {name: column[rows] for name, column in columns.items()}, config)
         batch.quarantined, rejected = rejected, []
-        batch.records = len(batch) + len(batch.quarantined)
+        # The last batch answers for all rows that pyarrow delivered and no batch before it has counted.
+        last = rows is cuts[-1]
+        batch.records = records.num_rows - counted if last else len(batch) + len(batch.quarantined)
+        counted += batch.records
         yield batch
-    if rejected:
-        yield quarantined_only(source, rejected)
 
 
 def _batch(source: str, positions: Any, columns: dict[str, pa.Array], config: InputConfig) -> Batch:

@@ -62,13 +62,17 @@ def test_main_text_keeps_paragraphs_and_leaves_the_frame(engine: str) -> None:
     assert text == text.strip()
 
 
-def test_lists_keep_their_items_apart() -> None:
-    page = html_page(1).replace(
-        b"</article>", b"<ul><li>first item of the list<li>second item of the list</ul></article>"
-    )
+@pytest.mark.parametrize("levels", range(6))
+@pytest.mark.parametrize("kind", ["ul", "ol"])
+def test_lists_keep_their_items_apart_at_any_depth(kind: str, levels: int) -> None:
+    items = f"<{kind}><li>first item of the list<li>second item of the list</{kind}>".encode()
+    menu = b"<ul><li><a href='/'>Imprint</a></ul>"
+    page = html_page(1).replace(b"</article>", items + b"<p>Behind the list.</p></article>")
+    page = page.replace(b"<body>", b"<body>" + menu + b"<div>" * levels)
     lines = [line.strip() for line in extracted([page]).text[0].as_py().splitlines()]
     assert any(line.endswith("first item of the list") for line in lines)
     assert any(line.endswith("second item of the list") for line in lines)
+    assert not any("Imprint" in line for line in lines)
 
 
 def test_pages_without_text_are_removed(engine: str) -> None:
@@ -112,7 +116,7 @@ def test_an_exception_costs_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "tag", ["div", "DIV", "article", "table", "b", "span", "ul", "p", "font", "blockquote", "svg", "a"]
+    "tag", ["div", "DIV", "article", "table", "b", "span", "ul", "ol", "p", "font", "blockquote", "svg", "a"]
 )
 def test_nesting_bombs_end_in_time(tag: str) -> None:
     """In a process of its own: a stack overflow in native code would take the tests with it."""
