@@ -21,6 +21,7 @@ HIERARCHICAL_SOFTMAX, NEGATIVE_SAMPLING, SOFTMAX, ONE_VERSUS_ALL = 1, 2, 3, 4
 _SUPERVISED = 3
 _CENTROIDS = 256
 _LONGEST_WORD = 1 << 20
+_MAX_BUCKET = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,11 @@ class _Reader:
         return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout), what).tobytes())
 
     def floats(self, count: int, what: str) -> Float32:
-        return self.take(4 * count, what).view("<f4").astype(np.float32)
+        start = self.offset
+        values = self.take(4 * count, what).view("<f4").astype(np.float32)
+        if not np.isfinite(values).all():
+            raise self.fail(f"{what} are not all finite numbers: corrupt", start)
+        return values
 
     def model(self) -> FastTextFile:
         magic, version = self.unpack("2i", "the header")
@@ -144,8 +149,10 @@ class _Reader:
         if version == 11:
             maxn = 0  # as fastText does: supervised models had no character n-grams then
         uses_ngrams = maxn > 0 or word_ngrams > 1
-        if not 0 < dim < 2**20 or bucket < (1 if uses_ngrams else 0) or maxn > 1000:
-            raise self.fail(f"impossible options: dim {dim}, bucket {bucket}, maxn {maxn}", start)
+        if not 0 < dim < 2**20 or not uses_ngrams <= bucket <= _MAX_BUCKET or max(maxn, word_ngrams) > 1000:
+            raise self.fail(
+                f"impossible options: dim {dim}, bucket {bucket}, wordNgrams {word_ngrams}, maxn {maxn}", start
+            )
         words, labels, label_counts, pruned = self.dictionary(bucket if uses_ngrams else 0)
         (quantized,) = self.unpack("?", "the input matrix")
         if pruned is not None and not quantized:

@@ -12,6 +12,7 @@ MAX_NUMBER = 2**31 - 2
 """Largest document number an index can hold: they are stored in 31 bits."""
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_BAND = np.uint64(0xA24BAED4963EE407)  # so that equal keys of different bands are different entries
 _PARTITION_BITS = 15
 _PARTITIONS = 1 << _PARTITION_BITS
 _PARTITION_SHIFT = np.uint64(64 - _PARTITION_BITS)
@@ -186,7 +187,7 @@ def _resolve_bands(keys, valid, numbers, row, slots, used, count, limit, roots):
             return row, count, True
         root = np.int64(-1)
         for band in range(bands):
-            h = finish((keys[row, band] + np.uint64(band + 1)) * _MULTIPLIER)
+            h = finish((keys[row, band] ^ (np.uint64(band) * _BAND)) * _MULTIPLIER)
             hashes[band] = h
             partition = np.int64(h >> _PARTITION_SHIFT)
             if used[partition] + bands > capacity:

@@ -42,12 +42,25 @@ HOSTILE = [
 def random_texts(count: int, seed: int) -> list[bytes]:
     """Words from a small vocabulary, any code points, or any bytes, in turns."""
     draw = random.Random(seed)
-    vocabulary = ["the", "Of", "klasse", "\u00e6ble", "x1", "\u6f22\u5b57", "\u041c\u043e\u0441", "</s>", "__label__a", "\U0001f600"]
+    vocabulary = [
+        "the",
+        "Of",
+        "klasse",
+        "\u00e6ble",
+        "x1",
+        "\u6f22\u5b57",
+        "\u041c\u043e\u0441",
+        "</s>",
+        "__label__a",
+        "\U0001f600",
+    ]
     texts = []
     for number in range(count):
         length = draw.choice([0, 1, 2, 4, 5, 30, 200])
         if number % 3 == 0:
-            joined = "".join(draw.choice(vocabulary) + draw.choice([" ", "\n", ", ", "\x00", " "]) for _ in range(length))
+            joined = "".join(
+                draw.choice(vocabulary) + draw.choice([" ", "\n", ", ", "\x00", " "]) for _ in range(length)
+            )
             texts.append(joined.encode())
         elif number % 3 == 1:
             codes = [draw.choice([draw.randrange(0xD800), draw.randrange(0xE000, 0x110000)]) for _ in range(length)]

@@ -23,7 +23,11 @@ def test_from_bytes_round_trip() -> None:
 
 
 def test_no_texts() -> None:
-    for packed in (PackedText.from_strings([]), PackedText.from_bytes([]), PackedText.from_arrow(pa.array([], pa.string()))):
+    for packed in (
+        PackedText.from_strings([]),
+        PackedText.from_bytes([]),
+        PackedText.from_arrow(pa.array([], pa.string())),
+    ):
         assert len(packed) == 0
         assert len(packed.head(5)) == 0
 
@@ -47,7 +51,10 @@ def test_from_arrow_with_nulls_and_slices(kind: pa.DataType) -> None:
     expected = [(value or "").encode() for value in values]
     assert list(PackedText.from_arrow(array)) == expected
     assert list(PackedText.from_arrow(array.slice(2, 3))) == expected[2:5]
-    assert list(PackedText.from_arrow(pa.chunked_array([array.slice(0, 2), array.slice(4)]))) == expected[:2] + expected[4:]
+    assert (
+        list(PackedText.from_arrow(pa.chunked_array([array.slice(0, 2), array.slice(4)])))
+        == expected[:2] + expected[4:]
+    )
     assert list(PackedText.from_arrow(pa.chunked_array([], kind))) == []
 
 
