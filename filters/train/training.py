@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
     groups = len(np.unique(labels.groups))
     echo(f"{labels.name}: {len(labels)} texts in {groups} groups, {np.mean(_kept(config, labels)):.1%} to keep")
     everything = np.arange(len(labels))
-    predictions = _cross_validate(config, labels, echo)
+    predictions = _out_of_fold(config, labels, echo)
     sample, natural = estimates(
         predictions,
         labels,
@@ -147,20 +147,46 @@ def _row_weights(config: TrainConfig, labels: Annotations) -> Float64:
     return np.sqrt(labels.natural_weight)
 
 
-def _cross_validate(config: TrainConfig, labels: Annotations, echo: Callable[[str], None]) -> list[Float32]:
-    """Calibrated scores of every row by models that have not seen it: float32[n] for each repeat."""
-    predictions = []
+@dataclass(frozen=True)
+class HeldOut:
+    """One fold of a cross-validation: rows kept back, and the model that has not seen them.
+
+    Attributes:
+        repeat: number of the repetition, from 0.
+        rows: int64[m], rows of the annotations that were kept back.
+        score: texts -> float32[n], calibrated scores by a model fitted on the other rows.
+        setting: which candidate the fold chose.
+    """
+
+    repeat: int
+    rows: Int64
+    score: Callable[[Sequence[str]], Float32]
+    setting: str
+
+
+def cross_validate(config: TrainConfig, labels: Annotations) -> Iterator[HeldOut]:
+    """Nested cross-validation, fold by fold: in each repetition every row is kept back once.
+
+    Raises:
+        AnnotationsError: too few groups, or too few pages on one side of the keep rule.
+    """
     for repeat in range(config.validation.repeats):
-        scores = np.zeros(len(labels), dtype=np.float32)
         folds = _folds(config, labels, np.arange(len(labels)), config.validation.folds, config.random_state + repeat)
         for number, (training, test) in enumerate(folds):
             fitted = _fit(config, labels, training, config.random_state + 1000 * (repeat + 1) + number)
-            scores[test] = fitted.calibration(fitted.classifier.score([labels.texts[row] for row in test]))
-            echo(
-                f"repeat {repeat + 1} of {config.validation.repeats}, fold {number + 1} of {len(folds)}: "
-                f"{fitted.classifier.setting}"
-            )
-        predictions.append(scores)
+            yield HeldOut(repeat, test, fitted.score, fitted.classifier.setting)
+
+
+def _out_of_fold(config: TrainConfig, labels: Annotations, echo: Callable[[str], None]) -> list[Float32]:
+    """Calibrated scores of every row by models that have not seen it: float32[n] for each repetition."""
+    predictions = [np.zeros(len(labels), dtype=np.float32) for _ in range(config.validation.repeats)]
+    for number, part in enumerate(cross_validate(config, labels)):
+        predictions[part.repeat][part.rows] = part.score([labels.texts[row] for row in part.rows])
+        fold = number % config.validation.folds + 1
+        echo(
+            f"repeat {part.repeat + 1} of {config.validation.repeats}, fold {fold} of {config.validation.folds}: "
+            f"{part.setting}"
+        )
     return predictions
 
 
@@ -185,6 +211,10 @@ def _folds(config: TrainConfig, labels: Annotations, rows: Int64, folds: int, se
 class _Fitted:
     classifier: Classifier
     calibration: Calibration
+
+    def score(self, texts: Sequence[str]) -> Float32:
+        """float32[n]: calibrated scores."""
+        return self.calibration(self.classifier.score(texts))
 
 
 def _fit(config: TrainConfig, labels: Annotations, rows: Int64, seed: int) -> _Fitted:
