@@ -1,0 +1,41 @@
+"""README.md shows numbers and output that were measured, and commands and files that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_speed_table_is_the_benchmark_s_result() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "pipeline.json").read_text())["results"]
+    source = (ROOT / "benchmarks" / "pipeline.py").read_text()
+    assert len(results) >= 8
+    for row in results:
+        assert row["step"] in source
+        shown = next(line for line in README.splitlines() if line.startswith(f"| {row['step']} |"))
+        assert f"| {row['docs_per_s']:,} |" in shown
+        if "datatrove" in row:
+            assert shown.endswith(f"| {row['datatrove']} | {row['datatrove_docs_per_s']:,} | {row['ratio']:.1f}x |")
+
+
+def test_the_metrics_are_those_of_the_model() -> None:
+    metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]
+    for name, part in (("all 5,281 labels", "sample"), ("natural mix of the crawl", "natural")):
+        shown = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
+        for metric in ("f1", "best_f1", "pr_auc", "spearman", "mae"):
+            interval = metrics[part][metric]
+            assert "{value:.3f} [{low:.3f}, {high:.3f}]".format(**interval) in shown
+
+
+def test_linked_files_exist() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+    assert len(links) >= 6
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.search(r"@[A-Z]+@", README)
