@@ -26,7 +26,9 @@ MAX_FILE_BYTES = 512 << 10
 MAX_SOURCE_BYTES = 1 << 20
 """Python source parsed per distribution (parsing 100 MB takes a minute); the files behind it are counted as skipped."""
 
-_DOCUMENT = re.compile(r"(?:LICEN[CS]E|COPYING|NOTICE|README|CHANGE|AUTHORS).*|.*\.(?:md|rst|txt)", re.IGNORECASE)
+_NAMED = re.compile(r"(?:LICEN[CS]E|COPYING|NOTICE|README|CHANGE|AUTHORS).*", re.IGNORECASE)
+_FOLDERS = {"doc", "docs", "examples", "licenses"}
+_DOCUMENT = re.compile(rf"{_NAMED.pattern}|.*\.(?:md|rst|txt)", re.IGNORECASE)
 _LEGAL = re.compile(r"(?:LICEN[CS]E|COPYING|NOTICE).*", re.IGNORECASE)
 _NOT_TEXT = (".py", ".pyc", ".pyi", ".json", ".so", ".html", ".png", ".svg", ".gz")
 
@@ -217,6 +219,8 @@ def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunc
 def _is_documentation(path: PurePosixPath) -> bool:
     if not _DOCUMENT.fullmatch(path.name) or path.suffix.lower() in _NOT_TEXT:
         return False
+    if path.suffix.lower() == ".txt" and not (_NAMED.fullmatch(path.name) or _FOLDERS & set(path.parts)):
+        return False  # word lists, test data: a .txt by itself says nothing
     in_metadata = path.parts[0].endswith((".dist-info", ".egg-info"))
     return not in_metadata or bool(_LEGAL.fullmatch(path.name)) or "licenses" in path.parts
 
