@@ -34,7 +34,8 @@ class BandIndex:
     32,768 partitions, so a key is told apart by 48 bits: a document whose keys are all new is joined to a stranger
     with probability bands * slots in use / 2^48, which for 14 bands is 7e-7 at 1 million documents and 7e-4 at 1
     billion. Partitions grow together, in place, by a quarter, when four fifths of the slots are in use or one of them
-    is full: 14 bands cost 135 to 195 bytes per document from 300,000 documents on, 8 MB before.
+    is full. 14 bands start at 8 MB and cost 150 to 190 bytes per document from 300,000 documents on, 140 to 175 from
+    half a million on.
 
     Args:
         bands: keys per document.
