@@ -22,6 +22,14 @@ def test_the_speed_table_is_the_benchmark_s_result() -> None:
             assert shown.endswith(f"| {row['datatrove']} | {row['datatrove_docs_per_s']:,} | {row['ratio']:.1f}x |")
 
 
+def test_the_kernel_table_is_the_benchmark_s_result() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "kernels.json").read_text())["results"]
+    for row in results:
+        if "peer" in row:
+            shown = f"| {row['kernel']} | {row['docs_per_s']:,} | {row['peer']} | {row['peer_docs_per_s']:,} |"
+            assert f"{shown} {row['ratio']:.1f}x |" in README.splitlines()
+
+
 def test_the_metrics_are_those_of_the_model() -> None:
     metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]
     for name, part in (("all 5,281 labels", "sample"), ("natural mix of the crawl", "natural")):
