@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy.typing as npt
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model_folder import KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
+from filters.model_folder import MANIFEST, KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
 from filters.scorers import FastTextFeatures, FastTextScorer, Scorer, scorer_class
+from filters.windows import score_windows
 
 __all__ = ["Calibration", "KeepRule", "QualityModel"]
 
@@ -81,12 +83,15 @@ class QualityModel:
         """Load a model. Nothing it holds is executed.
 
         Args:
-            name_or_folder: the name of an embedded model ("edu-en"), a model folder, or a fastText file with the label
-                whose probability is the score ("path/to/model.bin#__label__hq"). A folder in the working directory
-                that is called like an embedded model is written "./edu-en".
+            name_or_folder: the name of an embedded model ("edu-en"), a model folder, a fastText file with the label
+                whose probability is the score ("path/to/model.bin#__label__hq"), or the folder of a transformers
+                sequence classifier with one output, such as HuggingFaceFW/fineweb-edu-classifier (extra `encoder`;
+                kept is what rounds to 3; `save` writes a model folder that refers to it). A folder in the working
+                directory that is called like an embedded model is written "./edu-en".
 
         Raises:
             ModelError: it does not exist, or anything in it is damaged, altered or unknown.
+            MissingExtraError: it is a model of an encoder, and torch or transformers is not installed.
         """
         text = str(name_or_folder)
         if isinstance(name_or_folder, str) and text in embedded_models():
@@ -104,7 +109,10 @@ class QualityModel:
                 f"{text}: no such model. Remedy: give a model folder, a fastText file.bin#__label__NAME, or the name "
                 f"of an embedded model: {', '.join(embedded_models())}"
             )
-        return cls._read(Path(text))
+        folder = Path(text)
+        if (folder / "config.json").is_file() and not (folder / MANIFEST).exists():
+            return cls._sequence_classifier(folder)
+        return cls._read(folder)
 
     @classmethod
     def _read(cls, folder: Path) -> Self:
@@ -112,6 +120,22 @@ class QualityModel:
         scorer = scorer_class(manifest.kind, str(folder / "model.json")).read(folder, manifest.features)
         calibration = Calibration.read(folder / CALIBRATION) if manifest.calibration is not None else None
         return cls(scorer, calibration, manifest, digest)
+
+    @classmethod
+    def _sequence_classifier(cls, folder: Path) -> Self:
+        from filters.encoder_scorer import SequenceScorer
+
+        scorer = SequenceScorer.refer(folder)
+        manifest = Manifest(
+            name=folder.resolve().name,
+            kind="sequence-classification",
+            window=WHOLE_TEXT,
+            normalisation=scorer.normalisation,
+            features=scorer.features(),
+            keep=KeepRule(rounded=3),
+        )
+        digest = hashlib.sha256(json.dumps(manifest.model_dump(mode="json"), sort_keys=True).encode())
+        return cls(scorer, None, manifest, digest.hexdigest())
 
     @classmethod
     def _fasttext(cls, path: Path, label: str) -> Self:
@@ -161,17 +185,20 @@ class QualityModel:
 
     @property
     def window(self) -> int:
-        """Characters from the start of a text that are read."""
+        """Characters of one window; by default the first one of a text is all that is read."""
         return self.metadata.window
 
     def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32[n]: scores of `texts` on the judge's scale (of a bare fastText file: the label's probability)."""
-        window = self.window
-        return self.score_packed(PackedText.from_strings([text[:window] for text in texts]))
+        if self.metadata.windows == "first":
+            texts = [text[: self.window] for text in texts]
+        return self.score_packed(PackedText.from_strings(texts))
 
     def score_packed(self, packed: PackedText) -> npt.NDArray[np.float32]:
         """float32[n]: scores of packed texts; the same as `score` of the same texts."""
-        raw = self.scorer.score(packed, self.window)
+        raw = score_windows(
+            lambda part: self.scorer.score(part, self.window), packed, self.metadata.windows, self.window
+        )
         return raw if self.calibration is None else self.calibration(raw)
 
 

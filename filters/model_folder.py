@@ -1,8 +1,8 @@
 """The model folder on disk: model.json, safetensors arrays and a card. Reading one executes nothing.
 
-A folder holds `model.json` (schema: `Manifest`), the files it lists with size and sha256, and optionally README.md.
-Anything else in it is refused. Arrays are safetensors: no pickles and no compression, so that a file can neither run
-code nor grow when it is read.
+A folder holds `model.json` (schema: `Manifest`), the files it lists with size and sha256, optionally README.md, and, if
+it is an ensemble, the model folders of its members. Anything else in it is refused. Arrays are safetensors: no pickles
+and no compression, so that a file can neither run code nor grow when it is read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from filters.errors import ModelError
+from filters.windows import WindowRule
 
 MANIFEST = "model.json"
 CARD = "README.md"
@@ -40,11 +41,35 @@ class _Section(BaseModel):
 
 
 class KeepRule(_Section):
-    """Which scores are kept: score >= min_score, both as float32."""
+    """Which scores are kept: score >= min_score, both as float32.
+
+    FineWeb-Edu publishes two rules for its classifier: score >= 2.5, which is `KeepRule(min_score=2.5)`, and the score
+    rounded half to even >= 3, which is `KeepRule(rounded=3)`. They differ at 2.5, which rounds to 2. Rounding is
+    monotone, so the second rule is a threshold too: `min_score` becomes the smallest float32 that rounds to 3.
+    """
 
     min_score: Annotated[float, Field(ge=0, le=5)] = 1.5
     tie: Literal[">="] = ">="
     """What happens at score == min_score: it is kept."""
+    rounded: Annotated[int, Field(ge=1, le=5)] | None = None
+    """Keep what rounds, half to even, to at least this; it sets `min_score`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _threshold_of_rounding(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or type(data.get("rounded")) is not int:
+            return data
+        rounded = data["rounded"]
+        half = np.float32(rounded - 0.5)
+        smallest = float(half if np.rint(half) >= rounded else np.nextafter(half, np.float32(np.inf)))
+        if data.get("min_score", smallest) != smallest:
+            raise ValueError(f"rounded {rounded} and min_score {data['min_score']} are two rules; give one of them")
+        return data | {"min_score": smallest}
+
+    def __str__(self) -> str:
+        if self.rounded is not None:
+            return f"score rounded half to even >= {self.rounded}"
+        return f"score >= {self.min_score:g}"
 
     def keep(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """bool[n]: which of `scores` (float32[n]) are kept."""
@@ -88,7 +113,9 @@ class Manifest(_Section):
     rubric: Rubric | None = None
     training: TrainingData | None = None
     window: Annotated[int, Field(gt=0, le=10**9)]
-    """Characters (Unicode code points) from the start of a text that are read."""
+    """Characters (Unicode code points) of one window."""
+    windows: WindowRule = "first"
+    """Which windows of a text are read, and how their raw scores become one; see `filters.windows`."""
     normalisation: str
     """What happens to the text before features are taken, in words; the scorer of this kind implements it."""
     features: dict[str, JsonValue]
@@ -100,6 +127,8 @@ class Manifest(_Section):
     settings: dict[str, JsonValue] = {}
     """The training config, with random_state: enough to train the same model again."""
     files: dict[str, FileEntry] = {}
+    members: dict[str, Sha256] = {}
+    """Sub-folders that are model folders of their own (kind ensemble), with the sha256 of their model.json."""
 
 
 def _sha256(path: Path) -> str:
@@ -128,13 +157,15 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise ModelError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, which no model.json is. Remedy: train again")
     raw = path.read_bytes()
     manifest = _parse(path, raw)
-    for name in manifest.files:
+    for name in (*manifest.files, *manifest.members):
         if not _NAME.fullmatch(name) or name in (MANIFEST, CARD):
             raise ModelError(
                 f"{path}: files: {name!r} is not a plain file name inside the folder. Remedy: do not use "
                 "this model unless you trust who made it; train it again"
             )
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name in manifest.members and entry.is_dir(follow_symlinks=False):
+            continue
         if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
             raise ModelError(
                 f"{entry.path}: a link or a folder; a model folder holds plain files only. Remedy: copy "
@@ -158,6 +189,16 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
             raise ModelError(
                 f"{file}: its sha256 differs from the one in {MANIFEST}. Remedy: the file is damaged or "
                 "altered; copy it again"
+            )
+    for name, digest in manifest.members.items():
+        # Read whole, with its own digests, when the scorer loads it.
+        member = folder / name / MANIFEST
+        if member.parent.is_symlink() or member.is_symlink() or not member.is_file():
+            raise ModelError(f"{member}: a member of {path}, but missing. Remedy: copy the whole model folder again")
+        if member.stat().st_size > MAX_MANIFEST_BYTES or _sha256(member) != digest:
+            raise ModelError(
+                f"{member}: its sha256 differs from the one in {path}. Remedy: the file is damaged or altered; copy "
+                "the model folder again"
             )
     return manifest, hashlib.sha256(raw).hexdigest()
 
@@ -206,11 +247,12 @@ def write_folder(
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         write(temporary)
+        paths = sorted(temporary.iterdir())
         files = {
-            path.name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
-            for path in sorted(temporary.iterdir())
+            path.name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path)) for path in paths if path.is_file()
         }
-        full = manifest.model_copy(update={"files": files})
+        members = {path.name: _sha256(path / MANIFEST) for path in paths if path.is_dir()}
+        full = manifest.model_copy(update={"files": files, "members": members})
         text = json.dumps(full.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
         (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
         if card is not None:

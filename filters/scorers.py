@@ -21,7 +21,14 @@ from filters.model_folder import MANIFEST, read_arrays, write_arrays
 
 Float32 = npt.NDArray[np.float32]
 
-SCORERS = {"linear": "filters.scorers:LinearScorer", "fasttext": "filters.scorers:FastTextScorer"}
+SCORERS = {
+    "linear": "filters.scorers:LinearScorer",
+    "fasttext": "filters.scorers:FastTextScorer",
+    "static": "filters.static_scorer:StaticScorer",
+    "encoder": "filters.encoder_scorer:EncoderScorer",
+    "sequence-classification": "filters.encoder_scorer:SequenceScorer",
+    "ensemble": "filters.ensemble:EnsembleScorer",
+}
 """kind -> class, imported when a model of that kind is loaded."""
 
 
@@ -64,7 +71,9 @@ def scorer_class(kind: str, where: str) -> type[Scorer]:
     return loaded
 
 
-class _Options(BaseModel):
+class Options(BaseModel):
+    """The `features` of model.json; each kind has its own."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     @classmethod
@@ -89,7 +98,7 @@ WordNgrams = Annotated[int, Field(ge=0, le=5)]
 CharNgram = Annotated[int, Field(ge=1, le=8)]
 
 
-class LinearFeatures(_Options):
+class LinearFeatures(Options):
     """Hashed n-grams and how their counts become a vector."""
 
     bits: Annotated[int, Field(ge=8, le=24)] = 20
@@ -181,7 +190,7 @@ class LinearScorer:
         )
 
 
-class FastTextFeatures(_Options):
+class FastTextFeatures(Options):
     """How the probabilities of a fastText model become one score."""
 
     values: Annotated[dict[str, float], Field(min_length=1)]

@@ -1,0 +1,172 @@
+"""Fits the heads of `filters.heads` on dense features: ridge, support vector regression, kernel ridge on landmarks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from filters.heads import Head, LinearHead, RbfHead
+from filters.train.losses import Loss, fit_loss
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+class _Head(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RidgeHead(_Head):
+    """Linear; `l2` is the penalty per feature, so that one value suits encoders of any width."""
+
+    kind: Literal["ridge"] = "ridge"
+    l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
+    """Candidates; inner cross-validation chooses one."""
+    loss: Loss = "regression"
+
+
+class SvrHead(_Head):
+    """Support vector regression with a radial basis function kernel (Drucker et al. 1997)."""
+
+    kind: Literal["svr"] = "svr"
+    c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (2.0,)
+    """Candidates; inner cross-validation chooses one."""
+    gamma: Annotated[float, Field(gt=0)] = 0.3
+    """Divided by the number of features."""
+    epsilon: Annotated[float, Field(ge=0)] = 0.1
+
+
+class LandmarkHead(_Head):
+    """Kernel ridge regression on landmarks (Nystroem; Williams and Seeger 2001): an RBF head of a size one chooses."""
+
+    kind: Literal["landmarks"] = "landmarks"
+    landmarks: Annotated[int, Field(ge=8, le=16_384)] = 1024
+    l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.3,)
+    """Candidates; inner cross-validation chooses one."""
+    gamma: Annotated[float, Field(gt=0)] = 0.15
+    """Divided by the number of features."""
+
+
+HeadConfig = Annotated[RidgeHead | SvrHead | LandmarkHead, Field(discriminator="kind")]
+
+
+def strengths(config: HeadConfig) -> tuple[float, ...]:
+    """The candidates for the strength of regularisation: C of `svr`, else l2."""
+    return config.c if isinstance(config, SvrHead) else config.l2
+
+
+def fit_head(
+    config: HeadConfig,
+    strength: float,
+    features: Float32,
+    targets: Float64,
+    weights: Float64,
+    random_state: int,
+    positive: float = 1.5,
+) -> Head:
+    """Fit a head.
+
+    Args:
+        config: which, and how.
+        strength: one of `strengths(config)`.
+        features: float32[n, d].
+        targets: float64[n], the judge's scores.
+        weights: float64[n], positive.
+        random_state: seed of the choice of landmarks.
+        positive: loss `classification`: targets from here on are one class.
+    """
+    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    scale = (features.std(axis=0, dtype=np.float64) + 1e-6).astype(np.float32)
+    z: Float32 = (features - mean) / scale
+    weights = weights / weights.mean()
+    if isinstance(config, RidgeHead):
+        l2 = strength * z.shape[1]
+        if config.loss == "regression":
+            coefficients, intercept = _ridge(z, targets, weights, l2)
+        else:
+            # A logistic loss is at most a quarter as curved as the square: the same penalty would weigh four times.
+            coefficients, intercept = fit_loss(config.loss, z, targets, weights, l2 / 4, positive)
+        return LinearHead(mean, scale, coefficients.astype(np.float32), float(intercept))
+    gamma = config.gamma / z.shape[1]
+    if isinstance(config, SvrHead):
+        return _svr(config, strength, gamma, mean, scale, z, targets, weights)
+    return _landmarks(config, strength, gamma, mean, scale, z, targets, weights, random_state)
+
+
+def _ridge(z: Float32, targets: Float64, weights: Float64, l2: float) -> tuple[Float64, float]:
+    """In the dual where that is smaller; the intercept is not penalised."""
+    mean = float(np.average(targets, weights=weights))
+    centre = np.average(z, axis=0, weights=weights).astype(np.float32)
+    root = np.sqrt(weights)
+    x = ((z - centre) * root[:, None]).astype(np.float32)
+    y = (targets - mean) * root
+    if x.shape[1] <= len(x):
+        gram = (x.T @ x).astype(np.float64)
+        gram[np.diag_indices(len(gram))] += l2
+        coefficients = np.linalg.solve(gram, x.T.astype(np.float64) @ y)
+    else:
+        gram = (x @ x.T).astype(np.float64)
+        gram[np.diag_indices(len(gram))] += l2
+        coefficients = x.T.astype(np.float64) @ np.linalg.solve(gram, y)
+    weights_found: Float64 = np.asarray(coefficients, np.float64)
+    return weights_found, mean - float(centre.astype(np.float64) @ weights_found)
+
+
+def _kernel(a: Float32, b: Float32, gamma: float) -> Float64:
+    squares = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)[None] - 2 * (a @ b.T)
+    kernel: Float64 = np.exp(-gamma * np.maximum(squares, 0).astype(np.float64))
+    return kernel
+
+
+def _svr(
+    config: SvrHead,
+    c: float,
+    gamma: float,
+    mean: Float32,
+    scale: Float32,
+    z: Float32,
+    targets: Float64,
+    weights: Float64,
+) -> RbfHead:
+    from sklearn.svm import SVR
+
+    # Rounded first, so that a head that was saved scores as before.
+    z = z.astype(np.float16).astype(np.float32)
+    fitted = SVR(kernel="precomputed", C=c, epsilon=config.epsilon, cache_size=1000, tol=3e-3)
+    fitted.fit(_kernel(z, z, gamma), targets, sample_weight=weights)
+    dual = fitted.dual_coef_[0].astype(np.float32)
+    return RbfHead(mean, scale, z[fitted.support_], dual, gamma, float(fitted.intercept_[0]))
+
+
+def _landmarks(
+    config: LandmarkHead,
+    l2: float,
+    gamma: float,
+    mean: Float32,
+    scale: Float32,
+    z: Float32,
+    targets: Float64,
+    weights: Float64,
+    random_state: int,
+) -> RbfHead:
+    chosen = _spread(targets, min(config.landmarks, len(z)), np.random.default_rng(random_state))
+    centres = z[chosen].astype(np.float16).astype(np.float32)
+    middle = float(np.average(targets, weights=weights))
+    cross, among = _kernel(z, centres, gamma), _kernel(centres, centres, gamma)
+    gram = cross.T @ (cross * weights[:, None]) + l2 * among
+    gram[np.diag_indices(len(gram))] += 1e-6 * np.trace(gram) / len(gram)
+    dual = np.linalg.solve(gram, cross.T @ (weights * (targets - middle)))
+    return RbfHead(mean, scale, centres, dual.astype(np.float32), gamma, middle)
+
+
+def _spread(targets: Float64, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Rows to be landmarks: half drawn from all, half evenly over the targets, or the high ones would be rare."""
+    order = np.argsort(targets, kind="stable")
+    values = np.linspace(targets.min(), targets.max(), count // 2)
+    nearest = order[np.clip(np.searchsorted(targets[order], values), 0, len(order) - 1)]
+    rows = np.unique(nearest)
+    others = rng.permutation(np.setdiff1d(np.arange(len(targets)), rows))[: count - len(rows)]
+    return np.sort(np.r_[rows, others])
