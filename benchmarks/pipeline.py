@@ -39,9 +39,9 @@ from filters import FilterConfig, run_filter
 from filters.config import LanguageConfig
 from filters.pipeline.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score
 from filters.pipeline.heuristics import RegexTokenizer
-from filters.pipeline.resolve import OWN_FIELDS
 from filters.pipeline.shards import ShardWriter
 from filters.pipeline.spool import WriteSpool, read_spool, spool_path
+from filters.pipeline.write import OWN_FIELDS
 from filters.read.batch import Batch
 from filters.read.units import plan_units
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 FIRST_BYTES = 200
 """How many bytes of a quarantined record are kept."""
@@ -76,6 +77,11 @@ class Batch:
     def alive(self) -> npt.NDArray[np.bool_]:
         """bool[n]: documents no step has removed yet."""
         return np.fromiter((reason is None for reason in self.reason), dtype=bool, count=len(self))
+
+    @property
+    def text_bytes(self) -> npt.NDArray[np.int64]:
+        """int64[n]: bytes of UTF-8 text of each document."""
+        return np.asarray(pc.binary_length(self.text).to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def remove(self, where: npt.NDArray[np.bool_], reason: str | Sequence[str]) -> None:
         """Give the documents that are alive and selected by `where` (bool[n]) a reason; the first reason stays."""
