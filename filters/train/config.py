@@ -6,8 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from filters.encoder import EncoderOptions
 from filters.model_folder import KeepRule
 from filters.scorers import CharNgram, LinearFeatures, WordNgrams
+from filters.train.heads import HeadConfig, RidgeHead, SvrHead
+from filters.train.losses import Loss
+from filters.windows import WindowRule
 
 
 class _Section(BaseModel):
@@ -30,6 +34,8 @@ class LinearConfig(_Section):
     """Leave out columns that fewer texts have."""
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.3,)
     """Candidates for the ridge penalty; inner cross-validation chooses one."""
+    loss: Loss = "regression"
+    """Squared error, or one of `filters.train.losses`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -59,6 +65,65 @@ class FastTextConfig(_Section):
     """Hashed word n-grams; the file has (words + bucket) * dim * 4 bytes."""
 
 
+class EncoderConfig(EncoderOptions):
+    """A frozen language model's hidden states under a small head (extra `encoder`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["encoder"] = "encoder"
+    head: HeadConfig = RidgeHead(l2=(2.0,))
+    cache: Annotated[str | None, Field(exclude=True)] = None
+    """Folder that keeps features between trainings; within one, each page is encoded once in any case."""
+
+    def options(self) -> EncoderOptions:
+        """What is read from the encoder."""
+        return EncoderOptions.model_validate({name: getattr(self, name) for name in EncoderOptions.model_fields})
+
+
+class StaticConfig(_Section):
+    """The mean of a page's word vectors under a small head: an encoder's knowledge at the speed of a table."""
+
+    kind: Literal["static"] = "static"
+    table: Annotated[str, Field(exclude=True, min_length=1)]
+    """Folder of word vectors that `filters.train.static_table` wrote."""
+    head: HeadConfig = SvrHead(c=(5.0,), gamma=0.15)
+
+
+MemberConfig = Annotated[LinearConfig | FastTextConfig | EncoderConfig | StaticConfig, Field(discriminator="kind")]
+SingleConfig = LinearConfig | FastTextConfig | EncoderConfig | StaticConfig
+
+
+class EnsembleConfig(_Section):
+    """Several classifiers of the same annotations, each calibrated by itself, and one score from theirs."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    members: Annotated[tuple[MemberConfig, ...], Field(min_length=2, max_length=8)]
+    combine: Literal["mean", "max-percentile"] = "mean"
+    """mean of calibrated scores, or the highest percentile bucket any member puts the page in (Nemotron-CC)."""
+    buckets: Annotated[int, Field(ge=2, le=1000)] = 20
+    """Of max-percentile."""
+
+
+class DistillConfig(_Section):
+    """A slow teacher labels raw text, and the classifier trains on labels and pseudo-labels.
+
+    The teacher is a recipe, not a finished model: wherever a classifier is fitted, in each fold and inside it, a
+    teacher is fitted to the same labelled rows only. No label of a test page reaches the student by way of the teacher.
+    """
+
+    teacher: MemberConfig
+    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Parquet files with a column text. What nearly repeats a labelled page is left out."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use so many texts, drawn by random_state."""
+    weight: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Of a pseudo-labelled row; a labelled one has 1."""
+    soften: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the teacher's out-of-fold prediction in the targets of labelled rows."""
+    compare: bool = True
+    """Cross-validate the classifier without distillation as well, and report the difference."""
+
+
 class ValidationConfig(_Section):
     """How the metrics in model.json are taken: repeated cross-validation, nested, over groups of host and near copy."""
 
@@ -83,10 +148,18 @@ class TrainConfig(_Section):
     rubric: str | None = None
     """The text the judge was given; its digest goes into model.json."""
     window: Annotated[int, Field(gt=0, le=10**9)] = 3000
-    """Characters from the start of a text that are read."""
-    classifier: Annotated[LinearConfig | FastTextConfig, Field(discriminator="kind")] = LinearConfig()
+    """Characters of one window of a text."""
+    windows: WindowRule = "first"
+    """Which windows of a text are read, and how their scores become one; see `filters.windows`. In fitting each window
+    is a row with its text's label, and the windows of a text weigh together what a text weighs."""
+    classifier: Annotated[
+        LinearConfig | FastTextConfig | EncoderConfig | StaticConfig | EnsembleConfig, Field(discriminator="kind")
+    ] = LinearConfig()
+    distill: DistillConfig | None = None
     weights: Literal["uniform", "natural"] = "uniform"
     """How rows count in fitting; natural: by the square root of natural_weight."""
+    balance: Literal["none", "sqrt", "full"] = "none"
+    """Weigh kept rows up in fitting: full: as much in all as the dropped ones; sqrt: by the root of that factor."""
     calibration: Literal["equipercentile", "isotonic"] = "equipercentile"
     """See `filters.train.calibration`."""
     keep: KeepRule = KeepRule()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from filters.errors import FinesieveError
 from filters.kernels.packed import PackedText
 from filters.scorers import FastTextFeatures, FastTextScorer
-from filters.train.config import FastTextConfig, LinearConfig
+from filters.train.config import FastTextConfig, SingleConfig
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ class FastTextClassifier:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def candidates(cls, config: LinearConfig | FastTextConfig, window: int) -> list[Self]:
+    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
         """One classifier per learning rate in `config.lr`."""
         assert isinstance(config, FastTextConfig)
         return [cls(config, window, lr) for lr in config.lr]

@@ -11,7 +11,8 @@ from scipy import sparse
 
 from filters.kernels.packed import PackedText
 from filters.scorers import LinearFeatures, LinearScorer
-from filters.train.config import FastTextConfig, LinearConfig
+from filters.train.config import LinearConfig, SingleConfig
+from filters.train.losses import Loss, fit_loss
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -27,21 +28,27 @@ class LinearClassifier:
         window: characters of a text that are read.
         min_df: columns that fewer texts have are left out.
         l2: the penalty.
+        loss: squared error, or one of `filters.train.losses`.
+        positive: the keep rule's threshold, for the loss `classification`.
     """
 
-    def __init__(self, features: LinearFeatures, window: int, min_df: int, l2: float) -> None:
+    def __init__(
+        self, features: LinearFeatures, window: int, min_df: int, l2: float, loss: Loss, positive: float
+    ) -> None:
         self.features = features
         self.window = window
         self.min_df = min_df
         self.l2 = l2
+        self.loss = loss
+        self.positive = positive
         self._scorer: LinearScorer | None = None
 
     @classmethod
-    def candidates(cls, config: LinearConfig | FastTextConfig, window: int) -> list[Self]:
+    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
         """One classifier per penalty in `config.l2`."""
         assert isinstance(config, LinearConfig)
         features = config.features()
-        return [cls(features, window, config.min_df, l2) for l2 in config.l2]
+        return [cls(features, window, config.min_df, l2, config.loss, positive) for l2 in config.l2]
 
     @property
     def setting(self) -> str:
@@ -56,11 +63,17 @@ class LinearClassifier:
         idf = self._idf(counts)
         active = np.flatnonzero(idf)
         x = self._vectorise(counts[:, active], idf[active])
-        ridge = Ridge(alpha=self.l2, solver="sparse_cg", tol=1e-5, max_iter=1000, random_state=random_state)
-        ridge.fit(x, targets, sample_weight=weights / weights.mean())
+        weights = weights / weights.mean()
+        if self.loss == "regression":
+            ridge = Ridge(alpha=self.l2, solver="sparse_cg", tol=1e-5, max_iter=1000, random_state=random_state)
+            ridge.fit(x, targets, sample_weight=weights)
+            coefficients, intercept = ridge.coef_, float(ridge.intercept_)
+        else:
+            # A logistic loss is at most a quarter as curved as the square: the same penalty would weigh four times.
+            coefficients, intercept = fit_loss(self.loss, x, targets, weights, self.l2 / 4, self.positive)
         table = np.zeros(2**self.features.bits, dtype=np.float32)
-        table[active] = ridge.coef_.astype(np.float16)
-        self._scorer = LinearScorer(self.features, table, idf, float(ridge.intercept_))
+        table[active] = coefficients.astype(np.float16)
+        self._scorer = LinearScorer(self.features, table, idf, intercept)
         return self
 
     def score(self, texts: Sequence[str]) -> Float32:

@@ -10,25 +10,24 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from filters.errors import AnnotationsError, ConfigError
-from filters.model import Calibration, QualityModel
+from filters.errors import ConfigError
+from filters.model import QualityModel
 from filters.model_folder import Manifest, Rubric, TrainingData, check_free
 from filters.train.annotations import Annotations, read_annotations
-from filters.train.calibration import fit_calibration
 from filters.train.card import write_card
-from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import TrainConfig
-from filters.train.evaluation import CONFIDENCE, Agreement, Estimate, estimates
-from filters.train.splits import group_folds
+from filters.train.distill import read_raw_texts
+from filters.train.evaluation import CONFIDENCE, Estimate, estimates
+from filters.train.procedure import Procedure, score_texts
 
-Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
@@ -42,6 +41,8 @@ class TrainResult:
         model: the model as written.
         sample: cross-validated metrics, every row counting once.
         natural: the same under natural_weight; None where the annotations have none.
+        compared: with distillation: the same as `sample` for "undistilled", the classifier on labels alone, and for
+            "teacher"; otherwise empty.
         seconds: how long it took.
     """
 
@@ -49,6 +50,7 @@ class TrainResult:
     model: QualityModel
     sample: dict[str, Estimate]
     natural: dict[str, Estimate] | None
+    compared: dict[str, dict[str, Estimate]]
     seconds: float
 
 
@@ -73,20 +75,33 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
     for note in labels.notes:
         echo(f"note: {note}")
     groups = len(np.unique(labels.groups))
-    echo(f"{labels.name}: {len(labels)} texts in {groups} groups, {np.mean(_kept(config, labels)):.1%} to keep")
-    everything = np.arange(len(labels))
-    predictions = _out_of_fold(config, labels, echo)
-    sample, natural = estimates(
-        predictions,
-        labels,
-        config.keep.min_score,
-        resamples=config.validation.resamples,
-        random_state=config.random_state,
-    )
+    raw_texts: list[str] = []
+    notes = labels.notes
+    if config.distill is not None:
+        raw_texts, note = read_raw_texts(config.distill, labels, config.random_state)
+        echo(f"note: {note}")
+        notes += (note,)
+    procedure = Procedure(config, labels, raw_texts)
+    echo(f"{labels.name}: {len(labels)} texts in {groups} groups, {np.mean(procedure.kept):.1%} to keep")
+    predictions = _out_of_fold(procedure, echo)
+    measured = {
+        name: estimates(
+            scores,
+            labels,
+            config.keep.min_score,
+            resamples=config.validation.resamples,
+            random_state=config.random_state,
+        )
+        for name, scores in predictions.items()
+    }
+    sample, natural = measured.pop("model")
+    compared = {name: part for name, (part, _) in measured.items()}
     for name in ("f1", "best_f1", "pr_auc", "spearman"):
         echo(f"cross-validated {name}: {sample[name]}")
-    fitted = _fit(config, labels, everything, config.random_state)
-    echo(f"final model: {fitted.classifier.setting}")
+        for other, part in compared.items():
+            echo(f"  {other}: {part[name]}")
+    fitted = procedure.fit(np.arange(len(labels)), config.random_state)
+    echo(f"final model: {fitted.setting}")
     metrics: dict[str, Any] = {
         "method": "nested cross-validation, grouped by host and near copy",
         "folds": config.validation.folds,
@@ -98,27 +113,32 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         "sample": {name: estimate.model_dump() for name, estimate in sample.items()},
         "natural": natural and {name: estimate.model_dump() for name, estimate in natural.items()},
     }
-    scorer = fitted.classifier.scorer
+    for other, part in compared.items():
+        metrics[other] = {name: estimate.model_dump() for name, estimate in part.items()}
+    scorer = fitted.scorer
     manifest = Manifest(
         name=config.name,
         kind=config.classifier.kind,
         language=config.language,
         rubric=rubric,
         training=TrainingData(
-            name=labels.name, sha256=labels.sha256, rows=len(labels), target=labels.target, notes=labels.notes
+            name=labels.name, sha256=labels.sha256, rows=len(labels), target=labels.target, notes=notes
         ),
         window=config.window,
+        windows=config.windows,
         normalisation=scorer.normalisation,
         features=scorer.features(),
         keep=config.keep,
         calibration=config.calibration,
         metrics=metrics,
-        settings=config.model_dump(mode="json", exclude={"annotations", "output", "rubric"})
-        | {"chosen": fitted.classifier.setting},
+        settings=config.model_dump(
+            mode="json", exclude={"annotations": True, "output": True, "rubric": True, "distill": {"texts"}}
+        )
+        | {"chosen": fitted.setting},
     )
     model = QualityModel(scorer, fitted.calibration, manifest, digest="")
     written = model.save(output, card=write_card(manifest), overwrite=overwrite)
-    return TrainResult(output, written, sample, natural, time.monotonic() - start)
+    return TrainResult(output, written, sample, natural, compared, time.monotonic() - start)
 
 
 def _rubric(config: TrainConfig) -> Rubric | None:
@@ -133,20 +153,6 @@ def _rubric(config: TrainConfig) -> Rubric | None:
         ) from error
 
 
-def _kept(config: TrainConfig, labels: Annotations) -> npt.NDArray[np.bool_]:
-    return labels.expected >= config.keep.min_score
-
-
-def _row_weights(config: TrainConfig, labels: Annotations) -> Float64:
-    if config.weights == "uniform":
-        return np.ones(len(labels))
-    if labels.natural_weight is None:
-        raise AnnotationsError(
-            f"{config.annotations}: weights: natural needs the column 'natural_weight'. Remedy: weights: uniform"
-        )
-    return np.sqrt(labels.natural_weight)
-
-
 @dataclass(frozen=True)
 class HeldOut:
     """One fold of a cross-validation: rows kept back, and the model that has not seen them.
@@ -156,93 +162,60 @@ class HeldOut:
         rows: int64[m], rows of the annotations that were kept back.
         score: texts -> float32[n], calibrated scores by a model fitted on the other rows.
         setting: which candidate the fold chose.
+        others: with distillation, by name: "undistilled" and "teacher", fitted on the same rows.
     """
 
     repeat: int
     rows: Int64
     score: Callable[[Sequence[str]], Float32]
     setting: str
+    others: dict[str, Callable[[Sequence[str]], Float32]] = field(default_factory=dict)
 
 
-def cross_validate(config: TrainConfig, labels: Annotations) -> Iterator[HeldOut]:
+def cross_validate(
+    config: TrainConfig, labels: Annotations, procedure: Procedure | None = None, compare: bool = False
+) -> Iterator[HeldOut]:
     """Nested cross-validation, fold by fold: in each repetition every row is kept back once.
+
+    Args:
+        config: what to train.
+        labels: what to train on.
+        procedure: of this config and these labels, where there is one already.
+        compare: with distillation: fit the classifier on labels alone too, and the teacher.
 
     Raises:
         AnnotationsError: too few groups, or too few pages on one side of the keep rule.
     """
+    if procedure is None:
+        raw_texts = read_raw_texts(config.distill, labels, config.random_state)[0] if config.distill else []
+        procedure = Procedure(config, labels, raw_texts)
     for repeat in range(config.validation.repeats):
-        folds = _folds(config, labels, np.arange(len(labels)), config.validation.folds, config.random_state + repeat)
+        folds = procedure.folds(np.arange(len(labels)), config.validation.folds, config.random_state + repeat)
         for number, (training, test) in enumerate(folds):
-            fitted = _fit(config, labels, training, config.random_state + 1000 * (repeat + 1) + number)
-            yield HeldOut(repeat, test, fitted.score, fitted.classifier.setting)
+            seed = config.random_state + 1000 * (repeat + 1) + number
+            fitted = procedure.fit(training, seed)
+            others: dict[str, Callable[[Sequence[str]], Float32]] = {}
+            if compare and config.distill is not None:
+                others["undistilled"] = procedure.fit(training, seed, distill=False).score
+                # Uncalibrated: its scale is used at no threshold, and its ranking is what it teaches.
+                others["teacher"] = partial(score_texts, config, procedure.teacher(training, seed))
+            yield HeldOut(repeat, test, fitted.score, fitted.setting, others)
 
 
-def _out_of_fold(config: TrainConfig, labels: Annotations, echo: Callable[[str], None]) -> list[Float32]:
-    """Calibrated scores of every row by models that have not seen it: float32[n] for each repetition."""
-    predictions = [np.zeros(len(labels), dtype=np.float32) for _ in range(config.validation.repeats)]
-    for number, part in enumerate(cross_validate(config, labels)):
-        predictions[part.repeat][part.rows] = part.score([labels.texts[row] for row in part.rows])
+def _out_of_fold(procedure: Procedure, echo: Callable[[str], None]) -> dict[str, list[Float32]]:
+    """Scores of every row by models that have not seen it: float32[n] for each repetition, by name.
+
+    "model" is the classifier; the others are those of `HeldOut.others`.
+    """
+    config, labels = procedure.config, procedure.labels
+    repeats = config.validation.repeats
+    compare = config.distill is not None and config.distill.compare
+    predictions: dict[str, list[Float32]] = {}
+    for number, part in enumerate(cross_validate(config, labels, procedure, compare)):
+        texts = [labels.texts[row] for row in part.rows]
+        for name, score in {"model": part.score, **part.others}.items():
+            scores = predictions.setdefault(name, [np.zeros(len(labels), dtype=np.float32) for _ in range(repeats)])
+            scores[part.repeat][part.rows] = score(texts)
         fold = number % config.validation.folds + 1
-        echo(
-            f"repeat {part.repeat + 1} of {config.validation.repeats}, fold {fold} of {config.validation.folds}: "
-            f"{part.setting}"
-        )
+        echo(f"repeat {part.repeat + 1} of {repeats}, fold {fold} of {config.validation.folds}: {part.setting}")
     return predictions
-
-
-def _folds(config: TrainConfig, labels: Annotations, rows: Int64, folds: int, seed: int) -> list[tuple[Int64, Int64]]:
-    try:
-        parts = group_folds(labels.groups[rows], _kept(config, labels)[rows], folds, seed)
-    except ValueError as error:
-        raise AnnotationsError(
-            f"{config.annotations}: {error}. Remedy: annotate pages of more hosts, or lower validation.folds"
-        ) from error
-    for _, test in parts:
-        kept = _kept(config, labels)[rows[test]]
-        if kept.all() or not kept.any():
-            raise AnnotationsError(
-                f"{config.annotations}: too few pages on one side of the keep rule to have some in each of {folds} "
-                "parts. Remedy: annotate more pages, or lower validation.folds and validation.inner_folds"
-            )
-    return [(rows[training], rows[test]) for training, test in parts]
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    classifier: Classifier
-    calibration: Calibration
-
-    def score(self, texts: Sequence[str]) -> Float32:
-        """float32[n]: calibrated scores."""
-        return self.calibration(self.classifier.score(texts))
-
-
-def _fit(config: TrainConfig, labels: Annotations, rows: Int64, seed: int) -> _Fitted:
-    """Choose a candidate, calibrate it on out-of-fold scores and fit it on `rows`, without a look at other rows."""
-    kind = classifier_class(config.classifier.kind)
-    weights = _row_weights(config, labels)
-    parts = _folds(config, labels, rows, config.validation.inner_folds, seed)
-    raw = np.zeros((len(kind.candidates(config.classifier, config.window)), len(labels)))
-    for training, test in parts:
-        for number, candidate in enumerate(kind.candidates(config.classifier, config.window)):
-            _fit_rows(candidate, labels, training, weights, seed)
-            raw[number, test] = candidate.score([labels.texts[row] for row in test])
-    outcomes = [
-        Agreement(scores[rows], labels.expected[rows], labels.score[rows], config.keep.min_score).metrics(weights[rows])
-        for scores in raw
-    ]
-    best = int(np.argmax([outcome["pr_auc"] for outcome in outcomes]))
-    final = kind.candidates(config.classifier, config.window)[best]
-    try:
-        calibration = fit_calibration(config.calibration, raw[best, rows], labels.expected[rows], weights[rows])
-    except ValueError as error:
-        raise AnnotationsError(
-            f"{config.annotations}: {error}. Remedy: annotate more pages, or lower classifier.min_df or min_count"
-        ) from error
-    _fit_rows(final, labels, rows, weights, seed)
-    return _Fitted(final, calibration)
-
-
-def _fit_rows(classifier: Classifier, labels: Annotations, rows: Int64, weights: Float64, seed: int) -> None:
-    texts: Sequence[str] = [labels.texts[row] for row in rows]
-    classifier.fit(texts, labels.expected[rows], weights[rows], seed)

@@ -41,7 +41,8 @@ def fitted(kind: str, random_state: int = 0, **changes: Any) -> tuple[Classifier
 
 
 def test_every_kind_is_tested() -> None:
-    assert set(CONFIGS) == set(CLASSIFIERS)
+    # The other two need a table or torch: test_static.py and test_encoder.py.
+    assert set(CONFIGS) | {"static", "encoder"} == set(CLASSIFIERS)
 
 
 @kinds

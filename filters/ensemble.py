@@ -1,0 +1,131 @@
+"""Kind `ensemble`: several models, each with its own window and calibration, and one score from theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, JsonValue
+
+from filters.errors import ModelError
+from filters.kernels.packed import PackedText
+from filters.model_folder import read_arrays, write_arrays
+from filters.scorers import Options
+
+if TYPE_CHECKING:
+    from filters.model import QualityModel
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+BUCKETS = "buckets.safetensors"
+
+Combine = Literal["mean", "max-percentile"]
+
+
+class EnsembleFeatures(Options):
+    """Members and what becomes of their scores."""
+
+    members: Annotated[tuple[str, ...], Field(min_length=2, max_length=8)]
+    """Names of their sub-folders."""
+    combine: Combine = "mean"
+    buckets: Annotated[int, Field(ge=2, le=1000)] = 20
+
+
+@dataclass(frozen=True)
+class Combination:
+    """From the calibrated scores of m members to one raw score.
+
+    `mean`: their mean. `max-percentile` (Nemotron-CC, Su et al. 2024): each member's scores are cut into buckets that
+    hold equally many pages, and the highest bucket of any member counts, as a share of 5; within it the mean breaks
+    ties.
+
+    Attributes:
+        how: one of the two.
+        edges: float32[m, buckets - 1], not decreasing: where a member's buckets end. Unused by `mean`.
+    """
+
+    how: Combine
+    edges: Float32
+
+    @classmethod
+    def fit(cls, how: Combine, buckets: int, scores: Float64) -> Self:
+        """Take the edges from scores float64[m, n] on the annotated pages."""
+        shares = np.linspace(0, 1, buckets + 1)[1:-1]
+        return cls(how, np.quantile(scores, shares, axis=1).T.astype(np.float32))
+
+    def __call__(self, scores: Float32) -> Float32:
+        """float32[n] of calibrated scores float32[m, n]."""
+        mean: Float32 = scores.mean(axis=0, dtype=np.float32)
+        if self.how == "mean":
+            return mean
+        ranks = [np.searchsorted(edges, row, side="right") for edges, row in zip(self.edges, scores, strict=True)]
+        highest = np.max(ranks, axis=0).astype(np.float32)
+        # The mean lies within 0-5, so that a sixth of it stays inside a bucket.
+        raw: Float32 = (highest + mean / 6) * np.float32(5 / (self.edges.shape[1] + 1))
+        return raw.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class EnsembleScorer:
+    """Members' calibrated scores, combined.
+
+    Attributes:
+        options: names and rule.
+        members: the models, in the order of the names.
+        combination: the rule with its edges.
+    """
+
+    options: EnsembleFeatures
+    members: tuple[QualityModel, ...]
+    combination: Combination
+
+    normalisation = "each member's own"
+
+    def score(self, packed: PackedText, window: int) -> Float32:
+        """float32[n]: raw scores; every member reads its own window, which is at most `window`."""
+        return self.combination(np.stack([member.score_packed(packed) for member in self.members]))
+
+    def features(self) -> dict[str, JsonValue]:
+        """Options as model.json holds them."""
+        return self.options.model_dump(mode="json")
+
+    def write(self, folder: Path) -> None:
+        """Write the members' folders, and the edges of the buckets."""
+        for name, member in zip(self.options.members, self.members, strict=True):
+            member.save(folder / name)
+        write_arrays(folder / BUCKETS, {"edges": self.combination.edges})
+
+    @classmethod
+    def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            ModelError: options, members or edges that do not fit.
+        """
+        from filters.model import QualityModel
+
+        options = EnsembleFeatures.parse(folder, features)
+        members = []
+        for name in options.members:
+            if Path(name).name != name or not (folder / name / "model.json").is_file():
+                raise ModelError(f"{folder}: member {name!r} is missing. Remedy: copy the whole model folder again")
+            # The path is absolute so that a member called like an embedded model is not taken for one.
+            member = QualityModel.load((folder / name).resolve())
+            if member.metadata.kind == "ensemble":
+                raise ModelError(f"{folder / name}: an ensemble inside an ensemble. Remedy: train one of its members")
+            members.append(member)
+        shape = (len(members), options.buckets - 1)
+        edges = read_arrays(folder / BUCKETS, {"edges": ("float32", shape)})["edges"]
+        if (np.diff(edges, axis=1) < 0).any():
+            raise ModelError(f"{folder / BUCKETS}: edges decrease. Remedy: train the model again")
+        return cls(options, tuple(members), Combination(options.combine, edges))
+
+
+def member_names(kinds: Sequence[str]) -> tuple[str, ...]:
+    """A folder name for each member: its number and kind."""
+    return tuple(f"{number}-{kind}" for number, kind in enumerate(kinds, 1))

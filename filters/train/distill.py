@@ -1,0 +1,68 @@
+"""Raw texts for distillation: read, and cleared of everything that is a labelled page or nearly one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from filters.errors import AnnotationsError
+from filters.train.annotations import Annotations
+from filters.train.config import DistillConfig
+from filters.train.splits import connected, near_pairs
+
+
+def read_texts(path: str | Path) -> tuple[list[str], str]:
+    """(texts that are not blank, sha256 of the file) of the column `text` of a Parquet file.
+
+    Raises:
+        AnnotationsError: it cannot be read, or has no such column of strings.
+    """
+    try:
+        raw = Path(path).read_bytes()
+        table = pq.read_table(pa.BufferReader(raw))
+    except (OSError, pa.ArrowException) as error:
+        raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}. Remedy: check the path") from error
+    kind = table.schema.field("text").type if "text" in table.column_names else None
+    if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise AnnotationsError(f"{path}: no column 'text' of strings. Remedy: rename the column with the page's text")
+    texts = [text for text in table.column("text").to_pylist() if text and text.strip()]
+    return texts, hashlib.sha256(raw).hexdigest()
+
+
+def read_raw_texts(config: DistillConfig, labels: Annotations, random_state: int) -> tuple[list[str], str]:
+    """(texts to pseudo-label, what was done, in words).
+
+    A text that nearly repeats a labelled page is left out: a student that had learnt the teacher's score of a test page
+    would look better than it is.
+
+    Raises:
+        AnnotationsError: a file cannot be read, or nothing is left.
+    """
+    read: dict[str, None] = {}
+    names = []
+    for path in config.texts:
+        texts, digest = read_texts(path)
+        read.update(dict.fromkeys(texts))
+        names.append(f"{Path(path).name} (sha256 {digest})")
+    unique = list(read)
+    count = len(labels)
+    groups = connected(count + len(unique), near_pairs([*labels.texts, *unique]))
+    near = np.isin(groups[count:], groups[:count])
+    # One of each group of near copies is enough.
+    heads = np.unique(groups[count:], return_index=True)[1]
+    chosen = np.sort(heads[~near[heads]])
+    if config.limit is not None and len(chosen) > config.limit:
+        chosen = np.sort(np.random.default_rng(random_state).permutation(chosen)[: config.limit])
+    if len(chosen) == 0:
+        raise AnnotationsError(
+            f"{', '.join(config.texts)}: every text repeats a labelled page. Remedy: give other texts to distil on"
+        )
+    note = (
+        f"distilled on {len(chosen)} texts of {', '.join(names)}; {int(near.sum())} that nearly repeat a labelled page "
+        f"and {len(unique) - len(heads)} near copies of others left out"
+    )
+    return [unique[row] for row in chosen.tolist()], note

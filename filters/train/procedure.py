@@ -1,0 +1,301 @@
+"""The whole way from labelled rows to a calibrated classifier: what cross-validation repeats on each training part.
+
+Choose a candidate by inner cross-validation, calibrate it on the out-of-fold scores, fit it on all rows. With
+distillation a teacher is fitted first, to the same rows only; with an ensemble each member goes this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.ensemble import Combination, EnsembleFeatures, EnsembleScorer, member_names
+from filters.errors import AnnotationsError
+from filters.kernels.packed import PackedText
+from filters.model import Calibration, QualityModel
+from filters.model_folder import KeepRule, Manifest
+from filters.scorers import Scorer
+from filters.train.annotations import Annotations
+from filters.train.calibration import fit_calibration
+from filters.train.classifier import Classifier, classifier_class
+from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
+from filters.train.evaluation import Agreement
+from filters.train.splits import group_folds
+from filters.windows import pool, split
+
+Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+class Fitted(Protocol):
+    """A classifier that went all the way."""
+
+    @property
+    def setting(self) -> str:
+        """What inner cross-validation chose."""
+
+    @property
+    def scorer(self) -> Scorer:
+        """What the model folder holds."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """From raw scores to the judge's scale."""
+
+    @property
+    def out_of_fold(self) -> Float64:
+        """Raw scores of the rows it was fitted on, by candidates that had not seen them."""
+
+    def raw(self, texts: Sequence[str]) -> Float32:
+        """float32[n]: raw scores."""
+
+    def score(self, texts: Sequence[str]) -> Float32:
+        """float32[n]: calibrated scores."""
+
+
+@dataclass(frozen=True)
+class Single:
+    """One classifier, calibrated."""
+
+    classifier: Classifier
+    calibration: Calibration
+    out_of_fold: Float64
+    config: TrainConfig
+
+    @property
+    def setting(self) -> str:
+        """What inner cross-validation chose."""
+        return self.classifier.setting
+
+    @property
+    def scorer(self) -> Scorer:
+        """What the model folder holds."""
+        return self.classifier.scorer
+
+    def raw(self, texts: Sequence[str]) -> Float32:
+        """float32[n]: raw scores."""
+        return score_texts(self.config, self.classifier, texts)
+
+    def score(self, texts: Sequence[str]) -> Float32:
+        """float32[n]: calibrated scores."""
+        return self.calibration(self.raw(texts))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several of them and the rule that joins them."""
+
+    members: tuple[Single, ...]
+    combination: Combination
+    calibration: Calibration
+    out_of_fold: Float64
+    config: TrainConfig
+
+    @property
+    def setting(self) -> str:
+        """What inner cross-validation chose, member by member."""
+        return "; ".join(member.setting for member in self.members)
+
+    @property
+    def scorer(self) -> Scorer:
+        """What the model folder holds."""
+        assert isinstance(self.config.classifier, EnsembleConfig)
+        chosen = self.config.classifier
+        names = member_names([member.kind for member in chosen.members])
+        models = []
+        for name, config, member in zip(names, chosen.members, self.members, strict=True):
+            scorer = member.scorer
+            manifest = Manifest(
+                name=f"{self.config.name} {name}",
+                kind=config.kind,
+                language=self.config.language,
+                window=self.config.window,
+                windows=self.config.windows,
+                normalisation=scorer.normalisation,
+                features=scorer.features(),
+                keep=KeepRule(min_score=self.config.keep.min_score),
+                calibration=self.config.calibration,
+            )
+            models.append(QualityModel(scorer, member.calibration, manifest, ""))
+        options = EnsembleFeatures(members=names, combine=chosen.combine, buckets=chosen.buckets)
+        return EnsembleScorer(options, tuple(models), self.combination)
+
+    def raw(self, texts: Sequence[str]) -> Float32:
+        """float32[n]: raw scores."""
+        return self.combination(np.stack([member.score(texts) for member in self.members]))
+
+    def score(self, texts: Sequence[str]) -> Float32:
+        """float32[n]: calibrated scores."""
+        return self.calibration(self.raw(texts))
+
+
+def score_texts(config: TrainConfig, classifier: Classifier, texts: Sequence[str]) -> Float32:
+    """float32[n]: raw scores of whole texts, window by window."""
+    if config.windows == "first":
+        return classifier.score(texts)
+    windows = split(PackedText.from_strings(texts), config.windows, config.window)
+    return pool(windows, classifier.score(_strings(windows.packed)), config.windows)
+
+
+def _strings(packed: PackedText) -> list[str]:
+    return [text.decode("utf-8", "replace") for text in packed]
+
+
+class Procedure:
+    """Fits by a training config.
+
+    Args:
+        config: what to fit, and how.
+        labels: rows to fit on.
+        raw_texts: for distillation: texts without labels.
+
+    Raises:
+        AnnotationsError: `weights: natural` without the column.
+    """
+
+    def __init__(self, config: TrainConfig, labels: Annotations, raw_texts: Sequence[str] = ()) -> None:
+        self.config = config
+        self.labels = labels
+        self.raw_texts = list(raw_texts)
+        self.kept = labels.expected >= config.keep.min_score
+        if config.weights == "uniform":
+            self.weights = np.ones(len(labels))
+        elif labels.natural_weight is None:
+            raise AnnotationsError(
+                f"{config.annotations}: weights: natural needs the column 'natural_weight'. Remedy: weights: uniform"
+            )
+        else:
+            self.weights = np.sqrt(labels.natural_weight)
+        self._taught: dict[tuple[bytes, int], tuple[Float64, Float64]] = {}
+
+    def folds(self, rows: Int64, folds: int, seed: int) -> list[tuple[Int64, Int64]]:
+        """(training rows, test rows) of each part, grouped, with rows on both sides of the keep rule in every test.
+
+        Raises:
+            AnnotationsError: too few groups or kept pages.
+        """
+        try:
+            parts = group_folds(self.labels.groups[rows], self.kept[rows], folds, seed)
+        except ValueError as error:
+            raise AnnotationsError(
+                f"{self.config.annotations}: {error}. Remedy: annotate pages of more hosts, or lower validation.folds"
+            ) from error
+        for _, test in parts:
+            kept = self.kept[rows[test]]
+            if kept.all() or not kept.any():
+                raise AnnotationsError(
+                    f"{self.config.annotations}: too few pages on one side of the keep rule to have some in each of "
+                    f"{folds} parts. Remedy: annotate more pages, or lower validation.folds and validation.inner_folds"
+                )
+        return [(rows[training], rows[test]) for training, test in parts]
+
+    def fit(self, rows: Int64, seed: int, distill: bool = True) -> Fitted:
+        """Choose, calibrate and fit on `rows`, without a look at other rows.
+
+        Args:
+            rows: int64[k], numbers of labelled rows.
+            seed: of everything random.
+            distill: False: leave distillation out, for comparison.
+
+        Raises:
+            AnnotationsError: too few rows, or a classifier that learnt nothing.
+        """
+        teaching = self.config.distill if distill else None
+        chosen = self.config.classifier
+        if not isinstance(chosen, EnsembleConfig):
+            return self._single(chosen, rows, seed, teaching)
+        members = tuple(self._single(member, rows, seed, teaching) for member in chosen.members)
+        scores = np.stack([member.calibration(member.out_of_fold) for member in members])
+        combination = Combination.fit(chosen.combine, chosen.buckets, scores.astype(np.float64))
+        out_of_fold = combination(scores).astype(np.float64)
+        calibration = self._calibrate(out_of_fold, rows)
+        return Ensemble(members, combination, calibration, out_of_fold, self.config)
+
+    def _single(self, chosen: SingleConfig, rows: Int64, seed: int, distill: DistillConfig | None) -> Single:
+        parts = self.folds(rows, self.config.validation.inner_folds, seed)
+        raw = np.zeros((len(self._candidates(chosen)), len(self.labels)))
+        for training, test in parts:
+            for number, candidate in enumerate(self._candidates(chosen)):
+                self._fit_rows(candidate, training, seed, distill)
+                raw[number, test] = score_texts(self.config, candidate, [self.labels.texts[row] for row in test])
+        outcomes = [
+            Agreement(
+                scores[rows], self.labels.expected[rows], self.labels.score[rows], self.config.keep.min_score
+            ).metrics(self.weights[rows])
+            for scores in raw
+        ]
+        best = int(np.argmax([outcome["pr_auc"] for outcome in outcomes]))
+        calibration = self._calibrate(raw[best, rows], rows)
+        final = self._candidates(chosen)[best]
+        self._fit_rows(final, rows, seed, distill)
+        return Single(final, calibration, raw[best, rows], self.config)
+
+    def _candidates(self, chosen: SingleConfig) -> Sequence[Classifier]:
+        return classifier_class(chosen.kind).candidates(chosen, self.config.window, self.config.keep.min_score)
+
+    def _calibrate(self, raw: Float64, rows: Int64) -> Calibration:
+        try:
+            return fit_calibration(self.config.calibration, raw, self.labels.expected[rows], self.weights[rows])
+        except ValueError as error:
+            raise AnnotationsError(
+                f"{self.config.annotations}: {error}. Remedy: annotate more pages, or lower classifier.min_df or "
+                "min_count"
+            ) from error
+
+    def _fit_rows(self, classifier: Classifier, rows: Int64, seed: int, distill: DistillConfig | None) -> None:
+        texts = [self.labels.texts[row] for row in rows]
+        targets, weights = self.labels.expected[rows], self._balanced(rows)
+        if distill is not None:
+            taught, softened = self._teach(distill, rows, seed)
+            texts += self.raw_texts
+            targets = np.r_[softened, taught]
+            weights = np.r_[weights, np.full(len(taught), distill.weight * weights.mean())]
+        self._fit_texts(classifier, texts, targets, weights, seed)
+
+    def _fit_texts(
+        self, classifier: Classifier, texts: list[str], targets: Float64, weights: Float64, seed: int
+    ) -> None:
+        if self.config.windows != "first":
+            windows = split(PackedText.from_strings(texts), self.config.windows, self.config.window)
+            texts = _strings(windows.packed)
+            shares = 1 / np.bincount(windows.document)
+            targets, weights = targets[windows.document], (weights * shares)[windows.document]
+        classifier.fit(texts, targets, weights, seed)
+
+    def _balanced(self, rows: Int64) -> Float64:
+        weights, kept = self.weights[rows], self.kept[rows]
+        if self.config.balance == "none" or not kept.any() or kept.all():
+            return weights
+        factor = float(weights[~kept].sum() / weights[kept].sum())
+        return np.where(kept, weights * (factor if self.config.balance == "full" else factor**0.5), weights)
+
+    def _teach(self, distill: DistillConfig, rows: Int64, seed: int) -> tuple[Float64, Float64]:
+        """(the teacher's scores of the raw texts, targets of `rows`) by a teacher fitted to `rows` only."""
+        key = (rows.tobytes(), seed)
+        if key not in self._taught:
+            if len(self._taught) > 64:
+                self._taught.clear()
+            teacher = self.teacher(rows, seed)
+            taught = np.clip(score_texts(self.config, teacher, self.raw_texts), 0, 5).astype(np.float64)
+            softened = self.labels.expected[rows]
+            if distill.soften > 0:
+                own = np.zeros(len(self.labels))
+                for training, test in self.folds(rows, self.config.validation.inner_folds, seed + 1):
+                    fold = self.teacher(training, seed)
+                    own[test] = score_texts(self.config, fold, [self.labels.texts[row] for row in test])
+                softened = (1 - distill.soften) * softened + distill.soften * np.clip(own[rows], 0, 5)
+            self._taught[key] = taught, softened
+        return self._taught[key]
+
+    def teacher(self, rows: Int64, seed: int) -> Classifier:
+        """The teacher fitted to `rows`, by the first of its candidates: choosing would cost a fit for every fold."""
+        assert self.config.distill is not None
+        (candidate, *_) = self._candidates(self.config.distill.teacher)
+        texts = [self.labels.texts[row] for row in rows]
+        self._fit_texts(candidate, texts, self.labels.expected[rows], self._balanced(rows), seed)
+        return candidate
