@@ -107,6 +107,8 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
     console.print(f"{total.kept:,} of {total.records:,} documents kept, in {len(result.shards):,} shard(s):")
     for shard in result.shards[:3]:
         console.print(f"  {shard} ({shard.stat().st_size / 1e6:,.1f} MB)", soft_wrap=True)
+    if total.records and not total.kept:
+        console.print("nothing was kept; inspect shows what other thresholds would keep")
     console.print(f"next: finesieve inspect {result.path}", soft_wrap=True)
 
 
@@ -167,22 +169,55 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Model,
-    annotations: Annotated[
-        Path, typer.Argument(help="Parquet with text and score (expected_score).", show_default=False)
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    model: Annotated[
+        str | None, typer.Argument(help="Embedded model, model folder, or fastText file.bin#__label__x.")
+    ] = None,
+    annotations: Annotated[Path | None, typer.Argument(help="Parquet with text and score (expected_score).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Instead of MODEL ANNOTATIONS: cross-validate this training config.")
+    ] = None,
+    overrides: Set = None,
+    against: Annotated[
+        str | None, typer.Option(help="Compare with another model, or with --config another config (.yaml).")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page with plots.")] = None,
+    probes: Annotated[bool, typer.Option(help="Score changed texts too: does the decision hold?")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Measure a model against annotations: the kept class, ranking, and distance to the judge."""
-    from filters.model import QualityModel
-    from filters.train.evaluation import evaluate as run_evaluation
-    from filters.train.evaluation import table
+    """Measure a model against annotations: the kept class, ranking, slices, calibration, robustness."""
+    if config is None and (model is None or annotations is None):
+        raise typer.BadParameter("give MODEL and ANNOTATIONS, or --config", param_hint="MODEL ANNOTATIONS")
+    if config is not None and (model is not None or annotations is not None):
+        raise typer.BadParameter("cross-validation trains its own models: give no MODEL", param_hint="--config")
+    if config is None and overrides:
+        raise typer.BadParameter("overrides a key of --config, and none is given", param_hint="--set")
+    from filters.train.report import run_evaluation
+    from filters.train.report_terminal import report_view
 
-    evaluation = run_evaluation(QualityModel.load(model), annotations)
+    if html is not None:
+        from filters.train.report_html import check_page
+
+        check_page(html)
+    report = run_evaluation(
+        model=model,
+        annotations=annotations,
+        config=config,
+        overrides=overrides or (),
+        against=against,
+        probes=probes,
+        echo=lambda line: print(line, file=sys.stderr),
+    )
+    if html is not None:
+        from filters.train.report_html import write_page
+
+        write_page(report, html)
     if as_json:
-        print(evaluation.model_dump_json(indent=1))
-    else:
-        _console().print(table(evaluation))
+        print(report.model_dump_json(indent=1))
+        return
+    console = _console()
+    console.print(report_view(report))
+    if html is not None:
+        console.print(f"report: {html}", soft_wrap=True)
 
 
 @app.command()
