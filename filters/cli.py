@@ -63,7 +63,7 @@ def filter_command(
     _print_plan(console, plan)
     if dry_run:
         return
-    with progress(console, plan.input_bytes) as on_batch:
+    with progress(console, plan.input_bytes, len(plan.sources)) as on_batch:
         result = run_filter(plan, force_new=force_new, on_batch=on_batch)
     _print_result(console, result, examples)
 
