@@ -6,19 +6,14 @@ Intervals are percentile bootstraps over groups (host and near copies), because 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from filters.model import QualityModel
-from filters.train.annotations import Annotations, read_annotations
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from filters.train.annotations import HIGHEST, LOWEST, Annotations
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -26,6 +21,8 @@ Scores = npt.NDArray[np.floating]
 
 RATINGS = 6
 CONFIDENCE = 0.95
+CALIBRATION_BIN = 0.25
+COMPARED = ("f1", "best_f1", "pr_auc", "spearman")
 METRICS = {
     "precision": "precision of the kept class at the keep rule",
     "recall": "recall of the kept class at the keep rule",
@@ -37,23 +34,9 @@ METRICS = {
     "spearman": "rank correlation with the judge's expected score",
     "qwk": "quadratic weighted kappa of rounded scores",
     "mae": "mean absolute error against the judge's expected score",
+    "calibration_error": "expected calibration error: mean distance of score and judge's mean over bins of the score",
     "kept_share": "share kept at the keep rule",
     "judge_kept_share": "share the judge would keep",
-}
-
-_SHORT = {
-    "precision": "precision of the kept",
-    "recall": "recall of the kept",
-    "f1": "F1 of the kept",
-    "best_f1": "best F1 of the kept",
-    "best_threshold": "at threshold",
-    "pr_auc": "PR-AUC of the kept",
-    "roc_auc": "ROC-AUC",
-    "spearman": "Spearman",
-    "qwk": "QWK",
-    "mae": "mean absolute error",
-    "kept_share": "share kept",
-    "judge_kept_share": "share the judge keeps",
 }
 
 
@@ -70,77 +53,6 @@ class Estimate(BaseModel):
         if self.value is None or self.low is None or self.high is None:
             return "undefined"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-class Evaluation(BaseModel):
-    """Agreement of one model with one annotations file.
-
-    Attributes:
-        model: name of the model.
-        digest: of the model folder.
-        annotations: name of the annotations file.
-        annotations_sha256: of the file as stored.
-        rows: labelled texts measured on.
-        groups: independent groups of them.
-        min_score: the keep rule, for scores and labels.
-        confidence: of the intervals.
-        resamples: of the bootstrap.
-        random_state: of the bootstrap.
-        sample: metric -> estimate, every row counting once. The names are the keys of `METRICS`.
-        natural: the same for the natural mix of the crawl; None where the file has no `natural_weight`.
-        notes: what a reader of the numbers must know.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    model: str
-    digest: str
-    annotations: str
-    annotations_sha256: str
-    rows: int
-    groups: int
-    min_score: float
-    confidence: float
-    resamples: int
-    random_state: int
-    sample: dict[str, Estimate]
-    natural: dict[str, Estimate] | None
-    notes: tuple[str, ...]
-
-
-def evaluate(
-    model: QualityModel, annotations: str | Path, *, resamples: int = 1000, random_state: int = 0
-) -> Evaluation:
-    """Score an annotations file and compare with its labels, at the model's own keep rule.
-
-    Raises:
-        AnnotationsError: the file cannot be evaluated against.
-    """
-    labels = read_annotations(annotations, model.keep.min_score)
-    notes = list(labels.notes)
-    training = model.metadata.training
-    if training is not None and training.sha256 == labels.sha256:
-        notes.insert(
-            0, "the model was trained on this very file: the numbers say how well it remembers, not how good it is"
-        )
-    sample, natural = estimates(
-        [model.score(labels.texts)], labels, model.keep.min_score, resamples=resamples, random_state=random_state
-    )
-    return Evaluation(
-        model=model.name,
-        digest=model.digest,
-        annotations=labels.name,
-        annotations_sha256=labels.sha256,
-        rows=len(labels),
-        groups=len(np.unique(labels.groups)),
-        min_score=model.keep.min_score,
-        confidence=CONFIDENCE,
-        resamples=resamples,
-        random_state=random_state,
-        sample=sample,
-        natural=natural,
-        notes=tuple(notes),
-    )
 
 
 def estimates(
@@ -169,31 +81,145 @@ def estimates(
     return sample, _bootstrap(agreements, natural, labels.groups, resamples, random_state)
 
 
+class Difference(BaseModel):
+    """A metric of one model minus the same metric of another, on the same rows.
+
+    Attributes:
+        first: value of the first model.
+        second: value of the second model.
+        difference: first - second, with its interval.
+        wins: share of resamples in which the first is higher; ties count half.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    first: float | None
+    second: float | None
+    difference: Estimate
+    wins: float
+
+
+def compare(
+    first: Sequence[Scores],
+    second: Sequence[Scores],
+    labels: Annotations,
+    min_scores: tuple[float, float],
+    *,
+    resamples: int,
+    random_state: int,
+) -> dict[str, Difference]:
+    """Paired bootstrap of two models: both are measured on the same resamples of groups (host and near copies).
+
+    Args:
+        first: float[n] each; one or several predictions, averaged as in `estimates`.
+        second: the same of the other model.
+        labels: the judge's labels of n texts.
+        min_scores: keep rules of the two models; labels are compared with the first's.
+        resamples: of the bootstrap over groups.
+        random_state: of the bootstrap.
+
+    Returns:
+        metric of `COMPARED` -> difference.
+    """
+    sides = [
+        [Agreement(scores, labels.expected, labels.score, min_score, wanted=min_scores[0]) for scores in predictions]
+        for predictions, min_score in zip((first, second), min_scores, strict=True)
+    ]
+    uniform = np.ones(len(labels))
+    point = np.array([_mean(side, uniform) for side in sides])
+    drawn = np.array(
+        [
+            [_mean(side, weights) for side in sides]
+            for weights in group_resamples(labels.groups, resamples, random_state)
+        ]
+    )
+    result = {}
+    for k, name in enumerate(METRICS):
+        if name not in COMPARED:
+            continue
+        gaps = drawn[:, 0, k] - drawn[:, 1, k]
+        gaps = gaps[np.isfinite(gaps)]
+        result[name] = Difference(
+            first=_number(point[0, k]),
+            second=_number(point[1, k]),
+            difference=interval(point[0, k] - point[1, k], gaps),
+            wins=float(np.mean((gaps > 0) + 0.5 * (gaps == 0))) if len(gaps) else 0.5,
+        )
+    return result
+
+
+def group_resamples(groups: Int64, resamples: int, random_state: int) -> Iterator[Float64]:
+    """How often each row counts in each bootstrap resample of whole groups: float64[n], `resamples` times.
+
+    The same groups and random_state give the same resamples, so intervals of one report belong together.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    rng = np.random.default_rng(random_state)
+    even = np.full(len(names), 1 / len(names))
+    for _ in range(resamples):
+        yield rng.multinomial(len(names), even)[member].astype(np.float64)
+
+
+def interval(value: float, drawn: Float64) -> Estimate:
+    """`value` with the percentile interval of `drawn`, values of the resamples; undefined resamples are left out."""
+    defined = drawn[np.isfinite(drawn)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (np.nan, np.nan)
+    return Estimate(value=_number(value), low=_number(low), high=_number(high))
+
+
+def mean_estimates(
+    values: Sequence[npt.NDArray[Any]],
+    weights: Sequence[npt.NDArray[Any]],
+    groups: Int64,
+    resamples: int,
+    random_state: int,
+) -> list[Estimate]:
+    """Weighted means with their intervals, all from the same resamples; undefined where the weights sum to 0.
+
+    Args:
+        values: m times number[n].
+        weights: m times number[n], not negative.
+        groups: int64[n].
+        resamples: of the bootstrap over groups.
+        random_state: of the bootstrap.
+    """
+    mass = np.array(weights, dtype=np.float64)
+    sums = mass * np.array(values, dtype=np.float64)
+    # A resample draws groups, so rows are added up by group once.
+    names, member = np.unique(groups, return_inverse=True)
+    by_group = np.array([np.bincount(member, row, minlength=len(names)) for row in (*sums, *mass)])
+    every = np.ones((len(names), 1))
+    counts = np.array(list(group_resamples(np.arange(len(names)), resamples, random_state))).T
+    totals = by_group @ np.hstack([every, counts])
+    top, bottom = totals[: len(sums)], totals[len(sums) :]
+    means = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+    return [interval(row[0], row[1:]) for row in means]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
 def _bootstrap(
     agreements: Sequence[Agreement], weights: Float64, groups: Int64, resamples: int, random_state: int
 ) -> dict[str, Estimate]:
-    names, member = np.unique(groups, return_inverse=True)
-    rng = np.random.default_rng(random_state)
     point = _mean(agreements, weights)
     drawn = np.array(
-        [
-            _mean(agreements, weights * rng.multinomial(len(names), np.full(len(names), 1 / len(names)))[member])
-            for _ in range(resamples)
-        ]
+        [_mean(agreements, weights * counts) for counts in group_resamples(groups, resamples, random_state)]
     ).reshape(resamples, len(METRICS))
-    tail = (1 - CONFIDENCE) / 2
-    result = {}
-    for k, name in enumerate(METRICS):
-        defined = drawn[:, k][np.isfinite(drawn[:, k])]
-        low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (np.nan, np.nan)
-        value, low, high = (float(x) if np.isfinite(x) else None for x in (point[k], low, high))
-        result[name] = Estimate(value=value, low=low, high=high)
-    return result
+    return {name: interval(point[k], drawn[:, k]) for k, name in enumerate(METRICS)}
 
 
 def _mean(agreements: Sequence[Agreement], weights: Float64) -> Float64:
     values = [list(agreement.metrics(weights).values()) for agreement in agreements]
     return np.asarray(np.mean(values, axis=0), dtype=np.float64)
+
+
+def score_bins(scores: Scores) -> Int64:
+    """int64[n]: bin of each score, of width `CALIBRATION_BIN` from 0 on; what lies beyond 0 to 5 goes into the ends."""
+    last = round(HIGHEST / CALIBRATION_BIN) - 1
+    return np.clip(np.floor(np.asarray(scores, np.float64) / CALIBRATION_BIN), LOWEST, last).astype(np.int64)
 
 
 class Agreement:
@@ -204,13 +230,18 @@ class Agreement:
         expected: float64[n], the judge's expected scores.
         judged: int64[n], the judge's whole-number scores.
         min_score: the keep rule; scores are compared as float32, labels as they are.
+        wanted: the judge's side of the keep rule where it differs from `min_score`.
     """
 
-    def __init__(self, scores: Scores, expected: Float64, judged: Int64, min_score: float) -> None:
+    def __init__(
+        self, scores: Scores, expected: Float64, judged: Int64, min_score: float, wanted: float | None = None
+    ) -> None:
         values = np.asarray(scores, dtype=np.float32).astype(np.float64)
-        self._error = np.abs(values - expected)
+        self._excess = values - expected
+        self._error = np.abs(self._excess)
+        self._bin = score_bins(values)
         self._kept = np.asarray(scores, dtype=np.float32) >= np.float32(min_score)
-        self._wanted = expected >= min_score
+        self._wanted = expected >= (min_score if wanted is None else wanted)
         self._cell = np.clip(judged, 0, RATINGS - 1) * RATINGS + np.clip(np.rint(values), 0, RATINGS - 1).astype(
             np.int64
         )
@@ -219,6 +250,11 @@ class Agreement:
         self._ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
         self._thresholds = ordered[self._ends]
         self._ranks = [np.unique(column, return_inverse=True)[1] for column in (values, expected)]
+
+    @property
+    def kept(self) -> int:
+        """Number of rows kept."""
+        return int(self._kept.sum())
 
     def metrics(self, weights: Float64) -> dict[str, float]:
         """Every metric of `METRICS`, in its order; NaN where undefined.
@@ -241,6 +277,7 @@ class Agreement:
             "spearman": self._spearman(weights),
             "qwk": self._kappa(weights),
             "mae": float(weights @ self._error / total),
+            "calibration_error": float(np.abs(np.bincount(self._bin, weights * self._excess)).sum() / total),
             "kept_share": kept / total,
             "judge_kept_share": wanted / total,
         }
@@ -279,30 +316,3 @@ class Agreement:
         distance = np.subtract.outer(np.arange(RATINGS), np.arange(RATINGS)) ** 2
         by_chance = float((np.outer(seen.sum(1), seen.sum(0)) * distance).sum() / seen.sum())
         return 1 - float((seen * distance).sum()) / by_chance if by_chance > 0 else np.nan
-
-
-def table(evaluation: Evaluation) -> Table:
-    """The evaluation for a terminal: a row per metric, a column for the sample and one for the natural mix."""
-    from rich.table import Table
-
-    caption = [
-        f"{evaluation.confidence:.0%} intervals: bootstrap over {evaluation.groups} groups, "
-        f"{evaluation.resamples} resamples",
-        *evaluation.notes,
-    ]
-    view = Table(
-        title=f"{evaluation.model} against {evaluation.annotations}: {evaluation.rows} texts, "
-        f"kept at {evaluation.min_score:g}",
-        caption="\n".join(caption),
-        caption_justify="left",
-    )
-    view.add_column("metric", no_wrap=True)
-    view.add_column("sample", justify="right", no_wrap=True)
-    if evaluation.natural is not None:
-        view.add_column("natural mix", justify="right", no_wrap=True)
-    for name in METRICS:
-        cells = [str(evaluation.sample[name])]
-        if evaluation.natural is not None:
-            cells.append(str(evaluation.natural[name]))
-        view.add_row(_SHORT[name], *cells)
-    return view

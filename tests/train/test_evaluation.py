@@ -17,7 +17,7 @@ from sklearn.metrics import (
 )
 
 from filters.train.annotations import read_annotations
-from filters.train.evaluation import METRICS, Agreement, estimates
+from filters.train.evaluation import COMPARED, METRICS, Agreement, compare, estimates, mean_estimates
 
 
 def sample(rows: int = 500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,6 +77,8 @@ def test_an_example_by_hand() -> None:
     assert metrics["pr_auc"] == pytest.approx((1 + 1 + 3 / 4) / 3)
     assert metrics["roc_auc"] == pytest.approx(5 / 6)  # one of six pairs, (3, 2), is in the wrong order
     assert metrics["mae"] == pytest.approx((0 + 0.5 + 0.6 + 0.6 + 0.2) / 5)
+    # Bins of 0.25, one page each: the mean distance is the error again.
+    assert metrics["calibration_error"] == pytest.approx(metrics["mae"])
     assert metrics["kept_share"] == pytest.approx(0.6)
     assert metrics["judge_kept_share"] == pytest.approx(0.6)
 
@@ -146,3 +148,58 @@ def test_bootstrap_draws_whole_groups(tmp_path: Path) -> None:
         mae = estimates([scores], labels, 1.5, resamples=500, random_state=0)[0]["mae"]
         width[name] = mae.high - mae.low
     assert width["grouped"] > 2 * width["alone"]
+
+
+def test_errors_that_cancel_within_a_bin_are_no_calibration_error() -> None:
+    scores = np.array([1.0, 1.1, 2.0, 2.1])
+    expected = np.array([0.6, 1.5, 2.3, 2.4])
+    metrics = Agreement(scores, expected, np.rint(expected).astype(np.int64), 1.5).metrics(np.ones(4))
+    # Bin 1.0 to 1.25: errors +.4 and -.4; bin 2.0 to 2.25: -.3 and -.3.
+    assert metrics["calibration_error"] == pytest.approx((0 + 0.6) / 4)
+    assert metrics["mae"] == pytest.approx((0.4 + 0.4 + 0.3 + 0.3) / 4)
+
+
+def test_paired_bootstrap_tells_a_clearly_better_model(tmp_path: Path) -> None:
+    labels = read_annotations(write(tmp_path / "labels.parquet", columns(300)))
+    rng = np.random.default_rng(0)
+    good, bad = (labels.expected + rng.normal(0, spread, 300) for spread in (0.2, 1.2))
+    result = compare([good], [bad], labels, (1.5, 1.5), resamples=300, random_state=0)
+    assert tuple(result) == COMPARED
+    for row in result.values():
+        assert row.first is not None
+        assert row.second is not None
+        assert row.difference.value == pytest.approx(row.first - row.second)
+        assert row.difference.low > 0
+        assert row.wins == 1
+    reverse = compare([bad], [good], labels, (1.5, 1.5), resamples=300, random_state=0)
+    assert reverse["f1"].wins == 0
+    assert reverse["f1"].difference.high == pytest.approx(-result["f1"].difference.low)
+
+
+def test_paired_bootstrap_of_equal_models_is_a_draw_and_sees_what_unpaired_intervals_hide(tmp_path: Path) -> None:
+    labels = read_annotations(write(tmp_path / "labels.parquet", columns(300)))
+    scores = labels.expected + np.random.default_rng(0).normal(0, 0.8, 300)
+    same = compare([scores], [scores], labels, (1.5, 1.5), resamples=100, random_state=0)["pr_auc"]
+    assert (same.difference.value, same.difference.low, same.difference.high, same.wins) == (0, 0, 0, 0.5)
+    # A little worse everywhere: intervals of the two overlap, that of the difference does not reach 0.
+    worse = scores + np.random.default_rng(1).normal(0, 0.3, 300)
+    pair = compare([scores], [worse], labels, (1.5, 1.5), resamples=300, random_state=0)["spearman"]
+    alone = [estimates([s], labels, 1.5, resamples=300, random_state=0)[0]["spearman"] for s in (scores, worse)]
+    assert alone[0].low < alone[1].high
+    assert pair.difference.low > 0
+
+
+def test_mean_estimates_are_weighted_means_with_intervals_by_group() -> None:
+    rng = np.random.default_rng(0)
+    values, weights = rng.random((2, 400)), rng.random((2, 400))
+    alone = mean_estimates(values, weights, np.arange(400), 400, 0)
+    for row, (value, weight) in zip(alone, zip(values, weights, strict=True), strict=True):
+        assert row.value == pytest.approx(np.average(value, weights=weight))
+        # 1.96 standard errors of a weighted mean, within a quarter.
+        error = 1.96 * np.sqrt(np.average((value - row.value) ** 2, weights=weight**2) * (weight**2).sum())
+        assert (row.high - row.low) / 2 == pytest.approx(error / weight.sum(), rel=0.25)
+    constant = np.repeat(rng.random(20), 20)
+    grouped = mean_estimates([constant], [np.ones(400)], np.repeat(np.arange(20), 20), 400, 0)[0]
+    single = mean_estimates([constant], [np.ones(400)], np.arange(400), 400, 0)[0]
+    assert grouped.high - grouped.low > 2.5 * (single.high - single.low)
+    assert mean_estimates([constant], [np.zeros(400)], np.arange(400), 100, 0)[0].value is None
