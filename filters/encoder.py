@@ -325,10 +325,10 @@ class Encoder:
         return features
 
     def token_states(self, texts: Sequence[str]) -> Iterator[tuple[int, Float32, Int64]]:
-        """For each text, in an order of its own: (row, states float32[t, layers * width], ends int64[t]).
+        """Of each text with tokens, in any order: row, states float32[t, layers * width] and spans int64[t, 2].
 
-        `ends` are the positions in the text, in characters, where tokens end. The first token of a causal model is
-        left out, and special tokens are.
+        `spans` are where tokens start and end in the text, in characters. The first token of a causal model is left
+        out, and special tokens are.
         """
         coded = self._tokenizer(
             list(texts),
@@ -337,18 +337,18 @@ class Encoder:
             max_length=self.max_tokens,
             return_offsets_mapping=True,
         )
-        tokens, spans = coded["input_ids"], coded["offset_mapping"]
+        tokens, offsets = coded["input_ids"], coded["offset_mapping"]
         used = [row for row, ids in enumerate(tokens) if len(ids) > 1]
         for batch in self._batches([len(tokens[row]) for row in used]):
             states = self._forward([tokens[used[place]] for place in batch])
             for place, number in enumerate(batch):
                 row = used[number]
-                ends = np.array([end for _, end in spans[row]], np.int64)
-                whole = np.array([end > start for start, end in spans[row]])
+                spans = np.array(offsets[row], np.int64)
+                whole = spans[:, 1] > spans[:, 0]
                 if self.causal:
                     whole[0] = False
                 joined = self._torch.cat([states[layer][place] for layer in self.options.layers], dim=1)
-                yield row, joined[: len(ends)].float().cpu().numpy()[whole], ends[whole]
+                yield row, joined[: len(spans)].float().cpu().numpy()[whole], spans[whole]
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,0 +1,370 @@
+"""Static embeddings: tokens of a text, their vectors from a table, and the means that are the text's features.
+
+A token is a word (a run of letters, lower-cased, with an apostrophe between letters), a run of ASCII digits (only its
+length counts, up to five), a run of white space with a line break in it, or any other single character that is not
+white space: how a page is set tells as much about it as its words.
+
+The table holds a vector for a token and for a pair of neighbouring tokens; the latter is what the pair adds to its
+second token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from filters.errors import ModelError
+from filters.kernels.arrays import Float32, Int64, UInt64
+from filters.kernels.packed import PackedText
+from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, decode, tables
+from filters.kernels.words import finish
+
+Int8 = npt.NDArray[np.int8]
+Int32 = npt.NDArray[np.int32]
+
+SHAPE = (
+    "log tokens",
+    "line breaks per token",
+    "punctuation per token",
+    "digits per token",
+    "upper-case letters per letter",
+    "letters per word",
+    "words known",
+    "commas per token",
+    "question marks per token",
+)
+"""What is counted besides the vectors."""
+
+_START = np.uint64(0xCBF29CE484222325)
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_PAIR = np.uint64(0xA24BAED4963EE407)
+_DIGITS = np.uint64(0xD1617)
+_BREAK = np.uint64(0xB4EA4)
+_MOST_DIGITS = 5
+
+_LETTER, _DIGIT, _BLANK, _NEWLINE, _OTHER = range(5)
+_BREAKS, _PUNCTUATION, _NUMBERS, _UPPER, _LETTERS, _WORDS, _COMMAS, _QUESTIONS = range(8)
+_COUNTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of n texts; text i has those from `offsets[i]` to `offsets[i + 1]`.
+
+    Attributes:
+        hashes: uint64[m].
+        last: int64[m], position in `PackedText.data` of the first byte of a token's last character.
+        offsets: int64[n + 1].
+    """
+
+    hashes: UInt64
+    last: Int64
+    offsets: Int64
+
+
+@dataclass(frozen=True, slots=True)
+class StaticTable:
+    """Vectors of tokens and pairs, for look-up.
+
+    Attributes:
+        keys: uint64[2^k], the hash in each slot; 0: none.
+        rows: int32[2^k], the vector of each slot.
+        vectors: int8[v, d].
+        scales: float32[v]; a vector's values are vectors * scales.
+        weights: float32[v]; of a token in the weighted mean.
+    """
+
+    keys: UInt64
+    rows: Int32
+    vectors: Int8
+    scales: Float32
+    weights: Float32
+
+    @classmethod
+    def build(cls, keys: UInt64, vectors: Int8, scales: Float32, weights: Float32) -> StaticTable:
+        """From keys uint64[v], distinct and not 0, and what belongs to each.
+
+        Raises:
+            ModelError: keys that repeat or are 0.
+        """
+        if len(np.unique(keys)) != len(keys) or (keys == 0).any():
+            raise ModelError("the table's keys must be distinct and not 0. Remedy: build the table again")
+        size = 1 << max(4, int(2 * len(keys)).bit_length())
+        slots, rows = np.zeros(size, np.uint64), np.zeros(size, np.int32)
+        _fill(np.ascontiguousarray(keys), slots, rows)
+        return cls(slots, rows, np.ascontiguousarray(vectors), scales, weights)
+
+    @property
+    def columns(self) -> int:
+        """Features of a text: two means of vectors, and `SHAPE`."""
+        return 2 * int(self.vectors.shape[1]) + len(SHAPE)
+
+
+def static_tokens(packed: PackedText) -> Tokens:
+    """Tokens of each text."""
+    classes, lower = tables()
+    room = int(packed.lengths.sum())
+    hashes, last = np.empty(room, np.uint64), np.empty(room, np.int64)
+    offsets = np.zeros(len(packed) + 1, np.int64)
+    counts = np.zeros(_COUNTS, np.int64)
+    _all_tokens(packed.data, packed.offsets, classes, lower, _ascii(), hashes, last, offsets, counts)
+    return Tokens(hashes[: offsets[-1]].copy(), last[: offsets[-1]].copy(), offsets)
+
+
+def pair_hashes(first: UInt64, second: UInt64) -> UInt64:
+    """uint64[m]: keys of pairs of neighbouring tokens."""
+    keys = np.empty(len(first), np.uint64)
+    _pair_hashes(np.ascontiguousarray(first), np.ascontiguousarray(second), keys)
+    return keys
+
+
+def look_up(table: StaticTable, hashes: UInt64) -> Int32:
+    """int32[m]: row of each hash; -1: it is not in the table."""
+    rows = np.empty(len(hashes), np.int32)
+    _look_up(table.keys, table.rows, np.ascontiguousarray(hashes), rows)
+    return rows
+
+
+def static_features(packed: PackedText, table: StaticTable) -> Float32:
+    """float32[n, columns]: mean of the vectors of tokens and pairs, weighted mean of those of tokens, and `SHAPE`.
+
+    A token that is not in the table counts as 0, which is the mean of all tokens.
+    """
+    classes, lower = tables()
+    features = np.zeros((len(packed), table.columns), np.float32)
+    _all_features(
+        packed.data,
+        packed.offsets,
+        classes,
+        lower,
+        _ascii(),
+        table.keys,
+        table.rows,
+        table.vectors,
+        table.scales,
+        table.weights,
+        features,
+    )
+    return features
+
+
+def _ascii() -> npt.NDArray[np.uint8]:
+    """uint8[128]: what kind of character each ASCII one is."""
+    kinds = np.full(128, _OTHER, np.uint8)
+    for code in range(128):
+        character = chr(code)
+        if character.isalpha():
+            kinds[code] = _LETTER
+        elif character.isdigit():
+            kinds[code] = _DIGIT
+        elif character in "\n\r":
+            kinds[code] = _NEWLINE
+        elif character.isspace():
+            kinds[code] = _BLANK
+    return kinds
+
+
+@numba.njit(nogil=True, cache=True)
+def _pair_hashes(first, second, keys):  # type: ignore[no-untyped-def]
+    for position in range(len(first)):
+        keys[position] = finish(first[position] * _PAIR + second[position])
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill(keys, slots, rows):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) - 1)
+    for row in range(len(keys)):
+        slot = keys[row] & mask
+        while slots[slot] != 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = keys[row]
+        rows[slot] = row
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _find(slots, rows, key):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) - 1)
+    slot = key & mask
+    while True:
+        found = slots[slot]
+        if found == key:
+            return rows[slot]
+        if found == 0:
+            return np.int32(-1)
+        slot = (slot + np.uint64(1)) & mask
+
+
+@numba.njit(nogil=True, cache=True)
+def _look_up(slots, rows, hashes, found):  # type: ignore[no-untyped-def]
+    for position in range(len(hashes)):
+        found[position] = _find(slots, rows, hashes[position])
+
+
+@numba.njit(nogil=True, cache=True)
+def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, counts):  # type: ignore[no-untyped-def]
+    """Tokens of one text and what `counts` counts of it; how many tokens."""
+    count = 0
+    h = _START
+    inside = False  # a word
+    digits = 0
+    blank = False  # a line break has been seen since the last token
+    final = position
+    while position < end:
+        start = position
+        byte = data[position]
+        if byte < 128:
+            code, size = int(byte), 1
+            kind = int(ascii_kinds[byte])
+        else:
+            code, size = decode(data, position, end)
+            what = class_of(code, classes)
+            if what == IGNORED:
+                position += size
+                continue
+            kind = _LETTER if what == WORD else (_BLANK if what == SPACE else _OTHER)
+        position += size
+        if kind == _LETTER:
+            if digits > 0:
+                hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * _MULTIPLIER)
+                last[count] = final
+                count += 1
+                digits = 0
+            small = np.int64(lower[code]) if code < 65536 else np.int64(code)
+            if small != code:
+                counts[_UPPER] += 1
+            counts[_LETTERS] += 1
+            if not inside:
+                counts[_WORDS] += 1
+            h = (h ^ np.uint64(small)) * _MULTIPLIER
+            inside = True
+            blank = False
+            final = start
+            continue
+        if inside:
+            apostrophe = code == 39 or code == 0x2019
+            if apostrophe and position < end and data[position] < 128 and ascii_kinds[data[position]] == _LETTER:
+                h = (h ^ np.uint64(39)) * _MULTIPLIER
+                continue
+            hashes[count] = finish(h)
+            last[count] = final
+            count += 1
+            h = _START
+            inside = False
+        if kind == _DIGIT:
+            digits += 1
+            counts[_NUMBERS] += 1
+            blank = False
+            final = start
+            continue
+        if digits > 0:
+            hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * _MULTIPLIER)
+            last[count] = final
+            count += 1
+            digits = 0
+        if kind == _NEWLINE:
+            if not blank:
+                hashes[count] = finish(_BREAK * _MULTIPLIER)
+                last[count] = start
+                count += 1
+                counts[_BREAKS] += 1
+                blank = True
+        elif kind == _OTHER:
+            hashes[count] = finish((_START ^ np.uint64(code)) * _MULTIPLIER)
+            last[count] = start
+            count += 1
+            counts[_PUNCTUATION] += 1
+            if code == 44:
+                counts[_COMMAS] += 1
+            elif code == 63:
+                counts[_QUESTIONS] += 1
+            blank = False
+    if inside:
+        hashes[count] = finish(h)
+        last[count] = final
+        count += 1
+    elif digits > 0:
+        hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * _MULTIPLIER)
+        last[count] = final
+        count += 1
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _all_tokens(data, offsets, classes, lower, ascii_kinds, hashes, last, ends, counts):  # type: ignore[no-untyped-def]
+    filled = np.int64(0)
+    for document in range(len(offsets) - 1):
+        filled += _tokens(
+            data,
+            offsets[document],
+            offsets[document + 1],
+            classes,
+            lower,
+            ascii_kinds,
+            hashes[filled:],
+            last[filled:],
+            counts,
+        )
+        ends[document + 1] = filled
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _add(vector, factor, total):  # type: ignore[no-untyped-def]
+    for column in range(len(total)):
+        total[column] += factor * np.float32(vector[column])
+
+
+@numba.njit(nogil=True, cache=True)
+def _all_features(  # type: ignore[no-untyped-def]
+    data, offsets, classes, lower, ascii_kinds, slots, rows, vectors, scales, weights, features
+):
+    longest = np.int64(1)
+    for document in range(len(offsets) - 1):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    hashes, last = np.empty(longest, np.uint64), np.empty(longest, np.int64)
+    singles, pairs = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    counts = np.zeros(_COUNTS, np.int64)
+    width = vectors.shape[1]
+    plain, weighted = np.empty(width, np.float32), np.empty(width, np.float32)
+    for document in range(len(offsets) - 1):
+        counts[:] = 0
+        count = _tokens(
+            data, offsets[document], offsets[document + 1], classes, lower, ascii_kinds, hashes, last, counts
+        )
+        # All look-ups first: they miss the cache one by one if each waits for sums over the vector before it.
+        for token in range(count):
+            singles[token] = _find(slots, rows, hashes[token])
+        pairs[0] = -1
+        for token in range(1, count):
+            pairs[token] = _find(slots, rows, finish(hashes[token - 1] * _PAIR + hashes[token]))
+        plain[:] = 0
+        weighted[:] = 0
+        total = np.float32(0)
+        known = 0
+        for token in range(count):
+            row = singles[token]
+            if row < 0:
+                continue
+            known += 1
+            total += weights[row]
+            _add(vectors[row], scales[row], plain)
+            _add(vectors[row], scales[row] * weights[row], weighted)
+            if pairs[token] >= 0:
+                _add(vectors[pairs[token]], scales[pairs[token]], plain)
+        size = np.float32(max(count, 1))
+        total = max(total, np.float32(1e-6))
+        for column in range(width):
+            features[document, column] = plain[column] / size
+            features[document, width + column] = weighted[column] / total
+        shape = features[document, 2 * width :]
+        shape[0] = np.log(size)
+        shape[1] = counts[_BREAKS] / size
+        shape[2] = counts[_PUNCTUATION] / size
+        shape[3] = counts[_NUMBERS] / size
+        shape[4] = counts[_UPPER] / max(counts[_LETTERS], 1)
+        shape[5] = counts[_LETTERS] / max(counts[_WORDS], 1)
+        shape[6] = known / size
+        shape[7] = counts[_COMMAS] / size
+        shape[8] = counts[_QUESTIONS] / size
