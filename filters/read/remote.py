@@ -69,15 +69,27 @@ def retrying(action: Callable[[], T], retries: int, what: str) -> T:
     for attempt in range(retries + 1):
         try:
             return action()
-        except (FileNotFoundError, PermissionError) as error:
-            raise InputError(f"{what}: no such input, or no permission to read it: {describe(error)}") from error
         except (MissingExtraError, InputError):
             raise
         except Exception as error:  # each fsspec back end has its own family of network errors
+            if is_final(error):
+                raise InputError(f"{what}: no such input, or no permission to read it: {describe(error)}") from error
             if attempt == retries:
                 raise InputError(f"{what}: failed after {retries} retries: {describe(error)}") from error
             time.sleep(pause_before(attempt))
     raise AssertionError("unreachable")
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether an error says that the file is not there or not to be read, so that asking again is no use.
+
+    fsspec's HTTP file system reports whatever goes wrong as FileNotFoundError, an unreachable host and a busy server
+    too; what really happened is the error's cause.
+    """
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and cause is not None and not isinstance(cause, FileNotFoundError):
+        return getattr(cause, "status", None) in (401, 403, 404, 410)
+    return isinstance(error, FileNotFoundError | PermissionError)
 
 
 def pause_before(attempt: int) -> float:
@@ -86,6 +98,9 @@ def pause_before(attempt: int) -> float:
 
 
 def describe(error: BaseException) -> str:
+    """Type and message, of the cause where that says more."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -149,11 +164,11 @@ class ResumingFile(io.RawIOBase):
         for attempt in range(self.retries + 1):
             try:
                 return self._read_once(size)
-            except FileNotFoundError as error:
-                raise InputError(f"{self.address}: no such file") from error
             except InputError:
                 raise
             except Exception as error:  # each fsspec back end has its own family of network errors
+                if is_final(error):
+                    raise InputError(f"{self.address}: no such file, or no permission to read it") from error
                 self._drop()
                 if attempt == self.retries:
                     raise InputError(

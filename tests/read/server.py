@@ -14,6 +14,8 @@ class Server:
     Attributes:
         drops: how many of the next bodies are cut after `cut` bytes.
         ranges: whether it understands Range.
+        errors: how many of the next requests for a body are answered 503.
+        busy: how many of the next requests of any kind are answered 503.
         requests: (method, path, Range header) of every request.
     """
 
@@ -23,6 +25,7 @@ class Server:
         self.cut = 1000
         self.ranges = True
         self.errors = 0
+        self.busy = 0
         self.requests: list[tuple[str, str, str | None]] = []
         outer = self
 
@@ -39,6 +42,12 @@ class Server:
                 asked = self.headers.get("Range")
                 outer.requests.append((self.command, self.path, asked))
                 data = outer.files.get(self.path)
+                if outer.busy:
+                    outer.busy -= 1
+                    self.send_response(503)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 if data is None or (body and outer.errors):
                     outer.errors -= data is not None
                     self.send_response(404 if data is None else 503)

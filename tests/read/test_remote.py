@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,25 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
     server.files["/a.jsonl"] = json_lines(5)
     server.errors = 2
     assert len(read_all(config(server, "jsonl", "/a.jsonl"))) == 5
+
+
+def test_an_unreachable_host_is_not_a_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/a.jsonl"
+    options = {"kind": "jsonl", "paths": [url], "retries": 2}
+    with pytest.raises(InputError, match=r"/a\.jsonl: failed after 2 retries: ClientConnector"):
+        plan_units(InputConfig.model_validate(options))
+    with pytest.raises(InputError, match=r"reading failed at byte 0 after 2 retries \(ClientConnector"):
+        ResumingFile(url, {}, 2).read(1)
+
+
+def test_a_server_that_is_busy_at_first_is_asked_again(server: Server) -> None:
+    server.files["/a.jsonl"] = json_lines(5)
+    server.busy = 4
+    assert len(read_all(config(server, "jsonl", "/a.jsonl", retries=6))) == 5
+    assert server.busy == 0
 
 
 def test_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
