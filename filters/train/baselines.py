@@ -62,7 +62,8 @@ def baseline_scores(
     All but `topic` are mapped to the scale by equipercentile linking on these very labels, which favours them: they
     keep as many pages as the judge. `topic` is there where the annotations have the column; it is out of fold.
     """
-    rng = np.random.default_rng(random_state)
+    # A stream of its own: made-up labels may come from the plain seed.
+    rng = np.random.default_rng([random_state, 1])
     raw = {
         "random": rng.random(len(labels)),
         "length": np.array([len(text) for text in labels.texts], dtype=np.float64),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -109,12 +110,17 @@ class Floors(BaseModel):
         if missed := self.missed(measured):
             if not lower:
                 raise ConfigError("; ".join(missed) + ". Remedy: mend the model, or say --lower if it is meant")
-            floors = {name: round(measured[name], 4) for name in self.floors}
+            floors = {name: _down(measured[name]) for name in self.floors}
         else:
-            floors = {name: max(floor, round(measured[name], 4)) for name, floor in self.floors.items()}
+            floors = {name: max(floor, _down(measured[name])) for name, floor in self.floors.items()}
         return self.model_copy(
             update={"floors": floors, "model_digest": model_digest, "annotations_sha256": annotations_sha256}
         )
+
+
+def _down(value: float) -> float:
+    """Four decimals, never rounded up: what was measured must pass its own floor."""
+    return math.floor(value * 1e4) / 1e4
 
 
 def measure(config: TrainConfig, labels: Annotations, folds: int, inner_folds: int) -> dict[str, float]:
