@@ -1,0 +1,212 @@
+"""Encoders, on tiny random models written to a temporary folder; needs torch and transformers (extra `encoder`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from filters.encoder import WHEELS, Encoder, EncoderOptions, locate, shared_encoder
+from filters.errors import MissingExtraError, ModelError
+from filters.model import QualityModel
+from filters.train.classifier import classifier_class
+from filters.train.config import EncoderConfig
+from filters.train.features import FeatureStore, encoder_store
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "sun", "light", "plants", "the"]
+
+
+@pytest.fixture
+def torch() -> Any:
+    pytest.importorskip("transformers", reason="pip install 'finesieve[encoder]'")
+    return pytest.importorskip("torch", reason="pip install 'finesieve[encoder]'")
+
+
+def save(folder: Path, model: Any) -> Path:
+    import transformers
+
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def bert(torch: Any, folder: Path, outputs: int = 0) -> Path:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        num_labels=outputs or 2,
+    )
+    kind = transformers.BertForSequenceClassification if outputs else transformers.BertModel
+    return save(folder, kind(config))
+
+
+def llama(torch: Any, folder: Path) -> Path:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    return save(folder, transformers.LlamaModel(config))
+
+
+def options(folder: Path, **changes: Any) -> EncoderOptions:
+    return EncoderOptions.model_validate({"encoder": str(folder), "layers": [2], "precision": "float32"} | changes)
+
+
+def test_the_middle_layer_is_read_and_pooled(torch: Any, tmp_path: Path) -> None:
+    import transformers
+
+    folder = bert(torch, tmp_path / "bert")
+    encoder = Encoder(options(folder, layers=[1, 2], pooling=["mean", "std"]), "cpu")
+    assert not encoder.causal
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    texts = ["the sun", "the sun light a b c d plants", ""]
+    features = encoder.features(texts)
+    assert features.shape == (3, encoder.columns) == (3, 64)
+    for text, row in zip(texts, features, strict=True):
+        with torch.inference_mode():
+            states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+        expected = [part for k in (1, 2) for part in (states[k][0].mean(0), states[k][0].std(0, unbiased=False))]
+        np.testing.assert_allclose(row, torch.cat(expected).numpy(), atol=1e-5)
+
+
+def test_the_first_token_of_a_causal_model_is_left_out(torch: Any, tmp_path: Path) -> None:
+    import transformers
+
+    folder = llama(torch, tmp_path / "llama")
+    encoder = Encoder(options(folder, pooling=["mean", "last"], suffix="a b"), "cpu")
+    assert encoder.causal
+    ids = transformers.AutoTokenizer.from_pretrained(folder)("the sun light a b", add_special_tokens=False)["input_ids"]
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0]
+    (row,) = encoder.features(["the sun light"])
+    np.testing.assert_allclose(row, torch.cat([states[1:3].mean(0), states[-1]]).numpy(), atol=1e-5)
+    ((number, found, spans),) = encoder.token_states(["the sun light"])
+    assert number == 0
+    assert spans.tolist() == [[4, 7], [8, 13]]
+    np.testing.assert_allclose(found, states[1:3].numpy(), atol=1e-5)
+
+
+def test_company_in_a_batch_changes_nothing(torch: Any, tmp_path: Path) -> None:
+    encoder = Encoder(options(llama(torch, tmp_path / "llama")), "cpu")
+    texts = ["a", "the sun " * 20, "plants light", ""]
+    alone = np.concatenate([encoder.features([text]) for text in texts])
+    np.testing.assert_allclose(encoder.features(texts), alone, atol=1e-5)
+
+
+def test_what_cannot_be_read_is_said(torch: Any, tmp_path: Path) -> None:
+    folder = bert(torch, tmp_path / "bert")
+    with pytest.raises(ModelError, match=r"has 3 layers.*\[4\]"):
+        Encoder(options(folder, layers=[4]), "cpu")
+    with pytest.raises(ModelError, match="reads both ways"):
+        Encoder(options(folder, suffix="good?"), "cpu")
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    with pytest.raises(ModelError, match="pickles"):
+        locate(str(tmp_path))
+
+
+def test_an_encoder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="no such encoder"):
+        locate(str(tmp_path / "nothing"))
+    monkeypatch.setitem(WHEELS, "absent", ("a_package_that_is_not_there", "*.gguf", "pip install it"))
+    with pytest.raises(ModelError, match="pip install it"):
+        locate("absent")
+
+
+def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(MissingExtraError, match=r"finesieve\[encoder\]"):
+        QualityModel.load(tmp_path)
+    with pytest.raises(MissingExtraError, match=r"finesieve\[encoder\]"):
+        Encoder(options(tmp_path))
+
+
+def test_the_contract(torch: Any, tmp_path: Path) -> None:
+    folder = bert(torch, tmp_path / "bert")
+    config = EncoderConfig(encoder=str(folder), layers=(1, 3), precision="float32", cache=str(tmp_path / "cache"))
+    (classifier,) = classifier_class("encoder").candidates(config, 200)
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["sun", "light", "a", "b", "c"], 12)) for _ in range(80)]
+    targets = np.array([text.count("sun") / 3 for text in texts])
+    scores = classifier.fit(texts, targets, np.ones(80), 0).score(texts)
+    assert np.corrcoef(scores, targets)[0, 1] > 0.9
+    from filters.model_folder import Manifest
+
+    scorer = classifier.scorer
+    manifest = Manifest(
+        name="saved", kind="encoder", window=200, normalisation=scorer.normalisation, features=scorer.features()
+    )
+    model = QualityModel(scorer, None, manifest, "").save(tmp_path / "model")
+    np.testing.assert_allclose(model.score(texts), scores, atol=1e-4)
+    # Pages of an earlier training are not encoded again.
+    encoder_store.cache_clear()
+    again = encoder_store(config.options(), config.cache)
+    again._compute = None  # type: ignore[assignment]
+    assert again.get(texts).shape == (80, 32)
+    # Another encoder at the same place is not the same model.
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | {"x": 1}))
+    with pytest.raises(ModelError, match="was trained with"):
+        QualityModel.load(tmp_path / "model")
+    shared_encoder.cache_clear()
+
+
+def test_a_sequence_classifier_scores_as_transformers_does(torch: Any, tmp_path: Path) -> None:
+    import transformers
+
+    folder = bert(torch, tmp_path / "edu-classifier", outputs=1)
+    model = QualityModel.load(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    reference = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    texts = ["the sun", "plants", "", "light " * 500]
+    for text, score in zip(texts, model.score(texts), strict=True):
+        coded = tokenizer(text, return_tensors="pt", truncation=True, max_length=64)
+        with torch.inference_mode():
+            assert score == pytest.approx(float(reference(**coded).logits[0, 0]), abs=1e-5)
+    assert model.keep.rounded == 3
+    assert model.keep.keep(np.float32([2.5, 2.51])).tolist() == [False, True]
+    saved = model.save(tmp_path / "model")
+    assert saved.metadata.kind == "sequence-classification"
+    np.testing.assert_array_equal(saved.score(texts), model.score(texts))
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json"]
+    with pytest.raises(ModelError, match="has 2 outputs"):
+        QualityModel.load(bert(torch, tmp_path / "two", outputs=2))
+
+
+def test_a_damaged_cache_is_computed_again(tmp_path: Path) -> None:
+    def lengths(texts: Any) -> Any:
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    store = FeatureStore(lengths, 1, tmp_path)
+    assert store.get(["a", "abc", "a"]).ravel().tolist() == [1, 3, 1]
+    assert store.get([]).shape == (0, 1)
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-2])
+    assert FeatureStore(lengths, 1, tmp_path).get(["abc"]).ravel().tolist() == [3]
