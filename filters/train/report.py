@@ -56,7 +56,7 @@ RESAMPLES = 1000
 SLICE_RESAMPLES = 300
 ALPHAS = (0.05, 0.1, 0.2, 0.3)
 CURVE_POINTS = 200
-HISTOGRAM_BIN = 0.2
+HISTOGRAM_BIN = 0.25
 EXAMPLES = 5
 EXCERPT = 160
 SEEN = "the model was trained on this very file: the numbers say how well it remembers, not how good it is"
@@ -402,7 +402,7 @@ def _histogram(scores: Sequence[Scores], labels: Annotations, min_score: float) 
     bins = round(5 / HISTOGRAM_BIN)
     pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
     wanted = np.tile(labels.expected >= min_score, len(scores))
-    place = np.clip((pooled / HISTOGRAM_BIN + 1e-6).astype(np.int64), 0, bins - 1)
+    place = np.clip((pooled / HISTOGRAM_BIN).astype(np.int64), 0, bins - 1)
     keeps, drops = (np.bincount(place[side], minlength=bins) / len(scores) for side in (wanted, ~wanted))
     return tuple(
         HistogramBin(low=round(k * HISTOGRAM_BIN, 6), judge_keeps=float(keeps[k]), judge_drops=float(drops[k]))

@@ -116,7 +116,7 @@ def page(report: Report) -> str:
 
 _RELIABILITY = (
     "Reliability: bins of pages with about the same score. On the dashed line the score means what it says; "
-    "bars are intervals of the judge's mean."
+    "bars are intervals of the judge's mean. Bins of fewer than 5 pages are left out."
 )
 _CURVE = "Precision and recall of the kept class at every threshold."
 

@@ -29,6 +29,7 @@ _COLOURS = {
 INK, MUTED, GRID, MODEL, OTHER, ALARM = _COLOURS
 _WIDTH = 6.4
 _BARS = 24
+_MIN_PAGES = 5
 
 
 def plots(report: Report) -> dict[str, str]:
@@ -113,7 +114,7 @@ def _embed(name: str, document: str) -> str:
 
 
 def _reliability(axes: Axes, report: Report) -> None:
-    bins = [part for part in report.reliability if part.judge.value is not None]
+    bins = [part for part in report.reliability if part.rows >= _MIN_PAGES]
     x, y = [part.score for part in bins], [part.judge.value or 0.0 for part in bins]
     low = [value - (part.judge.low or 0.0) for value, part in zip(y, bins, strict=True)]
     high = [(part.judge.high or 0.0) - value for value, part in zip(y, bins, strict=True)]

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from labelled_pages import columns, write
+from rich.console import Console
+
+import filters.train.training as training
+from filters.errors import InputError, MissingExtraError
+from filters.model import QualityModel
+from filters.train.annotations import read_annotations
+from filters.train.config import TrainConfig
+from filters.train.evaluation import COMPARED, METRICS
+from filters.train.probes import PROBES
+from filters.train.report import (
+    SEEN,
+    Predictions,
+    cross_validate_report,
+    evaluate,
+    report_from_predictions,
+)
+from filters.train.report_schema import Report, Subject
+from filters.train.report_terminal import report_view
+from filters.train.slices import read_columns
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x^2$\u202e\x1b[31m"
+COMMAND = str(Path(sys.executable).parent / "finesieve")
+
+
+def config(folder: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "annotations": str(folder / "labels.parquet"),
+        "output": str(folder / "model"),
+        "name": "lessons",
+        "classifier": {"kind": "linear", "bits": 12, "l2": [0.3]},
+        "validation": {"folds": 3, "repeats": 2, "inner_folds": 2, "resamples": 100},
+    }
+    return TrainConfig.model_validate(settings | changes)
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels with every optional column, hostile names among them, and a model that was trained on them."""
+    path = tmp_path_factory.mktemp("report")
+    data = columns()
+    data["text"][0] = HOSTILE + data["text"][0]
+    data["topic"] = [("science", HOSTILE, "sport")[row % 3] for row in range(240)]
+    data["expected_score_2"] = [min(value + 0.1, 5.0) for value in data["expected_score"]]
+    write(path / "labels.parquet", data)
+    write(path / "unseen.parquet", columns(seed=9))
+    training.train(config(path), echo=quiet)
+    return path
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> Report:
+    model = QualityModel.load(folder / "model")
+    return evaluate(model, folder / "labels.parquet", against=model, resamples=100)
+
+
+def text_of(report: Report, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(report_view(report))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_report_is_its_own_json(seen: Report) -> None:
+    stored = json.loads(seen.model_dump_json())
+    assert Report.model_validate(stored) == seen
+    assert stored["format"] == "finesieve-evaluation"
+    assert set(stored["sample"]) == set(stored["natural"]) == set(METRICS)
+    assert len(stored["annotations"]["sha256"]) == len(stored["subject"]["digest"]) == 64
+    assert [row["probe"] for row in stored["probes"]] == list(PROBES)
+    assert [part["facet"] for part in stored["facets"]] == ["topic", "length"]
+    assert set(stored["comparison"]["metrics"]) == set(COMPARED)
+
+
+def test_parts_of_a_report_agree_with_each_other(seen: Report) -> None:
+    cells = seen.confusion
+    total = cells.kept_rightly + cells.kept_wrongly + cells.missed + cells.dropped_rightly
+    assert total == seen.annotations.rows == 240
+    assert seen.sample["precision"].value == pytest.approx(
+        cells.kept_rightly / (cells.kept_rightly + cells.kept_wrongly)
+    )
+    assert sum(part.rows for part in seen.reliability) == 240
+    assert sum(part.judge_keeps + part.judge_drops for part in seen.histogram) == pytest.approx(240)
+    kept = sum(part.judge_keeps + part.judge_drops for part in seen.histogram if part.low >= 1.5)
+    assert kept == pytest.approx(cells.kept_rightly + cells.kept_wrongly)
+    assert seen.curve[-1].recall == 1
+    weighted = sum(part.rows * abs(part.score - (part.judge.value or 0)) for part in seen.reliability) / 240
+    assert seen.sample["calibration_error"].value == pytest.approx(weighted)
+    assert seen.judge is not None
+    assert seen.judge.metrics["mae"].value == pytest.approx(0.1, abs=0.01)
+    assert {row.name for row in seen.baselines} == {"random", "length", "readability", "topic"}
+    assert seen.comparison is not None
+    assert seen.comparison.metrics["f1"].wins == 0.5
+
+
+def test_training_pages_are_flagged_at_the_top_and_unseen_ones_are_not(folder: Path, seen: Report) -> None:
+    assert seen.protocol == "seen in training"
+    assert seen.notes[0] == SEEN
+    assert "SEEN IN TRAINING" in text_of(seen).splitlines()[1] + text_of(seen).splitlines()[2]
+    unseen = evaluate(QualityModel.load(folder / "model"), folder / "unseen.parquet", probes=False, resamples=100)
+    assert unseen.protocol == "held out"
+    assert unseen.notes == ()
+    assert unseen.probes is None
+    assert "SEEN" not in text_of(unseen)
+
+
+def test_the_terminal_view_fits_80_columns_and_shows_the_numbers(seen: Report) -> None:
+    text = text_of(seen)
+    assert max(map(len, text.splitlines())) <= 80
+    for part in (seen.sample["f1"], seen.sample["calibration_error"], seen.facets[0].within_spearman):
+        assert str(part) in text
+    assert seen.natural is not None
+    assert str(seen.natural["pr_auc"]) in text
+    for name in (*PROBES, "judge again", "readability", "conformal"):
+        assert name in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_a_cross_validated_report_is_what_training_measures(folder: Path) -> None:
+    lines: list[str] = []
+    report = cross_validate_report(config(folder), echo=lines.append)
+    result = QualityModel.load(folder / "model").metadata.metrics
+    assert report.protocol == "cross-validated"
+    assert report.predictions == 2
+    assert report.sample["f1"].model_dump() == result["sample"]["f1"]  # type: ignore[index,call-overload]
+    assert report.sample["spearman"].model_dump() == result["sample"]["spearman"]  # type: ignore[index,call-overload]
+    assert len(lines) == 6
+    assert report.probes is not None
+    assert {row.probe: row.flips.value for row in report.probes}["upper case"] == 0
+
+
+def test_a_config_is_compared_with_another_on_the_same_folds(folder: Path) -> None:
+    weak = config(folder, classifier={"kind": "linear", "bits": 8, "word_ngrams": 1, "l2": [1000.0]}, window=30)
+    report = cross_validate_report(config(folder), against=weak, probes=False, echo=quiet)
+    assert report.comparison is not None
+    assert report.comparison.metrics["spearman"].wins > 0.95
+    assert report.comparison.metrics["spearman"].difference.low > 0
+    with_model = cross_validate_report(
+        config(folder), against=QualityModel.load(folder / "model"), probes=False, echo=quiet
+    )
+    assert any("looks too good" in note for note in with_model.notes)
+
+
+def test_a_report_of_given_predictions_needs_no_model(folder: Path) -> None:
+    labels = read_annotations(folder / "unseen.parquet")
+    found = read_columns(folder / "unseen.parquet", labels)
+    perfect = Predictions(Subject(name="p", kind="none", digest="0", window=100), 1.5, [labels.expected])
+    report = report_from_predictions(perfect, labels, found, protocol="cross-validated", resamples=100)
+    assert report.sample["f1"].value == 1
+    assert report.sample["calibration_error"].value == pytest.approx(0, abs=1e-6)
+    assert report.examples == ()
+    assert report.judge is None
+    assert report.probes is None
+    few = replace(labels, groups=np.arange(len(labels)) % 3)
+    assert report_from_predictions(perfect, few, found, protocol="held out", resamples=100).conformal == ()
+
+
+class Page(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_runs_nothing_loads_nothing_and_escapes_hostile_text(seen: Report) -> None:
+    pytest.importorskip("matplotlib")
+    from filters.train.report_html import page
+
+    source = page(seen)
+    assert len(source.encode()) < 2_000_000
+    parsed = Page(source)
+    assert parsed.tags.isdisjoint(
+        {"script", "img", "iframe", "link", "object", "embed", "form", "image", "foreignobject"}
+    )
+    assert not [name for name, _ in parsed.attributes if name.startswith("on")]
+    policy = [value for name, value in parsed.attributes if value.startswith("default-src")]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    links = [value for name, value in parsed.attributes if name in ("href", "xlink:href", "src", "action")]
+    assert links
+    assert all(value.startswith("#") for value in links)
+    assert not re.search(r"url\((?!#)|@import", source)
+    ids = [value for name, value in parsed.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert "<script>alert(1)</script>" in parsed.text
+    assert "\u202e" not in source
+    assert "\x1b" not in source
+    for name in (*PROBES, SEEN, "Provenance", seen.annotations.sha256):
+        assert name in parsed.text
+    for colour in ("#010101", "#040404"):
+        assert colour not in source
+    assert "prefers-color-scheme: dark" in source
+    assert page(seen) == source
+
+
+def test_the_page_does_without_what_the_report_lacks(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from filters.train.report_html import page
+
+    report = evaluate(QualityModel.load(folder / "model"), folder / "unseen.parquet", probes=False, resamples=100)
+    text = Page(page(report)).text
+    assert "Robustness" not in text
+    assert "Compared with" not in text
+    assert "agreement with itself is unknown" in text
+    assert "SEEN" not in text
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, monkeypatch: Any) -> None:
+    from filters.train.report_html import check_page
+
+    for path in (tmp_path, tmp_path / "no" / "such.html"):
+        with pytest.raises(InputError, match="cannot write a page here"):
+            check_page(path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"finesieve\[plots\]"):
+        check_page(tmp_path / "page.html")
+
+
+def run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [COMMAND, "evaluate", *map(str, arguments)], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_command_writes_json_and_a_page(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    html = tmp_path / "report.html"
+    done = run(folder / "model", folder / "unseen.parquet", "--json", "--html", html, "--no-probes")
+    assert Report.model_validate_json(done.stdout).probes is None
+    assert html.read_text().startswith("<!doctype html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_command_says_what_it_lacks(folder: Path) -> None:
+    assert "MODEL" in run("edu-en", status=2).stderr
+    assert "--config" in run("edu-en", folder / "unseen.parquet", "--config", "x.yaml", status=2).stderr
+    assert "x.yaml" in run("--config", "x.yaml", status=1).stderr
+    assert "no such model" in run("nowhere", folder / "unseen.parquet", status=1).stderr
