@@ -147,7 +147,7 @@ def _curve(axes: Axes, report: Report) -> None:
         if again["precision"].value is not None and again["recall"].value is not None:
             axes.plot([again["recall"].value], [again["precision"].value], "D", color=OTHER, label="judge again")
     axes.set(xlabel="recall of the kept class", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.03))
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left")
 
 
 def _histogram(axes: Axes, report: Report) -> None:
