@@ -6,6 +6,7 @@ from typing import Any
 
 from filters.model_folder import Manifest
 from filters.train.evaluation import METRICS, Estimate
+from filters.windows import MAX_WINDOWS
 
 
 def write_card(manifest: Manifest) -> str:
@@ -19,7 +20,7 @@ def write_card(manifest: Manifest) -> str:
         f"# {manifest.name}",
         "",
         f"A `{manifest.kind}` classifier that predicts the score, 0 to 5, that {judge} gives a page. "
-        f"It reads the first {manifest.window} characters.",
+        f"{_reads(manifest)}",
         "",
         "## Trained on",
         "",
@@ -47,7 +48,7 @@ def write_card(manifest: Manifest) -> str:
         "",
         "## Keep rule",
         "",
-        f"Keep a page when score >= {manifest.keep.min_score:g}, both as float32; a tie is kept. "
+        f"Keep a page when {_rule(manifest)}. "
         f"Scores are mapped to the judge's scale by {manifest.calibration} calibration on out-of-fold predictions.",
         "",
         "## What it is bad at",
@@ -61,13 +62,35 @@ def write_card(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def _reads(manifest: Manifest) -> str:
+    size = manifest.window
+    return {
+        "first": f"It reads the first {size} characters.",
+        "begin-middle-end": f"It reads {size} characters each at the beginning, the middle and the end, and averages.",
+        "max": f"It reads windows of {size} characters, up to {MAX_WINDOWS}; the best one counts.",
+        "length-weighted": f"It reads windows of {size} characters, up to {MAX_WINDOWS}, and averages by length.",
+    }[manifest.windows]
+
+
+def _rule(manifest: Manifest) -> str:
+    if manifest.keep.rounded is not None:
+        return f"{manifest.keep} (as float32)"
+    return f"{manifest.keep}, both as float32; a tie is kept"
+
+
 def _limits(manifest: Manifest) -> list[str]:
     sample = {name: Estimate.model_validate(part) for name, part in manifest.metrics["sample"].items()}  # type: ignore[union-attr]
     precision, recall = sample["precision"].value, sample["recall"].value
     limits = [
-        "- It judges vocabulary, not argument: a page that uses the words of a school subject without explaining "
-        "anything can score high, and a good explanation in unusual words low.",
-        f"- It reads {manifest.window} characters; what follows does not count.",
+        *(
+            []
+            if manifest.kind == "encoder"
+            else [
+                "- It judges vocabulary, not argument: a page that uses the words of a school subject without "
+                "explaining anything can score high, and a good explanation in unusual words low."
+            ]
+        ),
+        f"- {_reads(manifest)} What it does not read does not count.",
         "- Pages in another language than its training data get scores without meaning.",
     ]
     if precision is not None and recall is not None:

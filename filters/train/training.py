@@ -25,7 +25,7 @@ from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
 from filters.train.distill import read_raw_texts
-from filters.train.evaluation import CONFIDENCE, Estimate, estimates
+from filters.train.evaluation import CONFIDENCE, Estimate, compare, estimates
 from filters.train.procedure import Procedure, score_texts
 
 Float32 = npt.NDArray[np.float32]
@@ -100,6 +100,19 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         echo(f"cross-validated {name}: {sample[name]}")
         for other, part in compared.items():
             echo(f"  {other}: {part[name]}")
+    gains = {}
+    if "undistilled" in predictions:
+        cut = config.keep.min_score
+        gains = compare(
+            predictions["model"],
+            predictions["undistilled"],
+            labels,
+            (cut, cut),
+            resamples=config.validation.resamples,
+            random_state=config.random_state,
+        )
+        for name in ("best_f1", "pr_auc", "spearman"):
+            echo(f"distillation gains in {name}: {gains[name].difference}")
     fitted = procedure.fit(np.arange(len(labels)), config.random_state)
     echo(f"final model: {fitted.setting}")
     metrics: dict[str, Any] = {
@@ -115,6 +128,8 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
     }
     for other, part in compared.items():
         metrics[other] = {name: estimate.model_dump() for name, estimate in part.items()}
+    if gains:
+        metrics["distillation"] = {name: gain.model_dump() for name, gain in gains.items()}
     scorer = fitted.scorer
     manifest = Manifest(
         name=config.name,
@@ -173,7 +188,7 @@ class HeldOut:
 
 
 def cross_validate(
-    config: TrainConfig, labels: Annotations, procedure: Procedure | None = None, compare: bool = False
+    config: TrainConfig, labels: Annotations, procedure: Procedure | None = None, with_others: bool = False
 ) -> Iterator[HeldOut]:
     """Nested cross-validation, fold by fold: in each repetition every row is kept back once.
 
@@ -181,7 +196,7 @@ def cross_validate(
         config: what to train.
         labels: what to train on.
         procedure: of this config and these labels, where there is one already.
-        compare: with distillation: fit the classifier on labels alone too, and the teacher.
+        with_others: with distillation: fit the classifier on labels alone too, and the teacher.
 
     Raises:
         AnnotationsError: too few groups, or too few pages on one side of the keep rule.
@@ -195,7 +210,7 @@ def cross_validate(
             seed = config.random_state + 1000 * (repeat + 1) + number
             fitted = procedure.fit(training, seed)
             others: dict[str, Callable[[Sequence[str]], Float32]] = {}
-            if compare and config.distill is not None:
+            if with_others and config.distill is not None:
                 others["undistilled"] = procedure.fit(training, seed, distill=False).score
                 # Uncalibrated: its scale is used at no threshold, and its ranking is what it teaches.
                 others["teacher"] = partial(score_texts, config, procedure.teacher(training, seed))
@@ -209,9 +224,9 @@ def _out_of_fold(procedure: Procedure, echo: Callable[[str], None]) -> dict[str,
     """
     config, labels = procedure.config, procedure.labels
     repeats = config.validation.repeats
-    compare = config.distill is not None and config.distill.compare
+    with_others = config.distill is not None and config.distill.compare
     predictions: dict[str, list[Float32]] = {}
-    for number, part in enumerate(cross_validate(config, labels, procedure, compare)):
+    for number, part in enumerate(cross_validate(config, labels, procedure, with_others)):
         texts = [labels.texts[row] for row in part.rows]
         for name, score in {"model": part.score, **part.others}.items():
             scores = predictions.setdefault(name, [np.zeros(len(labels), dtype=np.float32) for _ in range(repeats)])

@@ -177,8 +177,10 @@ def test_distillation_says_what_it_gains(folder: Path) -> None:
     result = train(config(folder, distill=distill), echo=lines.append)
     assert set(result.compared) == {"undistilled", "teacher"}
     assert any("undistilled:" in line for line in lines)
+    (gain,) = [line for line in lines if line.startswith("distillation gains in pr_auc")]
+    assert "[" in gain
     manifest = QualityModel.load(result.path).metadata
-    assert set(manifest.metrics) >= {"undistilled", "teacher"}
+    assert set(manifest.metrics) >= {"undistilled", "teacher", "distillation"}
     assert manifest.training is not None
     assert any("distilled on" in note and "raw.parquet" in note for note in manifest.training.notes)
     assert str(folder) not in manifest.model_dump_json()
