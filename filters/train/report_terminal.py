@@ -27,6 +27,7 @@ LABELS = {
     "judge_kept_share": "share the judge keeps",
 }
 _WEAKEST = 3
+_NAME = 12  # beside three estimates, two of them with signs
 
 
 def heading(report: Report) -> str:
@@ -86,18 +87,21 @@ def _metrics(report: Report) -> Table:
     return table
 
 
-def _yardsticks(report: Report) -> Table:
+def _yardsticks(report: Report) -> RenderableType:
     """The model between what it must beat and what it cannot beat."""
     table = _table("between chance and the judge", "", "F1", "PR-AUC", "Spearman")
     rows = [(baseline.name, baseline.metrics) for baseline in report.baselines]
     rows.append((report.subject.name, report.sample))
     if report.judge is not None:
-        rows.append((f"judge again ({report.judge.rows:,})", report.judge.metrics))
+        rows.append(("judge again", report.judge.metrics))
     for name, metrics in rows:
         style = "bold" if metrics is report.sample else None
-        label = Text(printable(name, 20))
+        label = Text(printable(name, _NAME))
         table.add_row(label, *(str(metrics[metric]) for metric in ("f1", "pr_auc", "spearman")), style=style)
-    return table
+    if report.judge is None:
+        return table
+    foot = f"judge again: {report.judge.rows:,} texts rated twice ({report.judge.source})"
+    return Group(table, Text(foot, style="dim"))
 
 
 def _facets(report: Report) -> Table:

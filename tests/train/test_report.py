@@ -125,6 +125,7 @@ def test_training_pages_are_flagged_at_the_top_and_unseen_ones_are_not(folder: P
 def test_the_terminal_view_fits_80_columns_and_shows_the_numbers(seen: Report) -> None:
     text = text_of(seen)
     assert max(map(len, text.splitlines())) <= 80
+    assert "\u2026" not in text  # nothing cut off
     for part in (seen.sample["f1"], seen.sample["calibration_error"], seen.facets[0].within_spearman):
         assert str(part) in text
     assert seen.natural is not None
