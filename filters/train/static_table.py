@@ -82,7 +82,7 @@ class TableConfig(_Section):
     window: Annotated[int, Field(ge=1)] = 2000
     """Characters of a text that are read; the classifier must read as many."""
     dims: Annotated[int, Field(ge=2, le=1024)] = 96
-    entries: Annotated[int, Field(ge=16, le=2**22)] = 85_000
+    entries: Annotated[int, Field(ge=16, le=2**22)] = 75_000
     """Vectors, of dims + 12 bytes each; half at most are of single tokens."""
     min_count: Annotated[int, Field(ge=1)] = 2
     shrink: Annotated[float, Field(ge=0)] = 2.0
