@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from filters.model_folder import Manifest
+from filters.model.folder import Manifest
+from filters.model.windows import MAX_WINDOWS
 from filters.train.evaluation import METRICS, Estimate
-from filters.windows import MAX_WINDOWS
 
 
 def write_card(manifest: Manifest) -> str:

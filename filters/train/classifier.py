@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from filters.scorers import Scorer
+from filters.model.scorers import Scorer
 from filters.train.config import SingleConfig
 
 Float64 = npt.NDArray[np.float64]

@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from filters.encoder import EncoderOptions
-from filters.model_folder import KeepRule
-from filters.scorers import CharNgram, LinearFeatures, WordNgrams
+from filters.model.encoder import EncoderOptions
+from filters.model.folder import KeepRule
+from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams
+from filters.model.windows import WindowRule
 from filters.train.heads import HeadConfig, RidgeHead, SvrHead
 from filters.train.losses import Loss
-from filters.windows import WindowRule
 
 
 class _Section(BaseModel):
@@ -150,8 +150,8 @@ class TrainConfig(_Section):
     window: Annotated[int, Field(gt=0, le=10**9)] = 3000
     """Characters of one window of a text."""
     windows: WindowRule = "first"
-    """Which windows of a text are read, and how their scores become one; see `filters.windows`. In fitting each window
-    is a row with its text's label, and the windows of a text weigh together what a text weighs."""
+    """Which windows of a text are read, and how their scores become one; see `filters.model.windows`. In fitting each
+    window is a row with its text's label, and the windows of a text weigh together what a text weighs."""
     classifier: Annotated[
         LinearConfig | FastTextConfig | EncoderConfig | StaticConfig | EnsembleConfig, Field(discriminator="kind")
     ] = LinearConfig()

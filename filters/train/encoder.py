@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from filters.encoder import locate
-from filters.encoder_scorer import EncoderFeatures, EncoderScorer
+from filters.model.encoder import locate
+from filters.model.encoder_scorer import EncoderFeatures, EncoderScorer
 from filters.train.config import EncoderConfig, SingleConfig
 from filters.train.features import FeatureStore, encoder_store
 from filters.train.heads import fit_head, strengths

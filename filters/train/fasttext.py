@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from filters.errors import FinesieveError
 from filters.kernels.packed import PackedText
-from filters.scorers import FastTextFeatures, FastTextScorer
+from filters.model.scorers import FastTextFeatures, FastTextScorer
 from filters.train.config import FastTextConfig, SingleConfig
 
 Float64 = npt.NDArray[np.float64]

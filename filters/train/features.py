@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from filters.encoder import EncoderOptions, locate, shared_encoder
 from filters.errors import ModelError
-from filters.model_folder import read_arrays, write_arrays
+from filters.model.encoder import EncoderOptions, locate, shared_encoder
+from filters.model.folder import read_arrays, write_arrays
 
 Float32 = npt.NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Fits the heads of `filters.heads` on dense features: ridge, support vector regression, kernel ridge on landmarks."""
+"""Fits the heads of `filters.model.heads` on dense features: ridge, support vectors, kernel ridge on landmarks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from filters.heads import Head, LinearHead, RbfHead
+from filters.model.heads import Head, LinearHead, RbfHead
 from filters.train.losses import Loss, fit_loss
 
 Float32 = npt.NDArray[np.float32]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from filters.kernels.packed import PackedText
-from filters.scorers import LinearFeatures, LinearScorer
+from filters.model.scorers import LinearFeatures, LinearScorer
 from filters.train.config import LinearConfig, SingleConfig
 from filters.train.losses import Loss, fit_loss
 

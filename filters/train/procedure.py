@@ -13,19 +13,19 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from filters.ensemble import Combination, EnsembleFeatures, EnsembleScorer, member_names
 from filters.errors import AnnotationsError
 from filters.kernels.packed import PackedText
 from filters.model import Calibration, QualityModel
-from filters.model_folder import KeepRule, Manifest
-from filters.scorers import Scorer
+from filters.model.ensemble import Combination, EnsembleFeatures, EnsembleScorer, member_names
+from filters.model.folder import KeepRule, Manifest
+from filters.model.scorers import Scorer
+from filters.model.windows import pool, split
 from filters.train.annotations import Annotations
 from filters.train.calibration import fit_calibration
 from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
 from filters.train.evaluation import Agreement
 from filters.train.splits import group_folds
-from filters.windows import pool, split
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

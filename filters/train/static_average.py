@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, look_up, pair_hashes, static_features, static_tokens
-from filters.static_scorer import Vectors
+from filters.model.static_scorer import Vectors
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

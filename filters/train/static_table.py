@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from filters.encoder import EXTRA, Encoder, EncoderOptions, locate
 from filters.errors import AnnotationsError, ConfigError, MissingExtraError, ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import static_tokens
-from filters.model_folder import Sha256, read_arrays, write_arrays
-from filters.static_scorer import TABLE, Vectors
+from filters.model.encoder import EXTRA, Encoder, EncoderOptions, locate
+from filters.model.folder import Sha256, read_arrays, write_arrays
+from filters.model.static_scorer import TABLE, Vectors
 from filters.train.distill import read_texts
 from filters.train.features import text_key
 from filters.train.splits import connected, near_pairs

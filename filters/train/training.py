@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from filters.errors import ConfigError
 from filters.model import QualityModel
-from filters.model_folder import Manifest, Rubric, TrainingData, check_free
+from filters.model.folder import Manifest, Rubric, TrainingData, check_free
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import write_card
 from filters.train.config import TrainConfig

@@ -18,7 +18,7 @@ import filters.train.fasttext as fasttext_kind
 from filters.errors import FinesieveError
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
-from filters.model_folder import Manifest
+from filters.model.folder import Manifest
 from filters.train.classifier import CLASSIFIERS, Classifier, classifier_class
 from filters.train.config import FastTextConfig, LinearConfig
 

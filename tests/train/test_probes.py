@@ -20,7 +20,7 @@ def test_every_probe_changes_a_text_the_same_way_every_time(name: str, text: str
     assert change(text) != text or text == "x"
 
 
-@pytest.mark.parametrize("name", set(PROBES) - {"truncation"})
+@pytest.mark.parametrize("name", sorted(set(PROBES) - {"truncation"}))
 def test_no_word_is_lost(name: str) -> None:
     changed = PROBES[name].change(TEXT).lower().replace("*", " ").split()
     assert set(TEXT.lower().split()) <= set(changed)

@@ -16,10 +16,10 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from filters.config import load_config
-from filters.ensemble import Combination
 from filters.errors import AnnotationsError, ModelError
-from filters.heads import RbfHead
 from filters.model import QualityModel
+from filters.model.ensemble import Combination
+from filters.model.heads import RbfHead
 from filters.train.annotations import read_annotations
 from filters.train.config import DistillConfig, TrainConfig
 from filters.train.distill import read_raw_texts

@@ -17,7 +17,7 @@ from filters.errors import ConfigError, ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, look_up, pair_hashes, static_features, static_tokens
 from filters.model import QualityModel
-from filters.model_folder import Manifest
+from filters.model.folder import Manifest
 from filters.train.classifier import classifier_class
 from filters.train.config import StaticConfig
 from filters.train.heads import LandmarkHead, RidgeHead, SvrHead

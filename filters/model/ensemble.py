@@ -13,8 +13,8 @@ from pydantic import Field, JsonValue
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model_folder import read_arrays, write_arrays
-from filters.scorers import Options
+from filters.model.folder import read_arrays, write_arrays
+from filters.model.scorers import Options
 
 if TYPE_CHECKING:
     from filters.model import QualityModel

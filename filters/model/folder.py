@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from filters.errors import ModelError
-from filters.windows import WindowRule
+from filters.model.windows import WindowRule
 
 MANIFEST = "model.json"
 CARD = "README.md"
@@ -115,7 +115,7 @@ class Manifest(_Section):
     window: Annotated[int, Field(gt=0, le=10**9)]
     """Characters (Unicode code points) of one window."""
     windows: WindowRule = "first"
-    """Which windows of a text are read, and how their raw scores become one; see `filters.windows`."""
+    """Which windows of a text are read, and how their raw scores become one; see `filters.model.windows`."""
     normalisation: str
     """What happens to the text before features are taken, in words; the scorer of this kind implements it."""
     features: dict[str, JsonValue]

@@ -1,6 +1,6 @@
 """What turns texts into raw scores, one class per classifier kind. Training is elsewhere (`filters.train`).
 
-A scorer reads and writes its own files of a model folder; `filters.model_folder` has checked their digests by then.
+A scorer reads and writes its own files of a model folder; `filters.model.folder` has checked their digests by then.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model_folder import MANIFEST, read_arrays, write_arrays
+from filters.model.folder import MANIFEST, read_arrays, write_arrays
 
 Float32 = npt.NDArray[np.float32]
 
 SCORERS = {
-    "linear": "filters.scorers:LinearScorer",
-    "fasttext": "filters.scorers:FastTextScorer",
-    "static": "filters.static_scorer:StaticScorer",
-    "encoder": "filters.encoder_scorer:EncoderScorer",
-    "sequence-classification": "filters.encoder_scorer:SequenceScorer",
-    "ensemble": "filters.ensemble:EnsembleScorer",
+    "linear": "filters.model.scorers:LinearScorer",
+    "fasttext": "filters.model.scorers:FastTextScorer",
+    "static": "filters.model.static_scorer:StaticScorer",
+    "encoder": "filters.model.encoder_scorer:EncoderScorer",
+    "sequence-classification": "filters.model.encoder_scorer:SequenceScorer",
+    "ensemble": "filters.model.ensemble:EnsembleScorer",
 }
 """kind -> class, imported when a model of that kind is loaded."""
 

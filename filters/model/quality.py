@@ -1,4 +1,4 @@
-"""`QualityModel`: the only thing the pipeline knows of a classifier."""
+"""`QualityModel`: a scorer with its calibration, text window and keep rule."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ import numpy.typing as npt
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model_folder import MANIFEST, KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
-from filters.scorers import FastTextFeatures, FastTextScorer, Scorer, scorer_class
-from filters.windows import score_windows
-
-__all__ = ["Calibration", "KeepRule", "QualityModel"]
+from filters.model.folder import MANIFEST, KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
+from filters.model.scorers import FastTextFeatures, FastTextScorer, Scorer, scorer_class
+from filters.model.windows import score_windows
 
 Float64 = npt.NDArray[np.float64]
 
-EMBEDDED = Path(__file__).resolve().parent / "models"
+EMBEDDED = Path(__file__).resolve().parents[1] / "models"
 CALIBRATION = "calibration.safetensors"
 WHOLE_TEXT = 10**9
 
@@ -123,7 +121,7 @@ class QualityModel:
 
     @classmethod
     def _sequence_classifier(cls, folder: Path) -> Self:
-        from filters.encoder_scorer import SequenceScorer
+        from filters.model.encoder_scorer import SequenceScorer
 
         scorer = SequenceScorer.refer(folder)
         manifest = Manifest(

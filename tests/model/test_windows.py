@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from filters.kernels.packed import PackedText
-from filters.model_folder import KeepRule
-from filters.windows import MAX_WINDOWS, WindowRule, pool, score_windows, split
+from filters.model.folder import KeepRule
+from filters.model.windows import MAX_WINDOWS, WindowRule, pool, score_windows, split
 
 
 def windows(texts: list[str], rule: WindowRule, size: int) -> list[tuple[int, str]]:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, JsonValue
 
-from filters.heads import HEAD, Head, HeadKind, read_head
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
-from filters.model_folder import Sha256, read_arrays, write_arrays
-from filters.scorers import Options
+from filters.model.folder import Sha256, read_arrays, write_arrays
+from filters.model.heads import HEAD, Head, HeadKind, read_head
+from filters.model.scorers import Options
 
 Float32 = npt.NDArray[np.float32]
 

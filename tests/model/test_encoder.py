@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from filters.encoder import WHEELS, Encoder, EncoderOptions, locate, shared_encoder
 from filters.errors import MissingExtraError, ModelError
 from filters.model import QualityModel
+from filters.model.encoder import WHEELS, Encoder, EncoderOptions, locate, shared_encoder
 from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.features import FeatureStore, encoder_store
@@ -158,7 +158,7 @@ def test_the_contract(torch: Any, tmp_path: Path) -> None:
     targets = np.array([text.count("sun") / 3 for text in texts])
     scores = classifier.fit(texts, targets, np.ones(80), 0).score(texts)
     assert np.corrcoef(scores, targets)[0, 1] > 0.9
-    from filters.model_folder import Manifest
+    from filters.model.folder import Manifest
 
     scorer = classifier.scorer
     manifest = Manifest(

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, JsonValue
 
-from filters.encoder import (
+from filters.errors import ModelError
+from filters.kernels.packed import PackedText
+from filters.model.encoder import (
     Encoder,
     EncoderOptions,
     default_device,
@@ -24,11 +26,9 @@ from filters.encoder import (
     require,
     shared_encoder,
 )
-from filters.errors import ModelError
-from filters.heads import HEAD, Head, HeadKind, read_head
-from filters.kernels.packed import PackedText
-from filters.model_folder import MANIFEST, Sha256
-from filters.scorers import Options
+from filters.model.folder import MANIFEST, Sha256
+from filters.model.heads import HEAD, Head, HeadKind, read_head
+from filters.model.scorers import Options
 
 Float32 = npt.NDArray[np.float32]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.errors import ModelError
-from filters.model_folder import read_arrays, write_arrays
+from filters.model.folder import read_arrays, write_arrays
 
 Float32 = npt.NDArray[np.float32]
 

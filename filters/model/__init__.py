@@ -1,0 +1,6 @@
+"""The only thing the pipeline knows of a classifier: a model folder, loaded and verified, that scores texts."""
+
+from filters.model.folder import KeepRule
+from filters.model.quality import Calibration, QualityModel, embedded_models
+
+__all__ = ["Calibration", "KeepRule", "QualityModel", "embedded_models"]
