@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test test-encoder lint types bench clean
 
 # Installed again whenever pyproject.toml changes. pip's own resolver installs dependencies before dependents, which
 # leaves fastText's training binding in place (see pyproject.toml).
@@ -19,7 +19,14 @@ demo: $(VENV)/.installed
 
 ## The whole test suite; tests that need real pages or a package that is not there say so and skip.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+## Tests of the kind `encoder`, which needs torch, in an environment of their own.
+test-encoder: pyproject.toml
+	test -x .venv-encoder/bin/python || $(PYTHON) -m venv .venv-encoder
+	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,encoder]'
+	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -35,4 +42,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/pipeline.py
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-encoder runs build *.egg-info
