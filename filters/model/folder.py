@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from filters.errors import ModelError
 from filters.model.windows import WindowRule
+from filters.publish import sync_to_disk
 
 MANIFEST = "model.json"
 CARD = "README.md"
@@ -259,8 +260,8 @@ def write_folder(
             (temporary / CARD).write_text(card, encoding="utf-8")
         temporary.chmod(0o755)
         for path in temporary.iterdir():
-            _sync(path)
-        _sync(temporary)
+            sync_to_disk(path)
+        sync_to_disk(temporary)
         _replace(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -296,15 +297,7 @@ def _replace(temporary: Path, folder: Path) -> None:
             aside.rmdir()
             raise
         shutil.rmtree(aside)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_to_disk(folder.parent)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,9 @@ class _BatchStep(PipelineStep):
 
     type = "FINESIEVE"
 
+    @abstractmethod
     def apply(self, batch: Batch) -> None:
-        raise NotImplementedError
+        """Work on one batch."""
 
     def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield the same batches, changed in place."""

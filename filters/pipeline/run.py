@@ -21,10 +21,10 @@ from filters.pipeline.card import card
 from filters.pipeline.executor import UnitExecutor, run_units
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.plan import Plan, make_plan
-from filters.pipeline.publish import publishing
 from filters.pipeline.resolve import Book, Deduplicate, ReadSpool, Select, UniqueIds
 from filters.pipeline.shards import read_rows
 from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
+from filters.publish import publishing
 from filters.read.batch import Batch
 
 MANIFEST = "manifest.json"

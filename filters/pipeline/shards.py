@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
-from filters.pipeline.publish import publishing
+from filters.publish import publishing
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Bytes of Arrow data in a row group: some 10,000 web pages, so that a reader can skip and parallelise."""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datatrove.pipeline.base import PipelineStep
 
-from filters.pipeline.publish import publishing
+from filters.publish import publishing
 from filters.read.batch import Batch, Quarantined
 
 COLUMN, ATTRIBUTE = "column:", "attribute:"

@@ -16,8 +16,8 @@ from datatrove.pipeline.base import PipelineStep
 from filters.config import OutputConfig
 from filters.errors import InputError
 from filters.pipeline.blocks import Batches
-from filters.pipeline.publish import publishing
 from filters.pipeline.shards import ShardWriter
+from filters.publish import publishing
 from filters.read.batch import Batch
 
 OWN_FIELDS = [

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from filters.pipeline.publish import publishing
 from filters.pipeline.shards import ShardWriter, read_rows
+from filters.publish import publishing
 
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.large_string()), pa.field("n", pa.int64())])
 
