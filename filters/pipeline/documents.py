@@ -39,7 +39,7 @@ class ToBatches(PipelineStep):
         self.size = size
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield batches; position counts the documents of this rank, metadata becomes the column `metadata`."""
+        """Yield batches; position counts the documents of this rank, attribute `document` (object[n]) holds them."""
         documents, start = iter(data), 0
         while chunk := list(islice(documents, self.size)):
             yield Batch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -145,7 +145,7 @@ class WriteShards(PipelineStep):
             waiting.append(batch)
             if len(batch):
                 break
-        schema = pa.schema([*self._fields, *pass_through_fields(waiting[-1] if waiting else None, self._fields)])
+        schema = pa.schema([*self._fields, *_pass_through_fields(waiting[-1] if waiting else None, self._fields)])
         writer = ShardWriter(self.folder, "rejected" if self.rejected else "shard", schema, self.config.shard_size,
                              self.config.format)  # fmt: skip
         self.files = writer.files
@@ -169,16 +169,25 @@ class WriteShards(PipelineStep):
             ) from error
 
 
-def pass_through_fields(batch: Batch | None, own: list[pa.Field]) -> list[pa.Field]:
-    """Fields of a batch's pass-through columns; one whose name finesieve uses itself gets the prefix "input_"."""
+def pass_through_names(columns: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Names of pass-through columns in a shard; one that is taken already gets the prefix "input_"."""
+    taken = set(own)
+    names = []
+    for name in columns:
+        while name in taken:
+            name = f"input_{name}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _pass_through_fields(batch: Batch | None, own: list[pa.Field]) -> list[pa.Field]:
     if batch is None:
         return []
-    taken = {field.name for field in own}
+    names = pass_through_names(batch.columns, (field.name for field in own))
     return [
-        pa.field(
-            f"input_{name}" if name in taken else name, pa.string() if pa.types.is_null(array.type) else array.type
-        )
-        for name, array in batch.columns.items()
+        pa.field(name, pa.string() if pa.types.is_null(array.type) else array.type)
+        for name, array in zip(names, batch.columns.values(), strict=True)
     ]
 
 
@@ -225,10 +234,8 @@ def _attributes_table(batch: Batch) -> pa.Table:
 
 
 def _shard_table(batch: Batch, schema: pa.Schema, own: int) -> pa.Table:
-    columns = _found(batch) | {"text": batch.text}
-    names = schema.names[own:]
-    for name, (given, array) in zip(names, batch.columns.items(), strict=True):
-        if name.removeprefix("input_") != given and name != given:
-            raise KeyError(f"column {given!r} where {name!r} was expected")
-        columns[name] = array
+    names = pass_through_names(batch.columns, schema.names[:own])
+    if names != schema.names[own:]:
+        raise KeyError(f"columns {names} where {schema.names[own:]} were expected")
+    columns = _found(batch) | {"text": batch.text} | dict(zip(names, batch.columns.values(), strict=True))
     return pa.table({name: columns[name] for name in schema.names})

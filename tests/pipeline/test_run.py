@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -23,6 +24,7 @@ from filters.errors import InputError, RunError
 from filters.inspect.run import Run
 from filters.pipeline import executor, shards
 from filters.pipeline.resolve import Deduplicate
+from filters.pipeline.write import pass_through_names
 from filters.read.batch import Batch
 from tests.pipeline.conftest import digest, jsonl, page
 
@@ -133,6 +135,21 @@ def test_pass_through_columns_keep_their_values_and_a_clash_is_renamed(tmp_path:
     assert [row["url"] for row in kept(run)] == [f"https://x.org/{n}" for n in range(3)]
     assert [str(row["input_score"]) for row in kept(run)] == ["0", "1", "2"]
     assert attributes(run)["1"]["url"] == "https://x.org/1"
+
+
+def test_pass_through_names_never_meet() -> None:
+    names = pass_through_names(["score", "input_score", "url", "id"], ["id", "text", "score"])
+    assert names == ["input_score", "input_input_score", "url", "input_id"]
+
+
+def test_files_whose_columns_do_not_fit_are_named(tmp_path: Path, make_config: MakeConfig) -> None:
+    for name, values in (("a", pa.array([1, 2])), ("b", pa.array(["x", "y"]))):
+        table = pa.table({"id": [name + "1", name + "2"], "text": [page(ord(name)), page(ord(name) + 9)], "n": values})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    source = {"kind": "parquet", "paths": [str(tmp_path / "*.parquet")], "id_key": "id", "columns": ["n"]}
+    with pytest.raises(InputError, match=r"b\.parquet: its pass-through columns do not fit .*input\.columns"):
+        run_filter(make_config(input=source))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
