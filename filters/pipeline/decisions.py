@@ -1,0 +1,52 @@
+"""What resolve and select decide about the documents of an input unit, and which document goes to which output file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from filters.kernels.arrays import Bool, Int32, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What deduplication over the whole run says of the n rows of an input unit.
+
+    Attributes:
+        id: string[n], unique in the run.
+        renamed: bool[n], whether `id` got a suffix.
+        exact_cluster: int64[n], number of the first document with the same normalised text; -1 for rows not alive.
+        near_cluster: int64[n], number of the first document of the cluster; -1 for rows not alive.
+        cluster_size: int32[n], documents in the near cluster (1 for a document without copies); 0 for rows not alive.
+        duplicate_of: string[n], id of the survivor, null for a survivor.
+        reason: string[n], "exact_duplicate", "near_duplicate", "duplicate_of_earlier_run" or the reason the row had;
+            null for a survivor.
+    """
+
+    id: pa.Array
+    renamed: Bool
+    exact_cluster: Int64
+    near_cluster: Int64
+    cluster_size: Int32
+    duplicate_of: pa.Array
+    reason: pa.Array
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """An output file of documents, as a stretch of the run in input order.
+
+    Attributes:
+        rejected: a file of removed documents instead of kept ones.
+        turn: the file takes the documents that are to be written more than `turn` times (0: all that are kept).
+        first: (input unit, row in it) of the first row of the stretch.
+        stop: (input unit, row) behind its last row.
+        rows: documents in the file.
+    """
+
+    rejected: bool
+    turn: int
+    first: tuple[int, int]
+    stop: tuple[int, int]
+    rows: int

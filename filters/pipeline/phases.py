@@ -1,0 +1,202 @@
+"""Phases of a run of `dedup.scope: global`, and the work folder in which they find each other's files.
+
+A phase is a set of numbered units. A unit is a pure function of the job and of files that earlier phases wrote, and
+ends in a folder of files of its own; so a process of the local executor, a Slurm task and a Ray task all do the same
+thing: call `run_unit`. Nothing else is communicated. The work folder is
+
+    job.json                       config, input units, keep rule: what a unit needs to know
+    state.json                     what the run is: a resumed run must be the same
+    <phase>/<unit>/                files of a finished unit
+    done/<phase>/<unit>.json       its entry: size and SHA-256 of each file, and the facts `Phase.run` returned
+
+A unit is done when its entry exists and the files are what the entry says. It works in a folder of another name, which
+is synced to disk and renamed before the entry is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from filters.config import FilterConfig
+from filters.errors import RunError
+from filters.publish import publishing, sync_to_disk
+from filters.read.units import Unit
+
+
+class DamagedError(RunError):
+    """A file of a finished unit is not what its entry says: that unit is to be done again."""
+
+    def __init__(self, phase: str, unit: int, what: str) -> None:
+        super().__init__(f"phase {phase}, unit {unit}: {what}")
+        self.phase, self.unit, self.what = phase, unit, what
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every unit of every phase needs to know.
+
+    Attributes:
+        work: the work folder.
+        config: of the run; its executor and output path decide nothing about the bytes.
+        units: of the input, in input order; unit n of the phases that follow the input is units[n].
+        min_score: threshold of the config, or else of the model; used where neither a share nor a budget is asked for.
+    """
+
+    work: Path
+    config: FilterConfig
+    units: tuple[Unit, ...]
+    min_score: float
+
+    def save(self) -> None:
+        """Write job.json."""
+        with publishing(self.work / "job.json") as temporary:
+            data = {
+                "config": self.config.model_dump(mode="json", exclude_defaults=True),
+                "units": [asdict(unit) for unit in self.units],
+                "min_score": self.min_score,
+            }
+            temporary.write_text(json.dumps(data))
+
+    @classmethod
+    def load(cls, work: Path) -> Self:
+        """Read what `save` wrote."""
+        data = json.loads((work / "job.json").read_text())
+        config = FilterConfig.model_validate(data["config"])
+        return cls(work, config, tuple(Unit(**unit) for unit in data["units"]), data["min_score"])
+
+    def folder(self, phase: str, unit: int) -> Path:
+        """Where a finished unit's files lie."""
+        return self.work / phase / f"{unit:06d}"
+
+    def entry_path(self, phase: str, unit: int) -> Path:
+        """Where a unit's entry lies."""
+        return self.work / "done" / phase / f"{unit:06d}.json"
+
+    def entry(self, phase: str, unit: int) -> dict[str, Any] | None:
+        """The entry of a unit, None if it has none that can be read."""
+        try:
+            entry: dict[str, Any] = json.loads(self.entry_path(phase, unit).read_text())
+        except (OSError, ValueError):
+            return None
+        return entry if isinstance(entry.get("files"), dict) and isinstance(entry.get("facts"), dict) else None
+
+    def facts(self, phase: str, unit: int) -> dict[str, Any]:
+        """What `Phase.run` returned for a finished unit.
+
+        Raises:
+            DamagedError: the unit has no entry.
+        """
+        entry = self.entry(phase, unit)
+        if entry is None:
+            raise DamagedError(phase, unit, "its entry in done/ is missing or damaged")
+        facts: dict[str, Any] = entry["facts"]
+        return facts
+
+    def file(self, phase: str, unit: int, name: str, *, verify: bool = True) -> Path:
+        """A file of a finished unit.
+
+        Args:
+            phase: name of the phase.
+            unit: its number.
+            name: of the file.
+            verify: compare it with its SHA-256. A reader that takes a part of a file must check that part itself.
+
+        Raises:
+            DamagedError: the file is missing, or not what the entry says.
+        """
+        entry = self.entry(phase, unit)
+        expected = None if entry is None else entry["files"].get(name)
+        if expected is None:
+            raise DamagedError(phase, unit, f"no entry for {name}")
+        path = self.folder(phase, unit) / name
+        problem = _differs(path, expected, verify)
+        if problem:
+            raise DamagedError(phase, unit, problem)
+        return path
+
+    def verify(self, phase: str, unit: int) -> bool:
+        """Whether a unit is done: it has an entry, and its folder has the files the entry names and no others."""
+        entry = self.entry(phase, unit)
+        folder = self.folder(phase, unit)
+        if entry is None or not folder.is_dir():
+            return False
+        if {path.name for path in folder.iterdir()} != set(entry["files"]):
+            return False
+        return not any(_differs(folder / name, expected, True) for name, expected in entry["files"].items())
+
+    def discard(self, phase: str, unit: int) -> None:
+        """Forget a unit: its entry first, then its files."""
+        self.entry_path(phase, unit).unlink(missing_ok=True)
+        shutil.rmtree(self.folder(phase, unit), ignore_errors=True)
+
+
+class Phase(Protocol):
+    """A step of a global run, of which every unit can run in another process or on another machine."""
+
+    name: str
+
+    def units(self, job: Job) -> int:
+        """How many units there are; may be asked once the phases before are done."""
+
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        """Do one unit: write its files into `folder` (flat, empty at first); return facts that later phases ask for.
+
+        Must depend on the job and the files of earlier phases only: not on time, machine or order.
+        """
+
+
+def run_unit(job: Job, phase: Phase, unit: int) -> None:
+    """Do one unit and enter it as done; whatever it was before is replaced."""
+    final = job.folder(phase.name, unit)
+    with _working(final) as folder:
+        facts = phase.run(job, unit, folder)
+        files = {}
+        for path in sorted(folder.iterdir()):
+            sync_to_disk(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        sync_to_disk(folder)
+        job.discard(phase.name, unit)
+        folder.rename(final)
+        sync_to_disk(final.parent)
+    path = job.entry_path(phase.name, unit)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with publishing(path) as temporary:
+        temporary.write_text(json.dumps({"files": files, "facts": facts}))
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _working(final: Path) -> Iterator[Path]:
+    folder = final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _differs(path: Path, expected: dict[str, Any], digest: bool) -> str | None:
+    try:
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            return f"{path.name} has {size:,} bytes, not {expected['bytes']:,}"
+        if digest and sha256(path) != expected["sha256"]:
+            return f"{path.name} does not match its SHA-256"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror or error}"
+    return None

@@ -1,0 +1,167 @@
+"""Files of the phase `attributes`: what is known of each document of an input unit by itself, without its text.
+
+For every input unit: `rows.arrow` (a record batch for each batch the reader gave), `bands.*` (the near-duplicate
+index entries, see `filters.dedup`), `quarantine.jsonl`, and, where the input cannot be read a second time at little
+cost, `text.arrow`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from filters.pipeline.phases import Job
+from filters.read.batch import Batch
+
+ATTRIBUTES = "attributes"
+"""Name of the phase."""
+ROWS = "rows.arrow"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int32()),
+        pa.field("language", pa.string()),
+        pa.field("language_score", pa.float32()),
+        pa.field("score", pa.float32()),
+        pa.field("exact_hash", pa.binary(16)),
+        pa.field("has_signature", pa.bool_()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""Columns of rows.arrow, a row for every document of the unit, in input order.
+
+id: as the input gives it, not yet unique in the run. reason: why the document was removed, null while it is alive;
+tokens, score, exact_hash and has_signature are null exactly where it is not alive (exact_hash also where exact
+duplicates are not looked for, has_signature where near duplicates are not).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """Rows of one batch of the reader, and what is needed to recognise that batch when the input is read again.
+
+    Attributes:
+        rows: with the columns of `SCHEMA`.
+        source: name of the input file.
+        records: records the reader delimited.
+        skipped: records that are no documents by their kind.
+        checksum: xxh3-64 of the batch's texts.
+    """
+
+    rows: pa.RecordBatch
+    source: str
+    records: int
+    skipped: int
+    checksum: int
+
+
+class RowsWriter:
+    """Writes rows.arrow. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pa.ipc.new_stream(str(path), SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+
+    def write(self, batch: Batch) -> None:
+        """Append a batch all of whose steps are done."""
+        about = {
+            "source": batch.source,
+            "records": batch.records,
+            "skipped": batch.skipped,
+            "checksum": text_checksum(batch.text),
+        }
+        self._writer.write_batch(to_rows(batch), custom_metadata={"about": json.dumps(about)})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+def to_rows(batch: Batch) -> pa.RecordBatch:
+    """The rows of a batch, with the columns of `SCHEMA`."""
+    found, n = batch.attributes, len(batch)
+    dead = ~batch.alive
+    exact = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), n, [None, pa.py_buffer(np.ascontiguousarray(found["exact"]).tobytes())]
+    )
+    language = pa.array(found["language"], pa.string()) if "language" in found else pa.nulls(n, pa.string())
+    columns = {
+        "position": pa.array(batch.position),
+        "id": batch.id,
+        "url": batch.columns["url"].cast(pa.string()) if "url" in batch.columns else pa.nulls(n, pa.string()),
+        "bytes": pa.array(batch.text_bytes),
+        "tokens": pa.array(found["tokens"], mask=dead),
+        "language": language,
+        "language_score": pc.if_else(language.is_valid(), pa.array(found["language_score"]), None)
+        if "language" in found
+        else pa.nulls(n, pa.float32()),
+        "score": pa.array(found["score"], mask=dead),
+        "exact_hash": pc.if_else(pa.array(dead), pa.scalar(None, pa.binary(16)), exact),
+        "has_signature": pa.array(found["has_signature"], mask=dead),
+        "reason": pa.array(batch.reason, pa.string()),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def read_row_batches(job: Job, unit: int) -> Iterator[RowBatch]:
+    """The rows of an input unit, batch by batch, in input order.
+
+    Raises:
+        DamagedError: the file is missing or not what its entry says.
+    """
+    path = job.file(ATTRIBUTES, unit, ROWS)
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        while True:
+            try:
+                rows, metadata = reader.read_next_batch_with_custom_metadata()
+            except StopIteration:
+                return
+            yield RowBatch(rows, **json.loads(metadata[b"about"]))
+
+
+def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:
+    """Some columns of `SCHEMA` of all rows of an input unit, in input order.
+
+    Raises:
+        DamagedError: the file is missing or not what its entry says.
+    """
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    batches = [batch.rows.select(columns) for batch in read_row_batches(job, unit)]
+    return pa.Table.from_batches(batches, schema)
+
+
+def first_rows(job: Job) -> npt.NDArray[np.int64]:
+    """int64[units + 1]: running number, over the whole run, of the first row of each input unit; last the total.
+
+    A document's number is that of its unit's first row plus its row in the unit.
+    """
+    counts = [int(job.facts(ATTRIBUTES, unit)["rows"]) for unit in range(len(job.units))]
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def text_checksum(text: pa.Array) -> int:
+    """xxh3-64 of n texts (large_string[n]) and their lengths, whatever array they are a slice of."""
+    lengths = pc.binary_length(text).to_numpy(zero_copy_only=False)
+    state = xxhash.xxh3_64(np.ascontiguousarray(lengths, dtype=np.int64).tobytes())
+    buffer = text.buffers()[2]
+    if buffer is not None and len(text):
+        offsets: Any = np.frombuffer(text.buffers()[1], np.int64)
+        state.update(memoryview(buffer)[offsets[text.offset] : offsets[text.offset + len(text)]])
+    return state.intdigest()
