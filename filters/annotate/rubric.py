@@ -1,0 +1,135 @@
+"""A rubric: what a judge is asked, as a file with a version and a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from filters.config import load_config
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z ]{0,39}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Scale(_Section):
+    """Whole numbers from `min` to `max`."""
+
+    min: Annotated[int, Field(ge=0, le=100)] = 0
+    max: Annotated[int, Field(ge=1, le=100)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min >= self.max:
+            raise ValueError(f"scale.min {self.min} is not below scale.max {self.max}")
+        return self
+
+    @property
+    def values(self) -> range:
+        """All scores, ascending."""
+        return range(self.min, self.max + 1)
+
+
+class Attribute(_Section):
+    """One of several things that are scored separately."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,39}$")]
+    weight: float = 1.0
+    """In the page's score, which is the weighted mean of its attributes; a negative weight counts against."""
+
+
+class Example(_Section):
+    """A page with its right answer, shown to the judge as a finished exchange."""
+
+    text: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+    """Shown in mode justify only."""
+    score: int | None = None
+    scores: dict[str, int] | None = None
+    """Of a rubric with attributes."""
+
+
+class Rubric(_Section):
+    """What a judge is asked about a page.
+
+    Attributes:
+        name: for people and file names.
+        version: raised whenever the meaning of the scores changes.
+        scale: the scores.
+        label: what stands before the score in an answer: "Educational score: 3".
+        prompt: criteria, given to the judge as the system message.
+        attributes: what is scored separately; empty: one score.
+        examples: pages with their right answers, in the order shown.
+        request: what the page is taken to answer; the user's turn before the page's in mode reward.
+        language: of the pages, in English; None: not told.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z.-]{1,20}$")]
+    scale: Scale
+    label: Label
+    prompt: Annotated[str, Field(min_length=20)]
+    attributes: tuple[Attribute, ...] = ()
+    examples: tuple[Example, ...] = ()
+    request: Annotated[str, Field(min_length=1)] | None = None
+    language: str | None = None
+
+    @classmethod
+    def load(cls, path: str | Path, language: str | None = None) -> Self:
+        """Read a rubric file.
+
+        Args:
+            path: a YAML file.
+            language: of the pages, in English ("Danish"); takes the place of the file's.
+
+        Raises:
+            ConfigError: names the file, the line where it is known, the key, and what is allowed.
+        """
+        rubric = load_config(cls, path)
+        return rubric if language is None else rubric.model_copy(update={"language": language})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [attribute.name for attribute in self.attributes]
+        if len(set(names)) != len(names):
+            raise ValueError("attributes: two have the same name")
+        if names and not any(attribute.weight for attribute in self.attributes):
+            raise ValueError("attributes: at least one needs a weight other than 0")
+        for number, example in enumerate(self.examples):
+            given = example.scores if names else {self.label: example.score}
+            if given is None or sorted(given) != sorted(names or [self.label]):
+                raise ValueError(
+                    f"examples.{number}: give `scores` with {', '.join(names)}"
+                    if names
+                    else f"examples.{number}: give `score`"
+                )
+            for score in given.values():
+                if score is None or score not in self.scale.values:
+                    raise ValueError(
+                        f"examples.{number}: {score} is not on the scale {self.scale.min}-{self.scale.max}"
+                    )
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 hex of everything a judge sees of it; answers are stored under it."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def combine(self, attributes: dict[str, float]) -> float:
+        """The page's score from its attributes' scores: their weighted mean, within the scale."""
+        weights = {attribute.name: attribute.weight for attribute in self.attributes}
+        spread = self.scale.max - self.scale.min
+        total = sum(abs(weight) for weight in weights.values())
+        points = 0.0
+        for name, weight in weights.items():
+            share = (attributes[name] - self.scale.min) / spread
+            points += abs(weight) * (share if weight >= 0 else 1 - share)
+        return self.scale.min + spread * min(max(points / total, 0.0), 1.0)
