@@ -125,12 +125,14 @@ class NearConfig(_Section):
 
 
 class DedupConfig(_Section):
-    """Duplicates against everything this run has seen, in input order: the first one stays."""
+    """Which documents are copies of each other, and which of them stays."""
 
     exact: bool = True
     """xxh3-128 of the lower-cased text with white space collapsed."""
     near: NearConfig | None = NearConfig()
-    scope: Literal["stream"] = "stream"
+    scope: Literal["stream", "global"] = "stream"
+    """stream: one pass, against everything read so far; the first copy stays. global: in phases that can be resumed
+    and spread over a cluster, against the whole input; the best copy stays (score, then length, then id)."""
 
 
 class KeepConfig(_Section):
@@ -139,17 +141,15 @@ class KeepConfig(_Section):
     min_score: float | None = None
     """Keep score >= min_score, on the judge's 0-5 scale."""
     fraction: Share | None = None
+    """Keep at most this share of the documents that survive deduplication, the best ones (dedup.scope: global)."""
     tokens: Annotated[float, Field(gt=0)] | None = None
+    """Keep the best documents, up to so many tokens (dedup.scope: global)."""
 
     @model_validator(mode="after")
-    def _solvable(self) -> Self:
-        for key in ("fraction", "tokens"):
-            if getattr(self, key) is not None:
-                raise ValueError(
-                    f"keep.{key} needs the scores of the whole dump before the first shard is written, and this "
-                    "version selects while it streams. Use keep.min_score; `finesieve inspect RUN` shows what share "
-                    "and how many tokens each threshold keeps"
-                )
+    def _one_rule(self) -> Self:
+        rules = [key for key in ("min_score", "fraction", "tokens") if getattr(self, key) is not None]
+        if len(rules) > 1:
+            raise ValueError(f"{' and '.join(rules)} are different rules; give one of them")
         return self
 
 
@@ -195,6 +195,17 @@ class FilterConfig(_Section):
     output: OutputConfig
     executor: ExecutorConfig = ExecutorConfig()
     quarantine: QuarantineConfig = QuarantineConfig()
+
+    @model_validator(mode="after")
+    def _solvable(self) -> Self:
+        for key in ("fraction", "tokens"):
+            if getattr(self.keep, key) is not None and self.dedup.scope == "stream":
+                raise ValueError(
+                    f"keep.{key} needs the scores of the whole dump before the first shard is written. Set "
+                    "dedup.scope: global, or use keep.min_score; `finesieve inspect RUN` shows what share and how many "
+                    "tokens each threshold keeps"
+                )
+        return self
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

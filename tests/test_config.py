@@ -94,6 +94,18 @@ def test_rules_that_need_the_whole_dump_say_so(config_file: Path, rule: str) -> 
     message = refusal(config_file, f"keep.{rule}")
     assert f"keep.{rule.split('=')[0]} needs the scores of the whole dump" in message
     assert "keep.min_score" in message
+    assert "dedup.scope: global" in message
+
+
+@pytest.mark.parametrize("rule", ["fraction=0.1", "tokens=1.3e12"])
+def test_rules_that_need_the_whole_dump_are_allowed_where_it_is_seen(config_file: Path, rule: str) -> None:
+    keep = FilterConfig.load(config_file, ["dedup.scope=global", "keep.min_score=null", f"keep.{rule}"]).keep
+    assert (keep.fraction, keep.tokens, keep.min_score).count(None) == 2
+
+
+def test_two_rules_are_refused(config_file: Path) -> None:
+    message = refusal(config_file, "dedup.scope=global", "keep.min_score=1", "keep.fraction=0.1")
+    assert "min_score and fraction" in message
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ cost, `text.arrow`.
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from filters.kernels.packed import PackedText
 from filters.pipeline.phases import Job
 from filters.read.batch import Batch
 
@@ -40,33 +41,29 @@ SCHEMA = pa.schema(
         pa.field("exact_hash", pa.binary(16)),
         pa.field("has_signature", pa.bool_()),
         pa.field("reason", pa.string()),
+        pa.field("checksum", pa.uint64(), nullable=False),
     ]
 )
 """Columns of rows.arrow, a row for every document of the unit, in input order.
 
 id: as the input gives it, not yet unique in the run. reason: why the document was removed, null while it is alive;
 tokens, score, exact_hash and has_signature are null exactly where it is not alive (exact_hash also where exact
-duplicates are not looked for, has_signature where near duplicates are not).
+duplicates are not looked for, has_signature where near duplicates are not). checksum: xxh3-64 of the text, by which it
+is recognised when the input is read again.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class RowBatch:
-    """Rows of one batch of the reader, and what is needed to recognise that batch when the input is read again.
+    """Rows of one batch.
 
     Attributes:
         rows: with the columns of `SCHEMA`.
         source: name of the input file.
-        records: records the reader delimited.
-        skipped: records that are no documents by their kind.
-        checksum: xxh3-64 of the batch's texts.
     """
 
     rows: pa.RecordBatch
     source: str
-    records: int
-    skipped: int
-    checksum: int
 
 
 class RowsWriter:
@@ -77,13 +74,7 @@ class RowsWriter:
 
     def write(self, batch: Batch) -> None:
         """Append a batch all of whose steps are done."""
-        about = {
-            "source": batch.source,
-            "records": batch.records,
-            "skipped": batch.skipped,
-            "checksum": text_checksum(batch.text),
-        }
-        self._writer.write_batch(to_rows(batch), custom_metadata={"about": json.dumps(about)})
+        self._writer.write_batch(to_rows(batch), custom_metadata={"source": batch.source})
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +107,7 @@ def to_rows(batch: Batch) -> pa.RecordBatch:
         "exact_hash": pc.if_else(pa.array(dead), pa.scalar(None, pa.binary(16)), exact),
         "has_signature": pa.array(found["has_signature"], mask=dead),
         "reason": pa.array(batch.reason, pa.string()),
+        "checksum": pa.array(text_checksums(batch.text)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
@@ -133,7 +125,7 @@ def read_row_batches(job: Job, unit: int) -> Iterator[RowBatch]:
                 rows, metadata = reader.read_next_batch_with_custom_metadata()
             except StopIteration:
                 return
-            yield RowBatch(rows, **json.loads(metadata[b"about"]))
+            yield RowBatch(rows, metadata[b"source"].decode())
 
 
 def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:
@@ -156,12 +148,10 @@ def first_rows(job: Job) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def text_checksum(text: pa.Array) -> int:
-    """xxh3-64 of n texts (large_string[n]) and their lengths, whatever array they are a slice of."""
-    lengths = pc.binary_length(text).to_numpy(zero_copy_only=False)
-    state = xxhash.xxh3_64(np.ascontiguousarray(lengths, dtype=np.int64).tobytes())
-    buffer = text.buffers()[2]
-    if buffer is not None and len(text):
-        offsets: Any = np.frombuffer(text.buffers()[1], np.int64)
-        state.update(memoryview(buffer)[offsets[text.offset] : offsets[text.offset + len(text)]])
-    return state.intdigest()
+def text_checksums(text: pa.Array) -> npt.NDArray[np.uint64]:
+    """uint64[n]: xxh3-64 of each of n texts (large_string)."""
+    packed = PackedText.from_arrow(text)
+    view, bounds = packed.data.data, packed.offsets.tolist()
+    digest = xxhash.xxh3_64_intdigest
+    hashes = (digest(view[start:end]) for start, end in itertools.pairwise(bounds))
+    return np.fromiter(hashes, dtype=np.uint64, count=len(text))
