@@ -1,67 +1,180 @@
-"""A histogram of scores that merges exactly: counts of documents, tokens and bytes on fixed fine bins."""
+"""Histograms of scores that merge exactly: weighted counts on fixed fine bins, whole or by the values of a column.
+
+A bin border is the float32 number that a user writes as a threshold (0.35 is float32(0.35)), and a score is compared
+with it in float32, as the keep rule does. So what a histogram says of a threshold on a border is exact, and so is the
+number of documents that lie precisely on it. All counts are integers: merging in any order gives the same histogram.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from filters.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
 LOW, HIGH, BINS = 0.0, 5.0, 500
 WEIGHTS = ("documents", "tokens", "bytes")
+SCORE_UNIT = 2.0**-20
+"""Sums of scores are counted in this unit, so that they add up to the same in any order."""
+
+EDGES: Float32 = ((HIGH - LOW) * np.arange(BINS + 1) / BINS + LOW).astype(np.float32)
+"""float32[BINS + 1]: borders of the bins; bin i holds EDGES[i] <= score < EDGES[i + 1]."""
+
+_UPPER = np.append(EDGES[1:-1], np.float32(np.inf))
+_LOWER = np.append(np.float32(-np.inf), EDGES[1:-1])
+
+
+def bins_of(scores: Float32) -> npt.NDArray[np.int32]:
+    """int32[n]: the bin of each score; what lies outside the scale belongs to the end bins.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    scores = np.asarray(scores, dtype=np.float32)
+    guess = np.clip((scores - np.float32(LOW)) * np.float32(BINS / (HIGH - LOW)), 0, BINS - 1)
+    if np.isnan(guess).any():
+        raise ValueError("scores must not be NaN")
+    bins = guess.astype(np.int32)
+    # Float arithmetic may be one bin off at a border; the border itself decides.
+    bins += scores >= _UPPER[bins]
+    bins -= scores < _LOWER[bins]
+    return np.asarray(bins)
 
 
 class Histogram:
     """Weighted counts of scores on `BINS` equal bins of [`LOW`, `HIGH`]; what lies outside counts at the end bins.
 
-    Counts are integers, so that merging in any order gives the same histogram.
-
     Attributes:
         counts: int64[3, BINS]; rows as in `WEIGHTS`.
+        ties: int64[3, BINS + 1]; what lies precisely on each border, in the rows of `WEIGHTS`.
+        score_sums: int64[BINS]; sum of the scores of a bin's documents, in `SCORE_UNIT`.
+        lowest: the lowest score, inf if there is none.
+        highest: the highest score, -inf if there is none.
     """
 
-    def __init__(self) -> None:
-        self.counts: npt.NDArray[np.int64] = np.zeros((len(WEIGHTS), BINS), dtype=np.int64)
+    edges = EDGES
 
-    def add(
-        self, scores: npt.NDArray[np.float32], *, tokens: npt.NDArray[np.int32], text_bytes: npt.NDArray[np.int64]
-    ) -> None:
-        """Count n documents, all arrays of shape [n]; scores must not be NaN."""
-        width = (HIGH - LOW) / BINS
-        bins = np.clip(np.floor((scores.astype(np.float64) - LOW) / width), 0, BINS - 1).astype(np.int64)
-        weights = (np.ones(len(scores), dtype=np.int64), tokens.astype(np.int64), text_bytes)
-        for counts, weight in zip(self.counts, weights, strict=True):
-            # np.bincount would sum in float64 and lose integers above 2^53.
-            np.add.at(counts, bins, weight)
+    def __init__(self) -> None:
+        self.counts: Int64 = np.zeros((len(WEIGHTS), BINS), dtype=np.int64)
+        self.ties: Int64 = np.zeros((len(WEIGHTS), BINS + 1), dtype=np.int64)
+        self.score_sums: Int64 = np.zeros(BINS, dtype=np.int64)
+        self.lowest, self.highest = np.inf, -np.inf
+
+    def add(self, scores: Float32, *, tokens: npt.NDArray[np.integer], text_bytes: Int64) -> None:
+        """Count n documents, all arrays of shape [n].
+
+        Raises:
+            ValueError: a score is NaN.
+        """
+        slices = _Accumulator(self.counts[None], self.ties[None], self.score_sums[None])
+        slices.add(np.zeros(len(scores), np.int64), scores, tokens, text_bytes)
+        if len(scores):
+            self.lowest = min(self.lowest, float(scores.min()))
+            self.highest = max(self.highest, float(scores.max()))
 
     def merge(self, other: Histogram) -> Self:
         """Add another histogram's counts to this one's."""
         self.counts += other.counts
+        self.ties += other.ties
+        self.score_sums += other.score_sums
+        self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
         return self
 
-    @property
-    def edges(self) -> npt.NDArray[np.float64]:
-        """float64[BINS + 1]: borders of the bins; bin i holds edges[i] <= score < edges[i + 1]."""
-        return np.linspace(LOW, HIGH, BINS + 1)
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return (
+            np.array_equal(self.counts, other.counts)
+            and np.array_equal(self.ties, other.ties)
+            and np.array_equal(self.score_sums, other.score_sums)
+            and (self.lowest, self.highest) == (other.lowest, other.highest)
+        )
 
-    def coarse(self, bins: int, weight: str = "documents") -> npt.NDArray[np.int64]:
+    __hash__ = None  # type: ignore[assignment]
+
+    def total(self, weight: str = "documents") -> int:
+        """Documents, tokens or bytes of all bins."""
+        return int(self.counts[WEIGHTS.index(weight)].sum())
+
+    def coarse(self, bins: int, weight: str = "documents") -> Int64:
         """int64[bins]: counts on `bins` equal bins; `bins` must divide `BINS`."""
         if BINS % bins:
             raise ValueError(f"{bins} bins do not divide {BINS}")
         return np.asarray(self.counts[WEIGHTS.index(weight)].reshape(bins, -1).sum(axis=1))
 
     def at_least(self, min_score: float, weight: str = "documents") -> int:
-        """How much lies in bins at or above the one `min_score` falls in: exact where it is a bin border."""
-        first = int(np.clip(round((min_score - LOW) / (HIGH - LOW) * BINS), 0, BINS))
-        return int(self.counts[WEIGHTS.index(weight), first:].sum())
+        """How much scores at least `min_score`: exact where it is a bin border, else at the border next to it."""
+        return int(self.counts[WEIGHTS.index(weight), nearest_edge(min_score) :].sum())
+
+    def mean_at_least(self, min_score: float) -> float:
+        """Mean score of the documents `at_least` counts; NaN if there are none."""
+        first = nearest_edge(min_score)
+        documents = int(self.counts[0, first:].sum())
+        return float(self.score_sums[first:].sum()) * SCORE_UNIT / documents if documents else float("nan")
+
+    def quantile(self, share: float, weight: str = "documents") -> float:
+        """The score below which `share` of the weight lies, within half a bin (interpolated); NaN if it is empty.
+
+        Raises:
+            ValueError: `share` is not between 0 and 1.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must be between 0 and 1, got {share}")
+        counts = self.counts[WEIGHTS.index(weight)]
+        total = int(counts.sum())
+        if not total:
+            return float("nan")
+        cumulated = np.append(0, np.cumsum(counts))
+        position = share * total
+        bin_ = int(np.clip(np.searchsorted(cumulated, position, side="left") - 1, 0, BINS - 1))
+        while not counts[bin_] and bin_ < BINS - 1:
+            bin_ += 1
+        part = (position - int(cumulated[bin_])) / int(counts[bin_]) if counts[bin_] else 0.0
+        low, high = float(EDGES[bin_]), float(EDGES[bin_ + 1])
+        return float(np.clip(low + part * (high - low), self.lowest, self.highest))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each bin: low, high, documents, tokens, bytes."""
+        import pandas as pd
+
+        columns = {name: self.counts[row] for row, name in enumerate(WEIGHTS)}
+        return pd.DataFrame({"low": EDGES[:-1], "high": EDGES[1:], **columns})
+
+    def plot(self, weight: str = "documents", *, bins: int = 100, log: bool = False, axes: Axes | None = None) -> Axes:
+        """Draw it with matplotlib; returns the axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return plot_histograms({"": self}, weight, bins=bins, log=log, axes=axes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain types; `from_json` reads it back."""
         counts = {name: self.counts[row].tolist() for row, name in enumerate(WEIGHTS)}
-        return {"low": LOW, "high": HIGH, "bins": BINS, "counts": counts}
+        borders = np.flatnonzero(self.ties[0])
+        return {
+            "low": LOW,
+            "high": HIGH,
+            "bins": BINS,
+            "counts": counts,
+            "score_sums": self.score_sums.tolist(),
+            "ties": {str(border): self.ties[:, border].tolist() for border in borders.tolist()},
+            "lowest": self.lowest if np.isfinite(self.lowest) else None,
+            "highest": self.highest if np.isfinite(self.highest) else None,
+        }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote.
 
         Raises:
@@ -71,4 +184,237 @@ class Histogram:
             raise ValueError(f"histogram with {data['bins']} bins on [{data['low']}, {data['high']}]")
         histogram = cls()
         histogram.counts = np.array([data["counts"][name] for name in WEIGHTS], dtype=np.int64).reshape(-1, BINS)
+        histogram.score_sums = np.array(data["score_sums"], dtype=np.int64).reshape(BINS)
+        for border, weights in data["ties"].items():
+            histogram.ties[:, int(border)] = weights
+        histogram.lowest = np.inf if data["lowest"] is None else float(data["lowest"])
+        histogram.highest = -np.inf if data["highest"] is None else float(data["highest"])
         return histogram
+
+
+class SlicedHistogram(Mapping[str | None, Histogram]):
+    """A histogram for each value of a column: a mapping value -> `Histogram`, values sorted, None (no value) last.
+
+    Args:
+        by: name of the column.
+    """
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self._rows: dict[str | None, int] = {}
+        self._counts = _Accumulator.empty(0)
+        self._ends = np.empty((2, 0))
+
+    def add(
+        self,
+        values: Sequence[str | None],
+        indices: npt.NDArray[np.integer],
+        scores: Float32,
+        *,
+        tokens: npt.NDArray[np.integer],
+        text_bytes: Int64,
+    ) -> None:
+        """Count n documents.
+
+        Args:
+            values: distinct values of the column, in any order.
+            indices: int[n], for each document the place of its value in `values`.
+            scores: float32[n], none NaN.
+            tokens: int[n].
+            text_bytes: int64[n].
+        """
+        # Values that no document has make no slice: dictionaries of a file hold those of removed documents too.
+        present = np.flatnonzero(np.bincount(indices, minlength=len(values)))
+        rows = np.zeros(len(values), np.int64)
+        for place in present.tolist():
+            rows[place] = self._rows.setdefault(values[place], len(self._rows))
+        self._grow()
+        slices = rows[indices]
+        self._counts.add(slices, scores, tokens, text_bytes)
+        np.minimum.at(self._ends[0], slices, scores)
+        np.maximum.at(self._ends[1], slices, scores)
+
+    def _grow(self) -> None:
+        missing = len(self._rows) - self._ends.shape[1]
+        if missing > 0:
+            self._counts = self._counts.extended(missing)
+            self._ends = np.hstack([self._ends, np.repeat([[np.inf], [-np.inf]], missing, axis=1)])
+
+    def merge(self, other: SlicedHistogram) -> Self:
+        """Add another's counts to this one's."""
+        for value, histogram in other.items():
+            self._rows.setdefault(value, len(self._rows))
+            self._grow()
+            self._store(self._rows[value], self[value].merge(histogram))
+        return self
+
+    def _store(self, row: int, histogram: Histogram) -> None:
+        self._counts.counts[row] = histogram.counts
+        self._counts.ties[row] = histogram.ties
+        self._counts.score_sums[row] = histogram.score_sums
+        self._ends[:, row] = histogram.lowest, histogram.highest
+
+    def __getitem__(self, value: str | None) -> Histogram:
+        row = self._rows[value]
+        histogram = Histogram()
+        histogram.counts = self._counts.counts[row].copy()
+        histogram.ties = self._counts.ties[row].copy()
+        histogram.score_sums = self._counts.score_sums[row].copy()
+        histogram.lowest, histogram.highest = self._ends[:, row].tolist()
+        return histogram
+
+    def __iter__(self) -> Iterator[str | None]:
+        return iter(sorted(self._rows, key=lambda value: (value is None, value or "")))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def largest(self, count: int, weight: str = "documents") -> list[str | None]:
+        """The `count` values with most weight, largest first."""
+        return sorted(self, key=lambda value: (-self[value].total(weight), value is None, value or ""))[:count]
+
+    def total(self) -> Histogram:
+        """All slices together."""
+        histogram = Histogram()
+        for part in self.values():
+            histogram.merge(part)
+        return histogram
+
+    def quantile(self, share: float, weight: str = "documents") -> dict[str | None, float]:
+        """`Histogram.quantile` of each slice."""
+        return {value: histogram.quantile(share, weight) for value, histogram in self.items()}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each slice and bin: the column, low, high, documents, tokens, bytes."""
+        import pandas as pd
+
+        parts = [histogram.to_pandas().assign(**{self.by: value}) for value, histogram in self.items()]
+        columns = [self.by, "low", "high", *WEIGHTS]
+        return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+    def plot(
+        self,
+        weight: str = "documents",
+        *,
+        bins: int = 100,
+        log: bool = False,
+        axes: Axes | None = None,
+        largest: int = 8,
+    ) -> Axes:
+        """Draw the `largest` slices with matplotlib, each as a share of itself; returns the axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        shown = {str(value or "(none)"): self[value] for value in self.largest(largest, weight)}
+        return plot_histograms(shown, weight, bins=bins, log=log, axes=axes, shares=True)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Plain types; `from_json` reads it back."""
+        return [{"value": value, "histogram": histogram.to_json()} for value, histogram in self.items()]
+
+    @classmethod
+    def from_json(cls, by: str, data: Sequence[Mapping[str, Any]]) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: other bins than this version's.
+        """
+        sliced = cls(by)
+        for part in data:
+            row = sliced._rows.setdefault(part["value"], len(sliced._rows))
+            sliced._grow()
+            sliced._store(row, Histogram.from_json(part["histogram"]))
+        return sliced
+
+
+class _Accumulator:
+    """Counts of several slices as arrays with a leading axis of slices, so that a batch is added in one go."""
+
+    def __init__(self, counts: Int64, ties: Int64, score_sums: Int64) -> None:
+        self.counts, self.ties, self.score_sums = counts, ties, score_sums
+
+    @classmethod
+    def empty(cls, slices: int) -> Self:
+        return cls(
+            np.zeros((slices, len(WEIGHTS), BINS), np.int64),
+            np.zeros((slices, len(WEIGHTS), BINS + 1), np.int64),
+            np.zeros((slices, BINS), np.int64),
+        )
+
+    def extended(self, slices: int) -> _Accumulator:
+        new = _Accumulator.empty(slices)
+        return _Accumulator(
+            np.concatenate([self.counts, new.counts]),
+            np.concatenate([self.ties, new.ties]),
+            np.concatenate([self.score_sums, new.score_sums]),
+        )
+
+    def add(
+        self, slices: npt.NDArray[np.integer], scores: Float32, tokens: npt.NDArray[np.integer], text_bytes: Int64
+    ) -> None:
+        """Count n documents whose slices are `slices` (int[n])."""
+        scores = np.asarray(scores, dtype=np.float32)
+        bins = bins_of(scores)
+        weights = (np.ones(len(scores), np.int64), np.asarray(tokens), np.asarray(text_bytes))
+        cells, shape = slices * BINS + bins, (len(self.counts), BINS)
+        for row, weight in enumerate(weights):
+            self.counts[:, row] += _sums(cells, weight, shape)
+        units = np.rint(scores.astype(np.float64) / SCORE_UNIT)
+        self.score_sums += _sums(cells, units, shape)
+        borders = bins + (scores == np.float32(HIGH))
+        tied = scores == EDGES[borders]
+        cells, shape = (slices * (BINS + 1) + borders)[tied], (len(self.counts), BINS + 1)
+        for row, weight in enumerate(weights):
+            self.ties[:, row] += _sums(cells, weight[tied], shape)
+
+
+def _sums(cells: npt.NDArray[np.integer], weights: npt.NDArray[Any], shape: tuple[int, int]) -> Int64:
+    """int64[shape]: exact sums of integer weights by cell."""
+    size = shape[0] * shape[1]
+    # bincount adds in float64, which holds integers up to 2^53: enough unless the weights are huge.
+    if len(weights) and float(np.abs(weights).max()) * len(weights) >= 2.0**53:
+        sums = np.zeros(size, np.int64)
+        np.add.at(sums, cells, weights.astype(np.int64))
+    else:
+        sums = np.bincount(cells, weights, minlength=size).astype(np.int64)
+    return sums.reshape(shape)
+
+
+def nearest_edge(score: float) -> int:
+    """Number of the border (0 to BINS) nearest to `score`."""
+    return int(np.clip(round((score - LOW) / (HIGH - LOW) * BINS), 0, BINS))
+
+
+def plot_histograms(
+    histograms: Mapping[str, Histogram],
+    weight: str,
+    *,
+    bins: int,
+    log: bool = False,
+    axes: Axes | None = None,
+    shares: bool = False,
+) -> Axes:
+    """Step lines of several histograms on one pair of axes, with a legend where they have names.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plot()", "plots", str(error)) from error
+    if axes is None:
+        axes = Figure(figsize=(7, 3.5), layout="constrained").subplots()
+    edges = np.linspace(LOW, HIGH, bins + 1)
+    for name, histogram in histograms.items():
+        counts = histogram.coarse(bins, weight)
+        axes.stairs(counts / max(int(counts.sum()), 1) if shares else counts, edges, label=name, fill=not shares)
+    axes.set_xlabel("score")
+    axes.set_ylabel(f"share of {weight}" if shares else weight)
+    axes.set_xlim(LOW, HIGH)
+    if log:
+        axes.set_yscale("log")
+    if any(histograms):
+        axes.legend()
+    return axes
