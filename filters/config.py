@@ -122,6 +122,8 @@ class NearConfig(_Section):
     rows: Annotated[int, Field(ge=1, le=64)] = 8
     """Hash values in a band."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    verify: Share | None = None
+    """Join two documents only if the true Jaccard similarity of their shingles is at least this (dedup.scope: global)."""
 
 
 class DedupConfig(_Section):
@@ -133,6 +135,20 @@ class DedupConfig(_Section):
     scope: Literal["stream", "global"] = "stream"
     """stream: one pass, against everything read so far; the first copy stays. global: in phases that can be resumed
     and spread over a cluster, against the whole input; the best copy stays (score, then length, then id)."""
+    memory: Size = 2**30
+    """global: bytes the join of one hash range may take; what does not fit is spilled to disk."""
+    against: tuple[str, ...] = ()
+    """global: folders of finished runs that kept their fingerprints; copies of what they kept are removed."""
+    keep_fingerprints: bool = False
+    """global: write fingerprints/, so that later runs can name this one in dedup.against."""
+
+
+class QuotaConfig(_Section):
+    """Largest shares of a budget (keep.fraction or keep.tokens) that some languages or input files may take."""
+
+    by: Literal["language", "source"] = "language"
+    shares: dict[str, Share]
+    """Value -> its largest share. Its best documents fill it; values that are not named have no limit of their own."""
 
 
 class KeepConfig(_Section):
@@ -144,12 +160,56 @@ class KeepConfig(_Section):
     """Keep at most this share of the documents that survive deduplication, the best ones (dedup.scope: global)."""
     tokens: Annotated[float, Field(gt=0)] | None = None
     """Keep the best documents, up to so many tokens (dedup.scope: global)."""
+    buckets: tuple[str, ...] | None = None
+    """Keep the documents of these buckets, by the names in output.buckets (dedup.scope: global)."""
+    quota: QuotaConfig | None = None
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
-        rules = [key for key in ("min_score", "fraction", "tokens") if getattr(self, key) is not None]
+        rules = [key for key in ("min_score", "fraction", "tokens", "buckets") if getattr(self, key) is not None]
         if len(rules) > 1:
             raise ValueError(f"{' and '.join(rules)} are different rules; give one of them")
+        if self.quota and not {"fraction", "tokens"} & set(rules):
+            raise ValueError("keep.quota shares out a budget; give keep.fraction or keep.tokens with it")
+        return self
+
+
+class RepeatConfig(_Section):
+    """How many times a kept document is written (dedup.scope: global)."""
+
+    by: Literal["cluster_size", "score"]
+    curve: tuple[tuple[float, Annotated[float, Field(ge=1)]], ...] = ()
+    """Points (cluster size or score, times to write), joined by straight lines and level beyond its ends. A fraction
+    is a probability, drawn from the document's id. Without points: as many times as the cluster has documents."""
+    max: Annotated[int, Field(ge=1, le=100)] = 10
+    """No document is written more often than this."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        places = [place for place, _ in self.curve]
+        if any(one >= other for one, other in zip(places, places[1:], strict=False)):
+            raise ValueError("the points of curve must ascend in their first number")
+        if self.by == "score" and not self.curve:
+            raise ValueError("by: score needs a curve, for example [[1.5, 1], [3, 4]]")
+        return self
+
+
+class BucketsConfig(_Section):
+    """Buckets of quality by rank of the score among the documents that survive deduplication (dedup.scope: global)."""
+
+    borders: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=99)]
+    """Shares of the documents below each border, ascending: [0.5, 0.9] makes three buckets."""
+    names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], ...]
+    """One more than borders, the lowest bucket first."""
+    folders: bool = False
+    """Write each bucket's shards to a folder of its own, data/NAME/; else shards mix, and the column `bucket` tells."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if any(one >= other for one, other in zip(self.borders, self.borders[1:], strict=False)):
+            raise ValueError("borders must ascend")
+        if len(self.names) != len(self.borders) + 1 or len(set(self.names)) != len(self.names):
+            raise ValueError(f"{len(self.borders)} borders make {len(self.borders) + 1} buckets; name each differently")
         return self
 
 
@@ -162,6 +222,8 @@ class OutputConfig(_Section):
     """A shard ends with the document that brings its text to this many bytes (before compression)."""
     rejected: bool = False
     """Write removed documents too, with their reasons, to rejected/."""
+    repeat: RepeatConfig | None = None
+    buckets: BucketsConfig | None = None
 
 
 class ExecutorConfig(_Section):
@@ -205,6 +267,27 @@ class FilterConfig(_Section):
                     "dedup.scope: global, or use keep.min_score; `finesieve inspect RUN` shows what share and how many "
                     "tokens each threshold keeps"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_input_is_seen(self) -> Self:
+        dedup, output, kept = self.dedup, self.output, self.keep.buckets
+        needing = {
+            "dedup.near.verify": dedup.near is not None and dedup.near.verify is not None,
+            "dedup.against": bool(dedup.against),
+            "dedup.keep_fingerprints": dedup.keep_fingerprints,
+            "output.repeat": output.repeat is not None,
+            "output.buckets": output.buckets is not None,
+        }
+        for key, given in needing.items():
+            if given and dedup.scope == "stream":
+                raise ValueError(f"{key} needs to see the whole input first. Set dedup.scope: global")
+        if (dedup.against or dedup.keep_fingerprints) and not (dedup.exact or dedup.near):
+            raise ValueError("dedup.against and dedup.keep_fingerprints need dedup.exact or dedup.near")
+        names = output.buckets.names if output.buckets else ()
+        unknown = [name for name in kept or () if name not in names]
+        if unknown or kept == ():
+            raise ValueError(f"keep.buckets: {unknown or kept} are no names of output.buckets: {', '.join(names)}")
         return self
 
     @classmethod

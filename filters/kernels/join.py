@@ -79,10 +79,10 @@ def _scatter_ranges(keys, rows, new_keys, new_rows, offsets):  # type: ignore[no
         offsets[partition] += offsets[partition - 1]
     place = offsets[:-1].copy()
     for entry in range(len(keys)):
-        partition = np.int64(((keys[entry] >> _HALF) * partitions) >> _HALF)
-        new_keys[place[partition]] = keys[entry]
-        new_rows[place[partition]] = rows[entry]
-        place[partition] += 1
+        target = np.int64(((keys[entry] >> _HALF) * partitions) >> _HALF)
+        new_keys[place[target]] = keys[entry]
+        new_rows[place[target]] = rows[entry]
+        place[target] += 1
 
 
 @numba.njit(nogil=True, cache=True)
@@ -94,10 +94,10 @@ def _scatter_low(keys, documents, new_keys, new_documents, bounds):  # type: ign
         bounds[bucket] += bounds[bucket - 1]
     place = bounds[:-1].copy()
     for entry in range(len(keys)):
-        bucket = np.int64(keys[entry] & mask)
-        new_keys[place[bucket]] = keys[entry]
-        new_documents[place[bucket]] = documents[entry]
-        place[bucket] += 1
+        target = np.int64(keys[entry] & mask)
+        new_keys[place[target]] = keys[entry]
+        new_documents[place[target]] = documents[entry]
+        place[target] += 1
 
 
 @numba.njit(nogil=True, cache=True)
