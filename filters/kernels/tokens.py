@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numba
 import numpy as np
 
@@ -62,6 +64,7 @@ def token_features(packed: PackedText) -> Int32:
     return features
 
 
+@functools.cache
 def _classes() -> UInt8:
     """uint8[128]: the class of each ASCII character."""
     classes = np.full(128, PUNCTUATION, np.uint8)
@@ -75,6 +78,7 @@ def _classes() -> UInt8:
             classes[code] = NEWLINE
         elif character.isspace():
             classes[code] = SPACE
+    classes.flags.writeable = False
     return classes
 
 
