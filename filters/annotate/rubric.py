@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -117,7 +116,7 @@ class Rubric(_Section):
                     )
         return self
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """sha256 hex of everything a judge sees of it; answers are stored under it."""
         content = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)

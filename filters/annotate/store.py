@@ -1,0 +1,489 @@
+"""The answer store: one SQLite file that holds documents, draws, rubrics, judges and every answer that was paid for.
+
+One row per (judge, rubric digest, text digest, repeat): whoever asks again finds the answer and does not pay twice. An
+answer that could not be read is kept too, with its cause; a request that brought no answer is a row in `failures`, and
+the next run asks again. Writes are transactions in WAL mode, so a killed run leaves a store that opens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from filters.annotate.records import (
+    Answer,
+    Document,
+    Failure,
+    JudgeRecord,
+    Kind,
+    Pending,
+    Ratings,
+    RubricRecord,
+    Spending,
+)
+from filters.annotate.rubric import Rubric, Scale
+from filters.errors import AnnotationsError
+
+FORMAT = 1
+BUSY_SECONDS = 30.0
+
+KEEP_RUBRIC = Rubric(
+    name="keep",
+    version="1",
+    scale=Scale(min=0, max=1),
+    label="Keep",
+    prompt="Would you keep this page for training a language model? 1: keep, 0: drop.",
+)
+"""What a human answers in `Store.record_keep`."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+    document INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, id TEXT, url TEXT, source TEXT, position INTEGER,
+    language TEXT, columns TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS samples (
+    sample INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, description TEXT NOT NULL, complete INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS draws (
+    sample INTEGER NOT NULL, document INTEGER NOT NULL, probability REAL NOT NULL, design TEXT NOT NULL, stratum TEXT,
+    PRIMARY KEY (sample, document)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rubrics (
+    rubric INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
+    content TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS judges (
+    judge INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, model TEXT NOT NULL,
+    settings TEXT NOT NULL, logprobs INTEGER);
+CREATE TABLE IF NOT EXISTS answers (
+    judge INTEGER NOT NULL, rubric INTEGER NOT NULL, document INTEGER NOT NULL, repeat INTEGER NOT NULL,
+    status TEXT NOT NULL, cause TEXT, score REAL, expected REAL, entropy REAL, coverage REAL, distribution TEXT,
+    attributes TEXT, raw TEXT NOT NULL, mode TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, cost REAL NOT NULL, seconds REAL NOT NULL,
+    attempts INTEGER NOT NULL, time REAL NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS answered ON answers (judge, rubric, document, repeat);
+CREATE INDEX IF NOT EXISTS rejected ON answers (judge, rubric, cause) WHERE status = 'rejected';
+CREATE TABLE IF NOT EXISTS failures (
+    judge INTEGER NOT NULL, rubric INTEGER NOT NULL, document INTEGER NOT NULL, repeat INTEGER NOT NULL,
+    cause TEXT NOT NULL, attempts INTEGER NOT NULL, time REAL NOT NULL,
+    PRIMARY KEY (judge, rubric, document, repeat)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    run INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL, outcome TEXT, config TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS spending (
+    run INTEGER NOT NULL, judge INTEGER NOT NULL, requests INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (run, judge)) WITHOUT ROWID;
+"""
+
+
+_ANSWER = tuple(Answer.__dataclass_fields__)
+_JSON = ("distribution", "attributes")
+_INSERT_ANSWER = (
+    f"INSERT OR REPLACE INTO answers (judge, rubric, time, {', '.join(_ANSWER)}) "  # noqa: S608
+    f"VALUES (?, ?, ?, {', '.join('?' * len(_ANSWER))})"
+)
+_SELECT_ANSWERS = (
+    f"SELECT j.name, {', '.join('a.' + name for name in _ANSWER)} FROM answers a JOIN judges j USING (judge) "  # noqa: S608
+    "WHERE rubric = ?1 AND (?2 IS NULL OR document IN (SELECT document FROM draws WHERE sample = ?2)) "
+    "ORDER BY document, judge, repeat"
+)
+
+
+def text_digest(text: str) -> bytes:
+    """16 bytes of blake2b of the text as UTF-8."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class Store:
+    """An open store. One process writes answers at a time (`writing`); any number may read meanwhile.
+
+    Args:
+        path: the SQLite file.
+        create: make it if it is not there.
+
+    Raises:
+        AnnotationsError: it is not there, is no store, or was written by a newer finesieve.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+        self.path = Path(path)
+        if not create and not self.path.is_file():
+            raise AnnotationsError(f"{path}: no such store. Remedy: run finesieve annotate first, or check `store`")
+        try:
+            if create:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._open()
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise AnnotationsError(
+                f"{path}: cannot open this answer store: {error}. Remedy: name another file in `store`, or restore it"
+            ) from error
+
+    def _open(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version not in (0, FORMAT) or (version == 0 and tables):
+            self._db.close()
+            raise AnnotationsError(
+                f"{self.path}: not an answer store of this finesieve (format {version}, known is {FORMAT}). "
+                "Remedy: name another file in `store`, or update finesieve"
+            )
+        # Without WAL a reader would wait for the run; NORMAL survives a killed process, and of a power failure the
+        # last few answers are lost, never the store.
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        if not tables:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the right to ask judges: two runs on one store would pay twice.
+
+        Raises:
+            AnnotationsError: another process holds it.
+        """
+        lock = self.path.with_name(self.path.name + "-lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise AnnotationsError(
+                    f"{self.path}: another run is annotating into this store. Remedy: wait for it, or use another store"
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise AnnotationsError(f"{self.path}: cannot write to the answer store: {error}") from error
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    # --- documents and samples
+
+    def sample(self, description: dict[str, Any]) -> tuple[int, bool]:
+        """The sample of this description (input and design) -> (number, whether it is completely drawn).
+
+        What an interrupted run had drawn of it is forgotten; its documents and their answers stay.
+        """
+        content = json.dumps(description, sort_keys=True, ensure_ascii=False)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        with self._transaction() as db:
+            row = db.execute("SELECT sample, complete FROM samples WHERE digest = ?", (digest,)).fetchone()
+            if row is None:
+                cursor = db.execute("INSERT INTO samples VALUES (NULL, ?, ?, 0)", (digest, content))
+                return int(cursor.lastrowid or 0), False
+            if not row[1]:
+                db.execute("DELETE FROM draws WHERE sample = ?", (row[0],))
+            return int(row[0]), bool(row[1])
+
+    def draw(self, sample: int, documents: Iterable[Document]) -> int:
+        """Fill a sample, all or nothing. A text that comes twice is one document; the first draw counts.
+
+        Returns:
+            How many documents the sample has.
+        """
+        with self._transaction() as db:
+            for document in documents:
+                number = self._enter(db, document)
+                db.execute(
+                    "INSERT OR IGNORE INTO draws VALUES (?, ?, ?, ?, ?)",
+                    (sample, number, document.probability, document.design, document.stratum),
+                )
+            db.execute("UPDATE samples SET complete = 1 WHERE sample = ?", (sample,))
+        return self.sample_size(sample)
+
+    def sample_size(self, sample: int) -> int:
+        """Documents in a sample."""
+        return int(self._db.execute("SELECT count(*) FROM draws WHERE sample = ?", (sample,)).fetchone()[0])
+
+    def samples(self) -> list[tuple[int, dict[str, Any]]]:
+        """(number, description) of every completely drawn sample, the latest last."""
+        rows = self._db.execute("SELECT sample, description FROM samples WHERE complete ORDER BY sample")
+        return [(int(number), json.loads(description)) for number, description in rows]
+
+    def _enter(self, db: sqlite3.Connection, document: Document) -> int:
+        digest = text_digest(document.text)
+        row = db.execute("SELECT document FROM documents WHERE digest = ?", (digest,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        cursor = db.execute(
+            "INSERT INTO documents VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                digest,
+                document.id,
+                document.url,
+                document.source,
+                document.position,
+                document.language,
+                json.dumps(document.columns, ensure_ascii=False, default=str),
+                document.text,
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def drawn(self, sample: int) -> Iterator[tuple[int, Document]]:
+        """(number, document) of a sample, in the order of their numbers."""
+        rows = self._db.execute(
+            "SELECT d.document, d.text, d.id, d.url, d.source, d.position, d.language, w.probability, w.design, "
+            "w.stratum, d.columns FROM draws w JOIN documents d USING (document) WHERE w.sample = ? "
+            "ORDER BY w.document",
+            (sample,),
+        )
+        for number, text, name, url, source, position, language, probability, design, stratum, columns in rows:
+            yield (
+                number,
+                Document(
+                    text, name, url, source, position, language, probability, design, stratum, json.loads(columns)
+                ),
+            )
+
+    # --- judges and rubrics
+
+    def rubric(self, rubric: Rubric) -> int:
+        """Number of a rubric, which is entered if it is new."""
+        row = self._db.execute("SELECT rubric FROM rubrics WHERE digest = ?", (rubric.digest,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO rubrics VALUES (NULL, ?, ?, ?, ?)",
+                (rubric.digest, rubric.name, rubric.version, rubric.model_dump_json()),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def rubrics(self) -> list[RubricRecord]:
+        """Every rubric that was used, oldest first."""
+        rows = self._db.execute(
+            "SELECT rubric, content, digest, (SELECT count(*) FROM answers a WHERE a.rubric = r.rubric) FROM rubrics r "
+            "ORDER BY rubric"
+        )
+        return [RubricRecord(n, Rubric.model_validate_json(c), digest, count) for n, c, digest, count in rows]
+
+    def judge(self, name: str, kind: Kind, model: str, settings: dict[str, Any]) -> JudgeRecord:
+        """A judge, entered if it is new.
+
+        Raises:
+            AnnotationsError: a judge of this name answered before with another model or other settings.
+        """
+        found = self._judge(name)
+        if found is None:
+            with self._transaction() as db:
+                db.execute(
+                    "INSERT INTO judges VALUES (NULL, ?, ?, ?, ?, NULL)",
+                    (name, kind, model, json.dumps(settings, sort_keys=True)),
+                )
+            found = self._judge(name)
+            assert found is not None
+        before = {"kind": found.kind, "model": found.model} | found.settings
+        now = {"kind": kind, "model": model} | json.loads(json.dumps(settings))
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise AnnotationsError(
+                    f"{self.path}: judge {name!r} has answered with {key} = {before.get(key)!r}, and now it is "
+                    f"{now.get(key)!r}. Remedy: give the changed judge another name, so that its answers stay apart"
+                )
+        return found
+
+    def judges(self) -> list[JudgeRecord]:
+        """Every judge, in the order they came."""
+        rows = self._db.execute("SELECT judge, name, kind, model, settings, logprobs FROM judges ORDER BY judge")
+        return [
+            JudgeRecord(number, name, kind, model, json.loads(settings), logprobs)
+            for number, name, kind, model, settings, logprobs in rows
+        ]
+
+    def _judge(self, name: str) -> JudgeRecord | None:
+        return next((judge for judge in self.judges() if judge.name == name), None)
+
+    def learn_logprobs(self, judge: int, candidates: int) -> None:
+        """Remember how many candidates per token a judge's servers give, so that a resumed run need not find out."""
+        with self._transaction() as db:
+            db.execute("UPDATE judges SET logprobs = ? WHERE judge = ?", (candidates, judge))
+
+    def record_keep(self, judge: str, document: Document | str, keep: bool) -> None:
+        """A human's decision on a page: the latest one counts.
+
+        Args:
+            judge: who decided.
+            document: the page, or only its text.
+            keep: whether to keep it.
+
+        Raises:
+            AnnotationsError: a model of this name answers in this store.
+        """
+        number = self.judge(judge, "human", "", {}).number
+        rubric = self.rubric(KEEP_RUBRIC)
+        score = float(keep)
+        with self._transaction() as db:
+            entered = self._enter(db, Document(document) if isinstance(document, str) else document)
+            answer = Answer(entered, 0, "ok", "keep" if keep else "drop", score=score, expected=score, mode="human")
+            self._save_answers(db, number, rubric, [answer])
+
+    # --- answers
+
+    def pending(
+        self, sample: int, judge: int, rubric: int, repeats: int, *, after: int = 0, limit: int = 256
+    ) -> list[Pending]:
+        """The next documents of a sample, by number above `after`, that lack one of `repeats` answers."""
+        rows = self._db.execute(
+            "SELECT w.document, d.text FROM draws w JOIN documents d USING (document) WHERE w.sample = ? AND "
+            "w.document > ? AND (SELECT count(*) FROM answers a WHERE a.judge = ? AND a.rubric = ? AND "
+            "a.document = w.document AND a.repeat < ?) < ? ORDER BY w.document LIMIT ?",
+            (sample, after, judge, rubric, repeats, repeats, limit),
+        ).fetchall()
+        return [Pending(n, text, self._missing(judge, rubric, n, repeats)) for n, text in rows]
+
+    def pending_of(self, documents: Sequence[int], judge: int, rubric: int, repeats: int) -> list[Pending]:
+        """Those of `documents` that lack one of `repeats` answers."""
+        found = []
+        for number in documents:
+            missing = self._missing(judge, rubric, number, repeats)
+            if missing:
+                text = self._db.execute("SELECT text FROM documents WHERE document = ?", (number,)).fetchone()[0]
+                found.append(Pending(number, text, missing))
+        return found
+
+    def _missing(self, judge: int, rubric: int, document: int, repeats: int) -> tuple[int, ...]:
+        rows = self._db.execute(
+            "SELECT repeat FROM answers WHERE judge = ? AND rubric = ? AND document = ?", (judge, rubric, document)
+        )
+        done = {repeat for (repeat,) in rows}
+        return tuple(repeat for repeat in range(repeats) if repeat not in done)
+
+    def shuffled(self, sample: int, limit: int, seed: int = 0) -> list[int]:
+        """Numbers of at most `limit` documents of a sample, drawn at random but the same on every run."""
+        rows = self._db.execute(
+            "SELECT document FROM draws WHERE sample = ? "
+            "ORDER BY ((document + ?) * 2654435761 + 40503) % 4294967291, document LIMIT ?",
+            (sample, seed, limit),
+        )
+        return [int(number) for (number,) in rows]
+
+    def answered(self, sample: int, judge: int, rubric: int, repeats: int) -> int:
+        """Answers of a judge to the documents of a sample, rejected ones included, up to `repeats` each."""
+        row = self._db.execute(
+            "SELECT count(*) FROM draws w JOIN answers a ON a.judge = ? AND a.rubric = ? AND a.document = w.document "
+            "AND a.repeat < ? WHERE w.sample = ?",
+            (judge, rubric, repeats, sample),
+        ).fetchone()
+        return int(row[0])
+
+    def save(
+        self,
+        run: int,
+        judge: int,
+        rubric: int,
+        answers: Sequence[Answer],
+        failures: Sequence[Failure] = (),
+        spent: Spending | None = None,
+    ) -> None:
+        """Write what came in, in one transaction. An answer clears an earlier failure of the same request."""
+        with self._transaction() as db:
+            self._save_answers(db, judge, rubric, answers)
+            if failures:
+                db.executemany(
+                    "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [(judge, rubric, f.document, f.repeat, f.cause, f.attempts, time.time()) for f in failures],
+                )
+            if spent is not None:
+                db.execute(
+                    "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                    "requests = requests + excluded.requests, tokens_in = tokens_in + excluded.tokens_in, "
+                    "tokens_out = tokens_out + excluded.tokens_out, cost = cost + excluded.cost",
+                    (run, judge, spent.requests, spent.tokens_in, spent.tokens_out, spent.cost),
+                )
+
+    def _save_answers(self, db: sqlite3.Connection, judge: int, rubric: int, answers: Sequence[Answer]) -> None:
+        now = time.time()
+        rows = []
+        for answer in answers:
+            values = [getattr(answer, name) for name in _ANSWER]
+            for column in _JSON:
+                place = _ANSWER.index(column)
+                values[place] = None if values[place] is None else json.dumps(values[place])
+            rows.append((judge, rubric, now, *values))
+        db.executemany(_INSERT_ANSWER, rows)
+        keys = [(judge, rubric, answer.document, answer.repeat) for answer in answers]
+        db.executemany("DELETE FROM failures WHERE judge = ? AND rubric = ? AND document = ? AND repeat = ?", keys)
+
+    def answers(self, rubric: int, sample: int | None = None) -> Iterator[tuple[str, Answer]]:
+        """(judge's name, answer) under a rubric, by document, judge and repeat; of one sample, or of all documents."""
+        for judge, *values in self._db.execute(_SELECT_ANSWERS, (rubric, sample)):
+            fields = dict(zip(_ANSWER, values, strict=True))
+            for column in _JSON:
+                fields[column] = None if fields[column] is None else json.loads(fields[column])
+            yield judge, Answer(**fields)
+
+    def ratings(self, judge: int, rubric: int) -> Ratings:
+        """The readable answers of a judge under a rubric as arrays."""
+        rows = self._db.execute(
+            "SELECT document, repeat, score, expected FROM answers WHERE judge = ? AND rubric = ? AND status = 'ok' "
+            "ORDER BY document, repeat",
+            (judge, rubric),
+        ).fetchall()
+        table = np.array(rows, dtype=np.float64).reshape(len(rows), 4)
+        return Ratings(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
+
+    def causes(self, judge: int, rubric: int) -> tuple[dict[str, int], dict[str, int]]:
+        """(rejected answers by cause, failed requests by cause), the most frequent first."""
+        rejected = self._db.execute(
+            "SELECT cause, count(*) FROM answers WHERE judge = ? AND rubric = ? AND status = 'rejected' "
+            "GROUP BY cause ORDER BY 2 DESC, 1",
+            (judge, rubric),
+        )
+        failed = self._db.execute(
+            "SELECT cause, count(*) FROM failures WHERE judge = ? AND rubric = ? GROUP BY cause ORDER BY 2 DESC, 1",
+            (judge, rubric),
+        )
+        return dict(rejected.fetchall()), dict(failed.fetchall())
+
+    # --- runs
+
+    def begin_run(self, config: str) -> int:
+        """Number of a new run; `config` is kept as JSON."""
+        with self._transaction() as db:
+            cursor = db.execute("INSERT INTO runs VALUES (NULL, ?, NULL, NULL, ?)", (time.time(), config))
+            return int(cursor.lastrowid or 0)
+
+    def end_run(self, run: int, outcome: str) -> None:
+        """Note how a run ended."""
+        with self._transaction() as db:
+            db.execute("UPDATE runs SET ended = ?, outcome = ? WHERE run = ?", (time.time(), outcome, run))
+
+    def spent(self, judge: int | None = None) -> Spending:
+        """What all runs on this store have cost, of one judge or of all."""
+        row = self._db.execute(
+            "SELECT ifnull(sum(requests), 0), ifnull(sum(tokens_in), 0), ifnull(sum(tokens_out), 0), "
+            "ifnull(sum(cost), 0.0) FROM spending WHERE ?1 IS NULL OR judge = ?1",
+            (judge,),
+        ).fetchone()
+        return Spending(*row)

@@ -1,0 +1,210 @@
+"""The answer store: what is paid once is never asked again, and nothing is half-written."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from filters.annotate.records import Answer, Document, Failure, Spending
+from filters.annotate.rubric import Rubric
+from filters.annotate.store import KEEP_RUBRIC, Store
+from filters.errors import AnnotationsError
+
+RUBRIC = Rubric.model_validate(
+    {
+        "name": "t",
+        "version": "1",
+        "scale": {"min": 0, "max": 5},
+        "label": "Score",
+        "prompt": "How good is this page? Judge it.",
+    }
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "folder" / "store.sqlite")
+
+
+def filled(store: Store, documents: int = 5) -> tuple[int, int, int]:
+    """(sample, judge, rubric) of a store with so many documents."""
+    sample, complete = store.sample({"of": "test"})
+    assert not complete
+    store.draw(sample, [Document(f"text {n}", id=str(n), probability=0.5) for n in range(documents)])
+    return sample, store.judge("j", "model", "m", {"mode": "expected"}).number, store.rubric(RUBRIC)
+
+
+def ok(document: int, repeat: int = 0, score: float = 2.0) -> Answer:
+    return Answer(document, repeat, "ok", str(score), score=score, expected=score + 0.25, distribution=[0.1, 0.9])
+
+
+def test_only_what_is_missing_is_pending(store: Store) -> None:
+    sample, judge, rubric = filled(store)
+    assert [p.repeats for p in store.pending(sample, judge, rubric, 2)] == [(0, 1)] * 5
+    store.save(1, judge, rubric, [ok(1), ok(1, 1), ok(2, 1), Answer(3, 0, "rejected", "??", cause="no_score")])
+    assert [(p.document, p.repeats) for p in store.pending(sample, judge, rubric, 2)] == [
+        (2, (0,)), (3, (1,)), (4, (0, 1)), (5, (0, 1)),
+    ]  # fmt: skip
+    assert [p.document for p in store.pending(sample, judge, rubric, 2, after=2, limit=2)] == [3, 4]
+    assert [p.document for p in store.pending_of([1, 2, 5], judge, rubric, 2)] == [2, 5]
+    assert store.pending(sample, judge, rubric, 1)[0].document == 2
+    assert store.answered(sample, judge, rubric, 2) == 4
+    assert store.answered(sample, judge, rubric, 1) == 2
+
+
+def test_judges_and_rubrics_are_kept_apart(store: Store) -> None:
+    sample, judge, rubric = filled(store)
+    other = store.judge("k", "model", "m", {"mode": "expected"}).number
+    danish = store.rubric(RUBRIC.model_copy(update={"language": "Danish"}))
+    assert danish != rubric
+    assert store.rubric(RUBRIC) == rubric
+    store.save(1, judge, rubric, [ok(1)])
+    assert len(store.pending(sample, other, rubric, 1)) == len(store.pending(sample, judge, danish, 1)) == 5
+    assert [(record.number, record.answers) for record in store.rubrics()] == [(rubric, 1), (danish, 0)]
+
+
+def test_a_changed_judge_is_refused(store: Store) -> None:
+    filled(store)
+    with pytest.raises(AnnotationsError, match=r"mode = 'expected', and now it is 'justify'.*another name"):
+        store.judge("j", "model", "m", {"mode": "justify"})
+    with pytest.raises(AnnotationsError, match="kind"):
+        store.record_keep("j", "text 0", keep=True)
+
+
+def test_what_was_saved_comes_back(store: Store) -> None:
+    sample, judge, rubric = filled(store)
+    answer = Answer(
+        2, 0, "ok", "raw \0 \u202e", score=3, expected=2.5, entropy=0.4, coverage=0.9, distribution={"a": [0.5, 0.5]},
+        attributes={"a": 1.5}, model="m", endpoint="http://x", tokens_in=10, tokens_out=1, cost=0.5, seconds=0.1,
+        attempts=3,
+    )  # fmt: skip
+    store.save(1, judge, rubric, [answer, ok(1)])
+    assert list(store.answers(rubric)) == [("j", ok(1)), ("j", answer)]
+    assert [a.document for _, a in store.answers(rubric, sample)] == [1, 2]
+    ratings = store.ratings(judge, rubric)
+    assert ratings.document.tolist() == [1, 2]
+    assert ratings.expected.tolist() == [2.25, 2.5]
+    assert len(store.ratings(judge, rubric + 9).score) == 0
+
+
+def test_documents_come_back_with_their_probability(store: Store) -> None:
+    sample, _ = store.sample({"a": 1})
+    first = Document("same", id="a", url="http://u", source="s", position=3, language="en", probability=0.25,
+                     design="stratified", stratum="x", columns={"topic": "t", "n": 1})  # fmt: skip
+    assert store.draw(sample, [first, Document("same", id="b"), Document("other")]) == 2
+    assert [document for _, document in store.drawn(sample)] == [first, Document("other")]
+    again, complete = store.sample({"a": 1})
+    assert (again, complete) == (sample, True)
+    second, _ = store.sample({"a": 2})
+    store.draw(second, [Document("same", probability=0.75)])
+    assert [document.probability for _, document in store.drawn(second)] == [0.75]
+
+
+def test_an_interrupted_draw_leaves_nothing(store: Store) -> None:
+    sample, _ = store.sample({"a": 1})
+
+    def broken() -> object:
+        yield Document("one")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.draw(sample, broken())
+    assert store.sample({"a": 1}) == (sample, False)
+    assert store.sample_size(sample) == 0
+    assert store.samples() == []
+
+
+def test_failures_are_asked_again_and_cleared_by_an_answer(store: Store) -> None:
+    sample, judge, rubric = filled(store, 2)
+    store.save(1, judge, rubric, [], [Failure(1, 0, "timeout", 7), Failure(2, 0, "http_500", 7)])
+    assert len(store.pending(sample, judge, rubric, 1)) == 2
+    store.save(1, judge, rubric, [ok(1), Answer(2, 0, "rejected", "", cause="no_score")])
+    assert store.causes(judge, rubric) == ({"no_score": 1}, {})
+
+
+def test_spending_adds_up_over_runs(store: Store) -> None:
+    _, judge, rubric = filled(store)
+    for run in (store.begin_run("{}"), store.begin_run("{}")):
+        for _ in range(2):
+            store.save(run, judge, rubric, [], [], Spending(1, 100, 5, 0.25))
+        store.end_run(run, "complete")
+    assert store.spent() == store.spent(judge) == Spending(4, 400, 20, 1.0)
+    assert store.spent(judge + 1) == Spending()
+
+
+def test_a_human_s_latest_decision_counts(store: Store) -> None:
+    filled(store)
+    store.record_keep("ann", "text 1", keep=True)
+    store.record_keep("ann", Document("text 1"), keep=False)
+    store.record_keep("ann", "a new page", keep=True)
+    (judge,) = [judge for judge in store.judges() if judge.kind == "human"]
+    assert store.ratings(judge.number, store.rubric(KEEP_RUBRIC)).score.tolist() == [0, 1]
+
+
+def test_the_pilot_s_documents_are_mixed_and_the_same_every_time(store: Store) -> None:
+    sample, *_ = filled(store, 200)
+    chosen = store.shuffled(sample, 20)
+    assert chosen == store.shuffled(sample, 20)
+    assert len(set(chosen)) == 20
+    assert 60 < sum(chosen) / 20 < 140
+    assert chosen != sorted(chosen)
+
+
+def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with Store(path) as store:
+        _, judge, rubric = filled(store, 10)
+    code = (
+        "import sys, itertools\nfrom filters.annotate.store import Store\nfrom filters.annotate.records import Answer\n"
+        "store = Store(sys.argv[1])\nprint('ready', flush=True)\n"
+        "for n in itertools.count(1):\n"
+        f"    store.save(1, {judge}, {rubric}, [Answer(n, r, 'ok', 'x') for r in range(3)])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with Store(path, create=False) as store:
+        answered = [answer.document for _, answer in store.answers(rubric)]
+    assert len(answered) >= 3
+    assert len(answered) % 3 == 0
+
+
+def test_two_runs_do_not_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with Store(path) as one, Store(path) as two, one.writing():
+        with pytest.raises(AnnotationsError, match="another run"), two.writing():
+            pass
+        two.record_keep("ann", "a page", keep=True)
+    with Store(path) as one, one.writing():
+        pass
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to look like one" * 30, None])
+def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "other.sqlite"
+    if content is None:
+        with sqlite3.connect(path) as db:
+            db.execute("CREATE TABLE mine (x)")
+        db.close()
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(AnnotationsError, match=r"other\.sqlite"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_a_missing_store_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationsError, match="no such store"):
+        Store(tmp_path / "none.sqlite", create=False)
+    assert os.listdir(tmp_path) == []
