@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from filters.kernels.arrays import Int64, UInt32, UInt64
 
@@ -218,3 +219,34 @@ def flatten(parents) -> None:  # type: ignore[no-untyped-def]
     """Let every node point to its root: a parent is never larger than its node, so one pass is enough."""
     for node in range(len(parents)):
         parents[node] = parents[parents[node]]
+
+
+@numba.njit(nogil=True, cache=True)
+def sizes_of(parents):  # type: ignore[no-untyped-def]
+    """Nodes of each root's set, in the type of `parents` (flattened); 0 for what is no root."""
+    sizes = np.zeros(len(parents), parents.dtype)
+    for parent in parents:
+        sizes[parent] += 1
+    return sizes
+
+
+def smallest_by_root(
+    parents: npt.NDArray[np.integer], words: UInt64, blocks: Int64, pairs: Iterable[Int64]
+) -> tuple[Int64, Int64]:
+    """(roots, ascending; the smallest value paired with any member of each) of pairs (document, value)."""
+    roots, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for chunk in pairs:
+        roots.append(_roots(parents, words, blocks, chunk))
+        values.append(chunk[:, 1])
+    root, value = np.concatenate(roots), np.concatenate(values)
+    order = np.lexsort((value, root))
+    found, first = np.unique(root[order], return_index=True)
+    return found, value[order][first]
+
+
+@numba.njit(nogil=True, cache=True)
+def _roots(parents, words, blocks, pairs):  # type: ignore[no-untyped-def]
+    found = np.empty(len(pairs), np.int64)
+    for entry in range(len(pairs)):
+        found[entry] = parents[_rank(words, blocks, pairs[entry, 0])]
+    return found
