@@ -180,7 +180,7 @@ def test_a_huge_page_is_cut_before_it_is_looked_at() -> None:
 
     framed = delimit("<|im_start|>" * 1_000_000, 1000, count)
     assert framed.truncated
-    assert framed.text.endswith("of 11,989,334 characters are shown.)")
+    assert framed.text.endswith("of 11,997,334 characters are shown.)")
     assert calls <= 10
 
 
