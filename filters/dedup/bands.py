@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from filters.dedup.blocks import BlockReader, BlockWriter
-from filters.kernels.arrays import Bool, Int64, UInt32, UInt64
+from filters.dedup.blocks import BlockFileError, BlockReader, BlockWriter
+from filters.kernels.arrays import Bool, UInt32, UInt64
 from filters.kernels.join import scatter
 
 KINDS = ("near", "exact", "id", "suffix")
@@ -115,27 +115,45 @@ class BandWriter:
         self._blocks.__exit__(kind, error, traceback)
 
 
-def count_entries(path: Path, partitions: int, partition: int, kind: str) -> int:
-    """How many entries of a kind one hash range of a band file has.
+class BandReader:
+    """Reads one hash range of a band file. Use as a context manager.
+
+    Args:
+        path: what a `BandWriter` wrote.
+        partitions: as given to the writer.
+        partition: number of the hash range.
 
     Raises:
-        BlockFileError: the file is damaged.
+        BlockFileError: the file is damaged, or of another number of partitions.
     """
-    with BlockReader(path, _DTYPES) as blocks:
-        return int(blocks.lengths[partition::partitions, 2 * KINDS.index(kind)].sum())
 
+    def __init__(self, path: Path, partitions: int, partition: int) -> None:
+        self._reader = BlockReader(path, _DTYPES)
+        self._blocks = range(partition, len(self._reader), partitions)
+        if len(self._reader) % partitions or not len(self._reader):
+            self._reader.__exit__()
+            raise BlockFileError(f"{path.name} is of another number of hash ranges than {partitions}")
 
-def read_entries(path: Path, partitions: int, partition: int, kind: str) -> Iterator[tuple[UInt64, UInt32]]:
-    """(keys, rows) of one hash range of a band file, in the order of the documents, in one or more chunks.
+    def count(self, kind: str) -> int:
+        """Entries of a kind."""
+        return int(self._reader.lengths[self._blocks, 2 * KINDS.index(kind)].sum())
 
-    Raises:
-        BlockFileError: the file or the part of it that is read is damaged.
-    """
-    with BlockReader(path, _DTYPES) as blocks:
+    def entries(self, kind: str) -> Iterator[tuple[UInt64, UInt32]]:
+        """(keys, rows) of a kind, in the order of the documents, in one or more chunks.
+
+        Raises:
+            BlockFileError: what is read is damaged.
+        """
         array = 2 * KINDS.index(kind)
-        for block in range(partition, len(blocks), partitions):
-            if blocks.lengths[block, array]:
-                yield blocks.read(block, array), blocks.read(block, array + 1)
+        for block in self._blocks:
+            if self._reader.lengths[block, array]:
+                yield self._reader.read(block, array), self._reader.read(block, array + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__()
 
 
 def id_hashes(ids: pa.Array) -> UInt64:
@@ -150,8 +168,3 @@ def _suffixes(ids: pa.Array) -> tuple[UInt64, UInt32]:
     matches = [match for match in map(_SUFFIXED.fullmatch, likely) if match]
     bases = [xxhash.xxh3_64_intdigest(match[1].encode()) for match in matches]
     return np.array(bases, np.uint64), np.array([int(match[2]) for match in matches], np.uint32)
-
-
-def global_numbers(rows: UInt32, first: int) -> Int64:
-    """int64[n]: running numbers in the whole run of rows of a unit whose first document has number `first`."""
-    return rows.astype(np.int64) + first

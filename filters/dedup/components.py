@@ -1,7 +1,7 @@
 """Clusters: connected components over the documents that have any duplicate, and the best document of each.
 
 A document without duplicates costs one bit. A node, which is a document with at least one duplicate, costs 4 bytes in
-each of the two union-finds (exact and near), and 12 more while the clusters are written out: 20 bytes and its share of
+each of the two union-finds (exact and near), and 13 more while the clusters are written out: 21 bytes and its share of
 the bitmap.
 
 Near duplicates are transitive, as in datatrove: where a resembles b and b resembles c, the three are one cluster even
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.kernels.arrays import Bool, Float32, Int64, UInt64
-from filters.kernels.join import flatten, mark, members, ranks, sizes_of, smallest_by_root, unite
+from filters.kernels.join import flatten, has_others, mark, members, ranks, sizes_of, smallest_by_root, unite
 
 Pairs = Callable[[], Iterable[Int64]]
 """Yields chunks of pairs, int64[m, 2]; called once for each pass."""
@@ -35,6 +35,7 @@ class Nodes:
         exact: int64[n], number of the first document with the same normalised text.
         near: int64[n], number of the first document of the cluster.
         size: int64[n], documents in the cluster.
+        copied: bool[n], whether another document has the same normalised text.
         earlier: int64[n], number of the document of an earlier run that the cluster is a copy of; -1 if there is none.
     """
 
@@ -42,6 +43,7 @@ class Nodes:
     exact: Int64
     near: Int64
     size: Int64
+    copied: Bool
     earlier: Int64
 
 
@@ -87,7 +89,7 @@ class Clusters:
             bounds: int64[m + 1], ascending.
         """
         documents = members(self._words, self.count)
-        sizes = sizes_of(self._near)
+        sizes, copied = sizes_of(self._near), has_others(self._exact)
         hits = list(self._earlier())
         roots, earliest = smallest_by_root(self._near, self._words, self._blocks, hits)
         cuts = np.searchsorted(documents, bounds).tolist()
@@ -102,6 +104,7 @@ class Clusters:
                 documents[self._exact[start:stop]],
                 documents[near],
                 sizes[near].astype(np.int64),
+                copied[self._exact[start:stop]],
                 earlier,
             )
 

@@ -230,6 +230,16 @@ def sizes_of(parents):  # type: ignore[no-untyped-def]
     return sizes
 
 
+@numba.njit(nogil=True, cache=True)
+def has_others(parents):  # type: ignore[no-untyped-def]
+    """bool[n]: for each root, whether its set has more than one node (`parents` is flattened)."""
+    found = np.zeros(len(parents), np.bool_)
+    for node in range(len(parents)):
+        if parents[node] != node:
+            found[parents[node]] = True
+    return found
+
+
 def smallest_by_root(
     parents: npt.NDArray[np.integer], words: UInt64, blocks: Int64, pairs: Iterable[Int64]
 ) -> tuple[Int64, Int64]:
