@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from filters.errors import MissingExtraError, ModelError
 
@@ -54,10 +54,18 @@ class EncoderOptions(BaseModel):
     pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("mean",)
     """Of token states, for each layer: mean, standard deviation, and the state of the last token (causal models)."""
     max_tokens: Annotated[int, Field(ge=8, le=32_768)] = 320
-    suffix: str | None = None
-    """A question put after the text; its last token's state is what `last` reads. Its tokens are in no mean."""
+    prefix: str | None = None
+    """What stands before the text (causal models), such as what shall be judged; its tokens are in no mean."""
+    suffix: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=16)] = ()
+    """Questions put after the text, one after the other (causal models); `last` reads the state of the last token of
+    each. Their tokens are in no mean."""
     precision: Precision = "auto"
     """auto: bfloat16 where a measured self-test finds it faster than float32 and close enough."""
+
+    @field_validator("suffix", mode="before")
+    @classmethod
+    def _one_question(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +219,21 @@ class Encoder:
         self._model = model
         self.width: int = model.config.hidden_size
         self.causal = self._is_causal()
-        if options.suffix is not None and not self.causal:
+        if (options.suffix or options.prefix) and not self.causal:
             raise ModelError(
-                f"encoder {options.encoder}: reads both ways, so a suffix says nothing. Remedy: leave it out"
+                f"encoder {options.encoder}: reads both ways, so it answers no prefix or suffix. Remedy: leave them out"
             )
         positions = getattr(model.config, "max_position_embeddings", None) or options.max_tokens
-        self._suffix = self._ids([options.suffix or ""])[0] if options.suffix else []
-        self.max_tokens = min(options.max_tokens, positions - len(self._suffix))
+        self._prefix = self._ids([options.prefix])[0] if options.prefix else []
+        questions = self._ids(options.suffix) if options.suffix else []
+        self._suffix = [token for question in questions for token in question]
+        self._ends = np.cumsum([len(question) for question in questions]).tolist() or [0]
+        self.max_tokens = min(options.max_tokens, positions - len(self._prefix) - len(self._suffix))
+        if self.max_tokens < 1:
+            raise ModelError(
+                f"encoder {options.encoder}: has {positions} positions, and prefix and suffix leave none for the text. "
+                "Remedy: shorten them"
+            )
         self.precision = self._choose_precision()
         self._model.to(getattr(torch, self.precision))
 
@@ -276,7 +292,8 @@ class Encoder:
     @property
     def columns(self) -> int:
         """Number of features of a text."""
-        return len(self.options.layers) * len(self.options.pooling) * self.width
+        states = sum(len(self._ends) if pooling == "last" else 1 for pooling in self.options.pooling)
+        return len(self.options.layers) * states * self.width
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(
@@ -299,26 +316,27 @@ class Encoder:
     def features(self, texts: Sequence[str]) -> Float32:
         """float32[n, columns]: pooled states, layer by layer, in each the poolings in order.
 
-        The first token of a causal model is an attention sink, its state a hundred times as long as any other's: it is
-        left out of mean and standard deviation.
+        The first token a causal model reads is an attention sink, its state a hundred times as long as any other's: it
+        is left out of mean and standard deviation.
         """
         features = np.empty((len(texts), self.columns), np.float32)
         tokens = self._tokens([text.encode("utf-8", "replace").decode() for text in texts]) if texts else []
         for rows in self._batches([len(ids) for ids in tokens]):
-            states = self._forward([tokens[row] + self._suffix for row in rows])
+            states = self._forward([self._prefix + tokens[row] + self._suffix for row in rows])
             for place, row in enumerate(rows):
-                length = len(tokens[row])
+                end = len(self._prefix) + len(tokens[row])
+                begin = min(max(len(self._prefix), int(self.causal)), end - 1)
                 parts = []
                 for layer in self.options.layers:
-                    every = states[layer][place, : length + len(self._suffix)].float()
-                    text = every[1:length] if self.causal and length > 1 else every[:length]
+                    every = states[layer][place, : end + len(self._suffix)].float()
+                    text = every[begin:end]
                     for pooling in self.options.pooling:
                         if pooling == "mean":
                             parts.append(text.mean(dim=0))
                         elif pooling == "std":
                             parts.append(text.std(dim=0, unbiased=False))
                         else:
-                            parts.append(every[-1])
+                            parts.extend(every[end + after - 1] for after in self._ends)
                 features[row] = self._torch.cat(parts).cpu().numpy()
         if not np.isfinite(features).all():
             raise ModelError(f"encoder {self.options.encoder}: states are not finite. Remedy: precision: float32")

@@ -13,6 +13,7 @@ from filters.model.scorers import Scorer
 from filters.train.config import SingleConfig
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 CLASSIFIERS = {
     "linear": "filters.train.linear:LinearClassifier",
@@ -44,7 +45,9 @@ class Classifier(Protocol):
     def setting(self) -> str:
         """What sets this candidate apart, in words."""
 
-    def fit(self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int) -> Self:
+    def fit(
+        self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int, groups: Int64 | None = None
+    ) -> Self:
         """Fit to labels.
 
         Args:
@@ -52,6 +55,7 @@ class Classifier(Protocol):
             targets: float64[n], the judge's scores.
             weights: float64[n], positive; how much each row counts.
             random_state: seed of everything random.
+            groups: int64[n]; rows of one group belong on the same side of a split made in here. None: none are known.
         """
 
     def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

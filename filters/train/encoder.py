@@ -15,6 +15,7 @@ from filters.train.features import FeatureStore, encoder_store
 from filters.train.heads import fit_head, strengths
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -52,7 +53,9 @@ class EncoderClassifier:
     def _features(self, texts: Sequence[str]) -> Float32:
         return self._store().get([text[: self.window] for text in texts])
 
-    def fit(self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int) -> Self:
+    def fit(
+        self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int, groups: Int64 | None = None
+    ) -> Self:
         """Fit to labels; see `filters.train.classifier.Classifier`."""
         features = self._features(texts)
         head = fit_head(self.config.head, self.strength, features, targets, weights, random_state, self.positive)

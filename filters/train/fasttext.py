@@ -17,6 +17,7 @@ from filters.model.scorers import FastTextFeatures, FastTextScorer
 from filters.train.config import FastTextConfig, SingleConfig
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 PREFIX = "__label__"
@@ -73,7 +74,9 @@ class FastTextClassifier:
         """The learning rate."""
         return f"lr = {self.lr:g}"
 
-    def fit(self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int) -> Self:
+    def fit(
+        self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int, groups: Int64 | None = None
+    ) -> Self:
         """Fit to labels rounded to whole numbers; see `filters.train.classifier.Classifier`.
 
         Raises:

@@ -84,6 +84,8 @@ def encoder_store(options: EncoderOptions, cache: str | None) -> FeatureStore:
     encoder = shared_encoder(options)
     folder = None
     if cache is not None:
-        about = f"{locate(options.encoder).digest()} {encoder.precision} {options.model_dump_json(exclude={'encoder'})}"
+        # Defaults are left out, so that an option that is new in a later version leaves the cache valid.
+        read = options.model_dump_json(exclude={"encoder", "precision"}, exclude_defaults=True)
+        about = f"{locate(options.encoder).digest()} {encoder.precision} {read}"
         folder = Path(cache) / hashlib.sha256(about.encode()).hexdigest()[:24]
     return FeatureStore(encoder.features, encoder.columns, folder)

@@ -15,6 +15,7 @@ from filters.train.config import LinearConfig, SingleConfig
 from filters.train.losses import Loss, fit_loss
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -55,7 +56,9 @@ class LinearClassifier:
         """The penalty."""
         return f"l2 = {self.l2:g}"
 
-    def fit(self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int) -> Self:
+    def fit(
+        self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int, groups: Int64 | None = None
+    ) -> Self:
         """Fit to labels; see `filters.train.classifier.Classifier`. Nothing here is random."""
         from sklearn.linear_model import Ridge
 

@@ -249,23 +249,25 @@ class Procedure:
 
     def _fit_rows(self, classifier: Classifier, rows: Int64, seed: int, distill: DistillConfig | None) -> None:
         texts = [self.labels.texts[row] for row in rows]
-        targets, weights = self.labels.expected[rows], self._balanced(rows)
+        targets, weights, groups = self.labels.expected[rows], self._balanced(rows), self.labels.groups[rows]
         if distill is not None:
             taught, softened = self._teach(distill, rows, seed)
             texts += self.raw_texts
             targets = np.r_[softened, taught]
             weights = np.r_[weights, np.full(len(taught), distill.weight * weights.mean())]
-        self._fit_texts(classifier, texts, targets, weights, seed)
+            groups = np.r_[groups, self.labels.groups.max() + 1 + np.arange(len(taught))]
+        self._fit_texts(classifier, texts, targets, weights, groups, seed)
 
     def _fit_texts(
-        self, classifier: Classifier, texts: list[str], targets: Float64, weights: Float64, seed: int
+        self, classifier: Classifier, texts: list[str], targets: Float64, weights: Float64, groups: Int64, seed: int
     ) -> None:
         if self.config.windows != "first":
             windows = split(PackedText.from_strings(texts), self.config.windows, self.config.window)
             texts = _strings(windows.packed)
             shares = 1 / np.bincount(windows.document)
             targets, weights = targets[windows.document], (weights * shares)[windows.document]
-        classifier.fit(texts, targets, weights, seed)
+            groups = groups[windows.document]
+        classifier.fit(texts, targets, weights, seed, groups)
 
     def _balanced(self, rows: Int64) -> Float64:
         weights, kept = self.weights[rows], self.kept[rows]
@@ -297,5 +299,6 @@ class Procedure:
         assert self.config.distill is not None
         (candidate, *_) = self._candidates(self.config.distill.teacher)
         texts = [self.labels.texts[row] for row in rows]
-        self._fit_texts(candidate, texts, self.labels.expected[rows], self._balanced(rows), seed)
+        groups = self.labels.groups[rows]
+        self._fit_texts(candidate, texts, self.labels.expected[rows], self._balanced(rows), groups, seed)
         return candidate

@@ -19,6 +19,7 @@ from filters.train.heads import fit_head, strengths
 from filters.train.static_table import StaticTableFolder, read_table
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -78,7 +79,9 @@ class StaticClassifier:
                 features[row] = known
         return features
 
-    def fit(self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int) -> Self:
+    def fit(
+        self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int, groups: Int64 | None = None
+    ) -> Self:
         """Fit to labels; see `filters.train.classifier.Classifier`."""
         features = self._features(texts)
         head = fit_head(self.config.head, self.strength, features, targets, weights, random_state, self.positive)
