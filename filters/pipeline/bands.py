@@ -1,0 +1,92 @@
+"""Band files in the work folder: how many hash ranges a run has, and how they are written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filters.config import DedupConfig
+from filters.dedup.bands import BANDS, BandReader, BandWriter
+from filters.dedup.blocks import BlockFileError, BlockReader
+from filters.dedup.join import BYTES_PER_ENTRY
+from filters.pipeline.phases import DamagedError, Job
+from filters.pipeline.rows import ATTRIBUTES
+from filters.read.batch import Batch
+
+MAX_PARTITIONS = 4096
+_BYTES_PER_DOCUMENT = 1500
+"""Stored bytes of a document, about, where the input is compressed."""
+_BYTES_PER_PARTITION = 32 * 2**20
+_UNKNOWN = 64
+
+
+def partitions(job: Job) -> int:
+    """Hash ranges of the run: so many that one can be joined in memory, and that a larger input keeps many tasks busy.
+
+    Depends on the input and the config alone. A range that turns out too large all the same is spilled to disk.
+    """
+    if any(unit.size is None for unit in job.units):
+        return _UNKNOWN
+    stored = sum(unit.size or 0 for unit in job.units)
+    near = job.config.dedup.near
+    entries = stored // _BYTES_PER_DOCUMENT * ((near.bands if near else 0) + 2)
+    by_memory = -(-entries * BYTES_PER_ENTRY // job.config.dedup.memory)
+    return int(max(1, min(MAX_PARTITIONS, max(by_memory, min(16, stored // _BYTES_PER_PARTITION)))))
+
+
+class UnitBands:
+    """The band file of an input unit, as batches enter it."""
+
+    def __init__(self, writer: BandWriter, dedup: DedupConfig) -> None:
+        self._writer, self._dedup = writer, dedup
+
+    def add(self, batch: Batch) -> None:
+        """Enter a batch all of whose steps are done."""
+        found = batch.attributes
+        self._writer.add(
+            batch.id,
+            batch.alive,
+            found["exact"] if self._dedup.exact else None,
+            found["keys"] if self._dedup.near else None,
+            found["has_signature"],
+        )
+
+
+@contextmanager
+def open_bands(job: Job, folder: Path) -> Iterator[UnitBands]:
+    """The band file of an input unit, to be written into `folder`."""
+    with BandWriter(folder / BANDS, partitions(job)) as writer:
+        yield UnitBands(writer, job.config.dedup)
+
+
+@contextmanager
+def reading_bands(job: Job, unit: int, partition: int) -> Iterator[BandReader]:
+    """One hash range of an input unit's band file.
+
+    Raises:
+        DamagedError: what is read is missing or damaged.
+    """
+    path = job.file(ATTRIBUTES, unit, BANDS, verify=False)
+    with _as_damage(ATTRIBUTES, unit), BandReader(path, partitions(job), partition) as reader:
+        yield reader
+
+
+@contextmanager
+def reading_blocks(job: Job, phase: str, unit: int, name: str, dtypes: list[str]) -> Iterator[BlockReader]:
+    """A block file of a finished unit; each block is checked as it is read.
+
+    Raises:
+        DamagedError: what is read is missing or damaged.
+    """
+    path = job.file(phase, unit, name, verify=False)
+    with _as_damage(phase, unit), BlockReader(path, dtypes) as reader:
+        yield reader
+
+
+@contextmanager
+def _as_damage(phase: str, unit: int) -> Iterator[None]:
+    try:
+        yield
+    except BlockFileError as error:
+        raise DamagedError(phase, unit, str(error)) from error
