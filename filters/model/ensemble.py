@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-BUCKETS = "buckets.safetensors"
+COMBINATION = "combination.safetensors"
 
-Combine = Literal["mean", "max-percentile"]
+Combine = Literal["mean", "stack", "max-percentile"]
 
 
 class EnsembleFeatures(Options):
@@ -40,34 +40,62 @@ class EnsembleFeatures(Options):
 class Combination:
     """From the calibrated scores of m members to one raw score.
 
-    `mean`: their mean. `max-percentile` (Nemotron-CC, Su et al. 2024): each member's scores are cut into buckets that
-    hold equally many pages, and the highest bucket of any member counts, as a share of 5; within it the mean breaks
-    ties.
+    `mean`: their mean. `stack`: a weighted mean, the weights being those of a least squares regression of the judge's
+    scores with no weight below zero (stacked regressions, Breiman 1996). `max-percentile` (Nemotron-CC, Su et al.
+    2024): each member's scores are cut into buckets that hold equally many pages, and the highest bucket of any member
+    counts, as a share of 5; within it the mean breaks ties.
 
     Attributes:
-        how: one of the two.
-        edges: float32[m, buckets - 1], not decreasing: where a member's buckets end. Unused by `mean`.
+        how: one of the three.
+        weights: float32[m], not negative, of sum 1.
+        edges: float32[m, buckets - 1], not decreasing: where a member's buckets end. Used by `max-percentile` only.
     """
 
     how: Combine
+    weights: Float32
     edges: Float32
 
     @classmethod
-    def fit(cls, how: Combine, buckets: int, scores: Float64) -> Self:
-        """Take the edges from scores float64[m, n] on the annotated pages."""
+    def fit(cls, how: Combine, buckets: int, scores: Float64, targets: Float64, importance: Float64) -> Self:
+        """Fit to the annotated pages.
+
+        Args:
+            how: the rule.
+            buckets: of max-percentile.
+            scores: float64[m, n], calibrated out-of-fold scores of each member.
+            targets: float64[n], the judge's scores.
+            importance: float64[n], positive; how much each page counts.
+        """
         shares = np.linspace(0, 1, buckets + 1)[1:-1]
-        return cls(how, np.quantile(scores, shares, axis=1).T.astype(np.float32))
+        edges = np.quantile(scores, shares, axis=1).T.astype(np.float32)
+        weights = np.full(len(scores), 1 / len(scores))
+        if how == "stack":
+            weights = _stack(scores, targets, importance)
+        return cls(how, weights.astype(np.float32), edges)
 
     def __call__(self, scores: Float32) -> Float32:
         """float32[n] of calibrated scores float32[m, n]."""
-        mean: Float32 = scores.mean(axis=0, dtype=np.float32)
-        if self.how == "mean":
+        mean: Float32 = (self.weights @ scores).astype(np.float32)
+        if self.how != "max-percentile":
             return mean
         ranks = [np.searchsorted(edges, row, side="right") for edges, row in zip(self.edges, scores, strict=True)]
         highest = np.max(ranks, axis=0).astype(np.float32)
         # The mean lies within 0-5, so that a sixth of it stays inside a bucket.
         raw: Float32 = (highest + mean / 6) * np.float32(5 / (self.edges.shape[1] + 1))
         return raw.astype(np.float32)
+
+
+def _stack(scores: Float64, targets: Float64, importance: Float64) -> Float64:
+    from scipy.optimize import nnls
+
+    root = np.sqrt(importance / importance.mean())
+    x = (scores - np.average(scores, axis=1, weights=importance)[:, None]) * root
+    found, _ = nnls(x.T, (targets - np.average(targets, weights=importance)) * root)
+    weights: Float64 = np.asarray(found, np.float64)
+    if weights.sum() <= 0:  # no member goes with the judge: none is better than another
+        return np.full(len(scores), 1 / len(scores))
+    weights /= weights.sum()
+    return weights
 
 
 @dataclass(frozen=True)
@@ -95,17 +123,17 @@ class EnsembleScorer:
         return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
-        """Write the members' folders, and the edges of the buckets."""
+        """Write the members' folders, and what combines their scores."""
         for name, member in zip(self.options.members, self.members, strict=True):
             member.save(folder / name)
-        write_arrays(folder / BUCKETS, {"edges": self.combination.edges})
+        write_arrays(folder / COMBINATION, {"weights": self.combination.weights, "edges": self.combination.edges})
 
     @classmethod
     def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
         """Read what `write` wrote.
 
         Raises:
-            ModelError: options, members or edges that do not fit.
+            ModelError: options, members, weights or edges that do not fit.
         """
         from filters.model import QualityModel
 
@@ -120,10 +148,14 @@ class EnsembleScorer:
                 raise ModelError(f"{folder / name}: an ensemble inside an ensemble. Remedy: train one of its members")
             members.append(member)
         shape = (len(members), options.buckets - 1)
-        edges = read_arrays(folder / BUCKETS, {"edges": ("float32", shape)})["edges"]
+        path = folder / COMBINATION
+        arrays = read_arrays(path, {"weights": ("float32", (len(members),)), "edges": ("float32", shape)})
+        weights, edges = arrays["weights"], arrays["edges"]
         if (np.diff(edges, axis=1) < 0).any():
-            raise ModelError(f"{folder / BUCKETS}: edges decrease. Remedy: train the model again")
-        return cls(options, tuple(members), Combination(options.combine, edges))
+            raise ModelError(f"{path}: edges decrease. Remedy: train the model again")
+        if (weights < 0).any() or abs(float(weights.sum()) - 1) > 1e-3:
+            raise ModelError(f"{path}: weights are no shares of 1. Remedy: train the model again")
+        return cls(options, tuple(members), Combination(options.combine, weights, edges))
 
 
 def member_names(kinds: Sequence[str]) -> tuple[str, ...]:

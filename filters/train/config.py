@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from filters.model.encoder import EncoderOptions
+from filters.model.ensemble import Combine
 from filters.model.folder import KeepRule
 from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams
 from filters.model.windows import WindowRule
@@ -98,8 +99,9 @@ class EnsembleConfig(_Section):
 
     kind: Literal["ensemble"] = "ensemble"
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=2, max_length=8)]
-    combine: Literal["mean", "max-percentile"] = "mean"
-    """mean of calibrated scores, or the highest percentile bucket any member puts the page in (Nemotron-CC)."""
+    combine: Combine = "mean"
+    """mean of calibrated scores; stack: weighted so that it fits the judge best (out of fold); max-percentile: the
+    highest percentile bucket any member puts the page in (Nemotron-CC)."""
     buckets: Annotated[int, Field(ge=2, le=1000)] = 20
     """Of max-percentile."""
 

@@ -99,7 +99,10 @@ class Ensemble:
     @property
     def setting(self) -> str:
         """What inner cross-validation chose, member by member."""
-        return "; ".join(member.setting for member in self.members)
+        members = [member.setting for member in self.members]
+        if self.combination.how == "stack":
+            members = [f"{m} (weight {w:.2f})" for m, w in zip(members, self.combination.weights, strict=True)]
+        return "; ".join(members)
 
     @property
     def scorer(self) -> Scorer:
@@ -211,7 +214,9 @@ class Procedure:
             return self._single(chosen, rows, seed, teaching)
         members = tuple(self._single(member, rows, seed, teaching) for member in chosen.members)
         scores = np.stack([member.calibration(member.out_of_fold) for member in members])
-        combination = Combination.fit(chosen.combine, chosen.buckets, scores.astype(np.float64))
+        combination = Combination.fit(
+            chosen.combine, chosen.buckets, scores.astype(np.float64), self.labels.expected[rows], self.weights[rows]
+        )
         out_of_fold = combination(scores).astype(np.float64)
         calibration = self._calibrate(out_of_fold, rows)
         return Ensemble(members, combination, calibration, out_of_fold, self.config)

@@ -136,7 +136,7 @@ def test_balance_makes_the_kept_weigh_as_much(folder: Path) -> None:
         assert (weights[~procedure.kept] == 1).all()
 
 
-@pytest.mark.parametrize("combine", ["mean", "max-percentile"])
+@pytest.mark.parametrize("combine", ["mean", "stack", "max-percentile"])
 def test_an_ensemble_is_a_folder_of_folders(folder: Path, combine: str) -> None:
     chosen = {"kind": "ensemble", "combine": combine, "members": [LINEAR, LINEAR | {"word_ngrams": 1}]}
     result = train(config(folder, classifier=chosen), echo=quiet)
@@ -148,7 +148,7 @@ def test_an_ensemble_is_a_folder_of_folders(folder: Path, combine: str) -> None:
     together = np.stack([member.score(texts) for member in members])
     if combine == "mean":
         assert model.calibration is not None
-        np.testing.assert_array_equal(scores, model.calibration(together.mean(axis=0)))
+        np.testing.assert_allclose(scores, model.calibration(together.mean(axis=0)), atol=1e-5)
     assert np.corrcoef(scores, together.mean(axis=0))[0, 1] > 0.9
     # A member that was altered, even consistently, is not the member that was trained.
     weights = result.path / "2-linear" / "weights.safetensors"
@@ -163,9 +163,22 @@ def test_an_ensemble_is_a_folder_of_folders(folder: Path, combine: str) -> None:
         QualityModel.load(result.path)
 
 
+def test_a_stack_trusts_the_members_that_go_with_the_judge() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.uniform(0, 4, 2000)
+    noise = rng.standard_normal((3, 2000))
+    scores = np.stack([targets + 0.3 * noise[0], targets + 0.6 * noise[1], 2 + noise[2]])
+    combination = Combination.fit("stack", 10, scores, targets, np.ones(2000))
+    # Inverse variances, as for independent measurements of one quantity; noise alone counts next to nothing.
+    np.testing.assert_allclose(combination.weights, [0.8, 0.2, 0], atol=0.02)
+    np.testing.assert_allclose(combination(scores.astype(np.float32)), combination.weights @ scores, atol=1e-5)
+    opposed = Combination.fit("stack", 10, -scores[:2], targets, np.ones(2000))
+    np.testing.assert_allclose(opposed.weights, 0.5)
+
+
 def test_the_highest_percentile_of_any_member_counts() -> None:
     scores = np.stack([np.linspace(0, 5, 100), np.linspace(2, 3, 100)])
-    combination = Combination.fit("max-percentile", 10, scores)
+    combination = Combination.fit("max-percentile", 10, scores, scores[0], np.ones(scores.shape[1]))
     low, high, both = combination(np.float32([[0.1, 0.1, 4.9], [2.05, 2.99, 2.99]]))
     assert low < 0.5
     assert 4.5 <= high < both <= 5
