@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from filters.annotate.sampling import SampleConfig
 from filters.config import ExtractConfig, InputConfig, load_config
 
 Mode = Literal["expected", "sample", "justify", "reward"]
@@ -125,12 +126,6 @@ class StopConfig(_Section):
     """The last so many pages of a judge ..."""
     max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """... of which this share has failed after all retries."""
-
-
-class SampleConfig(_Section):
-    """Which documents of the input are annotated. Near copies are drawn once."""
-
-    size: Count = 1000
 
 
 class AnnotateConfig(_Section):

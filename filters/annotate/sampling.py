@@ -1,0 +1,444 @@
+"""Which documents are annotated: drawn in one pass, by chance with known probabilities.
+
+Every document gets a uniform number from the seed and its own text, and the lowest win. So a sample depends on what
+the input holds and not on its order, files or batches; and with the same seed a larger random sample contains a smaller
+one, whose answers are paid for. Copies are drawn at most once: the population is the documents that are no exact or
+near duplicate of an earlier one.
+
+Inclusion probabilities are kept with the documents, so that a mean over the sample, each document weighted by the
+inverse of its probability, estimates the mean over the population without bias (Horvitz and Thompson 1952), whatever
+the design. For unequal probabilities the design is priority sampling with rank conditioning (Duffield, Lund and Thorup
+2007; Cohen and Kaplan 2007).
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from filters.annotate.records import Document
+from filters.config import ExtractConfig, InputConfig, NearConfig
+from filters.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from filters.model import QualityModel
+    from filters.read.batch import Batch
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Stratum = Literal["language", "source", "length", "score"]
+
+LENGTHS = (128, 512, 2048, 8192)
+"""Upper ends of the strata by length, in estimated tokens."""
+SCORE_STEP = 0.5
+"""Width of the strata by score."""
+
+
+class SampleConfig(BaseModel):
+    """Which documents of the input are annotated. Copies and near copies are drawn once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    size: Annotated[int, Field(ge=1)] = 1000
+    design: Literal["random", "stratified", "active"] = "random"
+    """random: every document alike; stratified: as many from each stratum as it has, up to an equal share; active:
+    what `prefer` says is drawn more often, and `random_share` of the sample without regard to it."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    strata: tuple[Stratum, ...] = ()
+    """stratified: language, source (input file), length (in tokens), score (of the first model); crossed."""
+    prefer: Literal["uncertain", "high", "disagreement"] = "uncertain"
+    """active: scores near the keep rule of the first model; high scores; or scores of two models that differ."""
+    models: tuple[str, ...] = ("edu-en",)
+    """Models, as `model` of a filter config: for strata by score and for the design active; two for disagreement."""
+    spread: Annotated[float, Field(gt=0, le=5)] = 0.5
+    """active: a document is drawn e times as often for each `spread` of score it is closer to what is preferred."""
+    random_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """active: no document's probability falls below that of a random sample of so much of the size."""
+    languages: tuple[str, ...] = ()
+    """Draw only documents identified as one of these (ISO 639-1 codes); empty: all."""
+    near: NearConfig | None = NearConfig()
+    """What is a near copy; null: only equal texts are copies."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.design == "stratified") != bool(self.strata):
+            raise ValueError(
+                "design stratified needs `strata`, for example [language, length]"
+                if not self.strata
+                else f"`strata` belongs to design stratified, and the design is {self.design}"
+            )
+        if len(set(self.strata)) != len(self.strata):
+            raise ValueError("strata: one is named twice")
+        needed = 2 if self.design == "active" and self.prefer == "disagreement" else 1
+        if len(self.models) < needed:
+            raise ValueError(f"models: {needed} needed" + (" to disagree" if needed == 2 else ""))
+        return self
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """The models whose scores the design needs."""
+        if self.design == "active":
+            return self.models[: 2 if self.prefer == "disagreement" else 1]
+        return self.models[:1] if "score" in self.strata else ()
+
+
+@dataclass(frozen=True, slots=True)
+class StratumCount:
+    """A stratum: how many documents it has, and how many of them were drawn."""
+
+    name: str
+    population: int
+    drawn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was drawn, and from what.
+
+    Attributes:
+        documents: in random order, so that what a run answers before a cap stops it is itself drawn by chance.
+        design: as in the config.
+        records: records read.
+        blank: records without text.
+        quarantined: records that could not be read.
+        other_language: documents left out by `languages`.
+        copies: exact and near duplicates of earlier documents.
+        population: documents the sample was drawn from; records less all of the above.
+        strata: of a stratified design, by name.
+    """
+
+    documents: tuple[Document, ...]
+    design: str
+    records: int
+    blank: int
+    quarantined: int
+    other_language: int
+    copies: int
+    population: int
+    strata: tuple[StratumCount, ...]
+
+    def lines(self) -> list[str]:
+        """The sample in words."""
+        left = [
+            (self.copies, "copies or near copies"),
+            (self.blank, "without text"),
+            (self.other_language, "in other languages"),
+            (self.quarantined, "unreadable"),
+        ]
+        why = "; left out: " + ", ".join(f"{count:,} {name}" for count, name in left if count)
+        found = [
+            f"{self.records:,} records, {self.population:,} distinct documents"
+            + (why if any(n for n, _ in left) else ""),
+            f"{len(self.documents):,} drawn ({self.design})",
+        ]
+        return found + [f"  {part.name}: {part.drawn:,} of {part.population:,}" for part in self.strata]
+
+
+def population_mean(values: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Estimate of a mean over the population: the mean weighted by inverse inclusion probabilities (Hajek 1971).
+
+    Args:
+        values: number[n], of the sampled documents.
+        probabilities: float[n], their inclusion probabilities.
+    """
+    weights = 1 / np.asarray(probabilities, np.float64)
+    return float(weights @ np.asarray(values, np.float64) / weights.sum())
+
+
+def population_total(values: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Unbiased estimate of a sum over the population (Horvitz and Thompson 1952); arguments as `population_mean`."""
+    return float(np.sum(np.asarray(values, np.float64) / np.asarray(probabilities, np.float64)))
+
+
+def draw(
+    source: InputConfig,
+    extract: ExtractConfig,
+    config: SampleConfig,
+    on_batch: Callable[[Batch], None] | None = None,
+) -> Sample:
+    """Read an input once and draw from it.
+
+    Memory holds the sample's candidates and 200 bytes per distinct document, by which copies are known.
+
+    Args:
+        source: any input of `finesieve filter`.
+        extract: how text is taken out of HTML.
+        config: what to draw.
+        on_batch: told of every batch read, for progress.
+
+    Raises:
+        InputError: the input cannot be read, or holds nothing to draw.
+        ConfigError: there are more strata than documents to draw.
+        ModelError: a model of `config.models` cannot be loaded.
+    """
+    from filters.read.extract import extract as extract_text
+    from filters.read.reader import read_unit
+    from filters.read.units import plan_units
+
+    sampler = Sampler(config)
+    for unit in plan_units(source):
+        for batch in read_unit(unit, source):
+            extract_text(batch, extract)
+            sampler.add(batch)
+            if on_batch is not None:
+                on_batch(batch)
+    sample = sampler.sample()
+    if not sample.documents:
+        raise InputError(f"nothing to annotate in this input: {sample.lines()[0]}")
+    return sample
+
+
+class Sampler:
+    """Draws from batches as they come.
+
+    Args:
+        config: what to draw.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+    """
+
+    def __init__(self, config: SampleConfig) -> None:
+        from filters.dedup.stream import Fingerprinter, StreamingDedup
+        from filters.kernels.language import LanguageIdentifier
+
+        self.config = config
+        self._fingerprinter = Fingerprinter(True, config.near)
+        self._seen = StreamingDedup(True, config.near)
+        self._models: list[QualityModel] = []
+        if config.scorers:
+            from filters.model import QualityModel
+
+            self._models = [QualityModel.load(name) for name in config.scorers]
+        self._identifier = LanguageIdentifier.bundled()
+        self._counts = dict.fromkeys(("records", "blank", "quarantined", "other_language", "copies", "population"), 0)
+        self._strata: dict[str, _Lowest] = {}
+        self._sizes: dict[str, int] = {}
+        # active: one more than is drawn, because the next priority says what probability the drawn ones had
+        share = config.random_share if config.design == "active" else 0.0
+        self._random = _Lowest(max(1, round(config.size * share)))
+        self._preferred = _Lowest(max(1, config.size - self._random.size) + 1)
+
+    def add(self, batch: Batch) -> None:
+        """Consider the documents of a batch; its `html`, if any, must be extracted."""
+        import pyarrow as pa
+
+        from filters.kernels.packed import PackedText
+
+        alive = np.flatnonzero(batch.alive)
+        packed = PackedText.from_arrow(batch.text.take(pa.array(alive)))
+        counts = self._counts
+        counts["records"] += batch.records
+        counts["quarantined"] += len(batch.quarantined)
+        counts["blank"] += len(batch) - len(alive)
+        languages = self._identifier.identify(packed)[0]
+        if self.config.languages:
+            spoken = np.isin(languages.astype(str), self.config.languages)
+            counts["other_language"] += int((~spoken).sum())
+        else:
+            spoken = np.ones(len(alive), np.bool_)
+        prints = self._fingerprinter.fingerprint(packed)
+        verdict = self._seen.add(prints.exact, prints.keys, prints.has_signature, spoken)
+        distinct = spoken & (verdict.near_root == verdict.number)
+        counts["copies"] += int((spoken & ~distinct).sum())
+        counts["population"] += int(distinct.sum())
+        rows = np.flatnonzero(distinct)
+        if not len(rows):
+            return
+        kept = PackedText.from_arrow(batch.text.take(pa.array(alive[rows])))
+        scores = [model.score_packed(kept).astype(np.float64) for model in self._models]
+        self._offer(batch, kept, alive[rows], languages[rows], prints.tokens[rows], scores)
+
+    def _offer(
+        self,
+        batch: Batch,
+        packed: Any,
+        rows: Int64,
+        languages: npt.NDArray[np.object_],
+        tokens: npt.NDArray[np.int32],
+        scores: list[Float64],
+    ) -> None:
+        """Enter the distinct documents `rows` of a batch where their priorities put them."""
+
+        def document(k: int) -> Document:
+            row = int(rows[k])
+            columns = {name: column[row].as_py() for name, column in batch.columns.items()}
+            for name, values in zip(self.config.scorers, scores, strict=True):
+                columns[f"score:{name}"] = round(float(values[k]), 4)
+            return Document(
+                text=batch.text[row].as_py(),
+                id=batch.id[row].as_py(),
+                url=columns.pop("url", None),
+                source=batch.source,
+                position=int(batch.position[row]),
+                language=languages[k],
+                design=self.config.design,
+                columns=columns,
+            )
+
+        texts = list(packed)
+        chance = _uniform(texts, self.config.seed)
+        if self.config.design == "active":
+            weights = np.exp(self._preference(scores) / self.config.spread)
+            everyone = np.arange(len(rows))
+            self._random.offer(everyone, _uniform(texts, self.config.seed + 2**32), chance, weights, document)
+            self._preferred.offer(everyone, chance / weights, chance, weights, document)
+            return
+        names = self._names(batch.source, languages, tokens, scores)
+        for name in dict.fromkeys(names):
+            members = np.flatnonzero(np.array(names, dtype=object) == name)
+            self._sizes[name] = self._sizes.get(name, 0) + len(members)
+            place = self._strata.setdefault(name, _Lowest(self.config.size))
+            place.offer(members, chance, chance, np.ones(len(rows)), document)
+        # The share of a stratum only falls while more documents come, so what is beyond it can be let go.
+        if len(self._strata) > self.config.size:
+            raise ConfigError(
+                f"sample: {len(self._strata):,} strata so far, and {self.config.size:,} documents to draw. Remedy: a "
+                "larger sample.size, or fewer sample.strata"
+            )
+        if sum(self._sizes.values()) > self.config.size:
+            most = max(_shares(self._sizes, self.config.size).values())
+            for place in self._strata.values():
+                place.shrink(most)
+
+    def _preference(self, scores: list[Float64]) -> Float64:
+        """float64[n]: how much a document is preferred, in units of score; only differences matter."""
+        if self.config.prefer == "uncertain":
+            return -np.abs(scores[0] - self._models[0].keep.min_score)
+        if self.config.prefer == "high":
+            return scores[0]
+        return np.abs(scores[0] - scores[1])
+
+    def _names(
+        self,
+        source: str,
+        languages: npt.NDArray[np.object_],
+        tokens: npt.NDArray[np.int32],
+        scores: list[Float64],
+    ) -> list[str]:
+        """Name of the stratum of each document; "" without strata."""
+        parts: list[list[str]] = []
+        for stratum in self.config.strata:
+            if stratum == "language":
+                parts.append([f"language {code or 'unknown'}" for code in languages])
+            elif stratum == "source":
+                parts.append([f"source {source}"] * len(languages))
+            elif stratum == "length":
+                names = [f"length {low}-{high - 1}" for low, high in zip((0, *LENGTHS), LENGTHS, strict=False)]
+                names.append(f"length {LENGTHS[-1]} and more")
+                parts.append([names[bisect.bisect_right(LENGTHS, int(count))] for count in tokens])
+            else:
+                lows = np.floor(scores[0] / SCORE_STEP) * SCORE_STEP
+                parts.append([f"score {low:.1f}-{low + SCORE_STEP:.1f}" for low in lows])
+        return [", ".join(names) for names in zip(*parts, strict=True)] if parts else [""] * len(languages)
+
+    def sample(self) -> Sample:
+        """What is drawn of all batches so far."""
+        found = self._active() if self.config.design == "active" else self._equal()
+        strata: tuple[StratumCount, ...] = ()
+        if self.config.strata:
+            drawn = _shares(self._sizes, self.config.size)
+            strata = tuple(
+                StratumCount(name, self._sizes[name], drawn[name]) for name in sorted(self._sizes, key=_by_number)
+            )
+        ordered = tuple(entry.document for entry in sorted(found, key=lambda entry: entry.chance))
+        return Sample(documents=ordered, design=self.config.design, strata=strata, **self._counts)
+
+    def _equal(self) -> Iterator[_Entry]:
+        """Simple random samples of each stratum: probability n / N."""
+        for name, count in _shares(self._sizes, self.config.size).items():
+            for entry in self._strata[name].entries[:count]:
+                drawn = replace(entry.document, probability=count / self._sizes[name], stratum=name or None)
+                yield replace(entry, document=drawn)
+
+    def _active(self) -> Iterator[_Entry]:
+        """The union of a random and a priority sample, drawn independently of each other.
+
+        Given everybody else's numbers, document i is in the priority sample of size k if u_i / w_i is below the k-th
+        smallest priority of the others: with probability min(1, w_i t), t being that priority. For a document in the
+        sample it is the (k+1)-th of all, for another one the k-th.
+        """
+        population = self._counts["population"]
+        size = self._preferred.size - 1
+        entries = self._preferred.entries
+        preferred = {_origin(entry) for entry in entries[:size]}
+        everybody = population <= size
+        random = min(1.0, self._random.size / max(population, 1))
+        union = {_origin(entry): entry for entry in (*self._random.entries, *entries[:size])}
+        for key, entry in union.items():
+            if everybody:
+                priority = 1.0
+            else:
+                priority = min(1.0, entry.weight * entries[size if key in preferred else size - 1].priority)
+            probability = 1 - (1 - random) * (1 - priority)
+            yield replace(entry, document=replace(entry.document, probability=probability))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Entry:
+    priority: float
+    chance: float
+    weight: float = field(compare=False)
+    document: Document = field(compare=False)
+
+
+def _origin(entry: _Entry) -> tuple[str | None, int | None]:
+    """Where a document came from: what tells it from every other of its input."""
+    return entry.document.source, entry.document.position
+
+
+class _Lowest:
+    """The `size` entries of lowest priority among all that were offered, in order."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.entries: list[_Entry] = []
+
+    def offer(
+        self, rows: Int64, priorities: Float64, chances: Float64, weights: Float64, document: Callable[[int], Document]
+    ) -> None:
+        """Consider `rows` of the arrays; `document(row)` is called only for those that get a place."""
+        for row in rows[np.argsort(priorities[rows], kind="stable")[: self.size]].tolist():
+            if len(self.entries) >= self.size:
+                if priorities[row] >= self.entries[-1].priority:
+                    return
+                self.entries.pop()
+            entry = _Entry(float(priorities[row]), float(chances[row]), float(weights[row]), document(row))
+            bisect.insort(self.entries, entry)
+
+    def shrink(self, size: int) -> None:
+        """Let go of all but the `size` lowest."""
+        self.size = min(self.size, size)
+        del self.entries[self.size :]
+
+
+def _by_number(name: str) -> list[tuple[float, str]]:
+    """A key that puts "length 512-2047" before "length 2048-8191"."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(float(part), "") if place % 2 else (-1.0, part) for place, part in enumerate(parts)]
+
+
+def _uniform(texts: Sequence[bytes], seed: int) -> Float64:
+    """float64[n] in (0, 1): a number from each text and the seed."""
+    import xxhash
+
+    hashes = np.array([xxhash.xxh3_64_intdigest(text, seed) for text in texts], np.uint64)
+    return ((hashes >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def _shares(sizes: dict[str, int], size: int) -> dict[str, int]:
+    """How many to draw of each stratum: all of the small ones, and the same number, give or take one, of the others."""
+    shares: dict[str, int] = {}
+    left = size
+    ordered = sorted(sizes, key=lambda name: (sizes[name], name))
+    for place, name in enumerate(ordered):
+        shares[name] = min(sizes[name], left // (len(ordered) - place))
+        left -= shares[name]
+    return shares
