@@ -1,27 +1,21 @@
-"""The local executor: a unit pipeline run for every unit, in this process or in worker processes."""
+"""The unit pipeline of a run, and how the units of a streaming run are done: in order, never far ahead."""
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
+import functools
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
-from filters import errors
 from filters.config import FilterConfig
-from filters.errors import FinesieveError, RunError
+from filters.errors import RunError
 from filters.pipeline.blocks import (
     ApplyHeuristic,
     Extract,
@@ -30,17 +24,21 @@ from filters.pipeline.blocks import (
     ReadUnits,
     Score,
 )
+from filters.pipeline.phases import Job
+from filters.pipeline.pool import WorkerPool
 from filters.pipeline.spool import WriteSpool
+from filters.read.batch import Batch
 from filters.read.units import Unit
 
 LOOKAHEAD = 2
 """Units a worker may be ahead of the ordered half: bounds the disk the spool takes."""
 
-WORKER = "from filters.pipeline.worker import main; main()"
+SPOOL = "spool"
+"""What a worker of a streaming run does with a unit."""
 
 
-def unit_pipeline(config: FilterConfig, units: list[Unit], spool: Path) -> list[PipelineStep]:
-    """What is done to each unit by itself: everything up to the scores."""
+def unit_steps(config: FilterConfig, units: Sequence[Unit]) -> list[PipelineStep]:
+    """What is done to each unit by itself: everything up to the scores. Loads nothing yet."""
     by_address = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name == "url"]
     by_text = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name != "url"]
     return [
@@ -51,8 +49,24 @@ def unit_pipeline(config: FilterConfig, units: list[Unit], spool: Path) -> list[
         *by_text,
         Fingerprint(config.dedup),
         Score(config.model),
-        WriteSpool(spool),
     ]
+
+
+def warm(config: FilterConfig) -> None:
+    """Load the model and the kernels of a config into this process, by means of a document of one line."""
+    text = "A fraction names a part of a whole."
+    batch = Batch(
+        source="",
+        position=np.zeros(1, np.int64),
+        id=pa.array([""]),
+        text=pa.array([text], pa.large_string()),
+        reason=np.full(1, None, dtype=object),
+        columns={"url": pa.nulls(1, pa.string())},
+    )
+    batches: Iterator[Batch] = iter([batch])
+    for step in unit_steps(config, ())[1:]:
+        batches = step.run(batches)
+    deque(batches, maxlen=0)
 
 
 class UnitExecutor(PipelineExecutor):
@@ -95,135 +109,57 @@ class UnitExecutor(PipelineExecutor):
         return PipelineStats(self.pipeline)
 
 
-def run_units(config: FilterConfig, units: list[Unit], work: Path) -> Iterator[int]:
+def spool_unit(job: Job, unit: int) -> None:
+    """Write the spool file of an input unit; model and kernels stay loaded for the next one."""
+    _spooling(job)._run_for_rank(unit)
+
+
+@functools.lru_cache(maxsize=1)
+def _spooling(job: Job) -> UnitExecutor:
+    return UnitExecutor([*unit_steps(job.config, job.units), WriteSpool(job.work)], len(job.units))
+
+
+def run_units(config: FilterConfig, units: list[Unit], work: Path, pool: WorkerPool | None = None) -> Iterator[int]:
     """Run the unit pipeline for all units and yield their numbers, in order, as their spool files are complete.
 
     Args:
-        work: folder for the spool and the workers' logs; exists.
+        config: of the run.
+        units: of the input.
+        work: folder for the spool; exists.
+        pool: does the work; without one, this process does.
 
     Raises:
-        FinesieveError: a unit failed, or a worker died; remaining workers are stopped.
+        FinesieveError: a unit failed, or a worker died.
     """
-    if config.executor.workers == 1 or len(units) <= 1:
-        executor = UnitExecutor(unit_pipeline(config, units, work), len(units))
-        for rank in range(len(units)):
-            executor._run_for_rank(rank)
-            yield rank
-    else:
-        with _WorkerPool(config, units, work) as pool:
-            yield from pool.run()
-
-
-class _WorkerPool:
-    """Worker processes that take unit numbers on stdin and answer a JSON line per unit.
-
-    They are started as commands, not forked: a script that calls `run_filter` needs no `__main__` guard, nothing is
-    pickled, and a worker that is killed is seen by the end of its output.
-    """
-
-    def __init__(self, config: FilterConfig, units: list[Unit], work: Path) -> None:
-        self.units = units
-        job = work / "job.json"
-        job.write_text(
-            json.dumps(
-                {
-                    "config": config.model_dump(mode="json", exclude_defaults=True),
-                    "units": [asdict(unit) for unit in units],
-                    "work": str(work),
-                }
-            )
-        )
-        root = str(Path(errors.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        self.answers: queue.Queue[tuple[int, dict[str, str | int] | None]] = queue.Queue()
-        self.logs = [work / f"worker-{number}.log" for number in range(min(config.executor.workers, len(units)))]
-        self.processes: list[subprocess.Popen[str]] = []
-        for log in self.logs:
-            with log.open("w") as stderr:
-                process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-P", "-c", WORKER, str(job)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    text=True,
-                    env=os.environ | {"PYTHONPATH": path},
-                )
-            self.processes.append(process)
-            threading.Thread(target=self._listen, args=(len(self.processes) - 1,), daemon=True).start()
-
-    def _listen(self, worker: int) -> None:
-        stdout = self.processes[worker].stdout
-        assert stdout is not None
-        for line in stdout:
-            self.answers.put((worker, json.loads(line)))
-        self.answers.put((worker, None))
-
-    def run(self) -> Iterator[int]:
-        """Hand out units in order, never too far ahead of the unit that is collected next; yield them in order."""
-        idle = list(range(len(self.processes)))
-        running: dict[int, int] = {}
-        done: set[int] = set()
-        issued = collected = 0
-        while collected < len(self.units):
-            while idle and issued < len(self.units) and issued < collected + LOOKAHEAD * len(self.processes):
-                worker = idle.pop()
-                running[worker] = issued
-                self._send(worker, issued)
-                issued += 1
-            if collected in done:
-                done.remove(collected)
-                yield collected
-                collected += 1
-                continue
-            worker, answer = self.answers.get()
-            unit = running.pop(worker, None)
-            if answer is None:
-                raise self._death(worker, unit)
-            if "error" in answer:
-                raise self._failure(worker, self.units[unit if unit is not None else 0], answer)
-            done.add(int(answer["rank"]))
-            idle.append(worker)
-
-    def _send(self, worker: int, rank: int) -> None:
-        stdin = self.processes[worker].stdin
-        assert stdin is not None
-        try:
-            stdin.write(f"{rank}\n")
-            stdin.flush()
-        except BrokenPipeError:
-            raise self._death(worker, rank) from None
-
-    def _failure(self, worker: int, unit: Unit, answer: dict[str, str | int]) -> FinesieveError:
-        kind = getattr(errors, str(answer["error"]), None)
-        if isinstance(kind, type) and issubclass(kind, FinesieveError) and kind is not errors.MissingExtraError:
-            return kind(str(answer["message"]))
-        if kind is errors.MissingExtraError:
-            return FinesieveError(str(answer["message"]))
-        return RunError(f"{unit.source}: {answer['error']}: {answer['message']}\n{self._log_tail(worker)}".rstrip())
-
-    def _death(self, worker: int, rank: int | None) -> RunError:
-        code = self.processes[worker].wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        where = f" while it worked on {self.units[rank].source}" if rank is not None else ""
-        hint = " (out of memory? try fewer executor.workers)" if code == -signal.SIGKILL else ""
-        return RunError(f"worker {worker} {how}{where}{hint}. Nothing was published\n{self._log_tail(worker)}".rstrip())
-
-    def _log_tail(self, worker: int) -> str:
-        return self.logs[worker].read_text(errors="replace")[-2000:]
-
-    def __enter__(self) -> _WorkerPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            assert process.stdin is not None
-            try:
-                process.stdin.close()
-            except BrokenPipeError:
-                process.kill()
-        for process in self.processes:
-            try:
-                process.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    job = Job(work, config, tuple(units), min_score=0.0)
+    if pool is None:
+        for unit in range(len(units)):
+            spool_unit(job, unit)
+            yield unit
+        _spooling.cache_clear()
+        return
+    job.save()
+    idle = list(range(len(pool)))
+    running: dict[int, int] = {}
+    done: set[int] = set()
+    issued = collected = 0
+    while collected < len(units):
+        while idle and issued < len(units) and issued < collected + LOOKAHEAD * len(pool):
+            worker = idle.pop()
+            running[worker] = issued
+            pool.send(worker, {"work": str(work), "phase": SPOOL, "unit": issued})
+            issued += 1
+        if collected in done:
+            done.remove(collected)
+            yield collected
+            collected += 1
+            continue
+        worker, answer = pool.receive()
+        unit = running.pop(worker, -1)
+        if answer is None:
+            where = f" while it worked on {units[unit].source}" if unit >= 0 else ""
+            raise RunError(f"worker {worker} {pool.end_of(worker, where)}. Nothing was published")
+        if "error" in answer:
+            raise pool.failure(worker, units[answer["unit"]].source, answer)
+        done.add(answer["unit"])
+        idle.append(worker)

@@ -40,9 +40,9 @@ class DamagedError(RunError):
         self.phase, self.unit, self.what = phase, unit, what
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """What every unit of every phase needs to know.
+    """What every unit of every phase needs to know. Two jobs are equal only if they are the same object.
 
     Attributes:
         work: the work folder.

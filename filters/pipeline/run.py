@@ -21,6 +21,7 @@ from filters.pipeline.card import card
 from filters.pipeline.executor import UnitExecutor, run_units
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.plan import Plan, make_plan
+from filters.pipeline.pool import WorkerPool
 from filters.pipeline.resolve import Book, Deduplicate, ReadSpool, Select, UniqueIds
 from filters.pipeline.shards import read_rows
 from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
@@ -73,9 +74,10 @@ def run_filter(
     plan = config if isinstance(config, Plan) else make_plan(
         config if isinstance(config, FilterConfig) else FilterConfig.load(config)
     )  # fmt: skip
-    with _locked(plan.output, force_new) as work:
+    workers = min(plan.config.executor.workers, len(plan.units))
+    with _locked(plan.output, force_new) as work, WorkerPool(workers if workers > 1 else 0) as pool:
         try:
-            return _run(plan, work, on_batch)
+            return _run(plan, work, pool if workers > 1 else None, on_batch)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise RunError(f"{plan.output}: cannot write: {error}. Nothing was published") from error
@@ -143,7 +145,7 @@ def _unlisted(output: Path) -> set[str]:
     return files - listed - {LOCK, MANIFEST, "README.md"}
 
 
-def _run(plan: Plan, work: Path, on_batch: Callable[[Batch], None]) -> RunResult:
+def _run(plan: Plan, work: Path, pool: WorkerPool | None, on_batch: Callable[[Batch], None]) -> RunResult:
     config = plan.config
     spool, new = work / "spool", work / "new"
     for folder in (spool, new, new / "data", new / "attributes"):
@@ -153,7 +155,7 @@ def _run(plan: Plan, work: Path, on_batch: Callable[[Batch], None]) -> RunResult
     attributes = WriteAttributes(new / "attributes")
     shards = WriteShards(new / "data", config.output)
     steps = [
-        ReadSpool(spool, run_units(config, plan.units, spool)),
+        ReadSpool(spool, run_units(config, plan.units, spool, pool)),
         UniqueIds(),
         Deduplicate(config.dedup),
         Select(plan.min_score),

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from filters.errors import InputError
 from filters.pipeline.blocks import Batches
 from filters.pipeline.shards import ShardWriter
 from filters.publish import publishing
-from filters.read.batch import Batch
+from filters.read.batch import Batch, Quarantined
 
 OWN_FIELDS = [
     pa.field("id", pa.string(), nullable=False),
@@ -74,19 +73,20 @@ class WriteQuarantine(PipelineStep):
         """Yield the batches unchanged; the file appears when all are through."""
         with publishing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
             for batch in data:
-                self._write(batch, file)
+                file.writelines(quarantine_line(record) for record in batch.quarantined)
+                self.rows += len(batch.quarantined)
                 yield batch
 
-    def _write(self, batch: Batch, file: IO[str]) -> None:
-        for record in batch.quarantined:
-            line = {
-                "source": record.source,
-                "position": record.position,
-                "cause": record.cause,
-                "first_bytes": record.first_bytes.decode("latin-1"),
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self.rows += 1
+
+def quarantine_line(record: Quarantined) -> str:
+    """The line of a record in quarantine.jsonl."""
+    line = {
+        "source": record.source,
+        "position": record.position,
+        "cause": record.cause,
+        "first_bytes": record.first_bytes.decode("latin-1"),
+    }
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 class WriteAttributes(PipelineStep):

@@ -22,7 +22,7 @@ from datasets import load_dataset
 from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
 from filters.inspect.run import Run
-from filters.pipeline import executor, shards
+from filters.pipeline import pool, shards
 from filters.pipeline.resolve import Deduplicate
 from filters.pipeline.write import pass_through_names
 from filters.read.batch import Batch
@@ -114,7 +114,7 @@ def test_scores_and_the_keep_rule(tmp_path: Path, make_config: MakeConfig) -> No
     found = attributes(result.path)
     assert [found[str(n)]["score"] for n in range(30)] == scores.tolist()
     assert result.manifest["model"]["digest"] == QualityModel.load("edu-en").digest
-    assert Run(result.path).histogram.at_least(0) == 30
+    assert Run(result.path).histogram().at_least(0) == 30
 
 
 def test_ids_are_made_unique_and_counted(tmp_path: Path, make_config: MakeConfig) -> None:
@@ -293,7 +293,7 @@ def test_two_runs_on_one_folder_are_refused(tmp_path: Path, make_config: MakeCon
 def test_a_killed_worker_ends_the_run_with_its_name(
     tmp_path: Path, make_config: MakeConfig, many_files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "WORKER", "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)")
+    monkeypatch.setattr(pool, "WORKER", "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)")
     started = time.monotonic()
     with pytest.raises(RunError, match=r"was killed by SIGKILL while it worked on .*in-\d\.jsonl"):
         run_filter(make_config(*many_files, executor={"workers": 2}))
