@@ -19,8 +19,8 @@ class Verdicts:
         exact_cluster: int64[n], number of the first document with the same normalised text; -1 for rows not alive.
         near_cluster: int64[n], number of the first document of the cluster; -1 for rows not alive.
         cluster_size: int32[n], documents in the near cluster (1 for a document without copies); 0 for rows not alive.
-        duplicate_of: string[n], id of the survivor, null for a survivor.
-        reason: string[n], "exact_duplicate", "near_duplicate", "duplicate_of_earlier_run" or the reason the row had;
+        duplicate_of: string[n], id of the survivor, null for a survivor; "RUN:ID" for a document of an earlier run.
+        reason: string[n], "exact_duplicate", "near_duplicate", "in_earlier_run" or the reason the row had;
             null for a survivor.
     """
 
@@ -34,6 +34,21 @@ class Verdicts:
 
 
 @dataclass(frozen=True, slots=True)
+class Decisions:
+    """What becomes of the n rows of an input unit.
+
+    Attributes:
+        verdicts: of deduplication; the reason is also "low_score" or "other_bucket" where the keep rule removes.
+        copies: int64[n], how many times the document is written; 0 for removed ones.
+        bucket: string[n], name of its bucket, null for what is no survivor; None where there are no buckets.
+    """
+
+    verdicts: Verdicts
+    copies: Int64
+    bucket: pa.Array | None
+
+
+@dataclass(frozen=True, slots=True)
 class OutputFile:
     """An output file of documents, as a stretch of the run in input order.
 
@@ -43,6 +58,7 @@ class OutputFile:
         first: (input unit, row in it) of the first row of the stretch.
         stop: (input unit, row) behind its last row.
         rows: documents in the file.
+        bucket: the file takes documents of this bucket only, and lies in its folder; None: of all.
     """
 
     rejected: bool
@@ -50,3 +66,4 @@ class OutputFile:
     first: tuple[int, int]
     stop: tuple[int, int]
     rows: int
+    bucket: str | None = None
