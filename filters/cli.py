@@ -131,15 +131,15 @@ def inspect(
 
     loaded = Run(run)
     if as_json:
-        print(json.dumps({"ledger": loaded.ledger, "histogram": loaded.histogram.to_json()}))
+        print(json.dumps({"ledger": loaded.ledger, "histogram": loaded.histogram().to_json()}))
         return
     from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_view
 
     console = _console()
     utf8 = console.encoding.startswith("utf")
-    console.print(histogram_view(loaded.histogram, loaded.min_score, bins, weight, unicode=utf8))
+    console.print(histogram_view(loaded.histogram(), loaded.min_score, bins, weight, unicode=utf8))
     console.print()
-    console.print(keep_table(loaded.histogram, loaded.min_score))
+    console.print(keep_table(loaded.histogram(), loaded.min_score))
     console.print()
     console.print(ledger_view(loaded.ledger))
     if examples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,12 +70,24 @@ class InputConfig(_Section):
     """Column with the document's id; without one, ids derive from source and position (warc, wet: the record id)."""
     columns: tuple[str, ...] = ()
     """Pass-through columns, copied into shards and attributes' neighbours unchanged."""
+    slices: tuple[str, ...] = ()
+    """Pass-through columns with few values (topic, format) that `finesieve inspect` can slice by; in `columns` too."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
     """Given to fsspec as they are (credentials, endpoint_url, anon, ...)."""
     max_document_bytes: Size = 128 * 2**20
     """A record that decompresses to more than this is quarantined (a gzip bomb, a corrupt length)."""
     retries: Annotated[int, Field(ge=0)] = 4
     """How often a dropped connection to a remote file is opened again, with growing pauses."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _slices_pass_through(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("slices"), list | tuple):
+            return data
+        columns = data.get("columns", ())
+        if not isinstance(columns, list | tuple):
+            return data
+        return data | {"columns": [*columns, *(name for name in data["slices"] if name not in columns)]}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -123,7 +136,7 @@ class NearConfig(_Section):
     """Hash values in a band."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     verify: Share | None = None
-    """Join two documents only if the true Jaccard similarity of their shingles is at least this (dedup.scope: global)."""
+    """Join two documents only where the true Jaccard similarity of their shingles is at least this (scope: global)."""
 
 
 class DedupConfig(_Section):
@@ -187,7 +200,7 @@ class RepeatConfig(_Section):
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         places = [place for place, _ in self.curve]
-        if any(one >= other for one, other in zip(places, places[1:], strict=False)):
+        if any(one >= other for one, other in itertools.pairwise(places)):
             raise ValueError("the points of curve must ascend in their first number")
         if self.by == "score" and not self.curve:
             raise ValueError("by: score needs a curve, for example [[1.5, 1], [3, 4]]")
@@ -206,7 +219,7 @@ class BucketsConfig(_Section):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        if any(one >= other for one, other in zip(self.borders, self.borders[1:], strict=False)):
+        if any(one >= other for one, other in itertools.pairwise(self.borders)):
             raise ValueError("borders must ascend")
         if len(self.names) != len(self.borders) + 1 or len(set(self.names)) != len(self.names):
             raise ValueError(f"{len(self.borders)} borders make {len(self.borders) + 1} buckets; name each differently")

@@ -85,7 +85,7 @@ def test_filter_then_inspect(dump: Path) -> None:
         assert expected in shown
     found = json.loads(finesieve("inspect", run, "--json").stdout)
     assert found["ledger"]["total"]["kept"] == 2
-    assert sum(found["histogram"]["counts"]["documents"]) == 2
+    assert sum(documents for _, documents, *_ in found["histogram"]["counts"]) == 2
     assert "holds a finished run" in finesieve("filter", dump, status=1).stderr
 
 

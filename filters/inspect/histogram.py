@@ -76,11 +76,9 @@ class Histogram:
         Raises:
             ValueError: a score is NaN.
         """
-        slices = _Accumulator(self.counts[None], self.ties[None], self.score_sums[None])
-        slices.add(np.zeros(len(scores), np.int64), scores, tokens, text_bytes)
-        if len(scores):
-            self.lowest = min(self.lowest, float(scores.min()))
-            self.highest = max(self.highest, float(scores.max()))
+        part = _Accumulator(1)
+        part.add(np.zeros(len(scores), np.int64), scores, tokens, text_bytes)
+        self.merge(part.histogram(0))
 
     def merge(self, other: Histogram) -> Self:
         """Add another histogram's counts to this one's."""
@@ -159,18 +157,20 @@ class Histogram:
         return plot_histograms({"": self}, weight, bins=bins, log=log, axes=axes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types; `from_json` reads it back."""
-        counts = {name: self.counts[row].tolist() for row, name in enumerate(WEIGHTS)}
-        borders = np.flatnonzero(self.ties[0])
+        """Plain types; `from_json` reads it back.
+
+        counts: [bin, documents, tokens, bytes, sum of scores in `SCORE_UNIT`] of every bin that is not empty; ties:
+        [border, documents, tokens, bytes] of every border on which a score lies.
+        """
+        filled, tied = np.flatnonzero(self.counts[0]), np.flatnonzero(self.ties[0])
         return {
             "low": LOW,
             "high": HIGH,
             "bins": BINS,
-            "counts": counts,
-            "score_sums": self.score_sums.tolist(),
-            "ties": {str(border): self.ties[:, border].tolist() for border in borders.tolist()},
-            "lowest": self.lowest if np.isfinite(self.lowest) else None,
-            "highest": self.highest if np.isfinite(self.highest) else None,
+            "counts": np.vstack([filled, self.counts[:, filled], self.score_sums[filled]]).T.tolist(),
+            "ties": np.vstack([tied, self.ties[:, tied]]).T.tolist(),
+            "lowest": self.lowest if len(filled) else None,
+            "highest": self.highest if len(filled) else None,
         }
 
     @classmethod
@@ -183,10 +183,10 @@ class Histogram:
         if (data["low"], data["high"], data["bins"]) != (LOW, HIGH, BINS):
             raise ValueError(f"histogram with {data['bins']} bins on [{data['low']}, {data['high']}]")
         histogram = cls()
-        histogram.counts = np.array([data["counts"][name] for name in WEIGHTS], dtype=np.int64).reshape(-1, BINS)
-        histogram.score_sums = np.array(data["score_sums"], dtype=np.int64).reshape(BINS)
-        for border, weights in data["ties"].items():
-            histogram.ties[:, int(border)] = weights
+        for bin_, *weights, score_sum in data["counts"]:
+            histogram.counts[:, bin_], histogram.score_sums[bin_] = weights, score_sum
+        for border, *weights in data["ties"]:
+            histogram.ties[:, border] = weights
         histogram.lowest = np.inf if data["lowest"] is None else float(data["lowest"])
         histogram.highest = -np.inf if data["highest"] is None else float(data["highest"])
         return histogram
@@ -202,8 +202,7 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
     def __init__(self, by: str) -> None:
         self.by = by
         self._rows: dict[str | None, int] = {}
-        self._counts = _Accumulator.empty(0)
-        self._ends = np.empty((2, 0))
+        self._parts = _Accumulator(0)
 
     def add(
         self,
@@ -218,50 +217,35 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
 
         Args:
             values: distinct values of the column, in any order.
-            indices: int[n], for each document the place of its value in `values`.
-            scores: float32[n], none NaN.
+            indices: int[n], for each document the place of its value in `values`; -1: the document is passed over.
+            scores: float32[n]; none NaN where the document counts.
             tokens: int[n].
             text_bytes: int64[n].
         """
         # Values that no document has make no slice: dictionaries of a file hold those of removed documents too.
-        present = np.flatnonzero(np.bincount(indices, minlength=len(values)))
-        rows = np.zeros(len(values), np.int64)
+        present = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=len(values)))
+        # One place more: where the index is -1, the document belongs to no slice.
+        rows = np.full(len(values) + 1, -1, np.int64)
         for place in present.tolist():
-            rows[place] = self._rows.setdefault(values[place], len(self._rows))
-        self._grow()
-        slices = rows[indices]
-        self._counts.add(slices, scores, tokens, text_bytes)
-        np.minimum.at(self._ends[0], slices, scores)
-        np.maximum.at(self._ends[1], slices, scores)
+            rows[place] = self._row(values[place])
+        self._parts.add(rows[indices], scores, tokens, text_bytes)
 
-    def _grow(self) -> None:
-        missing = len(self._rows) - self._ends.shape[1]
-        if missing > 0:
-            self._counts = self._counts.extended(missing)
-            self._ends = np.hstack([self._ends, np.repeat([[np.inf], [-np.inf]], missing, axis=1)])
+    def _row(self, value: str | None) -> int:
+        if value not in self._rows:
+            self._rows[value] = len(self._rows)
+            if len(self._rows) > len(self._parts.counts):
+                self._parts.extend(len(self._rows))  # twice as many: growing stays cheap
+        return self._rows[value]
 
     def merge(self, other: SlicedHistogram) -> Self:
         """Add another's counts to this one's."""
         for value, histogram in other.items():
-            self._rows.setdefault(value, len(self._rows))
-            self._grow()
-            self._store(self._rows[value], self[value].merge(histogram))
+            row = self._row(value)
+            self._parts.store(row, histogram.merge(self._parts.histogram(row)))
         return self
 
-    def _store(self, row: int, histogram: Histogram) -> None:
-        self._counts.counts[row] = histogram.counts
-        self._counts.ties[row] = histogram.ties
-        self._counts.score_sums[row] = histogram.score_sums
-        self._ends[:, row] = histogram.lowest, histogram.highest
-
     def __getitem__(self, value: str | None) -> Histogram:
-        row = self._rows[value]
-        histogram = Histogram()
-        histogram.counts = self._counts.counts[row].copy()
-        histogram.ties = self._counts.ties[row].copy()
-        histogram.score_sums = self._counts.score_sums[row].copy()
-        histogram.lowest, histogram.highest = self._ends[:, row].tolist()
-        return histogram
+        return self._parts.histogram(self._rows[value])
 
     def __iter__(self) -> Iterator[str | None]:
         return iter(sorted(self._rows, key=lambda value: (value is None, value or "")))
@@ -322,63 +306,52 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
         """
         sliced = cls(by)
         for part in data:
-            row = sliced._rows.setdefault(part["value"], len(sliced._rows))
-            sliced._grow()
-            sliced._store(row, Histogram.from_json(part["histogram"]))
+            sliced._parts.store(sliced._row(part["value"]), Histogram.from_json(part["histogram"]))
         return sliced
 
 
 class _Accumulator:
     """Counts of several slices as arrays with a leading axis of slices, so that a batch is added in one go."""
 
-    def __init__(self, counts: Int64, ties: Int64, score_sums: Int64) -> None:
-        self.counts, self.ties, self.score_sums = counts, ties, score_sums
+    def __init__(self, slices: int) -> None:
+        self.counts: Int64 = np.zeros((slices, len(WEIGHTS), BINS), np.int64)
+        self.ties: Int64 = np.zeros((slices, len(WEIGHTS), BINS + 1), np.int64)
+        self.score_sums: Int64 = np.zeros((slices, BINS), np.int64)
+        self.ends: npt.NDArray[np.float64] = np.tile([np.inf, -np.inf], (slices, 1))
 
-    @classmethod
-    def empty(cls, slices: int) -> Self:
-        return cls(
-            np.zeros((slices, len(WEIGHTS), BINS), np.int64),
-            np.zeros((slices, len(WEIGHTS), BINS + 1), np.int64),
-            np.zeros((slices, BINS), np.int64),
-        )
+    def histogram(self, row: int) -> Histogram:
+        """A copy of one slice."""
+        histogram = Histogram()
+        histogram.counts, histogram.ties = self.counts[row].copy(), self.ties[row].copy()
+        histogram.score_sums = self.score_sums[row].copy()
+        histogram.lowest, histogram.highest = self.ends[row].tolist()
+        return histogram
 
-    def extended(self, slices: int) -> _Accumulator:
-        new = _Accumulator.empty(slices)
-        return _Accumulator(
-            np.concatenate([self.counts, new.counts]),
-            np.concatenate([self.ties, new.ties]),
-            np.concatenate([self.score_sums, new.score_sums]),
-        )
+    def store(self, row: int, histogram: Histogram) -> None:
+        """Put a histogram in the place of a slice."""
+        self.counts[row], self.ties[row] = histogram.counts, histogram.ties
+        self.score_sums[row] = histogram.score_sums
+        self.ends[row] = histogram.lowest, histogram.highest
+
+    def extend(self, slices: int) -> None:
+        """Append `slices` empty slices."""
+        new = _Accumulator(slices)
+        for name, array in vars(self).items():
+            setattr(self, name, np.concatenate([array, getattr(new, name)]))
 
     def add(
         self, slices: npt.NDArray[np.integer], scores: Float32, tokens: npt.NDArray[np.integer], text_bytes: Int64
     ) -> None:
-        """Count n documents whose slices are `slices` (int[n])."""
-        scores = np.asarray(scores, dtype=np.float32)
-        bins = bins_of(scores)
-        weights = (np.ones(len(scores), np.int64), np.asarray(tokens), np.asarray(text_bytes))
-        cells, shape = slices * BINS + bins, (len(self.counts), BINS)
-        for row, weight in enumerate(weights):
-            self.counts[:, row] += _sums(cells, weight, shape)
-        units = np.rint(scores.astype(np.float64) / SCORE_UNIT)
-        self.score_sums += _sums(cells, units, shape)
-        borders = bins + (scores == np.float32(HIGH))
-        tied = scores == EDGES[borders]
-        cells, shape = (slices * (BINS + 1) + borders)[tied], (len(self.counts), BINS + 1)
-        for row, weight in enumerate(weights):
-            self.ties[:, row] += _sums(cells, weight[tied], shape)
+        """Count n documents whose slices are `slices` (int[n], -1: passed over)."""
+        from filters.kernels.histogram import count_scores
 
-
-def _sums(cells: npt.NDArray[np.integer], weights: npt.NDArray[Any], shape: tuple[int, int]) -> Int64:
-    """int64[shape]: exact sums of integer weights by cell."""
-    size = shape[0] * shape[1]
-    # bincount adds in float64, which holds integers up to 2^53: enough unless the weights are huge.
-    if len(weights) and float(np.abs(weights).max()) * len(weights) >= 2.0**53:
-        sums = np.zeros(size, np.int64)
-        np.add.at(sums, cells, weights.astype(np.int64))
-    else:
-        sums = np.bincount(cells, weights, minlength=size).astype(np.int64)
-    return sums.reshape(shape)
+        slices, scores = np.asarray(slices, np.int64), np.asarray(scores, dtype=np.float32)
+        if np.isnan(scores[slices >= 0]).any():
+            raise ValueError("scores must not be NaN")
+        weights = np.asarray(tokens, np.int64), np.asarray(text_bytes, np.int64)
+        count_scores(
+            slices, scores, *weights, EDGES, 1 / SCORE_UNIT, self.counts, self.ties, self.score_sums, self.ends
+        )
 
 
 def nearest_edge(score: float) -> int:

@@ -1,18 +1,26 @@
-"""A finished run as an object: its ledger, its histogram, its attributes."""
+"""A finished run as an object: its ledger, its histograms, its attributes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from filters.errors import RunError
-from filters.inspect.histogram import Histogram
+from filters.inspect.histogram import Histogram, SlicedHistogram
+from filters.inspect.solver import Scored, Solution, Target, solve
+from filters.inspect.summary import DICTIONARIES, GROUPS, SURVIVOR_COLUMNS, Place, Summary, survivors, values_of
+
+DAMAGE = (OSError, pa.ArrowException, KeyError, ValueError)
+"""What reading damaged side files raises."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,12 @@ class Run:
     Args:
         path: the folder `finesieve filter` wrote.
 
+    Attributes:
+        manifest: content of manifest.json.
+        min_score: the run's threshold.
+        ledger: what became of every record.
+        slices: columns with few values that its histograms can be sliced by.
+
     Raises:
         RunError: the folder holds no finished run.
     """
@@ -41,20 +55,139 @@ class Run:
             self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
             self.min_score = float(self.manifest["keep"]["min_score"])
             self.ledger: dict[str, Any] = self.manifest["ledger"]
+            self.slices: tuple[str, ...] = tuple(self.manifest["slices"])
+            self.manifest["histograms"].keys()
         except FileNotFoundError:
             raise RunError(
                 f"{path}: no manifest.json here, so no finished run. Remedy: name the output.path of a filter run"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path / 'manifest.json'}: not the manifest of a run: {error!r}") from error
+            raise RunError(
+                f"{self.path / 'manifest.json'}: not the manifest of a run by this version: {error!r}. Remedy: name "
+                "the output.path of a filter run, or filter again"
+            ) from error
 
     @property
-    def histogram(self) -> Histogram:
-        """Scores of the documents that survived deduplication."""
+    def files(self) -> list[Path]:
+        """The side files, in order."""
+        return sorted((self.path / "attributes").glob("*.parquet"))
+
+    @property
+    def rows(self) -> int:
+        """Documents in the side files."""
+        total = self.ledger["total"]
+        return int(total["kept"] + sum(total["removed"].values()))
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the side files, row group by row group in input order; texts dictionary-encoded.
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        coded_columns = [name for name in columns if name in DICTIONARIES or name in self.slices]
+        for path in self.files:
+            try:
+                with pq.ParquetFile(path, read_dictionary=coded_columns) as file:
+                    for group in range(file.num_row_groups):
+                        yield file.read_row_group(group, columns=list(columns), use_threads=False)
+            except DAMAGE as error:
+                raise RunError(
+                    f"{path}: cannot read this side file: {error}. Remedy: restore it (manifest.json has its SHA-256), "
+                    "or filter again"
+                ) from error
+
+    def summary(self, *, extremes: int = 0) -> Summary:
+        """What the views show, in one pass over the side files.
+
+        Args:
+            extremes: how many of the best and worst documents to find.
+
+        Raises:
+            RunError: the side files are missing, damaged, or not those the ledger counts.
+        """
+        summary = Summary(self.slices, extremes=extremes)
+        for table in self.tables(summary.columns):
+            summary.add(table)
+        if summary.rows != self.rows:
+            raise RunError(
+                f"{self.path / 'attributes'}: {summary.rows:,} rows where the ledger has {self.rows:,} documents. "
+                "Remedy: restore the missing side files, or filter again"
+            )
+        return summary
+
+    @overload
+    def histogram(self, by: None = None) -> Histogram: ...
+    @overload
+    def histogram(self, by: str, *, largest: int = ...) -> SlicedHistogram: ...
+    def histogram(self, by: str | None = None, *, largest: int = 1000) -> Histogram | SlicedHistogram:
+        """Scores of the documents that survived deduplication.
+
+        Args:
+            by: "language", "host", "source", or a column of `input.slices`; None: all documents together.
+            largest: of a column with more values, take those with most documents.
+
+        Raises:
+            RunError: the run has no such column, or its files are damaged.
+        """
+        if by is not None:
+            return self._sliced(by, largest)
         try:
             return Histogram.from_json(self.manifest["histogram"])
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{self.path / 'manifest.json'}: key histogram: {error!r}") from error
+
+    def _sliced(self, by: str, largest: int) -> SlicedHistogram:
+        self.check_column(by)
+        if by in self.manifest["histograms"]:
+            return SlicedHistogram.from_json(by, self.manifest["histograms"][by])
+        wanted = None
+        if by in GROUPS:
+            counting = Summary((), (by,))
+            for table in self.tables(counting.columns):
+                counting.add(table)
+            if len(counting.groups[by]) > largest:
+                wanted = {group.value for group in counting.groups[by].largest(largest)}
+        sliced = SlicedHistogram(by)
+        for table in self.tables([*SURVIVOR_COLUMNS, by]):
+            found = survivors(table)
+            values, places = values_of(table, by, found.rows)
+            if wanted is not None:
+                places = np.where(np.array([value in wanted for value in values])[places], places, -1)
+            sliced.add(values, places, found.scores, tokens=found.tokens, text_bytes=found.text_bytes)
+        return sliced
+
+    def check_column(self, by: str) -> None:
+        """Refuse a column that histograms cannot be sliced by.
+
+        Raises:
+            RunError: names those that can.
+        """
+        allowed = list(dict.fromkeys(("language", *GROUPS, *self.slices)))
+        if by not in allowed:
+            raise RunError(
+                f"{self.path}: cannot slice by {by!r}; this run has {', '.join(allowed)}. Remedy: name the column in "
+                "input.slices, and filter again"
+            )
+
+    def solve(self, target: Target, *, by: str | None = None, quotas: Mapping[str, float] | None = None) -> Solution:
+        """The threshold that keeps what `target` asks for, exact; see `filters.inspect.solver.solve`.
+
+        Raises:
+            ConfigError: quotas that make no sense.
+            RunError: the side files are damaged, or have no column `by`.
+        """
+        if by is not None:
+            self.check_column(by)
+
+        def batches() -> Iterator[Scored]:
+            for table in self.tables([*SURVIVOR_COLUMNS, *([by] if by else [])]):
+                found, column = survivors(table), None
+                if by:
+                    values, places = values_of(table, by, found.rows)
+                    column = np.array(values, dtype=object)[places]
+                yield Scored(found.scores, found.tokens, found.text_bytes, column)
+
+        return solve(target, batches, histogram=self.histogram(), by=by, quotas=quotas)
 
     def attributes(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Rows of the side files, in input order.
@@ -63,26 +196,54 @@ class Run:
             RunError: they are missing or damaged.
         """
         try:
-            files = sorted(str(path) for path in (self.path / "attributes").glob("*.parquet"))
-            return ds.dataset(files, format="parquet").to_table(columns=columns, filter=where)
-        except (OSError, pa.ArrowInvalid) as error:
+            return ds.dataset([str(path) for path in self.files], format="parquet").to_table(
+                columns=columns, filter=where
+            )
+        except DAMAGE as error:
             raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
+
+    def rows_at(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """These columns of the rows with these numbers (see `Place`), in the order asked for.
+
+        Raises:
+            RunError: the side files are missing or damaged.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        first = 0
+        try:
+            for path in self.files:
+                with pq.ParquetFile(path) as file:
+                    for group in range(file.num_row_groups):
+                        count = file.metadata.row_group(group).num_rows
+                        inside = sorted({row for row in rows if first <= row < first + count})
+                        if inside:
+                            table = file.read_row_group(group, columns=list(columns), use_threads=False)
+                            taken = table.take(pa.array([row - first for row in inside])).to_pylist()
+                            found |= dict(zip(inside, taken, strict=True))
+                        first += count
+        except DAMAGE as error:
+            raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
+        return [found[row] for row in rows]
 
     def extremes(self, count: int, *, best: bool) -> list[Extreme]:
         """The documents with the highest (or lowest) scores among those that survived deduplication.
 
-        Ties go to the smaller id. Their text is looked up in data/ or rejected/ where that was written.
+        Of equal scores the earlier document comes first. Texts are looked up in data/ or rejected/, where they are.
         """
-        survives = pc.is_null(pc.field("reason")) | (pc.field("reason") == "low_score")
-        rows = self.attributes(["id", "score", "url", "source", "position"], survives & pc.is_valid(pc.field("score")))
-        order = [("score", "descending" if best else "ascending"), ("id", "ascending")]
-        chosen = rows.take(pc.select_k_unstable(rows, k=min(count, rows.num_rows), sort_keys=order)).to_pylist()
-        texts = self._texts([row["id"] for row in chosen])
+        summary = Summary((), (), extremes=count)
+        for table in self.tables(summary.columns):
+            summary.add(table)
+        return self.described(summary.extremes(best=best))
+
+    def described(self, places: Sequence[Place]) -> list[Extreme]:
+        """Documents of the side files with origin and the beginning of their text."""
+        rows = self.rows_at([place.row for place in places], ["id", "score", "url", "source", "position"])
+        texts = self._texts([row["id"] for row in rows])
         return [
             Extreme(
                 row["id"], row["score"], row["url"] or f"{row['source']} at {row['position']}", texts.get(row["id"])
             )
-            for row in chosen
+            for row in rows
         ]
 
     def _texts(self, ids: list[str]) -> dict[str, str]:

@@ -18,7 +18,6 @@ from datatrove.pipeline.base import PipelineStep
 from filters.config import DedupConfig, QuarantineConfig
 from filters.dedup.stream import StreamingDedup
 from filters.errors import RunError
-from filters.inspect.histogram import Histogram
 from filters.kernels.index import HashIndex
 from filters.pipeline.blocks import Batches
 from filters.pipeline.ledger import Ledger
@@ -148,16 +147,14 @@ class Select(PipelineStep):
 
 
 class Book(PipelineStep):
-    """Enter every batch into the ledger and the histogram, and stop the run when too much is quarantined."""
+    """Enter every batch into the ledger, and stop the run when too much is quarantined."""
 
     type = "FINESIEVE"
     name = "Ledger"
 
-    def __init__(
-        self, ledger: Ledger, histogram: Histogram, config: QuarantineConfig, on_batch: Callable[[Batch], None]
-    ) -> None:
+    def __init__(self, ledger: Ledger, config: QuarantineConfig, on_batch: Callable[[Batch], None]) -> None:
         super().__init__()
-        self.ledger, self.histogram, self.config, self.on_batch = ledger, histogram, config, on_batch
+        self.ledger, self.config, self.on_batch = ledger, config, on_batch
         self._records = self._quarantined = 0
 
     def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
@@ -168,15 +165,6 @@ class Book(PipelineStep):
         """
         for batch in data:
             self.ledger.add(batch, renamed=int(batch.attributes["renamed"].sum()))
-            scored = ~np.isnan(batch.attributes["score"])
-            survives = scored & np.fromiter(
-                (reason in (None, "low_score") for reason in batch.reason), dtype=bool, count=len(batch)
-            )
-            self.histogram.add(
-                batch.attributes["score"][survives],
-                tokens=batch.attributes["tokens"][survives],
-                text_bytes=batch.text_bytes[survives],
-            )
             self._records += batch.records
             self._quarantined += len(batch.quarantined)
             self.on_batch(batch)

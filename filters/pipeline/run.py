@@ -17,6 +17,7 @@ from typing import Any
 from filters.config import FilterConfig
 from filters.errors import RunError
 from filters.inspect.histogram import Histogram
+from filters.inspect.summary import Histograms
 from filters.pipeline.card import card
 from filters.pipeline.executor import UnitExecutor, run_units
 from filters.pipeline.ledger import Ledger
@@ -24,7 +25,7 @@ from filters.pipeline.plan import Plan, make_plan
 from filters.pipeline.pool import WorkerPool
 from filters.pipeline.resolve import Book, Deduplicate, ReadSpool, Select, UniqueIds
 from filters.pipeline.shards import read_rows
-from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
+from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards, slice_names
 from filters.publish import publishing
 from filters.read.batch import Batch
 
@@ -150,16 +151,16 @@ def _run(plan: Plan, work: Path, pool: WorkerPool | None, on_batch: Callable[[Ba
     spool, new = work / "spool", work / "new"
     for folder in (spool, new, new / "data", new / "attributes"):
         folder.mkdir()
-    ledger, histogram = Ledger(plan.sources), Histogram()
+    ledger = Ledger(plan.sources)
     quarantine = WriteQuarantine(new / "quarantine.jsonl")
-    attributes = WriteAttributes(new / "attributes")
+    attributes = WriteAttributes(new / "attributes", config.input.slices)
     shards = WriteShards(new / "data", config.output)
     steps = [
         ReadSpool(spool, run_units(config, plan.units, spool, pool)),
         UniqueIds(),
         Deduplicate(config.dedup),
         Select(plan.min_score),
-        Book(ledger, histogram, config.quarantine, on_batch),
+        Book(ledger, config.quarantine, on_batch),
         quarantine,
         attributes,
         shards,
@@ -173,7 +174,7 @@ def _run(plan: Plan, work: Path, pool: WorkerPool | None, on_batch: Callable[[Ba
         attribute_rows=sum(read_rows(path) for path in attributes.files),
         quarantine_rows=quarantine.rows,
     )
-    manifest = _manifest(plan, ledger, histogram, new)
+    manifest = _manifest(plan, ledger, attributes.histograms, new)
     with publishing(new / "README.md") as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
     with publishing(new / MANIFEST) as temporary:
@@ -184,12 +185,11 @@ def _run(plan: Plan, work: Path, pool: WorkerPool | None, on_batch: Callable[[Ba
     for name in PUBLISHED:
         if (new / name).exists():
             (new / name).rename(plan.output / name)
-    return RunResult(
-        plan.output, ledger, histogram, [plan.output / "data" / path.name for path in shards.files], manifest
-    )
+    published = [plan.output / "data" / path.name for path in shards.files]
+    return RunResult(plan.output, ledger, attributes.histograms.total, published, manifest)
 
 
-def _manifest(plan: Plan, ledger: Ledger, histogram: Histogram, folder: Path) -> dict[str, Any]:
+def _manifest(plan: Plan, ledger: Ledger, histograms: Histograms, folder: Path) -> dict[str, Any]:
     """Everything that decided the output and what it is; no times, no machine, no number of workers."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
@@ -200,7 +200,9 @@ def _manifest(plan: Plan, ledger: Ledger, histogram: Histogram, folder: Path) ->
         "keep": {"min_score": plan.min_score, "tie": "score >= min_score, in float32"},
         "inputs": [{"source": source, "bytes": size} for source, size in plan.sources.items()],
         "ledger": ledger.to_json(),
-        "histogram": histogram.to_json(),
+        "histogram": histograms.total.to_json(),
+        "slices": slice_names(plan.config.input.slices),
+        "histograms": histograms.to_json(),
         "files": [
             {
                 "path": path.relative_to(folder).as_posix(),

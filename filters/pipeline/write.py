@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.config import OutputConfig
 from filters.errors import InputError
+from filters.inspect.hosts import hosts
+from filters.inspect.summary import Histograms
 from filters.pipeline.blocks import Batches
 from filters.pipeline.shards import ShardWriter
 from filters.publish import publishing
@@ -36,6 +38,7 @@ ATTRIBUTE_FIELDS = [
     pa.field("source", pa.string(), nullable=False),
     pa.field("position", pa.int64(), nullable=False),
     pa.field("url", pa.string()),
+    pa.field("host", pa.string()),
     pa.field("bytes", pa.int64(), nullable=False),
     pa.field("tokens", pa.int32()),
     pa.field("language", pa.string()),
@@ -48,11 +51,11 @@ ATTRIBUTE_FIELDS = [
     pa.field("keep", pa.bool_(), nullable=False),
     pa.field("reason", pa.string()),
 ]
-"""Columns of the side files: a row for every input document, kept or not.
+"""Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not.
 
-bytes: of UTF-8 text; tokens: an estimate, see `filters.kernels.words.token_estimate`; *_cluster: number of the first
-document of the cluster, counted over the documents that reached deduplication; duplicate_of: id of the survivor, null
-where the document is its own; reason: null where kept.
+host: of the url; bytes: of UTF-8 text; tokens: an estimate, see `filters.kernels.tokens`; *_cluster: number of the
+first document of the cluster, counted over the documents that reached deduplication; duplicate_of: id of the survivor,
+null where the document is its own; reason: null where kept.
 """
 ATTRIBUTE_ROWS = 1_000_000
 """Rows in a side file."""
@@ -90,25 +93,44 @@ def quarantine_line(record: Quarantined) -> str:
 
 
 class WriteAttributes(PipelineStep):
-    """Side files in attributes/: a row for every input document."""
+    """Side files in attributes/: a row for every input document.
+
+    Args:
+        folder: exists already.
+        slices: pass-through columns that are copied into the side files, as strings.
+
+    Attributes:
+        histograms: of everything written so far.
+    """
 
     type = "FINESIEVE"
     name = "Write attributes"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slices: Sequence[str] = ()) -> None:
         super().__init__()
         self.folder = folder
+        self.slices = dict(zip(slices, slice_names(slices), strict=True))
+        self.histograms = Histograms(self.slices.values())
         self.files: list[Path] = []
 
     def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield the batches unchanged."""
+        """Yield the batches unchanged.
+
+        Raises:
+            InputError: a column of `input.slices` is missing, or its values are no strings, numbers or booleans.
+        """
         plain = frozenset({"id", "url", "position", "exact_hash"})
-        writer = ShardWriter(self.folder, "attributes", pa.schema(ATTRIBUTE_FIELDS), ATTRIBUTE_ROWS, plain=plain)
+        fields = [*ATTRIBUTE_FIELDS, *(pa.field(name, pa.string()) for name in self.slices.values())]
+        writer = ShardWriter(self.folder, "attributes", pa.schema(fields), ATTRIBUTE_ROWS, plain=plain)
         self.files = writer.files
         with writer:
             for batch in data:
                 with self.track_time("batch"):
-                    writer.write(_attributes_table(batch), pa.array(np.ones(len(batch), dtype=np.int64)))
+                    table = _attributes_table(batch)
+                    for column, name in self.slices.items():
+                        table = table.append_column(name, slice_column(batch, column))
+                    self.histograms.add(table)
+                    writer.write(table, pa.array(np.ones(len(batch), dtype=np.int64)))
                 yield batch
 
 
@@ -181,6 +203,26 @@ def pass_through_names(columns: Iterable[str], own: Iterable[str]) -> list[str]:
     return names
 
 
+def slice_names(slices: Sequence[str]) -> list[str]:
+    """Names that the columns of `input.slices` have in the side files."""
+    return pass_through_names(slices, (field.name for field in ATTRIBUTE_FIELDS))
+
+
+def slice_column(batch: Batch, column: str) -> pa.Array:
+    """string[n]: a column of `input.slices`.
+
+    Raises:
+        InputError: it is missing, or its values are no strings, numbers or booleans.
+    """
+    try:
+        return batch.columns[column].cast(pa.string())
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{batch.source}: column {column!r} cannot be sliced by: {error}. Remedy: name columns of strings, numbers "
+            "or booleans in input.slices"
+        ) from error
+
+
 def _pass_through_fields(batch: Batch | None, own: list[pa.Field]) -> list[pa.Field]:
     if batch is None:
         return []
@@ -216,6 +258,7 @@ def _found(batch: Batch) -> dict[str, pa.Array]:
 
 def _attributes_table(batch: Batch) -> pa.Table:
     found, n = batch.attributes, len(batch)
+    url = batch.columns["url"].cast(pa.string()) if "url" in batch.columns else pa.nulls(n, pa.string())
     missing = found["exact_cluster"] < 0
     exact = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), n, [None, pa.py_buffer(np.ascontiguousarray(found["exact"]).tobytes())]
@@ -223,7 +266,8 @@ def _attributes_table(batch: Batch) -> pa.Table:
     return pa.table(
         _found(batch)
         | {
-            "url": batch.columns["url"].cast(pa.string()) if "url" in batch.columns else pa.nulls(n, pa.string()),
+            "url": url,
+            "host": hosts(url),
             "bytes": pa.array(batch.text_bytes),
             "exact_hash": pc.if_else(pa.array(missing), pa.scalar(None, pa.binary(16)), exact),
             "exact_cluster": pa.array(found["exact_cluster"], mask=missing),
