@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filters.config import DedupConfig
 from filters.dedup.bands import BANDS, BandReader, BandWriter
 from filters.dedup.blocks import BlockFileError, BlockReader
 from filters.dedup.join import BYTES_PER_ENTRY
 from filters.pipeline.phases import DamagedError, Job
 from filters.pipeline.rows import ATTRIBUTES
+from filters.read.batch import Batch
 
 MAX_PARTITIONS = 4096
 _BYTES_PER_DOCUMENT = 1500
@@ -33,9 +35,29 @@ def partitions(job: Job) -> int:
     return int(max(1, min(MAX_PARTITIONS, max(by_memory, min(16, stored // _BYTES_PER_PARTITION)))))
 
 
-def open_bands(job: Job, folder: Path) -> BandWriter:
+class UnitBands:
+    """The band file of an input unit, as batches enter it."""
+
+    def __init__(self, writer: BandWriter, dedup: DedupConfig) -> None:
+        self._writer, self._dedup = writer, dedup
+
+    def add(self, batch: Batch) -> None:
+        """Enter a batch all of whose steps are done."""
+        found = batch.attributes
+        self._writer.add(
+            batch.id,
+            batch.alive,
+            found["exact"] if self._dedup.exact else None,
+            found["keys"] if self._dedup.near else None,
+            found["has_signature"],
+        )
+
+
+@contextmanager
+def open_bands(job: Job, folder: Path) -> Iterator[UnitBands]:
     """The band file of an input unit, to be written into `folder`."""
-    return BandWriter(folder / BANDS, partitions(job))
+    with BandWriter(folder / BANDS, partitions(job)) as writer:
+        yield UnitBands(writer, job.config.dedup)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from filters.inspect.solver import Scored, Solution, Target, solve
 from filters.kernels.arrays import Bool, Float32, Int64
 from filters.pipeline.bands import reading_blocks
 from filters.pipeline.cluster import CLUSTER, pairs_joined, read_nodes
-from filters.pipeline.global_resolve import survivors, verdicts
+from filters.pipeline.clusters import survivors, verdicts
 from filters.pipeline.decisions import Decisions, OutputFile
 from filters.pipeline.phases import Job, Phase
 from filters.pipeline.rows import read_rows
@@ -263,9 +263,7 @@ class _Plan:
         return files
 
 
-def select_phases(config: FilterConfig) -> list[Phase]:
-    """The phases of select, in the order in which they depend on each other."""
-    return [Tally(), Select()]
+SELECT_PHASES: tuple[Phase, ...] = (Tally(), Select())
 
 
 def decisions(job: Job, unit: int) -> Decisions:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from filters.config import FilterConfig
 from filters.kernels.arrays import Bool, Int32, Int64
-from filters.pipeline.bands import open_bands
 from filters.pipeline.cluster import Cluster, read_names, read_nodes
 from filters.pipeline.decisions import Verdicts
 from filters.pipeline.joins import Join
@@ -21,12 +19,7 @@ from filters.pipeline.phases import Job, Phase
 from filters.pipeline.rows import read_rows
 from filters.pipeline.survivors import Best, Survivors, read_survivors, unique_ids
 
-__all__ = ["open_bands", "resolve_phases", "survivors", "verdicts"]
-
-
-def resolve_phases(config: FilterConfig) -> list[Phase]:
-    """The phases of resolve, in the order in which they depend on each other."""
-    return [Join(), Cluster(), Best(), Survivors()]
+RESOLVE_PHASES: tuple[Phase, ...] = (Join(), Cluster(), Best(), Survivors())
 
 
 def verdicts(job: Job, unit: int) -> Verdicts:
