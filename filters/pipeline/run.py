@@ -196,7 +196,11 @@ def _manifest(plan: Plan, ledger: Ledger, histograms: Histograms, folder: Path) 
         "format": 1,
         "finesieve": version("finesieve"),
         "config": plan.config.model_dump(mode="json", exclude={"executor": True, "output": {"path"}}),
-        "model": {"name": plan.model.name, "digest": plan.model.digest},
+        "model": {
+            "name": plan.model.name,
+            "digest": plan.model.digest,
+            "reliability": plan.model.metadata.metrics.get("reliability"),
+        },
         "keep": {"min_score": plan.min_score, "tie": "score >= min_score, in float32"},
         "inputs": [{"source": source, "bytes": size} for source, size in plan.sources.items()],
         "ledger": ledger.to_json(),

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from filters.errors import ConfigError
 from filters.model import QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
+from filters.model.reliability import Reliability
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
@@ -125,6 +126,7 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         "groups": groups,
         "sample": {name: estimate.model_dump() for name, estimate in sample.items()},
         "natural": natural and {name: estimate.model_dump() for name, estimate in natural.items()},
+        "reliability": Reliability.fit(predictions["model"], labels.expected, config.keep.min_score).to_json(),
     }
     for other, part in compared.items():
         metrics[other] = {name: estimate.model_dump() for name, estimate in part.items()}
