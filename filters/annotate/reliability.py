@@ -1,0 +1,319 @@
+"""How well raters agree, and how sure that is: coefficients with bootstrap intervals, severity, consensus.
+
+Everything is an array here; stores and files are `filters.annotate.agreement`'s business. Intervals are percentile
+bootstraps over groups of documents (host and near copies), all from the same resamples.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.train.evaluation import Estimate, group_resamples, interval
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+COEFFICIENTS = {
+    "qwk": "quadratic weighted kappa of whole-number scores (Cohen 1968)",
+    "alpha": "Krippendorff's alpha of expected scores, interval metric",
+    "alpha_ordinal": "Krippendorff's alpha of whole-number scores, ordinal metric",
+    "spearman": "rank correlation of expected scores",
+    "f1": "F1 of the kept class: 2 both / (one + other)",
+}
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Resamples of groups.
+
+    Attributes:
+        groups: int64[n], group of each document, numbered from 0.
+        counts: float64[b, g], how often each group was drawn.
+    """
+
+    groups: Int64
+    counts: Float64
+
+    @classmethod
+    def draw(cls, groups: Int64, resamples: int, random_state: int) -> Bootstrap:
+        """Resample whole groups."""
+        names, member = np.unique(groups, return_inverse=True)
+        counts = np.array(list(group_resamples(np.arange(len(names)), resamples, random_state)))
+        return cls(member.astype(np.int64), counts.reshape(resamples, len(names)))
+
+    def sums(self, rows: Int64, values: Float64) -> Float64:
+        """float64[1 + b, k]: sums of `values` (float64[m, k]) of documents `rows`, as they are and resampled."""
+        by_group = np.zeros((self.counts.shape[1], values.shape[1]))
+        np.add.at(by_group, self.groups[rows], values)
+        return np.vstack([by_group.sum(0), self.counts @ by_group])
+
+    def weights(self, rows: Int64) -> Iterator[Float64]:
+        """float64[m]: weight of each of `rows`, as they are and resampled."""
+        yield np.ones(len(rows))
+        for counts in self.counts:
+            yield counts[self.groups[rows]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Ratings of n documents in r columns, one for each repeat of each judge; NaN where there is none.
+
+    Attributes:
+        judges: their names.
+        judge: int64[r], whose column it is, as an index into `judges`.
+        score: float64[n, r], whole numbers on the scale.
+        expected: float64[n, r].
+        low: lowest score of the scale.
+        high: highest score of the scale.
+        cut: kept is what is at least this.
+        groups: int64[n]; documents of a group are not independent.
+    """
+
+    judges: tuple[str, ...]
+    judge: Int64
+    score: Float64
+    expected: Float64
+    low: int
+    high: int
+    cut: float
+    groups: Int64
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @cached_property
+    def means(self) -> Float64:
+        """float64[n, judges]: each judge's mean expected score of each document."""
+        return np.stack([_row_means(self.expected[:, self.judge == j]) for j in range(len(self.judges))], axis=1)
+
+    def select(self, rows: Bool) -> Panel:
+        """The panel of some of the documents (bool[n])."""
+        return Panel(
+            self.judges, self.judge, self.score[rows], self.expected[rows], self.low, self.high, self.cut,
+            self.groups[rows],
+        )  # fmt: skip
+
+    def rounded(self, means: Float64) -> Float64:
+        """Whole-number scores of mean scores."""
+        whole: Float64 = np.clip(np.rint(means), self.low, self.high)
+        return whole
+
+
+def _row_means(values: Float64) -> Float64:
+    """float64[n]: mean of what is there of each row; NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(1).astype(np.float64)
+    total: Float64 = np.where(known, values, 0).sum(1)
+    return _ratio(total, count)
+
+
+def between(panel: Panel, first: int, second: int, bootstrap: Bootstrap) -> tuple[int, dict[str, Estimate]]:
+    """Agreement of two judges over the documents both rated: (documents, coefficient -> estimate).
+
+    A judge with several answers counts with their mean, which is what is exported.
+    """
+    pair = panel.means[:, [first, second]]
+    rows = np.flatnonzero(np.isfinite(pair).all(1))
+    whole = panel.rounded(pair[rows])
+    found = _paired(panel, rows, whole, pair[rows], np.ones(len(rows)), bootstrap)
+    return len(rows), found | _alphas(panel, rows, whole, pair[rows], bootstrap)
+
+
+def within(panel: Panel, judge: int, bootstrap: Bootstrap) -> tuple[int, dict[str, Estimate]]:
+    """Agreement of a judge's repeats: (documents with at least two, coefficient -> estimate).
+
+    Every pair of repeats of a document counts in both orders, and all pairs of a document weigh as much as one.
+    """
+    columns = np.flatnonzero(panel.judge == judge)
+    whole, expected = panel.score[:, columns], panel.expected[:, columns]
+    known = np.isfinite(expected)
+    several = known.sum(1) >= 2
+    rows, firsts, seconds = [], [], []
+    for a, b in itertools.permutations(range(len(columns)), 2):
+        both = np.flatnonzero(known[:, a] & known[:, b])
+        rows.append(both)
+        firsts.append(np.full(len(both), a))
+        seconds.append(np.full(len(both), b))
+    if not several.any():
+        return 0, {name: Estimate(value=None, low=None, high=None) for name in COEFFICIENTS}
+    row, first, second = (np.concatenate(part).astype(np.int64) for part in (rows, firsts, seconds))
+    weight = 1.0 / np.bincount(row, minlength=len(panel))[row]
+    pairs = [np.stack([values[row, first], values[row, second]], axis=1) for values in (whole, expected)]
+    found = _paired(panel, row, pairs[0], pairs[1], weight, bootstrap)
+    kept = np.flatnonzero(several)
+    return len(kept), found | _alphas(panel, kept, whole[kept], expected[kept], bootstrap)
+
+
+def among(panel: Panel, bootstrap: Bootstrap) -> tuple[int, dict[str, Estimate]]:
+    """Krippendorff's alphas of all judges together: (documents with at least two judges, coefficient -> estimate)."""
+    rows = np.flatnonzero(np.isfinite(panel.means).sum(1) >= 2)
+    means = panel.means[rows]
+    return len(rows), _alphas(panel, rows, panel.rounded(means), means, bootstrap)
+
+
+def _paired(
+    panel: Panel, rows: Int64, whole: Float64, expected: Float64, weight: Float64, bootstrap: Bootstrap
+) -> dict[str, Estimate]:
+    """qwk, spearman and f1 of pairs of ratings (float64[m, 2]) of documents `rows`."""
+    size = panel.high - panel.low + 1
+    cells = ((whole - panel.low) @ [size, 1]).astype(np.int64)
+    one_hot = np.zeros((len(rows), size**2))
+    one_hot[np.arange(len(rows)), cells] = weight
+    seen = bootstrap.sums(rows, one_hot).reshape(-1, size, size)
+    kept = expected >= panel.cut
+    decisions = np.stack([kept.all(1) * 2.0, kept.sum(1).astype(np.float64)], axis=1) * weight[:, None]
+    sums = bootstrap.sums(rows, decisions)
+    ranks = [np.unique(column, return_inverse=True)[1] for column in expected.T]
+    spearman = [_rank_correlation(ranks[0], ranks[1], counts * weight) for counts in bootstrap.weights(rows)]
+    return {
+        "qwk": _estimate(_kappas(seen)),
+        "spearman": _estimate(np.array(spearman)),
+        "f1": _estimate(_ratio(sums[:, 0], sums[:, 1])),
+    }
+
+
+def _kappas(seen: Float64) -> Float64:
+    """Quadratic weighted kappa of each contingency table: float64[b, k, k] -> float64[b]; NaN where undefined."""
+    size = seen.shape[1]
+    distance = np.subtract.outer(np.arange(size), np.arange(size)) ** 2.0
+    observed = np.einsum("bij,ij->b", seen, distance)
+    chance = np.einsum("bi,bj,ij->b", seen.sum(2), seen.sum(1), distance)
+    return 1 - _ratio(observed * seen.sum((1, 2)), chance)
+
+
+def _alphas(panel: Panel, rows: Int64, whole: Float64, expected: Float64, bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Krippendorff's alphas (Krippendorff 2004) of ratings float64[m, raters] of documents `rows`, NaN for missing."""
+    return {
+        "alpha": _estimate(_alpha_interval(rows, expected, bootstrap)),
+        "alpha_ordinal": _estimate(_alpha_ordinal(rows, whole - panel.low, panel.high - panel.low + 1, bootstrap)),
+    }
+
+
+def _alpha_interval(rows: Int64, values: Float64, bootstrap: Bootstrap) -> Float64:
+    """By moments: disagreement within documents over disagreement among all ratings."""
+    known = np.isfinite(values)
+    count = known.sum(1).astype(np.float64)
+    centred = np.where(known, values - np.nanmean(values) if known.any() else 0.0, 0.0)
+    first, second = centred.sum(1), (centred**2).sum(1)
+    inside = 2 * (count * second - first**2) / np.maximum(count - 1, 1)
+    paired = count >= 2  # a rating nothing is compared with does not count
+    parts = np.stack([count, first, second, inside], axis=1) * paired[:, None]
+    total, sum1, sum2, disagreement = bootstrap.sums(rows, parts).T
+    expected = 2 * (total * sum2 - sum1**2) / np.maximum(total - 1, 1)
+    return 1 - _ratio(disagreement, expected)
+
+
+def _alpha_ordinal(rows: Int64, values: Float64, size: int, bootstrap: Bootstrap) -> Float64:
+    """By the coincidence matrix; the distance of two scores is the number of ratings between them."""
+    known = np.isfinite(values)
+    counts = np.stack([(known & (values == k)).sum(1) for k in range(size)], axis=1).astype(np.float64)
+    raters = counts.sum(1)
+    pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(size)
+    pairs = pairs / np.maximum(raters - 1, 1)[:, None, None]
+    seen = bootstrap.sums(rows, pairs.reshape(len(rows), -1)).reshape(-1, size, size)
+    marginal = seen.sum(2)
+    cumulative = np.cumsum(marginal, axis=1) - marginal / 2
+    distance = (cumulative[:, :, None] - cumulative[:, None, :]) ** 2
+    total = marginal.sum(1)
+    observed = (seen * distance).sum((1, 2))
+    expected = np.einsum("bi,bj,bij->b", marginal, marginal, distance)
+    return 1 - _ratio(observed * (total - 1), expected)
+
+
+def _rank_correlation(first: Int64, second: Int64, weights: Float64) -> float:
+    """Pearson correlation of mid-ranks, a row of weight w standing for w equal rows."""
+    ranks = []
+    for place in (first, second):
+        mass = np.bincount(place, weights)
+        ranks.append((np.cumsum(mass) - mass / 2)[place])
+    total = weights.sum()
+    if total <= 0:
+        return float("nan")
+    a, b = (rank - weights @ rank / total for rank in ranks)
+    scale = np.sqrt((weights @ (a * a)) * (weights @ (b * b)))
+    return float(weights @ (a * b) / scale) if scale > 0 else float("nan")
+
+
+def _ratio(top: Float64, bottom: Float64) -> Float64:
+    """Quotients; NaN where the lower part is not positive."""
+    ratio: Float64 = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
+    return ratio
+
+
+def _estimate(values: Float64) -> Estimate:
+    """The first value with the interval of the others."""
+    return interval(values[0], values[1:])
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What the judges say together: rating = page + severity of the judge + noise.
+
+    Least squares over each judge's mean ratings, severities adding up to 0; the score of a page is the mean of its
+    ratings less their judges' severities. The noise has one variance, estimated from the residuals; with one judge,
+    from the repeats; without either it is unknown.
+
+    Attributes:
+        score: float64[n].
+        error: float64[n], standard error of `score`; NaN where it cannot be known.
+        severity: float64[judges]; a strict judge's is negative.
+        noise: standard deviation of one judge's mean rating about page and severity; NaN if unknown.
+        source: what `noise` was estimated from.
+    """
+
+    score: Float64
+    error: Float64
+    severity: Float64
+    noise: float
+    source: str
+
+
+def consensus(panel: Panel) -> Consensus:
+    """Severity-corrected means of a panel's judges."""
+    values = panel.means
+    known = np.isfinite(values)
+    severity = _severities(known, values, np.ones(len(panel)))
+    raters = known.sum(1)
+    score = _row_means(values - severity)
+    freedom = int(np.maximum(raters - 1, 0).sum()) - (len(panel.judges) - 1)
+    if len(panel.judges) > 1 and freedom > 0:
+        residual = np.where(known, values - severity - score[:, None], 0)
+        # a page rated once has no residual and adds nothing to either sum
+        noise, source = float(np.sqrt((residual**2).sum() / freedom)), "differences between judges"
+        error = noise / np.sqrt(np.maximum(raters, 1))
+    else:
+        repeats = np.isfinite(panel.expected).sum(1)
+        spread = np.where(np.isfinite(panel.expected), panel.expected - _row_means(panel.expected)[:, None], 0)
+        degrees = int(np.maximum(repeats - 1, 0).sum())
+        noise = float(np.sqrt((spread**2).sum() / degrees)) if degrees else float("nan")
+        source = "differences between repeats" if degrees else "nothing: one judge, one answer a page"
+        error = noise / np.sqrt(np.maximum(repeats, 1))
+    return Consensus(score, np.where(raters > 0, error, np.nan), severity, noise, source)
+
+
+def severities(panel: Panel, bootstrap: Bootstrap) -> list[Estimate]:
+    """Each judge's severity with its interval."""
+    known = np.isfinite(panel.means)
+    rows = np.arange(len(panel))
+    drawn = np.array([_severities(known, panel.means, weights) for weights in bootstrap.weights(rows)])
+    return [_estimate(column) for column in drawn.T]
+
+
+def _severities(known: Bool, values: Float64, weights: Float64) -> Float64:
+    """float64[judges] by the normal equations, page effects eliminated."""
+    mask = known.astype(np.float64)
+    raters = np.maximum(mask.sum(1), 1)
+    filled = np.where(known, values, 0)
+    page = filled.sum(1) / raters
+    matrix = np.diag(weights @ mask) - (mask * (weights / raters)[:, None]).T @ mask
+    right = weights @ (mask * (filled - page[:, None]))
+    found: Float64 = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    centred: Float64 = found - found.mean()
+    return centred
