@@ -119,6 +119,14 @@ def inspect(
     weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
     examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's ledger and histogram as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the run as one interactive page instead.")] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="--html: Parquet with a judge's labels of documents of the run (id or url, score)."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="--html: what evaluate --json printed about the run's model.")
+    ] = None,
 ) -> None:
     """Show a run's score histogram, what other thresholds would keep, and its ledger."""
     from filters.inspect.histogram import BINS, WEIGHTS
@@ -129,7 +137,15 @@ def inspect(
         raise typer.BadParameter(f"{weight!r} is none of {', '.join(WEIGHTS)}", param_hint="--weight")
     from filters.inspect.run import Run
 
+    if html is None and (annotations or evaluation):
+        raise typer.BadParameter("belongs to --html", param_hint="--annotations" if annotations else "--evaluation")
     loaded = Run(run)
+    if html is not None:
+        from filters.inspect.html import write_page
+
+        size = write_page(loaded, html, annotations=annotations, evaluation=evaluation)
+        _console().print(f"page: {html} ({size / 1e6:.1f} MB)", soft_wrap=True)
+        return
     if as_json:
         print(json.dumps({"ledger": loaded.ledger, "histogram": loaded.histogram().to_json()}))
         return

@@ -1,0 +1,236 @@
+// The two large charts share the score axis and the threshold: the histogram above, what is kept below.
+const MARGIN = { top: 26, right: 16, bottom: 30, left: 58 };
+const tip = make("div", { class: "tip", role: "tooltip", hidden: true });
+document.body.append(tip);
+
+function showTip(event, text) {
+  tip.textContent = text;
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  tip.style.left = `${clamp(event.clientX + 14, 4, innerWidth - box.width - 4)}px`;
+  tip.style.top = `${clamp(event.clientY - box.height - 10, 4, innerHeight - box.height - 4)}px`;
+}
+function hideTip() { tip.hidden = true; }
+
+function shortTicks(weight) {
+  return (value) => (weight === "bytes" ? size(value) : value < 1 ? "" : spaced(value));
+}
+
+// Bars of so many fine bins that each is a few pixels wide.
+function barBins(pixels) {
+  const span = occupied[1] - occupied[0];
+  return [1, 2, 5, 10, 20, 25, 50].find((bins) => pixels / (span / bins) >= 6) || 50;
+}
+
+function makeScores() {
+  const part = section("scores", "Scores", null);
+  const lead = make("p", { class: "muted" });
+  const holder = make("figure", { "aria-label": "Histogram of scores with the threshold" });
+  const svg = d3.select(holder).append("svg");
+  const curveHolder = make("figure", { "aria-label": "What each threshold keeps" });
+  const curve = d3.select(curveHolder).append("svg");
+  part.append(lead, make("p", { class: "muted" },
+    "Drag the threshold, click where it shall be, or focus it and use the arrow keys (Page Up and Page Down: larger steps; Home and End: the ends)."),
+    legend(["kept", "kept"], ["dropped", "dropped"]), holder,
+    make("h3", {}, "What each threshold keeps"),
+    legend(["kept", "documents"], ["second", "tokens"], ["third", "text"],
+      ...(data.expected ? [["threshold", "precision on labels (dashed)"], ["ink", "recall on labels (dotted)"]] : [])),
+    curveHolder);
+
+  let x, moveHistogram = () => {}, moveCurve = () => {};
+  const place = () => x(clamp(score(), border(occupied[0]), border(occupied[1])));
+
+  function dragged(node) {
+    const pick = (event) => setBorder(nearest(x.invert(d3.clientPoint(svg.node(), event)[0] - MARGIN.left)));
+    node.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      node.setPointerCapture(event.pointerId);
+      hideTip();
+      pick(event);
+      const handle = svg.select(".handle").node();
+      if (handle) handle.focus({ preventScroll: true });
+      event.preventDefault();
+    });
+    node.addEventListener("pointermove", (event) => { if (node.hasPointerCapture(event.pointerId)) pick(event); });
+  }
+
+  function keys(event) {
+    const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+    if (step) setBorder(state.at + step * (event.shiftKey ? 5 : 1));
+    else if (event.key === "Home") setBorder(occupied[0]);
+    else if (event.key === "End") setBorder(occupied[1]);
+    else return;
+    event.preventDefault();
+  }
+
+  function drawHistogram(width) {
+    const inner = width - MARGIN.left - MARGIN.right, height = 270;
+    x = d3.scaleLinear().range([0, inner]).domain([border(occupied[0]), border(occupied[1])]);
+    const per = barBins(inner), bars = [];
+    for (let i = Math.floor(occupied[0] / per) * per; i < occupied[1]; i += per) {
+      const value = d3.sum(counts[state.weight].slice(i, i + per));
+      bars.push({ from: i, to: Math.min(i + per, BINS), value });
+    }
+    const most = d3.max(bars, (bar) => bar.value) || 1;
+    const least = d3.min(bars.filter((bar) => bar.value), (bar) => bar.value) || 1;
+    const y = state.scale === "log"
+      ? d3.scaleLog().domain([Math.min(0.7 * least, most / 2), most]).range([height, 0]).clamp(true)
+      : d3.scaleLinear().domain([0, most]).nice().range([height, 0]);
+    svg.attr("viewBox", `0 0 ${width} ${height + MARGIN.top + MARGIN.bottom}`)
+      .attr("height", height + MARGIN.top + MARGIN.bottom).selectAll("*").remove();
+    const plot = svg.append("g").attr("transform", `translate(${MARGIN.left},${MARGIN.top})`);
+    const axis = state.scale === "log" ? d3.axisLeft(y).ticks(5, shortTicks(state.weight))
+      : d3.axisLeft(y).ticks(5).tickFormat(shortTicks(state.weight));
+    plot.append("g").attr("class", "grid").call(d3.axisLeft(y).ticks(5).tickSize(-inner).tickFormat(""));
+    plot.append("g").attr("class", "axis").call(axis);
+    plot.append("g").attr("class", "axis").attr("transform", `translate(0,${height})`)
+      .call(d3.axisBottom(x).ticks(Math.max(4, inner / 90)));
+    const clip = svg.append("clipPath").attr("id", "kept-side").append("rect").attr("height", height);
+    const wide = Math.max(1, x(border(per)) - x(border(0)) - 1);
+    for (const [kind, clipped] of [["dropped", null], ["kept", "url(#kept-side)"]]) {
+      plot.append("g").attr("clip-path", clipped).selectAll("rect").data(bars.filter((bar) => bar.value)).enter()
+        .append("rect").attr("class", kind).attr("x", (bar) => x(border(bar.from)) + 0.5).attr("width", wide)
+        .attr("y", (bar) => Math.min(y(bar.value), height - 1)).attr("height", (bar) => height - Math.min(y(bar.value), height - 1));
+    }
+    const mark = x(own.score);
+    plot.append("line").attr("class", "own").attr("x1", mark).attr("x2", mark).attr("y1", 0).attr("y2", height);
+    const surface = plot.append("rect").attr("class", "surface").attr("width", inner).attr("height", height).node();
+    dragged(surface);
+    surface.addEventListener("pointermove", (event) => {
+      if (surface.hasPointerCapture(event.pointerId)) return;
+      const at = nearest(x.invert(d3.clientPoint(svg.node(), event)[0] - MARGIN.left));
+      const bar = bars.find((one) => one.from <= at && at < one.to);
+      if (!bar) { hideTip(); return; }
+      showTip(event, `${said(border(bar.from))} to ${said(border(bar.to))}\n` +
+        `${amount(bar.value, state.weight)} ${state.weight === "bytes" ? "of text" : state.weight}, ${percent(bar.value, totals[state.weight])}`);
+    });
+    surface.addEventListener("pointerleave", hideTip);
+    const handle = plot.append("g").attr("class", "handle").attr("tabindex", 0).attr("role", "slider")
+      .attr("id", "handle").attr("aria-label", "Threshold").attr("aria-orientation", "horizontal")
+      .attr("aria-valuemin", data.histogram.low).attr("aria-valuemax", data.histogram.high);
+    handle.append("line").attr("class", "rule").attr("y1", -4).attr("y2", height);
+    handle.append("rect").attr("class", "grip").attr("x", -7).attr("y", height / 2 - 17).attr("width", 14).attr("height", 34).attr("rx", 5);
+    handle.append("path").attr("class", "bars").attr("d", `M-2,${height / 2 - 7}v14M2,${height / 2 - 7}v14`);
+    const label = handle.append("text").attr("y", -10);
+    handle.node().addEventListener("keydown", keys);
+    dragged(handle.node());
+    moveHistogram = () => {
+      const at = place();
+      clip.attr("x", at).attr("width", Math.max(0, inner - at));
+      handle.attr("transform", `translate(${at},0)`).attr("aria-valuenow", score()).attr("aria-valuetext", spoken());
+      label.text(`keep ≥ ${said(score())}`).attr("text-anchor", at > inner - 70 ? "end" : at < 50 ? "start" : "middle");
+    };
+  }
+
+  function drawCurve(width) {
+    const inner = width - MARGIN.left - MARGIN.right, height = 190, top = 10;
+    const y = d3.scaleLinear().domain([0, 1]).range([height, 0]);
+    curve.attr("viewBox", `0 0 ${width} ${height + top + MARGIN.bottom}`).attr("height", height + top + MARGIN.bottom)
+      .selectAll("*").remove();
+    const plot = curve.append("g").attr("transform", `translate(${MARGIN.left},${top})`);
+    plot.append("g").attr("class", "grid").call(d3.axisLeft(y).ticks(4).tickSize(-inner).tickFormat(""));
+    plot.append("g").attr("class", "axis").call(d3.axisLeft(y).ticks(4, "%"));
+    plot.append("g").attr("class", "axis").attr("transform", `translate(0,${height})`)
+      .call(d3.axisBottom(x).ticks(Math.max(4, inner / 90)));
+    const borders = d3.range(occupied[0], occupied[1] + 1);
+    for (const weight of WEIGHTS) {
+      const line = d3.line().x((i) => x(border(i))).y((i) => y(totals[weight] ? above[weight][i] / totals[weight] : 0));
+      plot.append("path").attr("class", `line ${weight} ${weight === state.weight ? "" : "faint"}`).attr("d", line(borders));
+    }
+    if (data.expected) {
+      for (const kind of ["precision", "recall"]) {
+        const points = data.expected[kind].map((value, i) => ({ value, i: data.expected.first + i }))
+          .filter((point) => point.i >= occupied[0] && point.i <= occupied[1]);
+        const line = d3.line().defined((point) => point.value !== null).x((point) => x(border(point.i))).y((point) => y(point.value));
+        plot.append("path").attr("class", `line ${kind}`).attr("d", line(points));
+      }
+    }
+    const rule = plot.append("line").attr("class", "rule").attr("y1", 0).attr("y2", height);
+    const dot = plot.append("circle").attr("class", "dot").attr("r", 5.5);
+    const surface = plot.append("rect").attr("class", "surface").attr("width", inner).attr("height", height).node();
+    dragged(surface);
+    moveCurve = () => {
+      const at = place(), total = totals[state.weight];
+      rule.attr("x1", at).attr("x2", at);
+      dot.attr("cx", at).attr("cy", y(total ? keptOf(state.weight) / total : 0));
+    };
+  }
+
+  let width = 0;
+  function draw() {
+    width = holder.clientWidth || width || 900;
+    lead.textContent = `${many(totals.documents, "document")} that had a score and survived deduplication. Dashed line: the run's own threshold.`;
+    drawHistogram(width);
+    drawCurve(width);
+    moveHistogram();
+    moveCurve();
+  }
+  on("view", draw);
+  on("threshold", () => { moveHistogram(); moveCurve(); });
+  new ResizeObserver(() => { if (Math.abs(holder.clientWidth - width) > 1) draw(); }).observe(holder);
+  draw();
+}
+
+// One small chart for each slice; each is scaled to its own highest bar.
+function makeSlices() {
+  if (!data.slices.length) return;
+  const part = section("slices", "Slices", "Each chart is scaled to its own highest bar; the line is the threshold, the share is what it keeps.");
+  const chosen = { by: data.slices[0].by, order: "size" };
+  const by = make("span", { class: "segments" }), order = make("span", { class: "segments" });
+  const grid = make("div", { class: "multiples" }), note = make("p", { class: "muted" });
+  segments(by, "by", data.slices.map((facet) => [facet.by, facet.by]), chosen.by, (value) => { chosen.by = value; draw(); });
+  segments(order, "order", [["size", "size"], ["share", "share kept"]], chosen.order, (value) => { chosen.order = value; draw(); });
+  part.append(make("div", { class: "tools" },
+    make("fieldset", {}, make("legend", {}, "by"), by), make("fieldset", {}, make("legend", {}, "ordered by"), order)), grid, note);
+  let cards = [];
+
+  function card(slice) {
+    if (!slice.above) {
+      slice.above = Object.fromEntries(WEIGHTS.map((weight) => [weight, fromTop(dense(slice, weight))]));
+    }
+    const width = 200, height = 62;
+    const x = d3.scaleLinear().domain([border(occupied[0]), border(occupied[1])]).range([0, width]);
+    const per = 10, bars = [];
+    const sums = slice.above[state.weight];
+    for (let i = Math.floor(occupied[0] / per) * per; i < occupied[1]; i += per) {
+      bars.push([i, sums[i] - sums[Math.min(i + per, BINS)]]);
+    }
+    const most = d3.max(bars, (bar) => bar[1]) || 1;
+    const y = state.scale === "log" ? d3.scaleSymlog().domain([0, most]).range([height, 0])
+      : d3.scaleLinear().domain([0, most]).range([height, 0]);
+    const svg = d3.create("svg").attr("viewBox", `0 -2 ${width} ${height + 20}`).attr("aria-hidden", "true");
+    const area = d3.area().curve(d3.curveStepAfter).x((bar) => x(border(bar[0]))).y0(height).y1((bar) => y(bar[1]));
+    const shape = area([...bars, [Math.min(bars[bars.length - 1][0] + per, BINS), 0]]);
+    const id = `slice-${cards.length}`;
+    const clip = svg.append("clipPath").attr("id", id).append("rect").attr("y", -2).attr("height", height + 2);
+    svg.append("path").attr("class", "dropped").attr("d", shape);
+    svg.append("path").attr("class", "kept").attr("d", shape).attr("clip-path", `url(#${id})`);
+    svg.append("g").attr("class", "axis").attr("transform", `translate(0,${height})`).call(d3.axisBottom(x).ticks(4).tickSize(3));
+    const rule = svg.append("line").attr("class", "rule").attr("y1", -2).attr("y2", height);
+    const share = make("span", { class: "number" });
+    const move = () => {
+      const at = x(clamp(score(), border(occupied[0]), border(occupied[1])));
+      rule.attr("x1", at).attr("x2", at);
+      clip.attr("x", at).attr("width", Math.max(0, width - at));
+      share.textContent = `${percent(sums[state.at], sums[0])} kept`;
+    };
+    move();
+    const name = foreign(slice.name, "b", { title: slice.name });
+    return { move, node: make("div", { class: "multiple" }, name,
+      make("div", { class: "row" }, make("span", {}, amount(sums[0], state.weight)), share), svg.node()) };
+  }
+
+  function draw() {
+    const facet = data.slices.find((one) => one.by === chosen.by);
+    const kept = (slice) => (slice.above ? slice.above[state.weight][state.at] / Math.max(1, slice.above[state.weight][0]) : 0);
+    cards = [];
+    facet.items.forEach((slice) => { cards.push({ slice, ...card(slice) }); });
+    if (chosen.order === "share") cards.sort((a, b) => kept(b.slice) - kept(a.slice));
+    put(grid, cards.map((one) => one.node));
+    note.textContent = facet.total > facet.items.length
+      ? `The ${facet.items.length} largest of ${whole(facet.total)}.` : "";
+  }
+  on("view", draw);
+  on("threshold", () => { for (const one of cards) one.move(); });
+  draw();
+}

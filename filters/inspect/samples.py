@@ -1,0 +1,207 @@
+"""Documents to look at: a seeded sample of every score, members of duplicate clusters, the beginning of their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import zstandard
+
+from filters.errors import RunError
+from filters.inspect.histogram import BINS, bins_of
+from filters.inspect.summary import DUPLICATES, SURVIVOR_COLUMNS, survivors
+
+if TYPE_CHECKING:
+    from filters.inspect.run import Run
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+
+BUCKET_BINS = 25
+"""Bins of the histogram in a bucket that is sampled: a quarter of a point."""
+MEMBERS = 4
+"""Copies of a cluster that are shown beside its survivor."""
+TEXT_GROUPS = 256
+"""Row groups of text that are read at most, so that samples of a very large run take seconds; those that hold most of
+the wanted documents come first."""
+TEXT_LINES = 2_000_000
+"""Lines of JSON that are looked through at most, where the shards are jsonl.zst."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A row of the side files, with the beginning of its text.
+
+    Attributes:
+        id: of the document.
+        origin: its URL, else file and position.
+        score: None where it was not scored.
+        language: None where it was not identified.
+        tokens: an estimate; None where they were not counted.
+        reason: why it was removed; None where it was kept.
+        cluster: number of its duplicate cluster, None where it was not looked for.
+        text: the first characters; None where the run holds no text of it, or it was not read (see `TEXT_GROUPS`).
+        cut: there is more text.
+    """
+
+    id: str
+    origin: str
+    score: float | None
+    language: str | None
+    tokens: int | None
+    reason: str | None
+    cluster: int | None
+    text: str | None
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Members:
+    """Rows of a duplicate cluster, the survivor first and exact copies last; and whether it has near copies."""
+
+    rows: tuple[int, ...]
+    near: bool
+
+
+def sample_rows(run: Run, per_bucket: int, seed: int = 0) -> list[int]:
+    """Row numbers of up to `per_bucket` survivors from each bucket of the score, ascending.
+
+    They depend on scores, row numbers and seed alone, not on how the side files are cut.
+
+    Raises:
+        RunError: the side files are missing or damaged.
+    """
+    buckets = BINS // BUCKET_BINS
+    chosen = [(np.empty(0, np.uint64), np.empty(0, np.int64)) for _ in range(buckets)]
+    bounds: UInt64 = np.full(buckets, np.iinfo(np.uint64).max)
+    first = 0
+    for table in run.tables(SURVIVOR_COLUMNS):
+        found = survivors(table)
+        rows = first + found.rows
+        first += table.num_rows
+        places, ranks = bins_of(found.scores) // BUCKET_BINS, _mixed(rows, seed)
+        better = ranks < bounds[places]
+        places, ranks, rows = places[better], ranks[better], rows[better]
+        for place in np.unique(places).tolist():
+            mine = places == place
+            both = [np.concatenate(pair) for pair in zip(chosen[place], (ranks[mine], rows[mine]), strict=True)]
+            order = np.argsort(both[0], kind="stable")[:per_bucket]
+            chosen[place] = both[0][order], both[1][order]
+            if len(order) == per_bucket:
+                bounds[place] = chosen[place][0][-1]
+    return sorted(row for _, rows in chosen for row in rows.tolist())
+
+
+def _mixed(numbers: Int64, seed: int) -> UInt64:
+    """uint64[n]: pseudo-random ranks (SplitMix64, Steele, Lea and Flood 2014)."""
+    x = numbers.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))
+
+
+def documents(run: Run, rows: Iterable[int], characters: int) -> dict[int, Document]:
+    """Documents by their row numbers (see `Run.rows_at`).
+
+    Args:
+        run: the run.
+        rows: row numbers.
+        characters: of text at most.
+
+    Raises:
+        RunError: the side files or the texts are missing or damaged.
+    """
+    numbers = sorted(set(rows))
+    columns = ["id", "url", "source", "position", "language", "tokens", "score", "reason", "near_cluster"]
+    found = run.rows_at(numbers, columns)
+    try:
+        texts = _texts(run.path, [row["id"] for row in found], characters + 1)
+    except (OSError, pa.ArrowException, KeyError, zstandard.ZstdError, orjson.JSONDecodeError) as error:
+        raise RunError(
+            f"{run.path}: cannot read the texts of this run: {error}. Remedy: restore data/ and rejected/ "
+            "(manifest.json has their SHA-256), or filter again"
+        ) from error
+    return {
+        number: _document(row, texts.get(row["id"]), characters) for number, row in zip(numbers, found, strict=True)
+    }
+
+
+def _document(row: dict[str, Any], text: str | None, characters: int) -> Document:
+    return Document(
+        id=row["id"],
+        origin=row["url"] or f"{row['source']} at {row['position']}",
+        score=row["score"],
+        language=row["language"],
+        tokens=row["tokens"],
+        reason=row["reason"],
+        cluster=row["near_cluster"],
+        text=None if text is None else text[:characters],
+        cut=text is not None and len(text) > characters,
+    )
+
+
+def cluster_members(run: Run, clusters: Iterable[int]) -> dict[int, Members]:
+    """Row numbers of the survivor and of the first copies of each cluster.
+
+    Raises:
+        RunError: the side files are missing or damaged.
+    """
+    roots = pa.array(sorted(set(clusters)), pa.int64())
+    kinds: dict[int, list[list[int]]] = {root: [[], [], []] for root in roots.to_pylist()}
+    first = 0
+    for table in run.tables(["near_cluster", "reason"]) if kinds else ():
+        inside = np.flatnonzero(pc.is_in(table["near_cluster"], value_set=roots).to_numpy())
+        mine = table.take(pa.array(inside)).to_pydict()
+        for row, root, reason in zip(inside.tolist(), mine["near_cluster"], mine["reason"], strict=True):
+            kind = kinds[root][2 if reason == DUPLICATES[0] else 1 if reason == DUPLICATES[1] else 0]
+            if len(kind) < MEMBERS:
+                kind.append(first + row)
+        first += table.num_rows
+    return {
+        root: Members((*survivor[:1], *(near + exact)[:MEMBERS]), bool(near))
+        for root, (survivor, near, exact) in kinds.items()
+    }
+
+
+def _texts(folder: Path, ids: list[str], characters: int) -> dict[str, str]:
+    """The first characters of the documents with these ids, where the run holds their text."""
+    wanted = pa.array(ids, pa.string())
+    hits: list[tuple[int, Path, int, pa.Array]] = []
+    shards = [path for name in ("data", "rejected") for path in sorted((folder / name).rglob("*.parquet"))]
+    for path in shards:
+        file = pq.ParquetFile(path)
+        for number in range(file.num_row_groups):
+            mask = pc.is_in(file.read_row_group(number, columns=["id"])["id"], value_set=wanted)
+            count = pc.sum(mask).as_py()
+            if count:
+                hits.append((count, path, number, mask))
+    hits.sort(key=lambda hit: (-hit[0], hit[1], hit[2]))
+    found: dict[str, str] = {}
+    for _, path, number, mask in hits[:TEXT_GROUPS]:
+        table = pq.ParquetFile(path).read_row_group(number, columns=["id", "text"]).filter(mask)
+        texts = pc.utf8_slice_codeunits(table["text"], 0, characters)
+        found |= dict(zip(table["id"].to_pylist(), texts.to_pylist(), strict=True))
+    return found | _json_texts(folder, set(ids) - found.keys(), characters)
+
+
+def _json_texts(folder: Path, wanted: set[str], characters: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    left = TEXT_LINES
+    for path in (path for name in ("data", "rejected") for path in sorted((folder / name).rglob("*.jsonl.zst"))):
+        with zstandard.open(path, "rb") as lines:
+            for line in lines:
+                if not left or len(found) == len(wanted):
+                    return found
+                left -= 1
+                row = orjson.loads(line)
+                if row["id"] in wanted:
+                    found[row["id"]] = row["text"][:characters]
+    return found

@@ -1,0 +1,254 @@
+"""How far to trust the classifier of a run: an evaluation report, or labels of documents that are in the run.
+
+Labels are joined with the run's own scores by id or URL. Everything is counted per page; the page says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from filters.errors import AnnotationsError, InputError
+from filters.inspect.histogram import BINS, EDGES, HIGH
+
+if TYPE_CHECKING:
+    from filters.inspect.run import Run
+
+Float64 = npt.NDArray[np.float64]
+
+STEP = 0.25
+"""Width of a bin of model scores."""
+LEAST = 5
+"""Pages in a bin of the calibration plot at least."""
+MAX_REPORT_BYTES = 64 * 2**20
+
+
+class _Estimate(BaseModel):
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.value is None or self.low is None or self.high is None:
+            return "-"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class _Subject(BaseModel):
+    name: str
+    digest: str
+
+
+class _Source(BaseModel):
+    name: str
+    rows: int
+
+
+class _Bin(BaseModel):
+    rows: int
+    score: float
+    judge: _Estimate
+
+
+class _Point(BaseModel):
+    threshold: float
+    precision: float
+    recall: float
+
+
+class _Decided(BaseModel):
+    low: float
+    judge_keeps: float
+    judge_drops: float
+
+
+class Evaluation(BaseModel):
+    """The part of `finesieve evaluate --json` that the page shows; see `filters.train.report_schema.Report`."""
+
+    format: Literal["finesieve-evaluation"]
+    version: Literal[1]
+    subject: _Subject
+    protocol: str
+    annotations: _Source
+    min_score: float
+    sample: dict[str, _Estimate]
+    natural: dict[str, _Estimate] | None
+    reliability: tuple[_Bin, ...]
+    curve: tuple[_Point, ...]
+    histogram: tuple[_Decided, ...]
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what `finesieve evaluate --json` printed.
+
+    Raises:
+        InputError: it is not that.
+    """
+    try:
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            raise InputError(f"{path}: larger than {MAX_REPORT_BYTES:,} bytes, which no evaluation report is")
+        return Evaluation.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the evaluation report: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path}: {key + ': ' if key else ''}{first['msg']}, so this is no evaluation report. Remedy: write one "
+            f"with finesieve evaluate MODEL ANNOTATIONS --json > {path}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labels of documents of a run.
+
+    Attributes:
+        name: of the annotations file.
+        sha256: of it.
+        rows: labels in it.
+        target: the column that was compared with.
+        model: float64[n], the run's scores.
+        judge: float64[n], the labels.
+    """
+
+    name: str
+    sha256: str
+    rows: int
+    target: str
+    model: Float64
+    judge: Float64
+
+
+def read_labels(run: Run, path: Path) -> Labelled:
+    """Labels of the documents of a run, joined by id or by URL, whichever finds more.
+
+    Raises:
+        AnnotationsError: the file cannot be read, lacks columns, or names no document of the run.
+        RunError: the side files are missing or damaged.
+    """
+    try:
+        schema = pq.read_schema(path)
+        target = next((name for name in ("expected_score", "score") if name in schema.names), None)
+        keys = [name for name in ("id", "url") if name in schema.names]
+        if target is None or not keys:
+            raise AnnotationsError(
+                f"{path}: needs the columns score (or expected_score) and id or url; it has {', '.join(schema.names)}"
+            )
+        labels = pq.read_table(path, columns=[target, *keys])
+        labels = labels.set_column(0, target, labels[target].cast(pa.float64()))
+        labels = labels.filter(pc.is_finite(labels[target]))
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, pa.ArrowException) as error:
+        raise AnnotationsError(f"{path}: cannot read these annotations: {error}") from error
+    joined = {key: _join(run, labels[key].cast(pa.string()), key) for key in keys}
+    rows, model = max(joined.values(), key=lambda found: len(found[0]))
+    if not len(rows):
+        raise AnnotationsError(
+            f"{path}: none of its {labels.num_rows:,} rows is a scored document of {run.path} by {' or '.join(keys)}. "
+            "Remedy: give labels of documents of this run (set input.id_key if their ids are in a column)"
+        )
+    judge = labels[target].to_numpy()[rows]
+    return Labelled(path.name, sha256, labels.num_rows, target, model, judge)
+
+
+def _join(run: Run, wanted: pa.ChunkedArray, key: str) -> tuple[npt.NDArray[np.int64], Float64]:
+    """(places in `wanted`, scores) of the scored documents that `wanted` names; of several with one name the first."""
+    places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+    scores: list[Float64] = [np.empty(0)]
+    values = wanted.combine_chunks()
+    for table in run.tables([key, "score"]):
+        found = pc.index_in(table[key].cast(pa.string()), value_set=values, skip_nulls=True)
+        here = pc.and_(pc.is_valid(found), pc.is_valid(table["score"]))
+        if pc.any(here).as_py():
+            places.append(found.filter(here).to_numpy().astype(np.int64))
+            scores.append(table["score"].filter(here).to_numpy().astype(np.float64))
+    every, first = np.unique(np.concatenate(places), return_index=True)
+    return every, np.concatenate(scores)[first]
+
+
+def curve(model: Float64, judge: Float64, min_score: float) -> list[tuple[float, float, float]]:
+    """(threshold, precision, recall) of the kept class at each bin border that keeps something, ascending."""
+    wanted = judge >= min_score
+    model32 = model.astype(np.float32)
+    points = []
+    for edge in EDGES:
+        kept = model32 >= edge
+        if kept.any() and wanted.any():
+            hits = int((kept & wanted).sum())
+            points.append((float(edge), hits / int(kept.sum()), hits / int(wanted.sum())))
+    return points
+
+
+def expected_from_curve(points: list[tuple[float, float, float]], source: str) -> dict[str, Any] | None:
+    """Precision and recall at every bin border that `points` (threshold, precision, recall) speak of."""
+    if not points:
+        return None
+    ascending = np.array(sorted(points))
+    place = np.searchsorted(ascending[:, 0].astype(np.float32), EDGES)
+    known = place < len(ascending)
+    rows = ascending[np.minimum(place, len(ascending) - 1)]
+    return {
+        "first": 0,
+        "precision": [round(float(p), 4) if k else None for p, k in zip(rows[:, 1], known, strict=True)],
+        "recall": [round(float(r), 4) if k else 0.0 for r, k in zip(rows[:, 2], known, strict=True)],
+        "source": source,
+    }
+
+
+def reliability(model: Float64, judge: Float64) -> list[dict[str, float]]:
+    """Bins of `STEP` with at least `LEAST` pages: mean scores of both, and a 95 % interval of the judge's mean."""
+    place = np.floor(model / STEP)
+    bins = []
+    for number in np.unique(place).tolist():
+        inside = place == number
+        rows = int(inside.sum())
+        if rows >= LEAST:
+            mean, error = float(judge[inside].mean()), 1.96 * float(judge[inside].std(ddof=1)) / rows**0.5
+            score = float(model[inside].mean())
+            bins.append({"rows": rows, "score": score, "judge": mean, "low": mean - error, "high": mean + error})
+    return bins
+
+
+def reported_reliability(report: Evaluation) -> list[dict[str, float | None]]:
+    """The same of an evaluation report."""
+    return [
+        {"rows": part.rows, "score": part.score, "judge": judge.value, "low": judge.low, "high": judge.high}
+        for part in report.reliability
+        if part.rows >= LEAST and None not in ((judge := part.judge).value, judge.low, judge.high)
+    ]
+
+
+def agreement(model: Float64, judge: Float64) -> dict[str, Any]:
+    """Cells of judge's score x model's score with their pages."""
+    whole = bool(np.all(judge == np.rint(judge)))
+    wide = 1.0 if whole else 0.5
+    across, up = np.rint(judge / wide) * wide, np.floor(np.clip(model, 0, HIGH - 1e-6) / STEP) * STEP
+    cells, pages = np.unique(np.stack([across, up], axis=1), axis=0, return_counts=True)
+    return {
+        "cells": [[float(a), float(b), int(n)] for (a, b), n in zip(cells, pages, strict=True)],
+        "judge_step": wide,
+        "model_step": STEP,
+        "judge_high": float(across.max()),
+        "model_high": float(up.max() + STEP),
+    }
+
+
+def decisions(model: Float64, judge: Float64, min_score: float) -> list[tuple[float, float, float]]:
+    """(lower end, pages the judge keeps, pages it drops) for each bin of `STEP` up to the last that holds a page."""
+    bins = BINS // round(STEP / (HIGH / BINS))
+    place = np.clip((model / STEP).astype(np.int64), 0, bins - 1)
+    wanted = judge >= min_score
+    keeps, drops = (np.bincount(place[side], minlength=bins) for side in (wanted, ~wanted))
+    last = int(place.max()) + 1
+    return [(round(k * STEP, 6), float(keeps[k]), float(drops[k])) for k in range(last)]
