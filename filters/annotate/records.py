@@ -156,8 +156,9 @@ class Ratings:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A document that a judge has not fully answered, and which repeats are missing."""
+    """A document that a judge has not fully answered, the place of its draw, and which repeats are missing."""
 
+    place: int
     document: int
     text: str
     repeats: tuple[int, ...]

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from filters.annotate.records import (
     Answer,
@@ -37,6 +38,7 @@ from filters.errors import AnnotationsError
 
 FORMAT = 1
 BUSY_SECONDS = 30.0
+LAST = 2**62
 
 KEEP_RUBRIC = Rubric(
     name="keep",
@@ -54,8 +56,8 @@ CREATE TABLE IF NOT EXISTS documents (
 CREATE TABLE IF NOT EXISTS samples (
     sample INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, description TEXT NOT NULL, complete INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS draws (
-    sample INTEGER NOT NULL, document INTEGER NOT NULL, probability REAL NOT NULL, design TEXT NOT NULL, stratum TEXT,
-    PRIMARY KEY (sample, document)) WITHOUT ROWID;
+    place INTEGER PRIMARY KEY, sample INTEGER NOT NULL, document INTEGER NOT NULL, probability REAL NOT NULL,
+    design TEXT NOT NULL, stratum TEXT, UNIQUE (sample, document));
 CREATE TABLE IF NOT EXISTS rubrics (
     rubric INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
     content TEXT NOT NULL);
@@ -215,7 +217,7 @@ class Store:
             for document in documents:
                 number = self._enter(db, document)
                 db.execute(
-                    "INSERT OR IGNORE INTO draws VALUES (?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO draws VALUES (NULL, ?, ?, ?, ?, ?)",
                     (sample, number, document.probability, document.design, document.stratum),
                 )
             db.execute("UPDATE samples SET complete = 1 WHERE sample = ?", (sample,))
@@ -251,11 +253,11 @@ class Store:
         return int(cursor.lastrowid or 0)
 
     def drawn(self, sample: int) -> Iterator[tuple[int, Document]]:
-        """(number, document) of a sample, in the order of their numbers."""
+        """(number, document) of a sample, in the order drawn."""
         rows = self._db.execute(
             "SELECT d.document, d.text, d.id, d.url, d.source, d.position, d.language, w.probability, w.design, "
             "w.stratum, d.columns FROM draws w JOIN documents d USING (document) WHERE w.sample = ? "
-            "ORDER BY w.document",
+            "ORDER BY w.place",
             (sample,),
         )
         for number, text, name, url, source, position, language, probability, design, stratum, columns in rows:
@@ -351,26 +353,16 @@ class Store:
     # --- answers
 
     def pending(
-        self, sample: int, judge: int, rubric: int, repeats: int, *, after: int = 0, limit: int = 256
+        self, sample: int, judge: int, rubric: int, repeats: int, *, after: int = 0, until: int = LAST, limit: int = 256
     ) -> list[Pending]:
-        """The next documents of a sample, by number above `after`, that lack one of `repeats` answers."""
+        """The next documents of a sample, drawn behind place `after` and up to `until`, that lack one of `repeats`."""
         rows = self._db.execute(
-            "SELECT w.document, d.text FROM draws w JOIN documents d USING (document) WHERE w.sample = ? AND "
-            "w.document > ? AND (SELECT count(*) FROM answers a WHERE a.judge = ? AND a.rubric = ? AND "
-            "a.document = w.document AND a.repeat < ?) < ? ORDER BY w.document LIMIT ?",
-            (sample, after, judge, rubric, repeats, repeats, limit),
+            "SELECT w.place, w.document, d.text FROM draws w JOIN documents d USING (document) WHERE w.sample = ? AND "
+            "w.place > ? AND w.place <= ? AND (SELECT count(*) FROM answers a WHERE a.judge = ? AND a.rubric = ? AND "
+            "a.document = w.document AND a.repeat < ?) < ? ORDER BY w.place LIMIT ?",
+            (sample, after, until, judge, rubric, repeats, repeats, limit),
         ).fetchall()
-        return [Pending(n, text, self._missing(judge, rubric, n, repeats)) for n, text in rows]
-
-    def pending_of(self, documents: Sequence[int], judge: int, rubric: int, repeats: int) -> list[Pending]:
-        """Those of `documents` that lack one of `repeats` answers."""
-        found = []
-        for number in documents:
-            missing = self._missing(judge, rubric, number, repeats)
-            if missing:
-                text = self._db.execute("SELECT text FROM documents WHERE document = ?", (number,)).fetchone()[0]
-                found.append(Pending(number, text, missing))
-        return found
+        return [Pending(place, n, text, self._missing(judge, rubric, n, repeats)) for place, n, text in rows]
 
     def _missing(self, judge: int, rubric: int, document: int, repeats: int) -> tuple[int, ...]:
         rows = self._db.execute(
@@ -379,14 +371,21 @@ class Store:
         done = {repeat for (repeat,) in rows}
         return tuple(repeat for repeat in range(repeats) if repeat not in done)
 
-    def shuffled(self, sample: int, limit: int, seed: int = 0) -> list[int]:
-        """Numbers of at most `limit` documents of a sample, drawn at random but the same on every run."""
+    def place(self, sample: int, number: int) -> int:
+        """Place of the `number`-th draw of a sample, from 1; of the last one if it has fewer."""
+        row = self._db.execute(
+            "SELECT max(place) FROM (SELECT place FROM draws WHERE sample = ? ORDER BY place LIMIT ?)", (sample, number)
+        ).fetchone()
+        return int(row[0] or 0)
+
+    def costs(self, sample: int, judge: int, rubric: int) -> npt.NDArray[np.float64]:
+        """float64[n, 4]: answers, prompt tokens, answer tokens and money of each document of a sample with answers."""
         rows = self._db.execute(
-            "SELECT document FROM draws WHERE sample = ? "
-            "ORDER BY ((document + ?) * 2654435761 + 40503) % 4294967291, document LIMIT ?",
-            (sample, seed, limit),
-        )
-        return [int(number) for (number,) in rows]
+            "SELECT count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE judge = ? AND rubric = ? "
+            "AND document IN (SELECT document FROM draws WHERE sample = ?) GROUP BY document",
+            (judge, rubric, sample),
+        ).fetchall()
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 4)
 
     def answered(self, sample: int, judge: int, rubric: int, repeats: int) -> int:
         """Answers of a judge to the documents of a sample, rejected ones included, up to `repeats` each."""

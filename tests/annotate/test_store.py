@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sqlite3
 import subprocess
@@ -52,7 +53,7 @@ def test_only_what_is_missing_is_pending(store: Store) -> None:
         (2, (0,)), (3, (1,)), (4, (0, 1)), (5, (0, 1)),
     ]  # fmt: skip
     assert [p.document for p in store.pending(sample, judge, rubric, 2, after=2, limit=2)] == [3, 4]
-    assert [p.document for p in store.pending_of([1, 2, 5], judge, rubric, 2)] == [2, 5]
+    assert [p.document for p in store.pending(sample, judge, rubric, 2, until=store.place(sample, 3))] == [2, 3]
     assert store.pending(sample, judge, rubric, 1)[0].document == 2
     assert store.answered(sample, judge, rubric, 2) == 4
     assert store.answered(sample, judge, rubric, 1) == 2
@@ -147,13 +148,25 @@ def test_a_human_s_latest_decision_counts(store: Store) -> None:
     assert store.ratings(judge.number, store.rubric(KEEP_RUBRIC)).score.tolist() == [0, 1]
 
 
-def test_the_pilot_s_documents_are_mixed_and_the_same_every_time(store: Store) -> None:
-    sample, *_ = filled(store, 200)
-    chosen = store.shuffled(sample, 20)
-    assert chosen == store.shuffled(sample, 20)
-    assert len(set(chosen)) == 20
-    assert 60 < sum(chosen) / 20 < 140
-    assert chosen != sorted(chosen)
+def test_documents_are_asked_in_the_order_drawn(store: Store) -> None:
+    filled(store, 4)
+    sample, _ = store.sample({"of": "another draw"})
+    store.draw(sample, [Document("new 1"), Document("text 3"), Document("new 2"), Document("text 0")])
+    judge, rubric = store.judges()[0].number, store.rubrics()[0].number
+    assert [p.text for p in store.pending(sample, judge, rubric, 1)] == ["new 1", "text 3", "new 2", "text 0"]
+    assert [p.text for p in store.pending(sample, judge, rubric, 1, until=store.place(sample, 2))] == [
+        "new 1",
+        "text 3",
+    ]
+    assert [document.text for _, document in store.drawn(sample)] == ["new 1", "text 3", "new 2", "text 0"]
+
+
+def test_costs_are_by_document(store: Store) -> None:
+    sample, judge, rubric = filled(store)
+    assert store.costs(sample, judge, rubric).shape == (0, 4)
+    answer = Answer(1, 0, "ok", "3", tokens_in=100, tokens_out=2, cost=0.5)
+    store.save(1, judge, rubric, [answer, dataclasses.replace(answer, repeat=1, status="rejected", cause="no_score")])
+    assert store.costs(sample, judge, rubric).tolist() == [[2, 200, 4, 1.0]]
 
 
 def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path) -> None:
