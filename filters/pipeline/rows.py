@@ -8,7 +8,7 @@ cost, `text.arrow`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +22,13 @@ import xxhash
 
 from filters.kernels.packed import PackedText
 from filters.pipeline.phases import Job
+from filters.pipeline.write import slice_column
 from filters.read.batch import Batch
 
 ATTRIBUTES = "attributes"
 """Name of the phase."""
 ROWS = "rows.arrow"
+SLICE = "slice:"
 
 SCHEMA = pa.schema(
     [
@@ -67,14 +69,28 @@ class RowBatch:
 
 
 class RowsWriter:
-    """Writes rows.arrow. Use as a context manager."""
+    """Writes rows.arrow. Use as a context manager.
 
-    def __init__(self, path: Path) -> None:
-        self._writer = pa.ipc.new_stream(str(path), SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+    Args:
+        path: of the file.
+        slices: pass-through columns that attributes are to be sliced by, kept as strings named `SLICE` + name.
+    """
+
+    def __init__(self, path: Path, slices: Sequence[str] = ()) -> None:
+        self._slices = slices
+        schema = pa.schema([*SCHEMA, *(pa.field(SLICE + name, pa.string()) for name in slices)])
+        self._writer = pa.ipc.new_stream(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
     def write(self, batch: Batch) -> None:
-        """Append a batch all of whose steps are done."""
-        self._writer.write_batch(to_rows(batch), custom_metadata={"source": batch.source})
+        """Append a batch all of whose steps are done.
+
+        Raises:
+            InputError: a column of `slices` is missing, or cannot be a string.
+        """
+        rows = to_rows(batch)
+        for name in self._slices:
+            rows = rows.append_column(SLICE + name, slice_column(batch, name))
+        self._writer.write_batch(rows, custom_metadata={"source": batch.source})
 
     def __enter__(self) -> Self:
         return self
@@ -129,14 +145,14 @@ def read_row_batches(job: Job, unit: int) -> Iterator[RowBatch]:
 
 
 def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:
-    """Some columns of `SCHEMA` of all rows of an input unit, in input order.
+    """Some columns of all rows of an input unit, in input order.
 
     Raises:
         DamagedError: the file is missing or not what its entry says.
     """
-    schema = pa.schema([SCHEMA.field(name) for name in columns])
-    batches = [batch.rows.select(columns) for batch in read_row_batches(job, unit)]
-    return pa.Table.from_batches(batches, schema)
+    path = job.file(ATTRIBUTES, unit, ROWS)
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        return reader.read_all().select(columns)
 
 
 def first_rows(job: Job) -> npt.NDArray[np.int64]:

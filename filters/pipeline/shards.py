@@ -72,6 +72,11 @@ class ShardWriter:
         size: weight at which a file ends.
         format: "parquet" or "jsonl.zst".
         plain: columns of mostly distinct values, written without dictionary and statistics.
+        first: number of the first file.
+
+    Attributes:
+        files: published or begun, in order.
+        rows: written so far.
     """
 
     def __init__(
@@ -82,11 +87,14 @@ class ShardWriter:
         size: int,
         format: str = "parquet",
         plain: frozenset[str] = frozenset({"text", "id"}),
+        first: int = 0,
     ) -> None:
         self.folder, self.stem, self.schema, self.size, self.format, self.plain = (
             folder, stem, schema, size, format, plain,
         )  # fmt: skip
         self.files: list[Path] = []
+        self.rows = 0
+        self._first = first
         self._weight = 0
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
@@ -101,6 +109,7 @@ class ShardWriter:
             weights: int64[n], what each row adds to its file's weight.
         """
         table = table.select(self.schema.names).cast(self.schema)
+        self.rows += table.num_rows
         total = pc.cumulative_sum(weights).to_numpy()
         start = 0
         while start < table.num_rows:
@@ -122,7 +131,7 @@ class ShardWriter:
     def _flush(self) -> None:
         if self._writer is None:
             suffix = ".parquet" if self.format == "parquet" else ".jsonl.zst"
-            path = self.folder / f"{self.stem}-{len(self.files):05d}{suffix}"
+            path = self.folder / f"{self.stem}-{self._first + len(self.files):05d}{suffix}"
             self._publishing = publishing(path)
             temporary = self._publishing.__enter__()
             self._writer = (

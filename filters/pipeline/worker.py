@@ -62,7 +62,7 @@ def _do(job: Job, task: dict[str, Any]) -> None:
     else:
         from filters.pipeline.recipe import phase_named
 
-        run_unit(job, phase_named(job, task["phase"]), task["unit"])
+        run_unit(job, phase_named(task["phase"]), task["unit"])
 
 
 def _warm(config: dict[str, Any]) -> None:

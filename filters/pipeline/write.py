@@ -33,6 +33,9 @@ OWN_FIELDS = [
 ]
 """Columns of every shard, before the pass-through columns."""
 
+REJECTED_FIELDS = [pa.field("reason", pa.string()), pa.field("duplicate_of", pa.string())]
+"""Columns that rejected documents have beside those."""
+
 ATTRIBUTE_FIELDS = [
     pa.field("id", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),
@@ -57,6 +60,8 @@ host: of the url; bytes: of UTF-8 text; tokens: an estimate, see `filters.kernel
 first document of the cluster, counted over the documents that reached deduplication; duplicate_of: id of the survivor,
 null where the document is its own; reason: null where kept.
 """
+PLAIN_ATTRIBUTES = frozenset({"id", "url", "position", "exact_hash"})
+"""Columns of the side files whose values are mostly distinct."""
 ATTRIBUTE_ROWS = 1_000_000
 """Rows in a side file."""
 
@@ -119,9 +124,8 @@ class WriteAttributes(PipelineStep):
         Raises:
             InputError: a column of `input.slices` is missing, or its values are no strings, numbers or booleans.
         """
-        plain = frozenset({"id", "url", "position", "exact_hash"})
         fields = [*ATTRIBUTE_FIELDS, *(pa.field(name, pa.string()) for name in self.slices.values())]
-        writer = ShardWriter(self.folder, "attributes", pa.schema(fields), ATTRIBUTE_ROWS, plain=plain)
+        writer = ShardWriter(self.folder, "attributes", pa.schema(fields), ATTRIBUTE_ROWS, plain=PLAIN_ATTRIBUTES)
         self.files = writer.files
         with writer:
             for batch in data:
@@ -152,7 +156,7 @@ class WriteShards(PipelineStep):
         self.files: list[Path] = []
         self._fields = [
             *OWN_FIELDS,
-            *([pa.field("reason", pa.string()), pa.field("duplicate_of", pa.string())] * rejected),
+            *(REJECTED_FIELDS * rejected),
         ]
 
     def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
@@ -185,10 +189,15 @@ class WriteShards(PipelineStep):
             table = _shard_table(batch, writer.schema, len(self._fields)).filter(pa.array(chosen))
             writer.write(table, pa.array(batch.text_bytes[chosen]))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
-            raise InputError(
-                f"{batch.source}: its pass-through columns do not fit those of the files before it: {error}. "
-                "Remedy: leave that column out of input.columns, or filter these files in a run of their own"
-            ) from error
+            raise columns_do_not_fit(batch.source, error) from error
+
+
+def columns_do_not_fit(source: str, error: Exception) -> InputError:
+    """The error of an input file whose pass-through columns are not those of the first one."""
+    return InputError(
+        f"{source}: its pass-through columns do not fit those of the files before it: {error}. "
+        "Remedy: leave that column out of input.columns, or filter these files in a run of their own"
+    )
 
 
 def pass_through_names(columns: Iterable[str], own: Iterable[str]) -> list[str]:

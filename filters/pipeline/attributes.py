@@ -1,0 +1,93 @@
+"""Phase `attributes` of a global run: everything that is known of a document by itself."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datatrove.pipeline.base import PipelineStep
+
+from filters.pipeline.bands import open_bands
+from filters.pipeline.executor import unit_steps
+from filters.pipeline.phases import Job
+from filters.pipeline.poison import SetAside, killers
+from filters.pipeline.rows import ATTRIBUTES, ROWS, RowsWriter
+from filters.pipeline.texts import TEXT, TextWriter, keeps_text
+from filters.pipeline.write import quarantine_line
+from filters.read.batch import Batch
+
+QUARANTINE = "quarantine.jsonl"
+
+
+class Attributes:
+    """Read, extract, identify the language, apply heuristics, fingerprint, score: a unit of it is a unit of the input.
+
+    Facts of a unit: rows, records, skipped, quarantined (by cause), columns (of the first batch with documents:
+    their serialised schema in base64, None without documents).
+    """
+
+    name = ATTRIBUTES
+
+    def __init__(self) -> None:
+        self._steps: tuple[Job, list[PipelineStep]] | None = None
+
+    def units(self, job: Job) -> int:
+        """The units of the input."""
+        return len(job.units)
+
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        """Write rows, bands, quarantine and perhaps texts of an input unit."""
+        rows = records = skipped = 0
+        causes: Counter[str] = Counter()
+        schema: pa.Schema | None = None
+        with ExitStack() as stack:
+            writer = stack.enter_context(RowsWriter(folder / ROWS, job.config.input.slices))
+            bands = stack.enter_context(open_bands(job, folder))
+            quarantine = stack.enter_context((folder / QUARANTINE).open("w", encoding="utf-8"))
+            texts = None
+            if keeps_text(job.config, job.units[unit]):
+                texts = stack.enter_context(TextWriter(folder / TEXT, rejected=job.config.output.rejected))
+            for batch in self._batches(job, unit):
+                writer.write(batch)
+                bands.add(batch)
+                quarantine.writelines(quarantine_line(record) for record in batch.quarantined)
+                causes.update(record.cause.partition(":")[0] for record in batch.quarantined)
+                if texts is not None:
+                    texts.write(batch)
+                if schema is None and len(batch):
+                    schema = pa.schema([(name, column.type) for name, column in batch.columns.items()])
+                rows += len(batch)
+                records += batch.records
+                skipped += batch.skipped
+        return {
+            "rows": rows,
+            "records": records,
+            "skipped": skipped,
+            "quarantined": dict(sorted(causes.items())),
+            "columns": None if schema is None else base64.b64encode(schema.serialize()).decode(),
+        }
+
+    def _batches(self, job: Job, unit: int) -> Iterable[Batch]:
+        if self._steps is None or self._steps[0] is not job:
+            self._steps = job, unit_steps(job.config, job.units)
+        read, *steps = self._steps[1]
+        batches: Iterable[Batch] = read.run(None, rank=unit, world_size=len(job.units))
+        if known := killers(job, unit):
+            batches = SetAside(known).run(batches)
+        for step in steps:
+            batches = step.run(batches)
+        return batches
+
+
+def column_schema(job: Job) -> pa.Schema:
+    """Pass-through columns of the run: those of its first document."""
+    for unit in range(len(job.units)):
+        columns = job.facts(ATTRIBUTES, unit)["columns"]
+        if columns is not None:
+            return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns)))
+    return pa.schema([])

@@ -1,0 +1,170 @@
+"""Units of phases done by worker processes on one machine: dispatch, deaths, damage, and what is left for later."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from filters.errors import ConfigError, FinesieveError, MissingExtraError, ModelError, RunError
+from filters.pipeline.phases import Job, Phase
+from filters.pipeline.poison import MOST, add_killer, killers, read_mark
+from filters.pipeline.pool import Answer, WorkerPool
+from filters.pipeline.rows import ATTRIBUTES
+
+TRIES = 3
+"""How often a unit is begun anew whose worker was killed, or that met a damaged file."""
+MOST_FAILURES = 10
+"""A phase is given up when so many of its units have failed; before that, the others go on."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What no other unit will be spared."""
+_VERIFIERS = 4
+
+Task = tuple[str, int]
+"""Name of a phase, number of a unit."""
+
+
+def unfinished(job: Job, phase: Phase, units: Iterable[int]) -> list[int]:
+    """Those units of a phase that are not done, after a look at every file of the others."""
+    numbers = list(units)
+    with ThreadPoolExecutor(_VERIFIERS) as threads:
+        done = list(threads.map(lambda unit: job.verify(phase.name, unit), numbers))
+    return [unit for unit, is_done in zip(numbers, done, strict=True) if not is_done]
+
+
+class UnitRunner:
+    """Does units of a phase in the workers of a pool.
+
+    A worker that dies is replaced and its unit begun again; when that kills the next one too, the document that does it
+    is looked for and set aside (phase `attributes` only). A unit that meets a damaged file of an earlier phase waits
+    until the unit that wrote it is done again. A unit that fails fails alone: the others go on, then the run ends.
+
+    Args:
+        job: of the run.
+        pool: of workers that nothing else uses meanwhile.
+        on_unit: called with the name of the phase whenever one of its units is done.
+    """
+
+    def __init__(self, job: Job, pool: WorkerPool, on_unit: Callable[[Task], None] = lambda task: None) -> None:
+        self.job, self.pool, self.on_unit = job, pool, on_unit
+        self._queue: deque[Task] = deque()
+        self._running: dict[int, tuple[Task, dict[str, int | None] | None]] = {}
+        self._probes: dict[Task, dict[str, int | None]] = {}
+        self._waiting: dict[Task, list[Task]] = defaultdict(list)
+        self._deaths: Counter[Task] = Counter()
+        self._damage: Counter[Task] = Counter()
+        self._failures: dict[Task, FinesieveError] = {}
+        self._fatal = False
+
+    def run(self, phase: Phase, units: Iterable[int]) -> None:
+        """Do these units.
+
+        Raises:
+            FinesieveError: units failed; those that did not are done and stay so.
+        """
+        self._queue.extend((phase.name, unit) for unit in units)
+        idle = list(range(len(self.pool)))
+        born_dead = 0
+        while self._running or (self._queue and not self._fatal):
+            while idle and self._queue and not self._fatal:
+                self._send(idle.pop(), self._queue.popleft())
+            worker, answer = self.pool.receive()
+            task, probe = self._running.pop(worker, (None, None))
+            if answer is None:
+                how = self.pool.end_of(worker)
+                self.pool.replace(worker)
+                if task is not None:
+                    self._died(task, probe, how)
+                else:
+                    born_dead += 1
+                    if born_dead > TRIES * len(self.pool):
+                        raise RunError(f"worker processes end as soon as they are started: the last one {how}")
+            elif task is not None:
+                self._answered(task, probe, answer, worker)
+            idle.append(worker)
+        if self._failures:
+            raise self._failed()
+
+    def _send(self, worker: int, task: Task) -> None:
+        message = {"work": str(self.job.work), "phase": task[0], "unit": task[1]}
+        probe = self._probes.pop(task, None)
+        if probe is not None:
+            message["probe"] = probe
+        self._running[worker] = task, probe
+        self.pool.send(worker, message)
+
+    def _answered(self, task: Task, probe: dict[str, int | None] | None, answer: Answer, worker: int) -> None:
+        if probe is not None:
+            self._queue.appendleft(task)  # it did not die this time
+        elif "damaged" in answer:
+            phase, unit, what = answer["damaged"]
+            self._redo((phase, int(unit)), task, str(what))
+        elif "error" in answer:
+            self._fail(task, self._error(task, answer, worker))
+        else:
+            self.on_unit(task)
+            self._queue.extendleft(self._waiting.pop(task, []))
+
+    def _redo(self, damaged: Task, asker: Task, what: str) -> None:
+        self._damage[asker] += 1
+        if self._damage[asker] > TRIES or damaged in self._failures:
+            self._fail(asker, RunError(f"a file it needs was damaged again and again: {what}"))
+            return
+        known = (
+            damaged in self._waiting or damaged in self._queue or any(t == damaged for t, _ in self._running.values())
+        )
+        self._waiting[damaged].append(asker)
+        if not known:
+            self._queue.appendleft(damaged)
+
+    def _died(self, task: Task, probe: dict[str, int | None] | None, how: str) -> None:
+        self._deaths[task] += 1
+        if task[0] == ATTRIBUTES and probe is not None:
+            mark = read_mark(self.job, task[1])
+            if "position" in mark:
+                add_killer(self.job, task[1], mark["position"], how.partition("\n")[0])
+                self._deaths[task] = 1
+                if len(killers(self.job, task[1])) > MOST:
+                    self._fail(task, RunError(f"more than {MOST} of its documents kill the worker: it {how}"))
+                    return
+            elif "batch" in mark and probe["batch"] is None:
+                self._probes[task] = {"batch": mark["batch"]}
+        elif task[0] == ATTRIBUTES and self._deaths[task] > 1:
+            self._probes[task] = {"batch": None}
+        if self._deaths[task] > 2 * TRIES or (self._deaths[task] > TRIES and task not in self._probes):
+            self._fail(task, RunError(f"its worker {how}, {self._deaths[task]} times"))
+        else:
+            self._queue.appendleft(task)
+
+    def _error(self, task: Task, answer: Answer, worker: int) -> FinesieveError:
+        if answer.get("errno") in NO_SPACE:
+            self._fatal = True
+            return RunError(f"{self.job.work}: cannot write: {answer['message']}")
+        error = self.pool.failure(worker, self._name(task), answer)
+        if isinstance(error, ConfigError | ModelError | MissingExtraError):
+            self._fatal = True
+        return error
+
+    def _fail(self, task: Task, error: FinesieveError) -> None:
+        self._failures[task] = error
+        for other in self._waiting.pop(task, []):
+            self._failures[other] = error
+        if len(self._failures) >= MOST_FAILURES:
+            self._fatal = True
+
+    def _name(self, task: Task) -> str:
+        phase, unit = task
+        return self.job.units[unit].source if phase == ATTRIBUTES else f"unit {unit}"
+
+    def _failed(self) -> FinesieveError:
+        task, error = min(self._failures.items())
+        self._queue.clear()
+        more = f" ({len(self._failures) - 1} more units failed)" if len(self._failures) > 1 else ""
+        text = str(error)
+        name = self._name(task)
+        where = "" if name in text else f"{name}: "
+        return type(error)(
+            f"phase {task[0]}: {where}{text}{more}. Nothing was published; what is done is kept, and the same command "
+            "goes on from there"
+        )

@@ -1,0 +1,25 @@
+"""The phases of a global run, in the order in which they depend on each other."""
+
+from __future__ import annotations
+
+from filters.errors import RunError
+from filters.pipeline.attributes import Attributes
+from filters.pipeline.clusters import RESOLVE_PHASES
+from filters.pipeline.phases import Phase
+from filters.pipeline.selection import SELECT_PHASES
+from filters.pipeline.shard import Shard
+
+PHASES: tuple[Phase, ...] = (Attributes(), *RESOLVE_PHASES, *SELECT_PHASES, Shard())
+"""Each may start when all units of those before it are done. They keep models and kernels loaded from unit to unit."""
+
+
+def phase_named(name: str) -> Phase:
+    """A phase by its name.
+
+    Raises:
+        RunError: there is none of that name.
+    """
+    for phase in PHASES:
+        if phase.name == name:
+            return phase
+    raise RunError(f"no phase {name!r}; a global run has {', '.join(phase.name for phase in PHASES)}")
