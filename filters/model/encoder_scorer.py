@@ -1,10 +1,12 @@
-"""Kinds `encoder` (frozen encoder and a small head) and `sequence-classification` (a fine-tuned transformers model).
+"""Kind `encoder`: a language model and a small head, or a transformers sequence classifier with one output.
 
-Their model folders hold the head only and refer to the encoder by name or path, with the digest of its files.
+A frozen encoder is referred to by name or path, with the digest of its files; the model folder holds the head, and
+what fine-tuning changed in the encoder. A sequence classifier that was imported lies in the model folder whole.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +18,19 @@ from pydantic import Field, JsonValue
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model.encoder import (
-    Encoder,
-    EncoderOptions,
-    default_device,
-    load_model,
-    load_tokenizer,
-    locate,
-    require,
-    shared_encoder,
-)
-from filters.model.folder import MANIFEST, Sha256
+from filters.model.encoder import Encoder, EncoderOptions, shared_encoder
+from filters.model.encoder_files import default_device, load_model, load_tokenizer, locate, require
+from filters.model.folder import CARD, MANIFEST, Sha256
 from filters.model.heads import HEAD, Head, HeadKind, read_head
 from filters.model.scorers import Options
+from filters.model.tuned import TUNED, TunedFeatures, TunedWeights
 
 Float32 = npt.NDArray[np.float32]
+
+_INSIDE = "."
+"""Path of a sequence classifier whose files are in the model folder."""
+_TEXTS = 16
+"""Texts of a batch of a sequence classifier."""
 
 
 def strings(packed: PackedText, window: int) -> list[str]:
@@ -48,26 +48,29 @@ def _check_digest(where: str, encoder: str, expected: str) -> None:
 
 
 class EncoderFeatures(Options):
-    """A frozen encoder and the shape of its head."""
+    """An encoder and the shape of its head."""
 
     encoder: EncoderOptions
     sha256: Sha256
     """Of the encoder's weights, config and tokenizer."""
     head: HeadKind
     columns: Annotated[int, Field(gt=0, le=2**20)]
+    tuned: TunedFeatures | None = None
 
 
 @dataclass(frozen=True)
 class EncoderScorer:
-    """A head on the pooled hidden states of a frozen encoder.
+    """A head on the pooled hidden states of an encoder.
 
     Attributes:
         options: the encoder and what is read from it.
         head: features to scores.
+        tuned: what fine-tuning changed in the encoder; None: nothing.
     """
 
     options: EncoderFeatures
     head: Head
+    tuned: TunedWeights | None = None
 
     normalisation = "none: the encoder's tokenizer reads the text as it is"
 
@@ -75,9 +78,9 @@ class EncoderScorer:
         """The encoder, loaded once per process.
 
         Raises:
-            MissingExtraError: torch or transformers is not installed.
+            MissingExtraError: what it needs is not installed.
         """
-        return shared_encoder(self.options.encoder)
+        return shared_encoder(self.options.encoder, self.tuned)
 
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""
@@ -88,27 +91,37 @@ class EncoderScorer:
         return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
-        """Write the head."""
+        """Write the head, and the tuned weights."""
         self.head.write(folder / HEAD)
+        if self.tuned is not None:
+            self.tuned.write(folder / TUNED)
 
     @classmethod
-    def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
+    def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self | SequenceScorer:
         """Read what `write` wrote, and check that the encoder is the one it was trained with.
+
+        A sequence classifier, which has a `path` among its features, is read as such.
 
         Raises:
             ModelError: options or arrays that do not fit; another encoder, or none.
-            MissingExtraError: torch or transformers is not installed.
+            MissingExtraError: what the encoder needs is not installed.
         """
+        if "path" in features:
+            return SequenceScorer.read(folder, features)
         options = EncoderFeatures.parse(folder, features)
-        require(f"{folder / MANIFEST}: the encoder {options.encoder.encoder}")
-        _check_digest(str(folder / MANIFEST), options.encoder.encoder, options.sha256)
-        return cls(options, read_head(folder / HEAD, options.head, options.columns))
+        name = options.encoder.encoder
+        if locate(name).onnx is None:
+            require(f"{folder / MANIFEST}: the encoder {name}")
+        _check_digest(str(folder / MANIFEST), name, options.sha256)
+        tuned = TunedWeights.read(folder / TUNED, options.tuned) if options.tuned is not None else None
+        return cls(options, read_head(folder / HEAD, options.head, options.columns), tuned)
 
 
 class SequenceFeatures(Options):
     """A transformers sequence classifier with one output."""
 
     path: Annotated[str, Field(min_length=1)]
+    """Its folder; ".": the model folder itself."""
     sha256: Sha256
     max_tokens: Annotated[int, Field(ge=8, le=32_768)] = 512
 
@@ -118,12 +131,14 @@ class SequenceScorer:
     """AutoModelForSequenceClassification with one output, which is the score (HuggingFaceFW/fineweb-edu-classifier).
 
     Attributes:
-        options: where it is.
+        options: how it is read.
+        folder: where it is.
         model: the transformers model, float32.
         tokenizer: its tokenizer.
     """
 
     options: SequenceFeatures
+    folder: Path
     model: Any
     tokenizer: Any
 
@@ -138,18 +153,20 @@ class SequenceScorer:
             MissingExtraError: torch or transformers is not installed.
         """
         require(f"{folder}: a transformers model")
-        return cls._load(SequenceFeatures(path=str(folder), sha256=locate(str(folder)).digest()))
+        return cls._load(SequenceFeatures(path=_INSIDE, sha256=locate(str(folder)).digest()), folder)
 
     @classmethod
-    def _load(cls, options: SequenceFeatures) -> Self:
-        files = locate(options.path)
+    def _load(cls, options: SequenceFeatures, folder: Path) -> Self:
+        files = locate(str(folder))
+        if files.onnx is not None:
+            raise ModelError(f"{folder}: a sequence classifier is loaded from safetensors. Remedy: give these")
         model = load_model(files, "AutoModelForSequenceClassification", default_device())
         if model.config.num_labels != 1:
             raise ModelError(
-                f"{options.path}: has {model.config.num_labels} outputs, and a score needs one. Remedy: give a "
+                f"{folder}: has {model.config.num_labels} outputs, and a score needs one. Remedy: give a "
                 "regression model (num_labels 1), as HuggingFaceFW/fineweb-edu-classifier is"
             )
-        return cls(options, model, load_tokenizer(files))
+        return cls(options, folder, model, load_tokenizer(files))
 
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: the model's output for the first `window` characters of each text, cut to `max_tokens`."""
@@ -171,22 +188,30 @@ class SequenceScorer:
         return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
-        """Nothing: the folder is referred to."""
+        """Copy the model: its weights, config and tokenizer, and nothing that could be code."""
+        for path in sorted(self.folder.iterdir()):
+            if path.suffix in (".safetensors", ".json", ".txt", ".model") and path.name not in (MANIFEST, CARD):
+                shutil.copyfile(path, folder / path.name)
 
     @classmethod
     def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
-        """Load the model referred to, if it is still the same.
+        """Load the model that `write` copied.
 
         Raises:
             ModelError: options that do not fit, another model, or none.
             MissingExtraError: torch or transformers is not installed.
         """
         options = SequenceFeatures.parse(folder, features)
+        if options.path != _INSIDE:
+            raise ModelError(
+                f"{folder / MANIFEST}: features.path: {options.path!r} is not the model folder itself. Remedy: import "
+                "the model again"
+            )
         require(f"{folder / MANIFEST}: a transformers model")
-        _check_digest(str(folder / MANIFEST), options.path, options.sha256)
-        return cls._load(options)
+        _check_digest(str(folder / MANIFEST), str(folder), options.sha256)
+        return cls._load(options, folder)
 
 
-def _by_length(texts: Sequence[str], size: int = 16) -> list[list[int]]:
+def _by_length(texts: Sequence[str]) -> list[list[int]]:
     order = np.argsort([-len(text) for text in texts], kind="stable").tolist()
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    return [order[start : start + _TEXTS] for start in range(0, len(order), _TEXTS)]

@@ -31,6 +31,8 @@ CARD = "README.md"
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 8 * 2**30
 MAX_HEADER_BYTES = 2**16
+MAX_ENTRY_BYTES = 512
+"""Of one array in the header of a safetensors file."""
 MAX_FREE_LENGTH = 2**16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -323,7 +325,8 @@ def read_arrays(path: Path, expected: Mapping[str, tuple[str, tuple[int | None, 
 
     remedy = "Remedy: get the model from its source again, or train it again"
     limit = MAX_HEADER_BYTES + sum(
-        np.dtype(dtype).itemsize * math.prod(MAX_FREE_LENGTH if size is None else size for size in shape)
+        MAX_ENTRY_BYTES
+        + np.dtype(dtype).itemsize * math.prod(MAX_FREE_LENGTH if size is None else size for size in shape)
         for dtype, shape in expected.values()
     )
     if path.stat().st_size > limit:

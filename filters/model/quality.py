@@ -84,7 +84,7 @@ class QualityModel:
             name_or_folder: the name of an embedded model ("edu-en"), a model folder, a fastText file with the label
                 whose probability is the score ("path/to/model.bin#__label__hq"), or the folder of a transformers
                 sequence classifier with one output, such as HuggingFaceFW/fineweb-edu-classifier (extra `encoder`;
-                kept is what rounds to 3; `save` writes a model folder that refers to it). A folder in the working
+                kept is what rounds to 3; `filters.model.importing` makes a model folder of it). A folder in the working
                 directory that is called like an embedded model is written "./edu-en".
 
         Raises:
@@ -126,7 +126,7 @@ class QualityModel:
         scorer = SequenceScorer.refer(folder)
         manifest = Manifest(
             name=folder.resolve().name,
-            kind="sequence-classification",
+            kind="encoder",
             window=WHOLE_TEXT,
             normalisation=scorer.normalisation,
             features=scorer.features(),

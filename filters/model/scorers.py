@@ -26,7 +26,6 @@ SCORERS = {
     "fasttext": "filters.model.scorers:FastTextScorer",
     "static": "filters.model.static_scorer:StaticScorer",
     "encoder": "filters.model.encoder_scorer:EncoderScorer",
-    "sequence-classification": "filters.model.encoder_scorer:SequenceScorer",
     "ensemble": "filters.model.ensemble:EnsembleScorer",
 }
 """kind -> class, imported when a model of that kind is loaded."""

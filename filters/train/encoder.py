@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from filters.model.encoder import locate
+from filters.model.encoder_files import locate
 from filters.model.encoder_scorer import EncoderFeatures, EncoderScorer
 from filters.train.config import EncoderConfig, SingleConfig
 from filters.train.features import FeatureStore, encoder_store

@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from filters.errors import AnnotationsError, ConfigError, MissingExtraError, ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import static_tokens
-from filters.model.encoder import EXTRA, Encoder, EncoderOptions, locate
+from filters.model.encoder import EncoderOptions, open_encoder
+from filters.model.encoder_files import EXTRA, locate
 from filters.model.folder import Sha256, read_arrays, write_arrays
 from filters.model.static_scorer import TABLE, Vectors
 from filters.train.distill import read_texts
@@ -218,7 +219,7 @@ def _source(config: TableConfig) -> tuple[Callable[[Sequence[str]], States], str
     source = config.source
     if isinstance(source, ContextualSource):
         options = EncoderOptions(encoder=source.encoder, layers=(source.layer,), max_tokens=source.max_tokens)
-        return Encoder(options).token_states, locate(source.encoder).digest(), True
+        return open_encoder(options).token_states, locate(source.encoder).digest(), True
     try:
         from safetensors.numpy import load
         from tokenizers import Tokenizer

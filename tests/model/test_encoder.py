@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from filters.cli import app
 from filters.errors import MissingExtraError, ModelError
 from filters.model import QualityModel
-from filters.model.encoder import WHEELS, Encoder, EncoderOptions, locate, shared_encoder
+from filters.model.encoder import EncoderOptions, open_encoder, shared_encoder
+from filters.model.encoder_files import WHEELS, locate
+from filters.model.importing import import_model
 from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.features import FeatureStore, encoder_store
@@ -77,7 +82,7 @@ def test_the_middle_layer_is_read_and_pooled(torch: Any, tmp_path: Path) -> None
     import transformers
 
     folder = bert(torch, tmp_path / "bert")
-    encoder = Encoder(options(folder, layers=[1, 2], pooling=["mean", "std"]), "cpu")
+    encoder = open_encoder(options(folder, layers=[1, 2], pooling=["mean", "std"]), "cpu")
     assert not encoder.causal
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -95,7 +100,7 @@ def test_the_first_token_of_a_causal_model_is_left_out(torch: Any, tmp_path: Pat
     import transformers
 
     folder = llama(torch, tmp_path / "llama")
-    encoder = Encoder(options(folder, pooling=["mean", "last"], suffix="a b"), "cpu")
+    encoder = open_encoder(options(folder, pooling=["mean", "last"], suffix="a b"), "cpu")
     assert encoder.causal
     ids = transformers.AutoTokenizer.from_pretrained(folder)("the sun light a b", add_special_tokens=False)["input_ids"]
     model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -110,7 +115,7 @@ def test_the_first_token_of_a_causal_model_is_left_out(torch: Any, tmp_path: Pat
 
 
 def test_company_in_a_batch_changes_nothing(torch: Any, tmp_path: Path) -> None:
-    encoder = Encoder(options(llama(torch, tmp_path / "llama")), "cpu")
+    encoder = open_encoder(options(llama(torch, tmp_path / "llama")), "cpu")
     texts = ["a", "the sun " * 20, "plants light", ""]
     alone = np.concatenate([encoder.features([text]) for text in texts])
     np.testing.assert_allclose(encoder.features(texts), alone, atol=1e-5)
@@ -119,9 +124,9 @@ def test_company_in_a_batch_changes_nothing(torch: Any, tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said(torch: Any, tmp_path: Path) -> None:
     folder = bert(torch, tmp_path / "bert")
     with pytest.raises(ModelError, match=r"has 3 layers.*\[4\]"):
-        Encoder(options(folder, layers=[4]), "cpu")
+        open_encoder(options(folder, layers=[4]), "cpu")
     with pytest.raises(ModelError, match="reads both ways"):
-        Encoder(options(folder, suffix="good?"), "cpu")
+        open_encoder(options(folder, suffix="good?"), "cpu")
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
@@ -146,7 +151,7 @@ def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(MissingExtraError, match=r"finesieve\[encoder\]"):
         QualityModel.load(tmp_path)
     with pytest.raises(MissingExtraError, match=r"finesieve\[encoder\]"):
-        Encoder(options(tmp_path))
+        open_encoder(options(tmp_path))
 
 
 def test_the_contract(torch: Any, tmp_path: Path) -> None:
@@ -192,12 +197,35 @@ def test_a_sequence_classifier_scores_as_transformers_does(torch: Any, tmp_path:
             assert score == pytest.approx(float(reference(**coded).logits[0, 0]), abs=1e-5)
     assert model.keep.rounded == 3
     assert model.keep.keep(np.float32([2.5, 2.51])).tolist() == [False, True]
-    saved = model.save(tmp_path / "model")
-    assert saved.metadata.kind == "sequence-classification"
-    np.testing.assert_array_equal(saved.score(texts), model.score(texts))
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json"]
+    (folder / "modeling_evil.py").write_text("raise SystemExit")
+    saved = import_model(str(folder), tmp_path / "model", language="en")
+    assert (saved.metadata.kind, saved.metadata.language, saved.name) == ("encoder", "en", "edu-classifier")
+    shutil.rmtree(folder)  # nothing of it is needed any more
+    np.testing.assert_array_equal(QualityModel.load(tmp_path / "model").score(texts), model.score(texts))
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == sorted(["README.md", "model.json", *saved.metadata.files])
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(names)
+    assert not any(name.endswith(".py") for name in names)
+    with pytest.raises(ModelError, match="a model folder already"):
+        import_model(str(tmp_path / "model"), tmp_path / "again")
     with pytest.raises(ModelError, match="has 2 outputs"):
         QualityModel.load(bert(torch, tmp_path / "two", outputs=2))
+
+
+def test_both_published_keep_rules_can_be_chosen(torch: Any, tmp_path: Path) -> None:
+    folder = bert(torch, tmp_path / "edu-classifier", outputs=1)
+    at_half = np.float32([2.4999, 2.5, np.nextafter(np.float32(2.5), np.float32(3))])
+    for options, kept in (
+        ([], [False, False, True]),  # 2.5 rounds to even, which is 2
+        (["--rounded", "3"], [False, False, True]),
+        (["--min-score", "2.5"], [False, True, True]),
+    ):
+        run = CliRunner().invoke(app, ["import-model", str(folder), str(tmp_path / "out"), "--overwrite", *options])
+        assert run.exit_code == 0, run.output
+        assert QualityModel.load(tmp_path / "out").keep.keep(at_half).tolist() == kept
+    run = CliRunner().invoke(app, ["import-model", "a", "b", "--rounded", "3", "--min-score", "2.5"])
+    assert run.exit_code == 2
+    assert "another rule" in run.output
 
 
 def test_a_damaged_cache_is_computed_again(tmp_path: Path) -> None:
