@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.kernels.arrays import Bool, Float32, Int64, UInt64
-from filters.kernels.join import flatten, has_others, mark, members, ranks, sizes_of, smallest_by_root, unite
+from filters.kernels.join import flatten, has_others, mark, members, ranks, roots_of, sizes_of, smallest_by_root, unite
 
 Pairs = Callable[[], Iterable[Int64]]
 """Yields chunks of pairs, int64[m, 2]; called once for each pass."""
@@ -81,6 +81,10 @@ class Clusters:
     def nbytes(self) -> int:
         """Bytes held, without what `nodes` needs for itself."""
         return self._words.nbytes + self._blocks.nbytes + self._exact.nbytes + self._near.nbytes
+
+    def roots(self, pairs: Int64) -> Int64:
+        """int64[n]: which cluster each pair (int64[n, 2]) of those that were merged ended in: a number of its own."""
+        return np.asarray(roots_of(self._near, self._words, self._blocks, np.ascontiguousarray(pairs[:, 0])))
 
     def nodes(self, bounds: Int64) -> Iterator[Nodes]:
         """The nodes of each stretch of documents bounds[i] <= number < bounds[i + 1].

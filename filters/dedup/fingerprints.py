@@ -2,9 +2,8 @@
 
 fingerprints/near-*.parquet and exact-*.parquet, one file for each hash range, in the order of the keys; a row for every
 distinct key: key (uint64) and row (int64: the kept document's row in the run's attributes/, counted over all files).
-The keys are those of the kept documents and of the copies they stand for; exact hashes only of documents without words,
-which have no other key, or of all where near duplicates were not looked for. Sorted keys are stored as differences:
-about 8 bytes each, 120 a document with 14 bands.
+The keys are the band keys and the upper half of the exact hash of the kept documents and of the copies they stand for.
+What was removed for its score is not in there: a copy of it is judged again. Sorted keys are stored as differences.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ def smallest_by_root(
     """(roots, ascending; the smallest value paired with any member of each) of pairs (document, value)."""
     roots, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for chunk in pairs:
-        roots.append(_roots(parents, words, blocks, chunk))
+        roots.append(roots_of(parents, words, blocks, np.ascontiguousarray(chunk[:, 0])))
         values.append(chunk[:, 1])
     root, value = np.concatenate(roots), np.concatenate(values)
     order = np.lexsort((value, root))
@@ -255,8 +255,9 @@ def smallest_by_root(
 
 
 @numba.njit(nogil=True, cache=True)
-def _roots(parents, words, blocks, pairs):  # type: ignore[no-untyped-def]
-    found = np.empty(len(pairs), np.int64)
-    for entry in range(len(pairs)):
-        found[entry] = parents[_rank(words, blocks, pairs[entry, 0])]
+def roots_of(parents, words, blocks, documents):  # type: ignore[no-untyped-def]
+    """int64[n]: roots of documents whose bits are set (`parents` is flattened)."""
+    found = np.empty(len(documents), np.int64)
+    for entry in range(len(documents)):
+        found[entry] = parents[_rank(words, blocks, documents[entry])]
     return found

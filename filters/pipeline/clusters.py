@@ -18,8 +18,11 @@ from filters.pipeline.joins import Join
 from filters.pipeline.phases import Job, Phase
 from filters.pipeline.rows import read_rows
 from filters.pipeline.survivors import Best, Survivors, read_survivors, unique_ids
+from filters.pipeline.verification import Candidates, Shingles, Verify
 
-RESOLVE_PHASES: tuple[Phase, ...] = (Join(), Cluster(), Best(), Survivors())
+RESOLVE_PHASES: tuple[Phase, ...] = (
+    Join(), Candidates(), Shingles(), Verify(), Cluster(), Best(), Survivors(),
+)  # fmt: skip
 
 
 def verdicts(job: Job, unit: int) -> Verdicts:

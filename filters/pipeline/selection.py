@@ -21,15 +21,18 @@ from filters.dedup.repeat import copies
 from filters.inspect.histogram import Histogram
 from filters.inspect.solver import Scored, Solution, Target, solve
 from filters.kernels.arrays import Bool, Float32, Int64
+from filters.kernels.join import mark
 from filters.pipeline.bands import reading_blocks
 from filters.pipeline.cluster import CLUSTER, pairs_joined, read_nodes
 from filters.pipeline.clusters import survivors, verdicts
 from filters.pipeline.decisions import Decisions, OutputFile
+from filters.pipeline.keep_fingerprints import BITMAP, SELECT, Fingerprints
 from filters.pipeline.phases import Job, Phase
-from filters.pipeline.rows import read_rows
+from filters.pipeline.rows import first_rows, read_rows
 from filters.pipeline.survivors import unique_ids
+from filters.pipeline.verification import false_joins
 
-TALLY, SELECT = "tally", "select"
+TALLY = "tally"
 SCORES, KEPT, PLAN, SUMMARY = "scores.bin", "kept.bin", "files.json", "summary.json"
 _SCORES = ["<i8", "<i8", "<f4", "<i8", "<i8", "<i8"]
 _KEPT = ["<i8", "<i8", "|i1"]
@@ -73,7 +76,7 @@ class Tally:
 class Select:
     """kept.bin: a block for each input unit with its survivors: row, times to write (0: not kept), bucket.
 
-    files.json: the plan of the output files. summary.json: the keep rule, solved, and the histogram of all survivors.
+    kept.bits: a bit for each document of the run, set where it is kept. files.json: the plan of the output files. summary.json: the keep rule, solved, and the histogram of all survivors.
     """
 
     name = SELECT
@@ -91,7 +94,8 @@ class Select:
             histogram.add(scored.scores, tokens=scored.tokens, text_bytes=scored.text_bytes)
         borders = _borders(job, histogram)
         solution = _solve(job, histogram, borders)
-        plan = _Plan(config)
+        plan, firsts = _Plan(config), first_rows(job)
+        bitmap = np.zeros(-(-int(firsts[-1]) // 64), np.uint64)
         written = 0
         with BlockWriter(folder / KEPT, _KEPT) as blocks:
             for number in range(len(job.units)):
@@ -102,8 +106,10 @@ class Select:
                     keep = np.isin(bucket, _wanted(config))
                 times = np.where(keep, times, 0)
                 blocks.write(rows, times, bucket)
+                mark(bitmap, rows[times > 0] + firsts[number])
                 plan.add(number, sizes, rows, times, bucket)
                 written += int((times * tokens).sum())
+        bitmap.tofile(folder / BITMAP)
         files = plan.finish()
         (folder / PLAN).write_text(json.dumps([asdict(file) for file in files]))
         (folder / SUMMARY).write_text(
@@ -263,7 +269,7 @@ class _Plan:
         return files
 
 
-SELECT_PHASES: tuple[Phase, ...] = (Tally(), Select())
+SELECT_PHASES: tuple[Phase, ...] = (Tally(), Select(), Fingerprints())
 
 
 def decisions(job: Job, unit: int) -> Decisions:
@@ -313,5 +319,6 @@ def summary(job: Job) -> dict[str, Any]:
             "pairs": pairs_joined(job),
             "documents_with_duplicates": clusters["nodes"],
             "clusters": clusters["clusters"],
+            "verification": false_joins(job),
         }
     }
