@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -95,10 +95,7 @@ class Panel:
 
     def select(self, rows: Bool) -> Panel:
         """The panel of some of the documents (bool[n])."""
-        return Panel(
-            self.judges, self.judge, self.score[rows], self.expected[rows], self.low, self.high, self.cut,
-            self.groups[rows],
-        )  # fmt: skip
+        return replace(self, score=self.score[rows], expected=self.expected[rows], groups=self.groups[rows])
 
     def rounded(self, means: Float64) -> Float64:
         """Whole-number scores of mean scores."""
@@ -152,10 +149,11 @@ def within(panel: Panel, judge: int, bootstrap: Bootstrap) -> tuple[int, dict[st
 
 
 def among(panel: Panel, bootstrap: Bootstrap) -> tuple[int, dict[str, Estimate]]:
-    """Krippendorff's alphas of all judges together: (documents with at least two judges, coefficient -> estimate)."""
-    rows = np.flatnonzero(np.isfinite(panel.means).sum(1) >= 2)
-    means = panel.means[rows]
-    return len(rows), _alphas(panel, rows, panel.rounded(means), means, bootstrap)
+    """Agreement of all judges, all pairs of them pooled: (documents with at least two, coefficient -> estimate)."""
+    means = panel.means
+    columns = np.zeros(len(panel.judges), np.int64)
+    pooled = replace(panel, judges=("all",), judge=columns, score=panel.rounded(means), expected=means)
+    return within(pooled, 0, bootstrap)
 
 
 def _paired(
