@@ -12,15 +12,18 @@ import numpy as np
 import yaml
 
 from filters.inspect import samples, trust
-from filters.inspect.histogram import BINS, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram
+from filters.inspect.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram
 from filters.inspect.model_card import ModelCard, model_card
 from filters.inspect.solver import Target
 from filters.inspect.summary import Summary
-from filters.inspect.terminal import THRESHOLDS, path_end, printable
+from filters.inspect.terminal import path_end, printable
+from filters.inspect.whatif import what_if
+from filters.model.reliability import Reliability
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run
 
+THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 SAMPLES = 25
 """Documents from each of the 20 buckets of the score."""
 EXTREMES = 10
@@ -57,7 +60,7 @@ def page_data(run: Run, *, evaluation: Path | None, annotations: Path | None, ch
     labelled = None if annotations is None else trust.read_labels(run, annotations)
     summary = run.summary(extremes=EXTREMES)
     card = model_card(run)
-    expected = _expected(run, report, labelled)
+    histogram = run.histogram()
     total = run.ledger["total"]
     model = printable(str(run.manifest["model"]["name"]), NAME)
     kept = run.solve(Target("min_score", run.min_score)).kept
@@ -71,10 +74,10 @@ def page_data(run: Run, *, evaluation: Path | None, annotations: Path | None, ch
             "subtitle": f"{total['kept']:,} of {total['records']:,} records kept by the model {model} at score >= "
             f"{run.min_score:g}",
         },
-        "histogram": _trimmed(run.histogram(), ends=True),
+        "histogram": _trimmed(histogram, ends=True),
         "threshold": {"score": run.min_score, "kept": vars(kept)},
-        "thresholds": sorted({*THRESHOLDS, 3.5, 4.0}),
-        "expected": expected,
+        "thresholds": list(THRESHOLDS),
+        "expected": _expected(run, histogram, report, labelled),
         "slices": _slices(run, summary),
         "samples": _samples(run, summary, characters),
         "clusters": _clusters(run, summary, characters),
@@ -237,13 +240,30 @@ def _sum(counts: dict[str, int]) -> int:
     return sum(counts.values())
 
 
-def _expected(run: Run, report: trust.Evaluation | None, labelled: trust.Labelled | None) -> dict[str, Any] | None:
+def _expected(
+    run: Run, histogram: Histogram, report: trust.Evaluation | None, labelled: trust.Labelled | None
+) -> dict[str, Any] | None:
+    """Precision and recall at every bin border: what the model's reliability makes one expect of this run's scores.
+
+    A model that does not say how reliable it is leaves what was measured on labelled pages.
+    """
+    found = run.manifest["model"].get("reliability")
+    if found is not None:
+        rows = what_if(histogram, EDGES.tolist(), Reliability.from_json(found))
+        return {
+            "kind": "expected",
+            "source": "the model's own evaluation in training, carried over to the scores of this run",
+            "precision": [None if row.precision is None else round(row.precision.value, 4) for row in rows],
+            "recall": [None if row.recall is None else round(row.recall.value, 4) for row in rows],
+            "precision_low": [None if row.precision is None else round(row.precision.low, 4) for row in rows],
+            "precision_high": [None if row.precision is None else round(row.precision.high, 4) for row in rows],
+        }
     if report is not None:
         points = [(point.threshold, point.precision, point.recall) for point in report.curve]
-        return trust.expected_from_curve(points, f"the evaluation against {printable(report.annotations.name, NAME)}")
+        return trust.at_borders(points, f"the pages of {printable(report.annotations.name, NAME)}")
     if labelled is not None:
         points = trust.curve(labelled.model, labelled.judge, run.min_score)
-        return trust.expected_from_curve(points, f"the labels in {printable(labelled.name, NAME)}")
+        return trust.at_borders(points, f"the labelled pages of {printable(labelled.name, NAME)}")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,7 @@ def _json_texts(folder: Path, wanted: set[str], characters: int) -> dict[str, st
     found: dict[str, str] = {}
     left = TEXT_LINES
     for path in (path for name in ("data", "rejected") for path in sorted((folder / name).rglob("*.jsonl.zst"))):
-        with zstandard.open(path, "rb") as lines:
+        with zstandard.open(path, "rb") as stream, io.BufferedReader(stream) as lines:
             for line in lines:
                 if not left or len(found) == len(wanted):
                     return found

@@ -190,8 +190,8 @@ def curve(model: Float64, judge: Float64, min_score: float) -> list[tuple[float,
     return points
 
 
-def expected_from_curve(points: list[tuple[float, float, float]], source: str) -> dict[str, Any] | None:
-    """Precision and recall at every bin border that `points` (threshold, precision, recall) speak of."""
+def at_borders(points: list[tuple[float, float, float]], source: str) -> dict[str, Any] | None:
+    """Precision and recall at every bin border, from points (threshold, precision, recall) on labelled pages."""
     if not points:
         return None
     ascending = np.array(sorted(points))
@@ -199,10 +199,10 @@ def expected_from_curve(points: list[tuple[float, float, float]], source: str) -
     known = place < len(ascending)
     rows = ascending[np.minimum(place, len(ascending) - 1)]
     return {
-        "first": 0,
+        "kind": "measured",
+        "source": source,
         "precision": [round(float(p), 4) if k else None for p, k in zip(rows[:, 1], known, strict=True)],
         "recall": [round(float(r), 4) if k else 0.0 for r, k in zip(rows[:, 2], known, strict=True)],
-        "source": source,
     }
 
 

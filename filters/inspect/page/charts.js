@@ -34,7 +34,7 @@ function makeScores() {
     legend(["kept", "kept"], ["dropped", "dropped"]), holder,
     make("h3", {}, "What each threshold keeps"),
     legend(["kept", "documents"], ["second", "tokens"], ["third", "text"],
-      ...(data.expected ? [["threshold", "precision on labels (dashed)"], ["ink", "recall on labels (dotted)"]] : [])),
+      ...(data.expected ? [["threshold", `${precisionName} (dashed)`], ["ink", "recall (dotted)"]] : [])),
     curveHolder);
 
   let x, moveHistogram = () => {}, moveCurve = () => {};
@@ -139,7 +139,7 @@ function makeScores() {
     }
     if (data.expected) {
       for (const kind of ["precision", "recall"]) {
-        const points = data.expected[kind].map((value, i) => ({ value, i: data.expected.first + i }))
+        const points = data.expected[kind].map((value, i) => ({ value, i }))
           .filter((point) => point.i >= occupied[0] && point.i <= occupied[1]);
         const line = d3.line().defined((point) => point.value !== null).x((point) => x(border(point.i))).y((point) => y(point.value));
         plot.append("path").attr("class", `line ${kind}`).attr("d", line(points));

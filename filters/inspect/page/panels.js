@@ -1,11 +1,19 @@
 // The bar, the solver, what thresholds keep, why records were not kept, how far to trust the model, where it comes from.
 function expectedAt(kind) {
   if (!data.expected) return null;
-  const value = data.expected[kind][state.at - data.expected.first];
+  const value = data.expected[kind] && data.expected[kind][state.at];
   return value === undefined ? null : value;
 }
 
+const precisionName = data.expected && data.expected.kind === "expected" ? "expected precision" : "precision on labels";
+
+function interval() {
+  const low = expectedAt("precision_low"), high = expectedAt("precision_high");
+  return low === null || high === null ? "" : `${low.toFixed(2)}-${high.toFixed(2)}, `;
+}
+
 function makeBar() {
+  document.getElementById("precision-name").textContent = precisionName;
   const input = document.getElementById("threshold");
   input.min = data.histogram.low;
   input.max = data.histogram.high;
@@ -20,7 +28,7 @@ function makeBar() {
   };
   view();
   document.getElementById("expected-figure").hidden = !data.expected;
-  document.getElementById("expected-figure").title = data.expected ? `Measured on ${data.expected.source}.` : "";
+  document.getElementById("expected-figure").title = data.expected ? `${precisionName}: from ${data.expected.source}.` : "";
   const draw = () => {
     if (document.activeElement !== input || Number(input.value) !== score()) input.value = said(score());
     for (const weight of WEIGHTS) {
@@ -32,7 +40,7 @@ function makeBar() {
     if (data.expected) {
       const precision = expectedAt("precision"), recall = expectedAt("recall");
       document.getElementById("precision").textContent = precision === null ? "-" : precision.toFixed(2);
-      document.getElementById("recall").textContent = recall === null ? "" : `recall ${recall.toFixed(2)}`;
+      document.getElementById("recall").textContent = recall === null ? "" : `${interval()}recall ${recall.toFixed(2)}`;
     }
   };
   on("threshold", draw);
@@ -92,7 +100,7 @@ function makeSolver() {
   const holder = make("div", {});
   part.append(make("h3", {}, "What other thresholds keep"), holder);
   const columns = ["score at least", "documents", "share", "tokens", "share", "text", "mean score"];
-  if (data.expected) columns.push("precision", "recall");
+  if (data.expected) columns.push(precisionName, "recall");
   const sums = fromTop(dense({ first: data.histogram.first, sums: data.histogram.score_sums }, "sums"));
   const table_ = () => {
     const borders = [...new Set([...data.thresholds.map(nearest), state.at])].sort((a, b) => a - b);
@@ -102,7 +110,7 @@ function makeSolver() {
       compact(above.tokens[i]), percent(above.tokens[i], totals.tokens), size(above.bytes[i]),
       above.documents[i] ? (sums[i] / above.documents[i]).toFixed(2) : "-",
       ...(data.expected ? ["precision", "recall"].map((kind) => {
-        const value = data.expected[kind][i - data.expected.first];
+        const value = data.expected[kind][i];
         return value === undefined || value === null ? "-" : value.toFixed(2);
       }) : []),
     ]);
