@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filters.config import FilterConfig
+from filters.errors import ConfigError
 from filters.read.units import Unit, plan_units
 
 if TYPE_CHECKING:
@@ -60,25 +61,47 @@ class Plan:
         near = config.dedup.near
         rows.append(("deduplicate", "exact: xxh3-128 of normalised text" if config.dedup.exact else "exact: off"))
         if near:
+            stays = "first stays" if config.dedup.scope == "stream" else "best stays"
             rows.append(
-                ("", f"near: MinHash, {near.shingle}-word shingles, {near.bands} bands x {near.rows} rows; first stays")
+                ("", f"near: MinHash, {near.shingle}-word shingles, {near.bands} bands x {near.rows} rows; {stays}")
             )
+            if near.verify is not None:
+                rows.append(("", f"near: verified, true Jaccard similarity at least {near.verify:g}"))
+        rows += [("", f"against {run}") for run in config.dedup.against]
         rows.append(("score", f"{self.model.name} (digest {self.model.digest[:12]})"))
-        origin = "config" if config.keep.min_score is not None else "the model's own rule"
-        rows.append(("keep", f"score >= {self.min_score:g} ({origin})"))
+        rows.append(("keep", self._keep_rule()))
+        if config.output.repeat:
+            rows.append(("repeat", f"by {config.output.repeat.by}, {config.output.repeat.max} times at most"))
+        if config.output.buckets:
+            rows.append(("buckets", ", ".join(config.output.buckets.names)))
         rows.append(("shard", f"{config.output.format}, {config.output.shard_size / 2**20:.0f} MiB of text a shard"))
         return rows
+
+    def _keep_rule(self) -> str:
+        keep = self.config.keep
+        shares = keep.quota.shares if keep.quota else {}
+        quota = "".join(f"; {value} at most {share:.0%} of it" for value, share in shares.items())
+        if keep.fraction is not None:
+            return f"the best {100 * keep.fraction:g} % of the documents that survive deduplication{quota}"
+        if keep.tokens is not None:
+            return f"the best documents, {keep.tokens:,.0f} tokens at most{quota}"
+        if keep.buckets is not None:
+            return f"buckets {', '.join(keep.buckets)}"
+        origin = "config" if keep.min_score is not None else "the model's own rule"
+        return f"score >= {self.min_score:g} ({origin})"
 
 
 def make_plan(config: FilterConfig) -> Plan:
     """Find the inputs and load the model.
 
     Raises:
-        ConfigError: a heuristic's options do not fit it.
+        ConfigError: a heuristic's options do not fit it, or a quota names what the input cannot have.
         InputError: a pattern that matches nothing, a file that does not exist.
         ModelError: the model cannot be loaded.
         MissingExtraError: a heuristic needs a package that is not installed.
+        RunError: a run in dedup.against is none, or its fingerprints do not fit.
     """
+    from filters.dedup.fingerprints import open_earlier
     from filters.model import QualityModel
     from filters.pipeline.heuristics import load_filter
 
@@ -86,5 +109,22 @@ def make_plan(config: FilterConfig) -> Plan:
     model = QualityModel.load(config.model)
     for heuristic in config.heuristics:
         load_filter(heuristic)
+    open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
-    return Plan(config, units, model, min_score, Path(config.output.path))
+    plan = Plan(config, units, model, min_score, Path(config.output.path))
+    _check_quota(plan)
+    return plan
+
+
+def _check_quota(plan: Plan) -> None:
+    quota = plan.config.keep.quota
+    if quota is None:
+        return
+    if quota.by == "language" and plan.config.language is None:
+        raise ConfigError("keep.quota: by: language needs the section `language`, which identifies it")
+    unknown = [value for value in quota.shares if quota.by == "source" and value not in plan.sources]
+    if unknown:
+        raise ConfigError(
+            f"keep.quota.shares: {unknown[0]!r} is no input file. The first of them is {next(iter(plan.sources))!r}: "
+            "write sources as --dry-run shows them"
+        )

@@ -76,7 +76,8 @@ class Tally:
 class Select:
     """kept.bin: a block for each input unit with its survivors: row, times to write (0: not kept), bucket.
 
-    kept.bits: a bit for each document of the run, set where it is kept. files.json: the plan of the output files. summary.json: the keep rule, solved, and the histogram of all survivors.
+    kept.bits: a bit for each document of the run, set where it is kept. files.json: the plan of the output files.
+    summary.json: the keep rule, solved, and the histogram of all survivors.
     """
 
     name = SELECT
