@@ -73,6 +73,8 @@ class JudgeConfig(_Section):
     """Candidates to ask for; fewer are asked of a server that refuses so many."""
     max_answer_tokens: Count | None = None
     """null: 8 (expected, sample), 512 (justify), 64 (reward)."""
+    answer_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The key by which the server knows the limit on an answer; some hosted models want the second."""
     max_page_tokens: Annotated[int, Field(ge=64)] = 1500
     """A longer page is cut; at most what `context_tokens` leaves beside the rubric."""
     context_tokens: Annotated[int, Field(ge=256)] = 8192

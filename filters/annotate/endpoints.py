@@ -279,10 +279,9 @@ class Endpoints:
         self._timer = loop.call_later(max(due - loop.time(), 0.0), self._wake, len(self._waiting) or 1)
 
 
-def pause_before(attempt: int, retry_after: float | None) -> float:
-    """Seconds before retry number `attempt`, from 0: full jitter, and never less than the server asked for."""
-    jittered = random.uniform(0, min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE))  # noqa: S311
-    return jittered if retry_after is None else retry_after + min(jittered, 1.0)
+def pause_before(attempt: int) -> float:
+    """Seconds before retry number `attempt`, from 0, with full jitter; a server's Retry-After is kept by `acquire`."""
+    return random.uniform(0, min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE))  # noqa: S311
 
 
 def _of_status(status: int, message: str, headers: Any) -> RequestError:

@@ -68,10 +68,10 @@ class Prompt:
     def most_tokens(self, page: Delimited) -> int:
         """A bound that no tokenizer exceeds: a token stands for at least one byte, and a turn has a few of its own."""
         turns = len(self._before) + 1
-        return self.fixed_bytes + len(page.text.encode()) + len(self._question()) + 16 * turns + 64
+        return self.fixed_bytes + len(page.text.encode()) + len(self.question) + 16 * turns + 64
 
     def _asked(self, page: Delimited) -> Message:
-        return {"role": "user", "content": f"{page.text}\n\n{self._question()}"}
+        return {"role": "user", "content": f"{page.text}\n\n{self.question}"}
 
     def _scale(self) -> str:
         return f"a whole number from {self.rubric.scale.min} to {self.rubric.scale.max}"
@@ -94,7 +94,11 @@ class Prompt:
             )
         return f"Answer with the score alone: {self._scale()}, with nothing before it and nothing after it."
 
-    def _question(self) -> str:
+    @property
+    def question(self) -> str:
+        """What follows the page."""
+        if self.mode == "reward":
+            return ""
         if self.mode == "justify":
             return (
                 f"The page ends above. Give your reason, then the score as {self._lines()!r}, N being {self._scale()}."

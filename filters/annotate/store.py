@@ -34,9 +34,9 @@ from filters.annotate.records import (
     Spending,
 )
 from filters.annotate.rubric import Rubric, Scale
+from filters.annotate.tables import ANSWER_COLUMNS, FORMAT, INSERT_ANSWER, JSON_COLUMNS, SCHEMA, SELECT_ANSWERS
 from filters.errors import AnnotationsError
 
-FORMAT = 1
 BUSY_SECONDS = 30.0
 LAST = 2**62
 
@@ -49,57 +49,14 @@ KEEP_RUBRIC = Rubric(
 )
 """What a human answers in `Store.record_keep`."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS documents (
-    document INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, id TEXT, url TEXT, source TEXT, position INTEGER,
-    language TEXT, columns TEXT NOT NULL, text TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS samples (
-    sample INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, description TEXT NOT NULL, complete INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS draws (
-    place INTEGER PRIMARY KEY, sample INTEGER NOT NULL, document INTEGER NOT NULL, probability REAL NOT NULL,
-    design TEXT NOT NULL, stratum TEXT, UNIQUE (sample, document));
-CREATE TABLE IF NOT EXISTS rubrics (
-    rubric INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
-    content TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS judges (
-    judge INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, model TEXT NOT NULL,
-    settings TEXT NOT NULL, logprobs INTEGER);
-CREATE TABLE IF NOT EXISTS answers (
-    judge INTEGER NOT NULL, rubric INTEGER NOT NULL, document INTEGER NOT NULL, repeat INTEGER NOT NULL,
-    status TEXT NOT NULL, cause TEXT, score REAL, expected REAL, entropy REAL, coverage REAL, distribution TEXT,
-    attributes TEXT, raw TEXT NOT NULL, mode TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
-    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, cost REAL NOT NULL, seconds REAL NOT NULL,
-    attempts INTEGER NOT NULL, time REAL NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS answered ON answers (judge, rubric, document, repeat);
-CREATE INDEX IF NOT EXISTS rejected ON answers (judge, rubric, cause) WHERE status = 'rejected';
-CREATE TABLE IF NOT EXISTS failures (
-    judge INTEGER NOT NULL, rubric INTEGER NOT NULL, document INTEGER NOT NULL, repeat INTEGER NOT NULL,
-    cause TEXT NOT NULL, attempts INTEGER NOT NULL, time REAL NOT NULL,
-    PRIMARY KEY (judge, rubric, document, repeat)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS runs (
-    run INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL, outcome TEXT, config TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS spending (
-    run INTEGER NOT NULL, judge INTEGER NOT NULL, requests INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
-    tokens_out INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (run, judge)) WITHOUT ROWID;
-"""
-
-
-_ANSWER = tuple(Answer.__dataclass_fields__)
-_JSON = ("distribution", "attributes")
-_INSERT_ANSWER = (
-    f"INSERT OR REPLACE INTO answers (judge, rubric, time, {', '.join(_ANSWER)}) "  # noqa: S608
-    f"VALUES (?, ?, ?, {', '.join('?' * len(_ANSWER))})"
-)
-_SELECT_ANSWERS = (
-    f"SELECT j.name, {', '.join('a.' + name for name in _ANSWER)} FROM answers a JOIN judges j USING (judge) "  # noqa: S608
-    "WHERE rubric = ?1 AND (?2 IS NULL OR document IN (SELECT document FROM draws WHERE sample = ?2)) "
-    "ORDER BY document, judge, repeat"
-)
-
 
 def text_digest(text: str) -> bytes:
     """16 bytes of blake2b of the text as UTF-8."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _digest(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 class Store:
@@ -141,7 +98,7 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         if not tables:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
 
     def __enter__(self) -> Self:
         return self
@@ -191,21 +148,23 @@ class Store:
 
     # --- documents and samples
 
-    def sample(self, description: dict[str, Any]) -> tuple[int, bool]:
-        """The sample of this description (input and design) -> (number, whether it is completely drawn).
+    def find_sample(self, description: dict[str, Any]) -> int | None:
+        """Number of the completely drawn sample of this description (input and design); None: there is none."""
+        row = self._db.execute(
+            "SELECT sample FROM samples WHERE digest = ? AND complete", (_digest(description),)
+        ).fetchone()
+        return None if row is None else int(row[0])
 
-        What an interrupted run had drawn of it is forgotten; its documents and their answers stay.
-        """
-        content = json.dumps(description, sort_keys=True, ensure_ascii=False)
-        digest = hashlib.sha256(content.encode()).hexdigest()
+    def begin_sample(self, description: dict[str, Any]) -> int:
+        """Number of a sample to be drawn. What an interrupted run had drawn of it is forgotten."""
         with self._transaction() as db:
-            row = db.execute("SELECT sample, complete FROM samples WHERE digest = ?", (digest,)).fetchone()
-            if row is None:
-                cursor = db.execute("INSERT INTO samples VALUES (NULL, ?, ?, 0)", (digest, content))
-                return int(cursor.lastrowid or 0), False
-            if not row[1]:
-                db.execute("DELETE FROM draws WHERE sample = ?", (row[0],))
-            return int(row[0]), bool(row[1])
+            db.execute(
+                "INSERT OR IGNORE INTO samples VALUES (NULL, ?, ?, 0)",
+                (_digest(description), json.dumps(description, sort_keys=True)),
+            )
+            number = db.execute("SELECT sample FROM samples WHERE digest = ?", (_digest(description),)).fetchone()[0]
+            db.execute("DELETE FROM draws WHERE sample = ?", (number,))
+            return int(number)
 
     def draw(self, sample: int, documents: Iterable[Document]) -> int:
         """Fill a sample, all or nothing. A text that comes twice is one document; the first draw counts.
@@ -223,9 +182,10 @@ class Store:
             db.execute("UPDATE samples SET complete = 1 WHERE sample = ?", (sample,))
         return self.sample_size(sample)
 
-    def sample_size(self, sample: int) -> int:
-        """Documents in a sample."""
-        return int(self._db.execute("SELECT count(*) FROM draws WHERE sample = ?", (sample,)).fetchone()[0])
+    def sample_size(self, sample: int, until: int = LAST) -> int:
+        """Documents in a sample, up to place `until`."""
+        row = self._db.execute("SELECT count(*) FROM draws WHERE sample = ? AND place <= ?", (sample, until))
+        return int(row.fetchone()[0])
 
     def samples(self) -> list[tuple[int, dict[str, Any]]]:
         """(number, description) of every completely drawn sample, the latest last."""
@@ -387,14 +347,24 @@ class Store:
         ).fetchall()
         return np.array(rows, dtype=np.float64).reshape(len(rows), 4)
 
-    def answered(self, sample: int, judge: int, rubric: int, repeats: int) -> int:
-        """Answers of a judge to the documents of a sample, rejected ones included, up to `repeats` each."""
+    def answered(self, sample: int, judge: int, rubric: int, repeats: int, until: int = LAST) -> int:
+        """Answers of a judge to a sample up to place `until`, rejected ones included, up to `repeats` a document."""
         row = self._db.execute(
             "SELECT count(*) FROM draws w JOIN answers a ON a.judge = ? AND a.rubric = ? AND a.document = w.document "
-            "AND a.repeat < ? WHERE w.sample = ?",
-            (judge, rubric, repeats, sample),
+            "AND a.repeat < ? WHERE w.sample = ? AND w.place <= ?",
+            (judge, rubric, repeats, sample, until),
         ).fetchone()
         return int(row[0])
+
+    def missing(self, texts: Sequence[str], judge: str, rubric: Rubric, repeats: int) -> npt.NDArray[np.int64]:
+        """int64[n]: how many of `repeats` answers each text lacks from a judge, which need not be in the store."""
+        query = (
+            "SELECT count(*) FROM answers a JOIN judges j USING (judge) JOIN rubrics r USING (rubric) "
+            "JOIN documents d USING (document) WHERE d.digest = ? AND j.name = ? AND r.digest = ? AND repeat < ?"
+        )
+        digest = rubric.digest
+        done = [self._db.execute(query, (text_digest(text), judge, digest, repeats)).fetchone()[0] for text in texts]
+        return repeats - np.array(done, np.int64)
 
     def save(
         self,
@@ -425,20 +395,20 @@ class Store:
         now = time.time()
         rows = []
         for answer in answers:
-            values = [getattr(answer, name) for name in _ANSWER]
-            for column in _JSON:
-                place = _ANSWER.index(column)
+            values = [getattr(answer, name) for name in ANSWER_COLUMNS]
+            for column in JSON_COLUMNS:
+                place = ANSWER_COLUMNS.index(column)
                 values[place] = None if values[place] is None else json.dumps(values[place])
             rows.append((judge, rubric, now, *values))
-        db.executemany(_INSERT_ANSWER, rows)
+        db.executemany(INSERT_ANSWER, rows)
         keys = [(judge, rubric, answer.document, answer.repeat) for answer in answers]
         db.executemany("DELETE FROM failures WHERE judge = ? AND rubric = ? AND document = ? AND repeat = ?", keys)
 
     def answers(self, rubric: int, sample: int | None = None) -> Iterator[tuple[str, Answer]]:
         """(judge's name, answer) under a rubric, by document, judge and repeat; of one sample, or of all documents."""
-        for judge, *values in self._db.execute(_SELECT_ANSWERS, (rubric, sample)):
-            fields = dict(zip(_ANSWER, values, strict=True))
-            for column in _JSON:
+        for judge, *values in self._db.execute(SELECT_ANSWERS, (rubric, sample)):
+            fields = dict(zip(ANSWER_COLUMNS, values, strict=True))
+            for column in JSON_COLUMNS:
                 fields[column] = None if fields[column] is None else json.loads(fields[column])
             yield judge, Answer(**fields)
 

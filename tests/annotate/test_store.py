@@ -35,8 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 def filled(store: Store, documents: int = 5) -> tuple[int, int, int]:
     """(sample, judge, rubric) of a store with so many documents."""
-    sample, complete = store.sample({"of": "test"})
-    assert not complete
+    sample = store.begin_sample({"of": "test"})
     store.draw(sample, [Document(f"text {n}", id=str(n), probability=0.5) for n in range(documents)])
     return sample, store.judge("j", "model", "m", {"mode": "expected"}).number, store.rubric(RUBRIC)
 
@@ -57,6 +56,8 @@ def test_only_what_is_missing_is_pending(store: Store) -> None:
     assert store.pending(sample, judge, rubric, 1)[0].document == 2
     assert store.answered(sample, judge, rubric, 2) == 4
     assert store.answered(sample, judge, rubric, 1) == 2
+    assert store.missing(["text 0", "text 2", "elsewhere"], "j", RUBRIC, 2).tolist() == [0, 1, 2]
+    assert store.missing(["text 0"], "nobody", RUBRIC, 2).tolist() == [2]
 
 
 def test_judges_and_rubrics_are_kept_apart(store: Store) -> None:
@@ -95,20 +96,21 @@ def test_what_was_saved_comes_back(store: Store) -> None:
 
 
 def test_documents_come_back_with_their_probability(store: Store) -> None:
-    sample, _ = store.sample({"a": 1})
+    sample = store.begin_sample({"a": 1})
+    assert store.find_sample({"a": 1}) is None
     first = Document("same", id="a", url="http://u", source="s", position=3, language="en", probability=0.25,
                      design="stratified", stratum="x", columns={"topic": "t", "n": 1})  # fmt: skip
     assert store.draw(sample, [first, Document("same", id="b"), Document("other")]) == 2
     assert [document for _, document in store.drawn(sample)] == [first, Document("other")]
-    again, complete = store.sample({"a": 1})
-    assert (again, complete) == (sample, True)
-    second, _ = store.sample({"a": 2})
+    assert store.find_sample({"a": 1}) == sample
+    second = store.begin_sample({"a": 2})
     store.draw(second, [Document("same", probability=0.75)])
     assert [document.probability for _, document in store.drawn(second)] == [0.75]
 
 
 def test_an_interrupted_draw_leaves_nothing(store: Store) -> None:
-    sample, _ = store.sample({"a": 1})
+    sample = store.begin_sample({"a": 1})
+    assert store.find_sample({"a": 1}) is None
 
     def broken() -> object:
         yield Document("one")
@@ -116,7 +118,8 @@ def test_an_interrupted_draw_leaves_nothing(store: Store) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         store.draw(sample, broken())
-    assert store.sample({"a": 1}) == (sample, False)
+    assert store.find_sample({"a": 1}) is None
+    assert store.begin_sample({"a": 1}) == sample
     assert store.sample_size(sample) == 0
     assert store.samples() == []
 
@@ -150,7 +153,7 @@ def test_a_human_s_latest_decision_counts(store: Store) -> None:
 
 def test_documents_are_asked_in_the_order_drawn(store: Store) -> None:
     filled(store, 4)
-    sample, _ = store.sample({"of": "another draw"})
+    sample = store.begin_sample({"of": "another draw"})
     store.draw(sample, [Document("new 1"), Document("text 3"), Document("new 2"), Document("text 0")])
     judge, rubric = store.judges()[0].number, store.rubrics()[0].number
     assert [p.text for p in store.pending(sample, judge, rubric, 1)] == ["new 1", "text 3", "new 2", "text 0"]

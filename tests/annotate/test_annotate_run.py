@@ -1,0 +1,131 @@
+"""Runs over the loopback: what is asked, what is stored, what a second run asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from filters.annotate.config import AnnotateConfig
+from filters.annotate.run import run_annotate
+from filters.annotate.store import Store
+from tests.annotate.judge_server import JudgeServer, reply
+
+Make = Callable[..., AnnotateConfig]
+Serve = Callable[..., JudgeServer]
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def answers(config: AnnotateConfig) -> list[Any]:
+    with Store(config.store, create=False) as store:
+        return [answer for _, answer in store.answers(1)]
+
+
+def test_every_page_is_asked_once_and_never_again(config: Make, serve: Serve) -> None:
+    server = serve()
+    made = config(server.url, 60)
+    result = run_annotate(made)
+    assert (result.outcome, result.exit_status) == ("complete", 0)
+    assert len(server.requests) == len(set(server.pages)) == 60
+    stored = answers(made)
+    assert len(stored) == 60
+    assert {(a.status, a.score, a.mode) for a in stored} == {("ok", 3.0, "expected")}
+    assert stored[0].expected == pytest.approx(2.8)
+    assert result.judges[0].tally.scores == Counter({3: 60})
+    assert (result.spent.requests, result.spent.tokens_in, result.spent.tokens_out) == (60, 6000, 60)
+    assert result.spent.cost == pytest.approx(60 * (100 + 2) / 1e6)
+    again = run_annotate(made)
+    assert (again.outcome, len(server.requests)) == ("complete", 60)
+    assert again.spent == result.spent
+
+
+def test_what_is_asked(config: Make, serve: Serve) -> None:
+    server = serve()
+    run_annotate(
+        config(server.url, 5, {"extra_body": {"chat_template_kwargs": {"thinking": False}}}, language="Danish")
+    )
+    request = server.requests[0]
+    assert request["model"] == "judge-1"
+    assert (request["temperature"], request["logprobs"], request["top_logprobs"]) == (0, True, 20)
+    assert request["chat_template_kwargs"] == {"thinking": False}
+    assert [message["role"] for message in request["messages"]] == ["system", "user"]
+    assert "Danish" in request["messages"][0]["content"]
+    assert request["messages"][1]["content"].startswith("<page>\nPage number")
+    assert "\n</page>\n" in request["messages"][1]["content"]
+
+
+def test_sampled_answers_are_drawn_apart(config: Make, serve: Serve) -> None:
+    server = serve(lambda n, body: reply(str(n % 4), logprobs=False))
+    made = config(server.url, 10, {"mode": "sample", "repeats": 3})
+    assert run_annotate(made).outcome == "complete"
+    assert Counter(server.pages).most_common()[0][1] == Counter(server.pages).most_common()[-1][1] == 3
+    assert {request["temperature"] for request in server.requests} == {1}
+    assert "logprobs" not in server.requests[0]
+    assert [answer.repeat for answer in answers(made)] == [0, 1, 2] * 10
+
+
+def test_justified_answers(config: Make, serve: Serve) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        if n % 3 == 1:
+            return reply("It teaches, I would say 3.", logprobs=False)
+        if n % 3 == 2:
+            return reply("It teaches and then goes on and on", logprobs=False, finish="length")
+        return reply("It teaches.\n\nEducational score: 4", logprobs=False)
+
+    server = serve(behave)
+    result = run_annotate(config(server.url, 30, {"mode": "justify"}))
+    assert result.outcome == "complete"
+    assert result.judges[0].rejected == {"cut_off": 10, "no_score": 10}
+    assert result.judges[0].tally.scores == Counter({4: 10})
+    stored = answers(config(server.url, 30))
+    assert Counter((a.status, a.cause, a.score is None) for a in stored) == {
+        ("ok", None, False): 10, ("rejected", "no_score", True): 10, ("rejected", "cut_off", True): 10,
+    }  # fmt: skip
+    assert all(answer.raw for answer in stored)
+    run_annotate(config(server.url, 30, {"mode": "justify"}))
+    assert len(server.requests) == 30
+
+
+def test_reward_models_score_the_page_as_an_answer(config: Make, serve: Serve) -> None:
+    told = "helpfulness:3.5,correctness:3.0,coherence:3.25,complexity:1.0,verbosity:0.5"
+
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        made = reply(told, logprobs=False)
+        made["choices"][0]["message"] = [made["choices"][0]["message"]]
+        return made
+
+    server = serve(behave)
+    made = config(server.url, 5, {"mode": "reward"}, rubric="configs/rubrics/helpsteer.yaml")
+    assert run_annotate(made).outcome == "complete"
+    messages = server.requests[0]["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    assert messages[1]["content"].startswith("Page number")
+    assert "page>" not in messages[1]["content"]
+    assert answers(made)[0].attributes["coherence"] == 3.25
+
+
+def test_several_judges_and_a_pilot_before_the_rest(config: Make, serve: Serve) -> None:
+    one, two = serve(lambda n, body: reply("1")), serve(lambda n, body: reply("4", model="other"))
+    made = config(one.url, 50)
+    second = made.judges[0].model_copy(update={"name": "two", "model": "other", "base_urls": (two.url,)})
+    made = made.model_copy(update={"judges": (made.judges[0], second), "pilot": 20})
+    seen: list[tuple[str, int, int, int]] = []
+    asked: list[int] = []
+
+    def confirm(forecasts: Any) -> bool:
+        seen.extend((part.judge, part.documents, part.answers, round(part.tokens_in.value)) for part in forecasts)
+        asked.extend([len(one.requests), len(two.requests)])
+        return len(seen) > 2
+
+    from filters.annotate.run import Hooks
+
+    result = run_annotate(made, Hooks(confirm=confirm))
+    assert (result.outcome, result.exit_status) == ("declined", 3)
+    assert seen == [("judge", 20, 30, 3000), ("two", 20, 30, 3000)]
+    assert asked == [20, 20]
+    assert run_annotate(made, Hooks(confirm=confirm)).outcome == "complete"
+    assert (len(one.requests), len(two.requests)) == (50, 50)
+    with Store(made.store) as store:
+        assert [store.ratings(judge.number, 1).score.tolist() for judge in store.judges()] == [[1] * 50, [4] * 50]
