@@ -1,0 +1,372 @@
+"""The agreement report: how far judges agree with themselves and each other, and what that means for their labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from filters.annotate.learning_curve import LearningCurve, learning_curve
+from filters.annotate.rated import JudgeAnswers, Rated
+from filters.annotate.records import Document
+from filters.annotate.reliability import Bootstrap, Panel, among, between, consensus, severities, within
+from filters.kernels.packed import PackedText
+from filters.kernels.tokens import token_estimate
+from filters.train.annotations import host_of
+from filters.train.evaluation import CONFIDENCE, Estimate, mean_estimates
+from filters.train.splits import connected, near_pairs
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+RESAMPLES = 1000
+MIN_SLICE = 30
+"""Documents of a slice that is shown."""
+MAX_VALUES = 24
+"""A column of more different values is no facet."""
+KEEP_SHARE = 0.3
+"""Where on its scale a rubric's pages are kept if nothing is said: 1.5 of 0 to 5."""
+CONSENSUS = "rating = page + judge's severity + noise; least squares, severities add up to 0"
+_LENGTHS = (128, 512, 2048)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Coefficients(_Part):
+    """Agreement of some ratings.
+
+    Attributes:
+        name: whose.
+        documents: that have at least two ratings.
+        coefficients: the names in `filters.annotate.reliability.COEFFICIENTS` -> estimate.
+    """
+
+    name: str
+    documents: int
+    coefficients: dict[str, Estimate]
+
+
+class JudgeSummary(_Part):
+    """A judge and its answers.
+
+    Attributes:
+        name: in the store.
+        kind: model or human.
+        model: which it is.
+        documents: with an answer that could be read.
+        answers: that could be read.
+        rejected: answers that could not be read, by cause.
+        failed: requests without an answer, by cause.
+        scores: documents by rounded mean score.
+        mean: of the expected scores.
+        kept_share: documents at or above the keep rule.
+        severity: above (lenient) or below (strict) the other judges; None with one judge.
+        entropy: mean entropy of its score distributions, in nats; None where there are none.
+    """
+
+    name: str
+    kind: str
+    model: str
+    documents: int
+    answers: int
+    rejected: dict[str, int]
+    failed: dict[str, int]
+    scores: dict[int, int]
+    mean: Estimate
+    kept_share: Estimate
+    severity: Estimate | None
+    entropy: float | None
+
+
+class Slice(_Part):
+    """Agreement inside a part of the documents: pairs of judges pooled; with one judge, pairs of its repeats."""
+
+    facet: str
+    name: str
+    documents: int
+    kept_share: float
+    coefficients: dict[str, Estimate]
+
+
+class ConsensusSummary(_Part):
+    """Severity-corrected means of the judges.
+
+    Attributes:
+        model: what was assumed.
+        documents: with a consensus.
+        noise: standard deviation of one judge's rating about page and severity; None if unknown.
+        source: what it was estimated from.
+        error: mean standard error of a page's consensus; None if unknown.
+        kept_share: at or above the keep rule.
+        undecided_share: whose 95 % interval holds the keep rule; None if unknown.
+    """
+
+    model: str
+    documents: int
+    noise: float | None
+    source: str
+    error: float | None
+    kept_share: Estimate
+    undecided_share: float | None
+
+
+class Population(_Part):
+    """What the sample says of all documents it was drawn from, by inverse inclusion probabilities."""
+
+    design: str
+    size: int
+    mean: Estimate
+    kept_share: Estimate
+
+
+class AgreementReport(_Part):
+    """Everything `finesieve annotate --report --json` prints.
+
+    Attributes:
+        source: store or file.
+        rubric: name, version and digest of the rubric; None for a file.
+        cut: the keep rule: a score of at least this.
+        scale: lowest and highest score.
+        documents: rated ones.
+        groups: independent groups (host and near copies) of them; what the bootstrap draws.
+        judges: one by one.
+        within: agreement of each judge's repeats.
+        between: agreement of each pair of judges.
+        overall: of all pairs of judges pooled; None with fewer than three judges.
+        humans: keep decisions of each judge against each human's.
+        slices: of `overall`, `between` or `within`, whichever there is.
+        consensus: of all judges.
+        population: None where inclusion probabilities are not known.
+        curve: None with too few labels, or where it was not wanted.
+        notes: what a reader must know.
+    """
+
+    source: str
+    rubric: str | None
+    cut: float
+    scale: tuple[int, int]
+    documents: int
+    groups: int
+    judges: tuple[JudgeSummary, ...]
+    within: tuple[Coefficients, ...]
+    between: tuple[Coefficients, ...]
+    overall: Coefficients | None
+    humans: tuple[Coefficients, ...]
+    slices: tuple[Slice, ...]
+    consensus: ConsensusSummary
+    population: Population | None
+    curve: LearningCurve | None
+    resamples: int
+    confidence: float
+    notes: tuple[str, ...]
+
+
+def make_report(
+    rated: Rated,
+    *,
+    cut: float | None = None,
+    curve: bool = True,
+    resamples: int = RESAMPLES,
+    random_state: int = 0,
+    echo: Callable[[str], None] = lambda line: None,
+) -> AgreementReport:
+    """Measure agreement.
+
+    Args:
+        rated: what was rated.
+        cut: kept is a score of at least this; None: 1.5 on a scale of 0 to 5, and in proportion on others.
+        curve: train on parts of the labels to see what more would buy (about a minute for 5,000 labels).
+        resamples: of the bootstrap.
+        random_state: of everything random.
+        echo: told what takes long.
+    """
+    low, high = rated.scale
+    cut = low + KEEP_SHARE * (high - low) if cut is None else cut
+    groups = _groups(rated.documents)
+    panel = Panel(
+        judges=tuple(judge.name for judge in rated.judges),
+        judge=np.repeat(np.arange(len(rated.judges)), [judge.score.shape[1] for judge in rated.judges]),
+        score=np.hstack([judge.score for judge in rated.judges]),
+        expected=np.hstack([judge.expected for judge in rated.judges]),
+        low=low,
+        high=high,
+        cut=cut,
+        groups=groups,
+    )
+    bootstrap = Bootstrap.draw(groups, resamples, random_state)
+    names = panel.judges
+    agreed = consensus(panel)
+    strictness = severities(panel, bootstrap) if len(names) > 1 else [None]
+    judges = tuple(
+        _judge(panel, number, judge, severity, resamples, random_state)
+        for number, (judge, severity) in enumerate(zip(rated.judges, strictness, strict=True))
+    )
+    repeats = [
+        Coefficients(name=name, documents=count, coefficients=found)
+        for number, name in enumerate(names)
+        for count, found in [within(panel, number, bootstrap)]
+        if count
+    ]
+    pairs = [
+        Coefficients(name=f"{names[a]} and {names[b]}", documents=count, coefficients=found)
+        for a, b in itertools.combinations(range(len(names)), 2)
+        for count, found in [between(panel, a, b, bootstrap)]
+        if count
+    ]
+    overall = None
+    if len(names) > 2:
+        count, found = among(panel, bootstrap)
+        overall = Coefficients(name="all judges", documents=count, coefficients=found)
+    labels = np.flatnonzero(np.isfinite(agreed.score))
+    trained = None
+    if curve:
+        echo("learning curve: training on parts of the labels")
+        scores = np.clip(agreed.score[labels], low, high)
+        texts = [rated.documents[row].text for row in labels]
+        trained = learning_curve(texts, scores, groups[labels], cut, scale=rated.scale, random_state=random_state)
+    notes = [*rated.notes]
+    if not repeats and not pairs:
+        notes.append("nothing was rated twice: agreement is unknown. Ask for `repeats: 2`, or add a judge")
+    if curve and trained is None:
+        notes.append("too few labels, hosts or kept pages for a learning curve")
+    return AgreementReport(
+        source=rated.source,
+        rubric=rated.rubric,
+        cut=cut,
+        scale=rated.scale,
+        documents=len(panel),
+        groups=int(groups.max()) + 1,
+        judges=judges,
+        within=tuple(repeats),
+        between=tuple(pairs),
+        overall=overall,
+        humans=_humans(panel, rated.humans, bootstrap),
+        slices=tuple(_slices(panel, rated, agreed.score, resamples, random_state)),
+        consensus=_consensus(panel, agreed.score, agreed.error, agreed.noise, agreed.source, resamples, random_state),
+        population=_population(rated, panel, agreed.score, resamples, random_state),
+        curve=trained,
+        resamples=resamples,
+        confidence=CONFIDENCE,
+        notes=tuple(notes),
+    )
+
+
+def _groups(documents: Sequence[Document]) -> Int64:
+    first: dict[str, int] = {}
+    hosts = [host_of(document.url) if document.url else "" for document in documents]
+    pairs = [(first.setdefault(host, slot), slot) for slot, host in enumerate(hosts) if host]
+    return connected(len(documents), pairs + near_pairs([document.text for document in documents]))
+
+
+def _judge(
+    panel: Panel, number: int, judge: JudgeAnswers, severity: Estimate | None, resamples: int, random_state: int
+) -> JudgeSummary:
+    mean = panel.means[:, number]
+    rows = np.isfinite(mean)
+    average, kept = mean_estimates(
+        [mean[rows], mean[rows] >= panel.cut], [np.ones(rows.sum())] * 2, panel.groups[rows], resamples, random_state
+    )
+    whole = Counter(panel.rounded(mean[rows]).astype(int).tolist())
+    return JudgeSummary(
+        name=judge.name,
+        kind=judge.kind,
+        model=judge.model,
+        documents=int(rows.sum()),
+        answers=int(np.isfinite(judge.expected).sum()),
+        rejected=judge.rejected,
+        failed=judge.failed,
+        scores={score: whole[score] for score in range(panel.low, panel.high + 1)},
+        mean=average,
+        kept_share=kept,
+        severity=severity,
+        entropy=judge.entropy,
+    )
+
+
+def _humans(panel: Panel, humans: dict[str, Float64], bootstrap: Bootstrap) -> tuple[Coefficients, ...]:
+    """Keep decisions of judges against those of humans, on a scale of 0 and 1."""
+    found = []
+    for name, decided in humans.items():
+        for number, judge in enumerate(panel.judges):
+            mean = panel.means[:, number]
+            columns = np.stack([np.where(np.isfinite(mean), mean >= panel.cut, np.nan), decided], axis=1)
+            both = Panel((judge, name), np.arange(2), columns, columns, 0, 1, 0.5, panel.groups)
+            count, coefficients = between(both, 0, 1, bootstrap)
+            if count:
+                found.append(Coefficients(name=f"{judge} and {name}", documents=count, coefficients=coefficients))
+    return tuple(found)
+
+
+def _slices(panel: Panel, rated: Rated, scores: Float64, resamples: int, random_state: int) -> list[Slice]:
+    found = []
+    for facet, values in _facets(rated.documents).items():
+        for name, size in Counter(values).most_common():
+            rows = np.array([value == name for value in values])
+            if size < MIN_SLICE or size == len(panel):
+                continue
+            part = panel.select(rows)
+            bootstrap = Bootstrap.draw(part.groups, min(resamples, 300), random_state)
+            count, coefficients = among(part, bootstrap) if len(panel.judges) > 1 else within(part, 0, bootstrap)
+            if count >= MIN_SLICE:
+                kept = float(np.mean(scores[rows] >= panel.cut))
+                found.append(Slice(facet=facet, name=name, documents=count, kept_share=kept, coefficients=coefficients))
+    return found
+
+
+def _facets(documents: Sequence[Document]) -> dict[str, list[str]]:
+    """Columns whose values cut the documents into a few parts."""
+    tokens = token_estimate(PackedText.from_strings([document.text for document in documents]))
+    ends = np.searchsorted(_LENGTHS, tokens, side="right")
+    lengths = [f"under {_LENGTHS[0]}", *(f"{low} to {high - 1}" for low, high in itertools.pairwise(_LENGTHS))]
+    lengths.append(f"{_LENGTHS[-1]} or more")
+    columns: dict[str, list[Any]] = {
+        "language": [document.language for document in documents],
+        "source": [document.source for document in documents],
+        "stratum": [document.stratum for document in documents],
+        "tokens": [lengths[end] for end in ends],
+    }
+    for name in dict.fromkeys(name for document in documents for name in document.columns):
+        columns.setdefault(name, [document.columns.get(name) for document in documents])
+    facets = {}
+    for name, values in columns.items():
+        shown = ["" if value is None else str(value) for value in values]
+        if 1 < len(set(shown) - {""}) <= MAX_VALUES:
+            facets[name] = [value or "(none)" for value in shown]
+    return facets
+
+
+def _consensus(
+    panel: Panel, score: Float64, error: Float64, noise: float, source: str, resamples: int, random_state: int
+) -> ConsensusSummary:
+    rows = np.isfinite(score)
+    (kept,) = mean_estimates(
+        [score[rows] >= panel.cut], [np.ones(rows.sum())], panel.groups[rows], resamples, random_state
+    )
+    known = np.isfinite(noise)
+    return ConsensusSummary(
+        model=CONSENSUS if len(panel.judges) > 1 else "rating = page + noise; the mean of a page's repeats",
+        documents=int(rows.sum()),
+        noise=noise if known else None,
+        source=source,
+        error=float(error[rows].mean()) if known else None,
+        kept_share=kept,
+        undecided_share=float(np.mean(np.abs(score[rows] - panel.cut) < 1.96 * error[rows])) if known else None,
+    )
+
+
+def _population(rated: Rated, panel: Panel, scores: Float64, resamples: int, random_state: int) -> Population | None:
+    rows = np.isfinite(scores)
+    if not rated.sampled:
+        return None
+    weights = np.array([1 / document.probability for document in rated.documents])[rows]
+    mean, kept = mean_estimates(
+        [scores[rows], scores[rows] >= panel.cut], [weights, weights], panel.groups[rows], resamples, random_state
+    )
+    return Population(design=rated.documents[0].design, size=round(weights.sum()), mean=mean, kept_share=kept)
