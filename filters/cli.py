@@ -47,24 +47,24 @@ def filter_command(
     config: Config,
     overrides: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
-    force_new: Annotated[bool, typer.Option("--force-new", help="Replace the finished run in output.path.")] = False,
+    force_new: Annotated[bool, typer.Option("--force-new", help="Replace whatever run is in output.path, start afresh.")] = False,
     examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents at the end.")] = 0,
 ) -> None:
     """Read, deduplicate, score and shard what CONFIG names; every record is accounted for."""
     from filters.config import FilterConfig
 
     loaded = FilterConfig.load(config, overrides or ())
-    from filters.pipeline.plan import make_plan
+    console = _console()
+    if dry_run:
+        from filters.pipeline.plan import make_plan
+
+        _print_plan(console, make_plan(loaded))
+        return
     from filters.pipeline.progress import progress
     from filters.pipeline.run import run_filter
 
-    plan = make_plan(loaded)
-    console = _console()
-    _print_plan(console, plan)
-    if dry_run:
-        return
-    with progress(console, plan.input_bytes, len(plan.sources)) as on_batch:
-        result = run_filter(plan, force_new=force_new, on_batch=on_batch)
+    with progress(console, lambda plan: _print_plan(console, plan)) as observer:
+        result = run_filter(loaded, force_new=force_new, observer=observer)
     _print_result(console, result, examples)
 
 

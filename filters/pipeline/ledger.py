@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from filters.config import QuarantineConfig
 from filters.errors import RunError
 from filters.read.batch import Batch
 
@@ -115,3 +116,14 @@ class Ledger:
             "total": self.total.to_json(),
             "sources": {source: account.to_json() for source, account in self.accounts.items()},
         }
+
+
+def too_much_quarantined(ledger: Ledger, quarantined: int, records: int, config: QuarantineConfig) -> RunError:
+    """The error of a run of which more than the configured share of the records so far is quarantined."""
+    causes = ", ".join(f"{cause} {n:,}" for cause, n in ledger.total.quarantined.most_common(3))
+    worst = max(ledger.accounts.items(), key=lambda item: item[1].quarantined.total())[0]
+    return RunError(
+        f"{quarantined:,} of {records:,} records are quarantined ({causes}; most in {worst}), more than "
+        f"quarantine.max_share = {config.max_share:g} allows. Nothing was published. Check that input.kind and the "
+        "keys fit the files, or raise quarantine.max_share"
+    )

@@ -82,12 +82,24 @@ class Job:
         return self.work / "done" / phase / f"{unit:06d}.json"
 
     def entry(self, phase: str, unit: int) -> dict[str, Any] | None:
-        """The entry of a unit, None if it has none that can be read."""
+        """The entry of a unit, None if it has none that is whole."""
         try:
-            entry: dict[str, Any] = json.loads(self.entry_path(phase, unit).read_text())
-        except (OSError, ValueError):
+            content = self.entry_path(phase, unit).read_bytes()
+        except OSError:
             return None
-        return entry if isinstance(entry.get("files"), dict) and isinstance(entry.get("facts"), dict) else None
+        digest, _, body = content.partition(b"\n")
+        if digest.decode(errors="replace") != hashlib.sha256(body).hexdigest():
+            return None
+        entry: dict[str, Any] = json.loads(body)
+        return entry
+
+    def enter(self, phase: str, unit: int, entry: dict[str, Any]) -> None:
+        """Write the entry of a unit, behind its own SHA-256."""
+        path = self.entry_path(phase, unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        body = json.dumps(entry).encode()
+        with publishing(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
     def facts(self, phase: str, unit: int) -> dict[str, Any]:
         """What `Phase.run` returned for a finished unit.
@@ -155,7 +167,14 @@ class Phase(Protocol):
 
 
 def run_unit(job: Job, phase: Phase, unit: int) -> None:
-    """Do one unit and enter it as done; whatever it was before is replaced."""
+    """Do one unit and enter it as done; whatever is left of an earlier attempt is replaced.
+
+    Raises:
+        RunError: the unit was done before and comes out different now, so that what was built on it is not to be
+            trusted.
+        Exception: what `phase.run` raises; then nothing is left.
+    """
+    before = job.entry(phase.name, unit)
     final = job.folder(phase.name, unit)
     with _working(final) as folder:
         facts = phase.run(job, unit, folder)
@@ -163,14 +182,21 @@ def run_unit(job: Job, phase: Phase, unit: int) -> None:
         for path in sorted(folder.iterdir()):
             sync_to_disk(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        if before is not None and before["files"] != files:
+            raise RunError(
+                f"phase {phase.name}, unit {unit}: was done before and comes out different now: its input has changed, "
+                "or something is wrong with this machine. Nothing was published. Remedy: start afresh with --force-new"
+            )
         sync_to_disk(folder)
         job.discard(phase.name, unit)
-        folder.rename(final)
+        try:
+            folder.rename(final)
+        except OSError:  # a task that was thought dead has finished the same unit meanwhile
+            if not job.verify(phase.name, unit):
+                raise
+            return
         sync_to_disk(final.parent)
-    path = job.entry_path(phase.name, unit)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with publishing(path) as temporary:
-        temporary.write_text(json.dumps({"files": files, "facts": facts}))
+    job.enter(phase.name, unit, {"files": files, "facts": facts})
 
 
 def sha256(path: Path) -> str:

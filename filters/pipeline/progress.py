@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from filters.pipeline.observer import Observer
+from filters.pipeline.plan import Plan
 from filters.read.batch import Batch
 
 PLAIN_SECONDS = 10.0
@@ -17,7 +19,7 @@ PLAIN_SECONDS = 10.0
 
 
 class _Meter:
-    """Counts what has been decided.
+    """Counts what has been decided in a streaming run.
 
     Attributes:
         share: how much of the input that is: by bytes where the input's size is known, else by files begun.
@@ -47,43 +49,94 @@ class _Meter:
         return f"{self.records:,} docs, {self.input_bytes / 1e6:,.1f} MB, {rate:,.0f} docs/s, {kept:.1%} kept"
 
 
+class _Shown(Observer):
+    """Shows the plan, notices, and how far the run is."""
+
+    def __init__(self, console: Console, show_plan: Callable[[Plan], None]) -> None:
+        self.console, self.show_plan = console, show_plan
+        self.meter = _Meter(None, 1)
+
+    def planned(self, plan: Plan) -> None:
+        self.show_plan(plan)
+        self.meter = _Meter(plan.input_bytes, len(plan.sources))
+
+    def notice(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+class _Live(_Shown):
+    """A line that changes, for terminals."""
+
+    def __init__(self, console: Console, show_plan: Callable[[Plan], None], live: Progress) -> None:
+        super().__init__(console, show_plan)
+        self._live = live
+        self._task: TaskID | None = None
+        self._phase = ""
+
+    def _update(self, share: float, text: str, *, begin: bool = False) -> None:
+        if self._task is None or begin:
+            if self._task is not None:
+                self._live.remove_task(self._task)
+            self._task = self._live.add_task(text, total=1.0)
+        self._live.update(self._task, completed=share, description=text)
+
+    def batch(self, batch: Batch) -> None:
+        self.meter.add(batch)
+        self._update(self.meter.share, str(self.meter))
+
+    def phase(self, name: str, done: int, units: int) -> None:
+        self._update(done / max(units, 1), f"{name}: {done:,} of {units:,} units", begin=name != self._phase)
+        self._phase = name
+
+
+class _Plain(_Shown):
+    """A line now and then, for pipes and log files."""
+
+    def __init__(self, console: Console, show_plan: Callable[[Plan], None]) -> None:
+        super().__init__(console, show_plan)
+        self._last = time.monotonic()
+        self._phase, self._began, self._first = "", self._last, 0
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < PLAIN_SECONDS:
+            return False
+        self._last = now
+        return True
+
+    def batch(self, batch: Batch) -> None:
+        self.meter.add(batch)
+        if self._due():
+            share = self.meter.share
+            left = (time.monotonic() - self.meter.started) * (1 / share - 1) if share else 0.0
+            self._print(f"{self.meter}, {share:.0%} done", left)
+
+    def phase(self, name: str, done: int, units: int) -> None:
+        if name != self._phase:
+            self._phase, self._began, self._first = name, time.monotonic(), done
+        if self._due():
+            new = done - self._first
+            left = (time.monotonic() - self._began) / new * (units - done) if new else 0.0
+            self._print(f"{name}: {done:,} of {units:,} units", left)
+
+    def _print(self, text: str, left: float) -> None:
+        self.console.print(text + (f", about {left:,.0f} s left" if left else ""), markup=False)
+
+
 @contextmanager
-def progress(console: Console, total_bytes: int | None, sources: int) -> Iterator[Callable[[Batch], None]]:
-    """A callback for `run_filter(on_batch=...)` that shows how far the run is.
+def progress(console: Console, show_plan: Callable[[Plan], None] = lambda plan: None) -> Iterator[Observer]:
+    """An observer for `run_filter` that shows the plan and how far the run is.
 
     Args:
         console: where to; a live line if it is a terminal.
-        total_bytes: stored bytes of all input, None if unknown.
-        sources: number of input files.
+        show_plan: called with the plan once it is made.
     """
-    meter = _Meter(total_bytes, sources)
     if not console.is_terminal:
-        yield _plain(console, meter)
+        yield _Plain(console, show_plan)
         return
     # A line that wraps would leave its pieces behind at every refresh.
     text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
     with Progress(
         text, BarColumn(bar_width=16), TimeRemainingColumn(compact=True), console=console, transient=True, expand=True
     ) as live:
-        task = live.add_task("starting", total=1.0)
-
-        def on_batch(batch: Batch) -> None:
-            meter.add(batch)
-            live.update(task, completed=meter.share, description=str(meter))
-
-        yield on_batch
-
-
-def _plain(console: Console, meter: _Meter) -> Callable[[Batch], None]:
-    last = meter.started
-
-    def on_batch(batch: Batch) -> None:
-        nonlocal last
-        meter.add(batch)
-        now = time.monotonic()
-        if now - last >= PLAIN_SECONDS:
-            last = now
-            left = (now - meter.started) * (1 / meter.share - 1) if meter.share else 0.0
-            console.print(f"{meter}, {meter.share:.0%} done" + (f", about {left:,.0f} s left" if left else ""))
-
-    return on_batch
+        yield _Live(console, show_plan, live)

@@ -17,10 +17,9 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.config import DedupConfig, QuarantineConfig
 from filters.dedup.stream import StreamingDedup
-from filters.errors import RunError
 from filters.kernels.index import HashIndex
 from filters.pipeline.blocks import Batches
-from filters.pipeline.ledger import Ledger
+from filters.pipeline.ledger import Ledger, too_much_quarantined
 from filters.pipeline.spool import read_spool, spool_path
 from filters.read.batch import Batch
 
@@ -175,10 +174,4 @@ class Book(PipelineStep):
 
     def _check_share(self, records: int) -> None:
         if self._quarantined > self.config.max_share * records:
-            causes = ", ".join(f"{cause} {n:,}" for cause, n in self.ledger.total.quarantined.most_common(3))
-            worst = max(self.ledger.accounts.items(), key=lambda item: item[1].quarantined.total())[0]
-            raise RunError(
-                f"{self._quarantined:,} of {self._records:,} records are quarantined ({causes}; most in {worst}), more "
-                f"than quarantine.max_share = {self.config.max_share:g} allows. Nothing was published. Check that "
-                "input.kind and the keys fit the files, or raise quarantine.max_share"
-            )
+            raise too_much_quarantined(self.ledger, self._quarantined, self._records, self.config)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from filters.config import FilterConfig
+from filters.pipeline.observer import Observer
 
 WORDS = (
     *("the", "of", "water", "light", "plant", "cell", "number", "line", "angle", "river", "history", "map", "king"),
@@ -40,6 +41,20 @@ def digest(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+class Heard(Observer):
+    """Remembers what a run says."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self.phases: list[tuple[str, int, int]] = []
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def phase(self, name: str, done: int, units: int) -> None:
+        self.phases.append((name, done, units))
 
 
 @pytest.fixture

@@ -23,10 +23,11 @@ from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
 from filters.inspect.run import Run
 from filters.pipeline import pool, shards
+from filters.pipeline.observer import Observer
 from filters.pipeline.resolve import Deduplicate
 from filters.pipeline.write import pass_through_names
 from filters.read.batch import Batch
-from tests.pipeline.conftest import digest, jsonl, page
+from tests.pipeline.conftest import Heard, digest, jsonl, page
 
 MakeConfig = Callable[..., FilterConfig]
 
@@ -283,11 +284,12 @@ def test_a_record_lost_on_the_way_fails_the_run(
 def test_two_runs_on_one_folder_are_refused(tmp_path: Path, make_config: MakeConfig) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"id": str(n), "text": page(n)} for n in range(5)])
 
-    def second(batch: Batch) -> None:
-        with pytest.raises(RunError, match="another run is writing here"):
-            run_filter(make_config(path))
+    class Second(Observer):
+        def batch(self, batch: Batch) -> None:
+            with pytest.raises(RunError, match=f"another run is writing here .process {os.getpid()} on"):
+                run_filter(make_config(path))
 
-    assert run_filter(make_config(path), on_batch=second).ledger.total.kept == 5
+    assert run_filter(make_config(path), observer=Second()).ledger.total.kept == 5
 
 
 def test_a_killed_worker_ends_the_run_with_its_name(
@@ -318,14 +320,17 @@ def test_a_killed_run_leaves_nothing_published_and_the_next_one_succeeds(
     config = make_config(*many_files, executor={"workers": 2})
     script = (
         "import os, signal, sys\nfrom filters import FilterConfig, run_filter\n"
-        "def die(batch):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"run_filter(FilterConfig.model_validate_json({config.model_dump_json()!r}), on_batch=die)\n"
+        "from filters.pipeline.observer import Observer\n"
+        "class Die(Observer):\n    def batch(self, batch):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"run_filter(FilterConfig.model_validate_json({config.model_dump_json()!r}), observer=Die())\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "manifest.json").exists()
     assert not (tmp_path / "run" / "data").exists()
-    assert run_filter(config).ledger.total.balanced
+    heard = Heard()
+    assert run_filter(config, observer=heard).ledger.total.balanced
+    assert any("starts afresh" in notice for notice in heard.notices)
     assert not (tmp_path / "run" / ".work").exists()
 
 

@@ -1,0 +1,95 @@
+"""The end of a run: ledger, manifest and card, then everything to its final name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filters.inspect.histogram import Histogram
+from filters.inspect.summary import Histograms
+from filters.pipeline.card import card
+from filters.pipeline.folder import MANIFEST, publish
+from filters.pipeline.ledger import Ledger
+from filters.pipeline.phases import sha256
+from filters.pipeline.plan import Plan
+from filters.pipeline.shards import read_rows
+from filters.pipeline.write import slice_names
+from filters.publish import publishing
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: the run's folder.
+        ledger: what became of every record.
+        histogram: scores of the documents that survived deduplication.
+        shards: Parquet or JSONL files of kept documents, in order.
+        manifest: content of manifest.json.
+    """
+
+    path: Path
+    ledger: Ledger
+    histogram: Histogram
+    shards: list[Path]
+    manifest: dict[str, Any]
+
+
+def finish(
+    plan: Plan, new: Path, ledger: Ledger, histograms: Histograms, decided: Mapping[str, Any] | None = None
+) -> RunResult:
+    """Write manifest and card beside a run's files in `new`, and publish them all.
+
+    Args:
+        plan: of the run.
+        new: folder with everything but manifest.json and README.md.
+        ledger: checked already.
+        histograms: of the documents that survived deduplication.
+        decided: what the manifest says of the decisions of a global run (keep, dedup, ...).
+    """
+    manifest = _manifest(plan, ledger, histograms, new, decided or {})
+    with publishing(new / "README.md") as temporary:
+        temporary.write_text(card(manifest), encoding="utf-8")
+    with publishing(new / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    publish(plan.output, new)
+    shards = [plan.output / entry["path"] for entry in manifest["files"] if entry["path"].startswith("data/")]
+    return RunResult(plan.output, ledger, histograms.total, shards, manifest)
+
+
+def _manifest(
+    plan: Plan, ledger: Ledger, histograms: Histograms, folder: Path, decided: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that decided the output and what it is; no times, no machine, no number of workers."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "format": 1,
+        "finesieve": version("finesieve"),
+        "config": plan.config.model_dump(mode="json", exclude={"executor": True, "output": {"path"}}),
+        "model": {
+            "name": plan.model.name,
+            "digest": plan.model.digest,
+            "reliability": plan.model.metadata.metrics.get("reliability"),
+        },
+        "keep": {"min_score": plan.min_score, "tie": "score >= min_score, in float32"},
+        "inputs": [{"source": source, "bytes": size} for source, size in plan.sources.items()],
+        "ledger": ledger.to_json(),
+        **decided,
+        "histogram": histograms.total.to_json(),
+        "slices": slice_names(plan.config.input.slices),
+        "histograms": histograms.to_json(),
+        "files": [
+            {
+                "path": path.relative_to(folder).as_posix(),
+                "bytes": path.stat().st_size,
+                "sha256": sha256(path),
+                **({"rows": read_rows(path)} if path.name.endswith((".parquet", ".jsonl.zst")) else {}),
+            }
+            for path in files
+        ],
+    }

@@ -1,0 +1,170 @@
+"""The output folder of a run: held by one process, free of anybody else's files, replaced whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from filters.errors import RunError
+from filters.publish import sync_to_disk
+
+MANIFEST = "manifest.json"
+WORK, LOCK = ".work", ".lock"
+PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", "README.md", MANIFEST)
+"""Everything a run puts into its folder; the manifest comes last, so a folder without one is no finished run."""
+
+HEARTBEAT = 10.0
+"""Seconds between signs of life of the holder of a lock."""
+STALE = 60.0
+"""A lock held by another machine is free when there was no sign of life for so many seconds."""
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def held(output: Path) -> Iterator[None]:
+    """Hold a run's folder, which is created if need be; removed again if nothing is in it at the end.
+
+    flock keeps other processes of this machine out, and of all machines where the file system passes it on; where it
+    does not (Lustre mounted without flock, some network shares), the holder's name in the lock file and its signs of
+    life do.
+
+    Raises:
+        RunError: another run holds it, or it cannot be created.
+    """
+    if output.exists() and not output.is_dir():
+        raise RunError(f"{output}: exists and is not a folder. Remedy: choose another output.path")
+    created = next((parent for parent in reversed([output, *output.parents]) if not parent.exists()), None)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(output)
+    except OSError as error:
+        raise RunError(f"{output}: cannot write into the output folder: {error.strerror or error}") from error
+    stop = threading.Event()
+    pulse = threading.Thread(target=_beat, args=(output / LOCK, stop), daemon=True)
+    pulse.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        pulse.join()
+        with lock:
+            with contextlib.suppress(OSError):
+                (output / LOCK).unlink(missing_ok=True)
+            if created and not any(output.iterdir()):
+                for folder in [output, *output.parents]:
+                    folder.rmdir()
+                    if folder == created or any(folder.parent.iterdir()):
+                        break
+
+
+def _acquire(output: Path) -> IO[str]:
+    path = output / LOCK
+    while True:
+        lock = path.open("a+")
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _occupied(output, _holder(lock)) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+            # Whoever held it before may have removed the file between our opening and our locking it.
+            if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+                lock.close()
+                continue
+            holder = _holder(lock)
+            if holder and holder.get("host") != socket.gethostname() and _age(output, lock) < STALE:
+                raise _occupied(output, holder)
+            lock.seek(0)
+            lock.truncate()
+            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
+            lock.flush()
+        except BaseException:
+            lock.close()
+            raise
+        return lock
+
+
+def _occupied(output: Path, holder: dict[str, Any]) -> RunError:
+    who = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
+    return RunError(f"{output}: another run is writing here{who}. Remedy: wait for it, or stop it")
+
+
+def _holder(lock: IO[str]) -> dict[str, Any]:
+    lock.seek(0)
+    try:
+        holder = json.loads(lock.read())
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _age(output: Path, lock: IO[str]) -> float:
+    """Seconds since the last sign of life, by the clock of the file system."""
+    probe = output / f"{LOCK}.{socket.gethostname()}.{os.getpid()}"
+    probe.touch()
+    now = probe.stat().st_mtime
+    probe.unlink()
+    return now - os.fstat(lock.fileno()).st_mtime
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def check_free(output: Path, force_new: bool) -> None:
+    """Refuse a folder with anything in it that is not known to be a run's: publishing replaces whole folders.
+
+    Raises:
+        RunError: it holds other files, or a finished run that is not to be replaced.
+    """
+    present = {entry.name for entry in output.iterdir() if not entry.name.startswith(LOCK)}
+    if WORK in present:  # a run that was killed: what lies beside its work folder is its own
+        foreign = sorted(present - {*PUBLISHED, WORK})
+    elif MANIFEST in present:
+        foreign = sorted(_unlisted(output))
+    else:
+        foreign = sorted(present)
+    if foreign:
+        raise RunError(
+            f"{output}: holds files that are no run's ({', '.join(foreign[:3])}). Remedy: choose an empty output.path"
+        )
+    if MANIFEST in present and not force_new:
+        raise RunError(
+            f"{output}: holds a finished run. Remedy: choose another output.path, or replace it with --force-new"
+        )
+
+
+def _unlisted(output: Path) -> set[str]:
+    """Files below a run's folder that its manifest does not name."""
+    try:
+        listed = {str(entry["path"]) for entry in json.loads((output / MANIFEST).read_text())["files"]}
+    except (ValueError, KeyError, TypeError):
+        return {MANIFEST}
+    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    return files - listed - {LOCK, MANIFEST, "README.md"}
+
+
+def publish(output: Path, new: Path) -> None:
+    """Move everything in `new` to its final name, the manifest last; what was there before goes, its manifest first."""
+    for name in reversed(PUBLISHED):
+        entry = output / name
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    for name in PUBLISHED:
+        if (new / name).exists():
+            if name == MANIFEST:
+                sync_to_disk(output)
+            (new / name).rename(output / name)
+    sync_to_disk(output)

@@ -1,0 +1,230 @@
+"""A run of `dedup.scope: global`: begun or resumed, phase by phase, and published."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filters.errors import RunError
+from filters.inspect.histogram import Histogram, SlicedHistogram
+from filters.inspect.summary import MAX_VALUES, Histograms
+from filters.pipeline.attributes import QUARANTINE
+from filters.pipeline.finish import RunResult, finish
+from filters.pipeline.folder import WORK, check_free
+from filters.pipeline.ledger import Account, Ledger, too_much_quarantined
+from filters.pipeline.local import TRIES, Task, UnitRunner, unfinished
+from filters.pipeline.observer import Observer
+from filters.pipeline.phases import DamagedError, Job, Phase
+from filters.pipeline.plan import Plan
+from filters.pipeline.pool import WorkerPool
+from filters.pipeline.recipe import PHASES, phase_named
+from filters.pipeline.rows import ATTRIBUTES
+from filters.pipeline.selection import summary
+from filters.pipeline.shard import SHARD
+from filters.pipeline.state import check_same, identity, read_state, write_state
+from filters.pipeline.write import slice_names
+
+FINGERPRINTS = "fingerprints"
+T = TypeVar("T")
+
+
+def run_global(plan: Plan, pool: WorkerPool, observer: Observer, *, force_new: bool) -> RunResult:
+    """Do or go on with a run whose output folder this process holds.
+
+    Raises:
+        FinesieveError: the folder holds another run, or a unit failed. What is done is kept for the next attempt.
+    """
+    job = prepare(plan, observer, force_new=force_new)
+    run = _GlobalRun(job, pool, observer)
+    try:
+        for phase in PHASES:
+            run.do(phase)
+        return run.healing(lambda: publish_job(plan, job))
+    except BaseException:
+        if not (job.work / "done").exists():  # nothing to go on from
+            shutil.rmtree(job.work, ignore_errors=True)
+        raise
+
+
+def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
+    """The job of a run in its work folder: a new one, or the one that was interrupted if it is the same.
+
+    Raises:
+        RunError: the output folder holds something else.
+    """
+    work, now = plan.output / WORK, identity(plan)
+    before = read_state(work)
+    resumable = before is not None and (work / "done").exists()
+    check_free(plan.output, force_new or resumable)
+    if before is not None and resumable and not force_new:
+        check_same(plan.output, before["identity"], now)
+        done = sum(1 for _ in (work / "done").rglob("*.json"))
+        observer.notice(f"going on with the interrupted run in {plan.output}: {done:,} units were done")
+        _tidy(work)
+    else:
+        if work.exists() and before is None:
+            observer.notice(f"{work}: left by a run that was killed and cannot be resumed; starting afresh")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+    write_state(work, now, plan.config.executor.model_dump(mode="json"))
+    job = Job(work, plan.config, tuple(plan.units), plan.min_score)
+    job.save()
+    return job
+
+
+def _tidy(work: Path) -> None:
+    """Remove what no entry vouches for: unfinished units, and everything staged for publishing."""
+    shutil.rmtree(work / "new", ignore_errors=True)
+    for folder in [path for path in work.iterdir() if path.is_dir() and path.name not in ("done", "killers")]:
+        for unit in list(folder.iterdir()):
+            if not (work / "done" / folder.name / f"{unit.name}.json").exists():
+                shutil.rmtree(unit, ignore_errors=True) if unit.is_dir() else unit.unlink()
+
+
+class _GlobalRun:
+    """Takes phases one after the other; whatever is found damaged is done again."""
+
+    def __init__(self, job: Job, pool: WorkerPool, observer: Observer) -> None:
+        self.job, self.pool, self.observer = job, pool, observer
+        self._records = self._quarantined = 0
+
+    def do(self, phase: Phase) -> None:
+        """Do all units of a phase that are not done yet."""
+        job = self.job
+        units = self.healing(lambda: phase.units(job))
+        todo = unfinished(job, phase, range(units))
+        done = units - len(todo)
+        if units:
+            self.observer.phase(phase.name, done, units)
+        if phase.name == ATTRIBUTES:
+            waiting = set(todo)
+            self._book(unit for unit in range(units) if unit not in waiting)
+
+        def on_unit(task: Task) -> None:
+            nonlocal done
+            if task[0] != phase.name:
+                return
+            done += 1
+            if phase.name == ATTRIBUTES:
+                self._book([task[1]])
+            self.observer.phase(phase.name, min(done, units), units)
+
+        if todo:
+            UnitRunner(job, self.pool, on_unit).run(phase, todo)
+        if phase.name == ATTRIBUTES:
+            self._check_quarantine(at_end=True)
+
+    def healing(self, action: Callable[[], T]) -> T:
+        """The result of `action`, which reads files of finished units: those found damaged are done again."""
+        for _ in range(TRIES * len(PHASES)):
+            try:
+                return action()
+            except DamagedError as error:
+                self.observer.notice(f"damaged, done again: {error}")
+                UnitRunner(self.job, self.pool).run(phase_named(error.phase), [error.unit])
+        return action()
+
+    def _book(self, units: Iterable[int]) -> None:
+        for unit in units:
+            facts = self.job.facts(ATTRIBUTES, unit)
+            self._records += facts["records"]
+            self._quarantined += sum(facts["quarantined"].values())
+        self._check_quarantine(at_end=False)
+
+    def _check_quarantine(self, *, at_end: bool) -> None:
+        config = self.job.config.quarantine
+        records = max(self._records, config.grace) if at_end else self._records
+        if records >= config.grace and self._quarantined > config.max_share * records:
+            done = [unit for unit in range(len(self.job.units)) if self.job.entry(ATTRIBUTES, unit)]
+            raise too_much_quarantined(input_accounts(self.job, done), self._quarantined, self._records, config)
+
+
+def input_accounts(job: Job, units: Iterable[int]) -> Ledger:
+    """What the phase `attributes` says of these input units: records, skipped and quarantined ones, by input file."""
+    ledger = Ledger(unit.source for unit in job.units)
+    for unit in units:
+        facts = job.facts(ATTRIBUTES, unit)
+        ledger.accounts[job.units[unit].source] += Account(
+            records=facts["records"], skipped=facts["skipped"], quarantined=Counter(facts["quarantined"])
+        )
+    return ledger
+
+
+def publish_job(plan: Plan, job: Job) -> RunResult:
+    """Check the ledger of a job whose phases are all done, and publish its files.
+
+    Raises:
+        DamagedError: a file is not what its entry says; its unit must be done again first.
+        RunError: the ledger does not add up.
+    """
+    new = job.work / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    ledger = input_accounts(job, range(len(job.units)))
+    histograms = Histograms(slice_names(job.config.input.slices))
+    rows: Counter[str] = Counter()
+    for unit in range(phase_named(SHARD).units(job)):
+        facts = job.facts(SHARD, unit)
+        for file in facts["files"]:
+            _link(job.file(SHARD, unit, file["name"]), new / file["path"])
+            kind = file["path"].partition("/")[0]
+            if not file.get("turn"):
+                rows[kind] += file["rows"]
+            for source, account in file.get("sources", {}).items():
+                ledger.accounts[source] += Account(
+                    kept=account["kept"], removed=Counter(account["removed"]), renamed=account["renamed"]
+                )
+        if "histograms" in facts:
+            _merge(histograms, facts["histograms"])
+    lines = _join_quarantine(job, new / QUARANTINE)
+    _link_fingerprints(job, new)
+    ledger.check(shard_rows=rows["data"], attribute_rows=rows["attributes"], quarantine_rows=lines)
+    if job.config.output.rejected and rows["rejected"] != ledger.total.removed.total():
+        raise RunError(
+            f"rejected: {rows['rejected']} rows were written where the ledger has {ledger.total.removed.total()}. "
+            "Nothing was published; please report this"
+        )
+    decided = summary(job)
+    decided.pop("histogram", None)
+    result = finish(plan, new, ledger, histograms, decided)
+    shutil.rmtree(job.work, ignore_errors=True)
+    return result
+
+
+def _merge(histograms: Histograms, found: dict[str, Any]) -> None:
+    histograms.total.merge(Histogram.from_json(found["total"]))
+    for by in list(histograms.slices):
+        if by in found["slices"] and len(histograms.slices[by]) <= MAX_VALUES:
+            histograms.slices[by].merge(SlicedHistogram.from_json(by, found["slices"][by]))
+        else:  # one side file alone has more values than the manifest takes
+            del histograms.slices[by]
+
+
+def _join_quarantine(job: Job, path: Path) -> int:
+    lines = 0
+    with path.open("wb") as joined:
+        for unit in range(len(job.units)):
+            content = job.file(ATTRIBUTES, unit, QUARANTINE).read_bytes()
+            lines += content.count(b"\n")
+            joined.write(content)
+    return lines
+
+
+def _link_fingerprints(job: Job, new: Path) -> None:
+    phase = next((phase for phase in PHASES if phase.name == FINGERPRINTS), None)
+    for unit in range(phase.units(job) if phase else 0):
+        for name in (job.entry(FINGERPRINTS, unit) or {"files": {}})["files"]:
+            _link(job.file(FINGERPRINTS, unit, name), new / FINGERPRINTS / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name, so that a run that is killed while it publishes can publish again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

