@@ -28,7 +28,7 @@ import xxhash
 
 from filters.dedup.blocks import BlockFileError, BlockReader, BlockWriter
 from filters.kernels.arrays import Bool, UInt32, UInt64
-from filters.kernels.join import scatter
+from filters.kernels.pairs import scatter
 
 KINDS = ("near", "exact", "id", "suffix")
 BANDS = "bands.bin"

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.kernels.arrays import Bool, Float32, Int64, UInt64
-from filters.kernels.join import flatten, has_others, mark, members, ranks, roots_of, sizes_of, smallest_by_root, unite
+from filters.kernels.pairs import flatten, has_others, mark, members, ranks, roots_of, sizes_of, smallest_by_root, unite
 
 Pairs = Callable[[], Iterable[Int64]]
 """Yields chunks of pairs, int64[m, 2]; called once for each pass."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from filters.kernels.arrays import Int64, UInt64
-from filters.kernels.join import stars
+from filters.kernels.pairs import stars
 
 BYTES_PER_ENTRY = 40
 """Memory an entry takes while it is joined: 16 as read, 16 as scattered, and its share of buckets and pairs."""

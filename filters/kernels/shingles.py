@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from filters.kernels.arrays import Int64, UInt32
-from filters.kernels.join import find, flatten
+from filters.kernels.pairs import find, flatten
 from filters.kernels.words import WordHashes, finish
 
 EVERY_PAIR = 64

@@ -99,7 +99,7 @@ def _chunks(
 
 
 def _key_range(partition: int, count: int) -> tuple[int, int]:
-    """First and last key of a hash range, as `filters.kernels.join.scatter` cuts them."""
+    """First and last key of a hash range, as `filters.kernels.pairs.scatter` cuts them."""
     first, behind = (-(-(number << 32) // count) << 32 for number in (partition, partition + 1))
     return first, behind - 1
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from filters.dedup.fingerprints import write_keys
 from filters.kernels.arrays import Int64, UInt64
-from filters.kernels.join import marked
+from filters.kernels.pairs import marked
 from filters.pipeline.bands import partitions, reading_bands
 from filters.pipeline.cluster import read_nodes
 from filters.pipeline.phases import Job

@@ -21,7 +21,7 @@ from filters.dedup.repeat import copies
 from filters.inspect.histogram import Histogram
 from filters.inspect.solver import Scored, Solution, Target, solve
 from filters.kernels.arrays import Bool, Float32, Int64
-from filters.kernels.join import mark
+from filters.kernels.pairs import mark
 from filters.pipeline.bands import reading_blocks
 from filters.pipeline.cluster import CLUSTER, pairs_joined, read_nodes
 from filters.pipeline.clusters import survivors, verdicts

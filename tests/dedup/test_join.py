@@ -1,0 +1,75 @@
+"""The join finds the same pairs in any amount of memory, and leaves nothing on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from filters.dedup import join as module
+from filters.dedup.join import MIN_MEMORY, join
+from filters.kernels.arrays import Int64, UInt64
+from tests.kernels.test_pairs import entries, star_pairs
+
+Entries = tuple[UInt64, Int64]
+
+
+def chunks(keys: UInt64, documents: Int64, size: int = 9_999) -> Iterator[Entries]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size], documents[start : start + size]
+
+
+def joined(keys: UInt64, documents: Int64, memory: int, scratch: Path) -> list[tuple[int, int]]:
+    found = [
+        tuple(pair) for part in join(chunks(keys, documents), len(keys), memory, scratch) for pair in part.tolist()
+    ]
+    assert list(scratch.iterdir()) == []
+    return found
+
+
+@pytest.mark.parametrize("memory", [MIN_MEMORY, 3 * 2**20, 2**30])
+@pytest.mark.parametrize("distinct", [40, 30_000, 10**8])
+def test_spilled_or_not(tmp_path: Path, memory: int, distinct: int) -> None:
+    keys, documents = entries(distinct, 150_000, distinct)
+    assert set(joined(keys, documents, memory, tmp_path)) == star_pairs(keys, documents)
+
+
+def test_a_key_that_fits_no_memory_is_streamed(tmp_path: Path) -> None:
+    """Half of all entries have one key, and ranges of single keys cannot be split."""
+    keys, documents = entries(1, 200_000, 10**8)
+    keys[::2] = keys[0]
+    assert set(joined(keys, documents, MIN_MEMORY, tmp_path)) == star_pairs(keys, documents)
+    keys[:] = 7
+    found = joined(keys, documents, MIN_MEMORY, tmp_path)
+    assert set(found) == {(0, n) for n in range(1, 66_667)}
+
+
+def test_ranges_that_stay_too_large_are_split_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FAN_OUT", 2)
+    keys, documents = entries(2, 300_000, 10**8)
+    assert set(joined(keys, documents, MIN_MEMORY, tmp_path)) == star_pairs(keys, documents)
+
+
+def test_documents_of_earlier_runs_have_negative_numbers(tmp_path: Path) -> None:
+    keys, documents = entries(3, 100_000, 20_000)
+    documents = documents - 2**62
+    for memory in (MIN_MEMORY, 2**30):
+        assert set(joined(keys, documents, memory, tmp_path)) == star_pairs(keys, documents)
+
+
+def test_an_interrupted_join_cleans_up(tmp_path: Path) -> None:
+    keys, documents = entries(4, 100_000, 20_000)
+    running = join(chunks(keys, documents), len(keys), MIN_MEMORY, tmp_path)
+    next(running)
+    assert list(tmp_path.iterdir()) != []
+    running.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_entries_that_were_not_announced_are_refused(tmp_path: Path) -> None:
+    keys, documents = entries(5, 100, 100)
+    with pytest.raises(ValueError, match="announced"):
+        list(join(chunks(keys, documents), 101, 2**30, tmp_path))
+    assert np.concatenate([np.empty((0, 2)), *join(iter(()), 0, 2**30, tmp_path)]).shape == (0, 2)
