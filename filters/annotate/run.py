@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +44,19 @@ EXIT: dict[Outcome, int] = {
 
 @dataclass(frozen=True, slots=True)
 class JudgeResult:
-    """How a judge fared; rejected and failed count all runs on the store."""
+    """How a judge fared.
+
+    Attributes:
+        tally: of this run.
+        scores: readable answers by rounded expected score, of all runs on the store, as the next two.
+        rejected: unreadable answers by cause.
+        failed: requests without an answer by cause.
+        error: why it stopped, or None.
+    """
 
     name: str
     tally: Tally
+    scores: dict[int, int]
     rejected: dict[str, int]
     failed: dict[str, int]
     error: str | None
@@ -167,7 +177,10 @@ class _Run:
 
     def _result(self, judge: Judge) -> JudgeResult:
         rejected, failed = self.store.causes(judge.record.number, judge.rubric_number)
-        return JudgeResult(judge.config.name, judge.tally, rejected, failed, self.errors.get(judge.config.name))
+        expected = self.store.ratings(judge.record.number, judge.rubric_number).expected
+        scores = dict(sorted(Counter(expected.round().astype(int).tolist()).items()))
+        name = judge.config.name
+        return JudgeResult(name, judge.tally, scores, rejected, failed, self.errors.get(name))
 
     async def _ask(self, budget: Budget, until: int) -> None:
         judges = [judge for judge in self.judges if judge.config.name not in self.errors]
