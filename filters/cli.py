@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ from filters.errors import FinesieveError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from filters.annotate.config import AnnotateConfig
+    from filters.annotate.forecast import Forecast
     from filters.pipeline.plan import Plan
     from filters.pipeline.run import RunResult
 
@@ -163,6 +166,69 @@ def inspect(
         console.print(extremes_view(f"the {examples} best", loaded.extremes(examples, best=True)))
         console.print()
         console.print(extremes_view(f"the {examples} worst", loaded.extremes(examples, best=False)))
+
+
+@app.command()
+def annotate(
+    config: Config,
+    overrides: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; ask nobody.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Go on after the pilot without asking.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="Ask nobody; write the annotations so far and their card to this folder.")
+    ] = None,
+) -> None:
+    """Have the LLM judges of CONFIG score a sample of its input; every answer is stored, and none is paid twice.
+
+    Exit status: 0 everything is answered, 1 an error, 3 answers are missing (a cap, failures, not confirmed), 130
+    interrupted.
+    """
+    from filters.annotate.config import AnnotateConfig
+
+    loaded = AnnotateConfig.load(config, overrides or ())
+    console = _console()
+    if export is not None:
+        _export(console, loaded, export)
+        return
+    from filters.annotate.plan import plan_annotate
+    from filters.annotate.terminal import plan_view
+
+    if dry_run:
+        console.print(plan_view(plan_annotate(loaded), loaded.budget, loaded.store))
+        return
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("no terminal to confirm at; see --dry-run for what it will cost", param_hint="--yes")
+    from filters.annotate.progress import show_progress
+    from filters.annotate.run import Hooks, run_annotate
+    from filters.annotate.terminal import forecast_view, result_view
+    from filters.inspect.terminal import make_console
+
+    errors = make_console(stderr=True)
+
+    def confirm(forecasts: Sequence[Forecast]) -> bool:
+        console.print(forecast_view(forecasts))
+        return yes or typer.confirm("go on?")
+
+    result = run_annotate(
+        loaded,
+        Hooks(
+            echo=lambda line: errors.print(line, soft_wrap=True),
+            confirm=confirm,
+            progress=lambda judges, budget: show_progress(errors, judges, budget),
+        ),
+    )
+    console.print(result_view(result, unicode=console.encoding.startswith("utf")))
+    if loaded.export is not None and any(judge.scores for judge in result.judges):
+        _export(console, loaded, Path(loaded.export))
+    if result.exit_status:
+        raise typer.Exit(result.exit_status)
+
+
+def _export(console: Console, config: AnnotateConfig, folder: Path) -> None:
+    from filters.annotate.export import export_annotations
+
+    done = export_annotations(config, folder)
+    console.print(f"{done.rows:,} annotations, {done.left_out:,} pages without: {done.path}", soft_wrap=True)
 
 
 @app.command()
