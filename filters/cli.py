@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from filters.annotate.config import AnnotateConfig
     from filters.annotate.forecast import Forecast
+    from filters.inspect.run import Run
     from filters.pipeline.plan import Plan
     from filters.pipeline.run import RunResult
 
@@ -118,10 +119,25 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
 @app.command()
 def inspect(
     run: Annotated[Path, typer.Argument(help="Folder a filter run wrote.", show_default=False)],
+    keep: Annotated[
+        str | None, typer.Option(help="Solve for a threshold: fraction=0.1, tokens=1.3e12 or min_score=1.5.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Slice by language, host, source, or a column of input.slices.")
+    ] = None,
+    quota: Annotated[
+        list[str] | None, typer.Option(metavar="VALUE=SHARE", help="Largest share of the budget for a value of --by.")
+    ] = None,
+    sample: Annotated[
+        float | None, typer.Option(help="This run is such a share of what --keep is meant for: say how sure it is.")
+    ] = None,
     bins: Annotated[int, typer.Option(help="Bars of the histogram; a divisor of 500.")] = 20,
     weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
     examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's ledger and histogram as JSON.")] = False,
+    against: Annotated[Path | None, typer.Option(help="Compare with another run; exit status 1 if it drifted.")] = None,
+    max_psi: Annotated[
+        float, typer.Option(help="Drift that --against allows, as a population stability index.")
+    ] = 0.25,
     html: Annotated[Path | None, typer.Option(help="Write the run as one interactive page instead.")] = None,
     annotations: Annotated[
         Path | None,
@@ -130,6 +146,7 @@ def inspect(
     evaluation: Annotated[
         Path | None, typer.Option(help="--html: what evaluate --json printed about the run's model.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show a run's score histogram, what other thresholds would keep, and its ledger."""
     from filters.inspect.histogram import BINS, WEIGHTS
@@ -149,23 +166,39 @@ def inspect(
         size = write_page(loaded, html, annotations=annotations, evaluation=evaluation)
         _console().print(f"page: {html} ({size / 1e6:.1f} MB)", soft_wrap=True)
         return
-    if as_json:
-        print(json.dumps({"ledger": loaded.ledger, "histogram": loaded.histogram().to_json()}))
-        return
-    from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_view
+    if against is not None:
+        sys.exit(_compare(loaded, Run(against), max_psi, as_json))
+    from filters.inspect.inspection import inspect_run, parse_quotas
+    from filters.inspect.solver import Target
 
+    found = inspect_run(
+        loaded,
+        target=None if keep is None else Target.parse(keep),
+        by=by,
+        quotas=parse_quotas(quota or []),
+        sample=sample,
+        examples=examples,
+    )
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
     console = _console()
-    utf8 = console.encoding.startswith("utf")
-    console.print(histogram_view(loaded.histogram(), loaded.min_score, bins, weight, unicode=utf8))
-    console.print()
-    console.print(keep_table(loaded.histogram(), loaded.min_score))
-    console.print()
-    console.print(ledger_view(loaded.ledger))
-    if examples:
-        console.print()
-        console.print(extremes_view(f"the {examples} best", loaded.extremes(examples, best=True)))
-        console.print()
-        console.print(extremes_view(f"the {examples} worst", loaded.extremes(examples, best=False)))
+    for number, view in enumerate(found.views(bins, weight, unicode=console.encoding.startswith("utf"))):
+        if number:
+            console.print()
+        console.print(view)
+
+
+def _compare(run: Run, other: Run, max_psi: float, as_json: bool) -> int:
+    from filters.inspect.compare import compare
+    from filters.inspect.terminal import comparison_view
+
+    found = compare(run, other, max_psi=max_psi)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        _console().print(comparison_view(found, (str(run.path), str(other.path))))
+    return 1 if found.drifted else 0
 
 
 @app.command()

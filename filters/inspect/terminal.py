@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from filters.inspect.histogram import HIGH, LOW, Histogram
+from filters.inspect.compare import Comparison
+from filters.inspect.groups import Groups
+from filters.inspect.histogram import HIGH, LOW, Histogram, nearest_edge
 from filters.inspect.run import Extreme
+from filters.inspect.solver import Solution
+from filters.inspect.summary import Clusters
+from filters.inspect.whatif import Interval, SampleInterval, WhatIf
 
 BAR = 40
 SOURCE = 36
+CURVE = 10
+DRIFTS = 15
+NAME, SPARK = 20, 10
 BLOCKS = " ▏▎▍▌▋▊▉█"
+HEIGHTS, ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
+SIZE_CLASSES = ((2, 2), (3, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, 0))
+"""Sizes of clusters that are counted together; the last class is open."""
 THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 
 
@@ -44,38 +58,189 @@ def histogram_view(
     total, top = int(counts.sum()), int(counts.max(initial=0))
     width = (HIGH - LOW) / bins
     lines = [Text(f"scores of {total:,} {weight} that survived deduplication", style="bold")]
+    mark = f" < keep >= {min_score:.4g}"
+    count_width = max(9, len(f"{top:,}"))
+    bar_width = min(BAR, 80 - 6 - 1 - count_width - 7 - len(mark))
     for number, count in enumerate(counts.tolist()):
         low = LOW + number * width
-        eighths = round(count / top * BAR * 8) if top else 0
-        full, part = divmod(eighths, 8)
-        bar = BLOCKS[8] * full + BLOCKS[part].strip() if unicode else "#" * round(eighths / 8)
-        marked = low <= min_score < low + width
+        bar = _bar(count / top if top else 0.0, bar_width, unicode)
         line = Text(f"{low:5.2f} ", style="dim")
-        line.append(f"{bar:<{BAR}}", style="green" if low >= min_score else "yellow")
-        line.append(f" {count:>9,} {count / total if total else 0:6.1%}")
-        line.append(f" < keep >= {min_score:g}" if marked else "", style="bold")
+        line.append(f"{bar:<{bar_width}}", style="green" if low >= min_score else "yellow")
+        line.append(f" {count:>{count_width},} {count / total if total else 0:6.1%}")
+        line.append(mark if low <= min_score < low + width else "", style="bold")
         lines.append(line)
     return Group(*lines)
 
 
-def keep_table(histogram: Histogram, min_score: float) -> Table:
-    """What each threshold would keep of the documents that survived deduplication."""
+def what_if_view(rows: Sequence[WhatIf], min_score: float, *, unicode: bool = True) -> RenderableType:
+    """What each threshold would keep, as a curve of the share of documents beside the numbers."""
     table = Table(title="what a threshold keeps", title_justify="left", box=None, pad_edge=False)
-    for name in ("min_score", "documents", "share", "tokens (est.)", "share", "text"):
-        table.add_column(name, justify="right")
-    documents, tokens = histogram.at_least(LOW), histogram.at_least(LOW, "tokens")
-    for threshold in sorted({*THRESHOLDS, min_score}):
-        kept, kept_tokens = histogram.at_least(threshold), histogram.at_least(threshold, "tokens")
+    for name in (">=", "documents", "share", "", "tokens", "share", "mean", "precision", "recall"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    marked = nearest_edge(min_score)
+    for row in rows:
         table.add_row(
-            f"{threshold:g}",
-            f"{kept:,}",
-            f"{kept / max(documents, 1):.1%}",
-            f"{kept_tokens:,}",
-            f"{kept_tokens / max(tokens, 1):.1%}",
-            f"{histogram.at_least(threshold, 'bytes') / 1e6:,.1f} MB",
-            style="bold" if threshold == min_score else None,
+            f"{row.min_score:g}",
+            f"{row.documents:,}",
+            f"{row.document_share:.1%}",
+            _bar(row.document_share, CURVE, unicode),
+            short(row.tokens),
+            f"{row.token_share:.1%}",
+            "" if row.mean_score is None else f"{row.mean_score:.2f}",
+            _span(row.precision),
+            _span(row.recall),
+            style="bold" if nearest_edge(row.min_score) == marked else None,
         )
-    return table
+    if any(row.precision for row in rows):
+        note = "precision, recall: expected share the judge would keep, from the model's own evaluation"
+    else:
+        note = "precision, recall: this model does not say what its scores are worth (finesieve train does)"
+    return Group(table, Text(note, style="dim"))
+
+
+def solution_view(solution: Solution, estimate: SampleInterval | None = None) -> RenderableType:
+    """A solved threshold: what it keeps, and the group of equal scores it had to decide about."""
+    kept, total = solution.kept, solution.total
+    lines = [
+        Text(f"keep {solution.target}: score >= {solution.threshold!r}", style="bold"),
+        Text(
+            f"  keeps {kept.documents:,} of {total.documents:,} documents "
+            f"({kept.documents / max(total.documents, 1):.2%}), {short(kept.tokens)} of {short(total.tokens)} tokens "
+            f"({kept.tokens / max(total.tokens, 1):.2%})"
+        ),
+        Text(f"  {solution.at_threshold.documents:,} score precisely that, and are kept"),
+    ]
+    if solution.tie is not None:
+        tie = solution.tie
+        lines.append(
+            Text(
+                f"  next below: {tie.weights.documents:,} at {tie.score!r} ({short(tie.weights.tokens)} tokens), "
+                "too many; dropped whole"
+            )
+        )
+    for value, part in solution.quotas.items():
+        full = value in solution.thresholds
+        what = f"quota full at score >= {solution.thresholds[value]:.6g}" if full else "quota not reached"
+        lines.append(
+            Text(f"  {printable(value, 24)}: {part.documents:,} documents, {short(part.tokens)} tokens; {what}")
+        )
+    if estimate is not None:
+        one, documents, tokens = estimate.threshold, estimate.documents, estimate.tokens
+        lines.append(
+            Text(
+                f"  of the whole (this run is {estimate.share:g} of it), 95 % intervals over {estimate.resampled}:\n"
+                f"    threshold {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]\n"
+                f"    documents {short(documents.value)} [{short(documents.low)}, {short(documents.high)}], "
+                f"tokens {short(tokens.value)} [{short(tokens.low)}, {short(tokens.high)}]"
+            )
+        )
+    return Group(*lines)
+
+
+def slices_view(
+    by: str, slices: Mapping[str | None, Histogram], min_score: float, *, unicode: bool = True, hidden: int = 0
+) -> RenderableType:
+    """A line for each slice: how much, how good, and its histogram in small."""
+    table = Table(title=f"by {printable(by, 40)}", title_justify="left", box=None, pad_edge=False)
+    table.add_column(printable(by, NAME), width=NAME, no_wrap=True)
+    for name in ("documents", "tokens", "median", "mean", "kept"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("scores 0-5", width=SPARK, no_wrap=True)
+    for value, histogram in slices.items():
+        total = histogram.total()
+        table.add_row(
+            "(none)" if value is None else printable(value, NAME),
+            f"{total:,}",
+            short(histogram.total("tokens")),
+            f"{histogram.quantile(0.5):.2f}",
+            f"{histogram.mean_at_least(LOW):.2f}",
+            f"{histogram.at_least(min_score) / max(total, 1):.1%}",
+            sparkline(histogram.coarse(SPARK), unicode=unicode),
+        )
+    return Group(table, Text(f"... {hidden:,} smaller ones", style="dim")) if hidden > 0 else table
+
+
+def groups_view(groups: Groups, count: int, *, least: int = 5) -> RenderableType:
+    """The largest, best and worst values of a column with many, such as hosts."""
+    by = groups.by
+    parts: list[RenderableType] = []
+    views = [
+        (f"{by}s with most documents ({len(groups):,} {by}s in all)", groups.largest(count)),
+        (f"best {by}s, of those with {least} documents or more", groups.ranked(count, best=True, least=least)),
+        (f"worst {by}s", groups.ranked(count, best=False, least=least)),
+    ]
+    for number, (title, rows) in enumerate(views):
+        if not rows:
+            continue
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=number == 0)
+        table.add_column(by, width=SOURCE, no_wrap=True)
+        for name in ("documents", "kept", "share", "mean"):
+            table.add_column(name, justify="right", no_wrap=True, width=9)
+        for row in rows:
+            table.add_row(
+                path_end(row.value, SOURCE),
+                f"{row.survivors:,}",
+                f"{row.kept:,}",
+                f"{row.keep_rate:.1%}",
+                f"{row.mean_score:.2f}",
+            )
+        parts.append(table)
+    return Group(*parts)
+
+
+def clusters_view(clusters: Clusters, *, unicode: bool = True) -> RenderableType:
+    """Clusters of duplicates by size."""
+    if not len(clusters):
+        return Text("no duplicates were found")
+    lines = [
+        Text(f"{len(clusters):,} clusters of duplicates; {clusters.copies:,} copies removed", style="bold"),
+    ]
+    sizes = clusters.sizes
+    classes = [
+        (f"{low:,}" if low == high else f"{low:,}-{high:,}" if high else f"{low:,}+", low, high)
+        for low, high in SIZE_CLASSES
+    ]
+    counts = [
+        sum(count for size, count in sizes.items() if size >= low and (not high or size <= high))
+        for _, low, high in classes
+    ]
+    for (name, *_), count in zip(classes, counts, strict=True):
+        if count:
+            bar = _bar(count / max(counts), BAR, unicode)
+            lines.append(Text(f"  {name:>9} documents  {bar:<{BAR}} {count:>9,}"))
+    return Group(*lines)
+
+
+def _bar(share: float, width: int, unicode: bool) -> str:
+    eighths = round(share * width * 8)
+    if not unicode:
+        return "#" * round(eighths / 8)
+    full, part = divmod(eighths, 8)
+    return BLOCKS[8] * full + BLOCKS[part].strip()
+
+
+def sparkline(counts: npt.NDArray[np.int64], *, unicode: bool = True) -> str:
+    """A character for each count, higher for more; on a square-root scale, so that small ones are seen."""
+    levels = HEIGHTS if unicode else ASCII_HEIGHTS
+    top = int(counts.max(initial=0))
+    if not top:
+        return levels[0] * len(counts)
+    # What is not empty is not shown as empty.
+    heights = np.ceil(np.sqrt(counts / top) * (len(levels) - 1)).astype(int)
+    return "".join(levels[height] for height in heights)
+
+
+def short(number: float) -> str:
+    """A count in at most six characters: 812, 45.3K, 1.30T."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= size:
+            value = number / size
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{unit}"
+    return f"{number:.0f}"
+
+
+def _span(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.value:.2f}±{(interval.high - interval.low) / 2:.2f}"
 
 
 def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
@@ -107,6 +272,54 @@ def _sums(account: dict[str, Any]) -> Iterable[str]:
     return (f"{number:,}" for number in sums)
 
 
+def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType:
+    """What differs between two runs, the drifted first."""
+    parts: list[RenderableType] = []
+    if found.models[0] != found.models[1]:
+        parts.append(
+            Text("the runs were scored by different models: their scores need not mean the same", style="bold")
+        )
+    table = Table(title=f"this run against {path_end(names[1], 50)}", title_justify="left", box=None, pad_edge=False)
+    table.add_column("slice", width=22, no_wrap=True)
+    for name in ("documents", "other", "mean", "other", "kept", "other", "PSI", "KS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    slices = sorted(found.slices, key=lambda drift: (-(drift.psi or 0.0), -sum(drift.documents)))
+    for drift in (found.total, *slices[:DRIFTS]):
+        over = drift.psi is not None and drift.psi > found.max_psi
+        table.add_row(
+            ("* " if over else "")
+            + ("all" if drift.by is None else printable(f"{drift.by} {drift.value or '(none)'}", 20)),
+            *(short(count) for count in drift.documents),
+            *("" if mean is None else f"{mean:.2f}" for mean in drift.mean),
+            *("" if kept is None else f"{kept:.1%}" for kept in drift.kept),
+            "few" if drift.psi is None else f"{drift.psi:.3f}",
+            "" if drift.ks is None else f"{drift.ks:.3f}",
+            style="bold" if over else None,
+        )
+    parts.append(table)
+    if len(slices) > DRIFTS:
+        parts.append(Text(f"... {len(slices) - DRIFTS:,} slices that drifted less", style="dim"))
+    parts += [Text(f"mix of {by}: PSI {psi:.3f}") for by, psi in found.mix_psi.items()]
+    for drift in (found.total, *found.slices):
+        for constant, name in zip(drift.constant, names, strict=True):
+            if constant:
+                what = "all documents" if drift.by is None else f"{drift.by} {drift.value}"
+                parts.append(Text(f"near-constant scores: {printable(what, 40)} in {path_end(name, 30)}", style="bold"))
+    parts.append(Text(f"hosts that moved, of {found.common_hosts:,} with 20 documents or more in both", style="bold"))
+    for moved in found.hosts:
+        parts.append(
+            Text(
+                f"  {path_end(moved.host, 34):<34} mean {moved.mean[1]:.2f} -> {moved.mean[0]:.2f}, "
+                f"kept {moved.keep_rate[1]:.1%} -> {moved.keep_rate[0]:.1%}"
+            )
+        )
+    drifted = found.drifted
+    verdict = f"drift over PSI {found.max_psi:g}: {'; '.join(map(str, drifted[:5]))}" if drifted else (
+        f"no drift over PSI {found.max_psi:g}")  # fmt: skip
+    parts.append(Text(printable(verdict, 400), style="bold"))
+    return Group(*parts)
+
+
 def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:
     """Documents with score, origin and the beginning of their text."""
     lines = [Text(title, style="bold")]
@@ -118,5 +331,11 @@ def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that does not guess at markup or numbers in page text; 80 columns where there is no terminal."""
+    """A console that does not guess at markup or numbers in page text; 80 columns where there is no terminal.
+
+    Where the output's encoding lacks a character of a page, "?" takes its place.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)

@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 
 from filters.inspect.histogram import Histogram
 from filters.inspect.run import Extreme
-from filters.inspect.terminal import extremes_view, histogram_view, keep_table, ledger_view, printable
+from filters.inspect.terminal import extremes_view, histogram_view, ledger_view, printable, what_if_view
+from filters.inspect.whatif import what_if
 
 
 def shown(view: RenderableType) -> str:
@@ -40,11 +41,15 @@ def test_the_histogram_needs_no_unicode(histogram: Histogram) -> None:
 
 def test_an_empty_histogram_is_shown() -> None:
     assert "0 documents" in shown(histogram_view(Histogram(), 1.5))
-    assert "0.0%" in shown(keep_table(Histogram(), 1.5))
+    assert "0.0%" in shown(what_if_view(what_if(Histogram(), [1.5]), 1.5))
 
 
-def test_the_keep_table_counts_what_lies_at_or_above(histogram: Histogram) -> None:
-    row = next(line for line in shown(keep_table(histogram, 1.5)).splitlines() if line.strip().startswith("1.5"))
+def test_the_what_if_table_counts_what_lies_at_or_above(histogram: Histogram) -> None:
+    row = next(
+        line
+        for line in shown(what_if_view(what_if(histogram, [1.0, 1.5]), 1.5)).splitlines()
+        if line.strip().startswith("1.5")
+    )
     assert f"{histogram.at_least(1.5):,}" in row
 
 

@@ -1,0 +1,239 @@
+"""Two runs side by side: did the scores drift, where, and what does that do to what is kept.
+
+The population stability index is sum((p - q) ln(p / q)) over bins of the first run's scores with about a tenth of the
+documents each (Siddiqi, Credit Risk Scorecards, 2006, where 0.1 is called a small shift and 0.25 a large one); the
+Kolmogorov-Smirnov distance is the largest difference of the two cumulated shares. Both are taken over documents that
+survived deduplication, from histograms alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.inspect.groups import Groups
+from filters.inspect.histogram import BINS, Histogram
+from filters.inspect.run import Run
+from filters.inspect.summary import Summary
+
+Int64 = npt.NDArray[np.int64]
+
+PSI_BINS = 10
+MAX_PSI = 0.25
+FEWEST = 100
+"""A slice with fewer documents in either run is too small to call drifted."""
+FEWEST_OF_HOST = 20
+CONSTANT_SHARE = 0.95
+CONSTANT_BINS = 3
+"""Scores are near-constant if `CONSTANT_SHARE` of them lie within this many neighbouring bins."""
+HOSTS = 10
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One slice in both runs.
+
+    Attributes:
+        by: column; None for all documents.
+        value: of the column; None for documents without one.
+        documents: survivors in this run and in the other.
+        share: of the run's survivors that the slice is, in both.
+        psi: population stability index; None where either has fewer than `FEWEST` documents.
+        ks: Kolmogorov-Smirnov distance; None likewise.
+        mean: mean score in both, None where there are no documents.
+        kept: share of survivors at or above this run's threshold, in both; None where there are no documents.
+        constant: whether nearly all scores are the same, in both.
+    """
+
+    by: str | None
+    value: str | None
+    documents: tuple[int, int]
+    share: tuple[float, float]
+    psi: float | None
+    ks: float | None
+    mean: tuple[float | None, float | None]
+    kept: tuple[float | None, float | None]
+    constant: tuple[bool, bool]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A host whose mean score differs between the runs by more than chance."""
+
+    host: str
+    documents: tuple[int, int]
+    mean: tuple[float, float]
+    keep_rate: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two runs.
+
+    Attributes:
+        min_score: threshold of this run and of the other.
+        models: digest of the model of each.
+        total: all documents.
+        slices: by language and the columns that both runs can be sliced by, largest first.
+        mix_psi: column -> population stability index of the shares of its values.
+        hosts: those that moved most, of hosts with `FEWEST_OF_HOST` documents in both.
+        common_hosts: how many hosts have as many in both.
+        max_psi: the allowed drift.
+    """
+
+    min_score: tuple[float, float]
+    models: tuple[str, str]
+    total: Drift
+    slices: tuple[Drift, ...]
+    mix_psi: Mapping[str, float]
+    hosts: tuple[Moved, ...]
+    common_hosts: int
+    max_psi: float
+
+    @property
+    def drifted(self) -> list[str]:
+        """What lies over `max_psi`, in words; empty if nothing does."""
+        found = [
+            f"{_name(drift)}: PSI {drift.psi:.3f}"
+            for drift in (self.total, *self.slices)
+            if drift.psi is not None and drift.psi > self.max_psi
+        ]
+        found += [f"mix of {by}: PSI {psi:.3f}" for by, psi in self.mix_psi.items() if psi > self.max_psi]
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self) | {"drifted": self.drifted}
+
+
+def _name(drift: Drift) -> str:
+    return "all documents" if drift.by is None else f"{drift.by} {drift.value or '(none)'}"
+
+
+def compare(run: Run, other: Run, *, max_psi: float = MAX_PSI) -> Comparison:
+    """Compare a run with another, such as the last dump's.
+
+    Raises:
+        RunError: the side files of either are missing or damaged.
+    """
+    first, second = run.summary(), other.summary()
+    totals = first.histograms.total, second.histograms.total
+    columns = [by for by in first.histograms.slices if by in second.histograms.slices]
+    slices, mix = [], {}
+    for by in columns:
+        pair = first.histograms.slices[by], second.histograms.slices[by]
+        values = sorted({*pair[0], *pair[1]}, key=lambda value: (value is None, value or ""))
+        parts = [(value, pair[0].get(value) or Histogram(), pair[1].get(value) or Histogram()) for value in values]
+        if set(values) <= {None}:
+            continue
+        slices += [_drift(by, value, one, two, totals, run.min_score) for value, one, two in parts]
+        mix[by] = psi(*(np.array([part[side].total() for part in parts]) for side in (1, 2)))
+    hosts = list(_moved(first, second))
+    return Comparison(
+        min_score=(run.min_score, other.min_score),
+        models=(str(run.manifest["model"]["digest"]), str(other.manifest["model"]["digest"])),
+        total=_drift(None, None, *totals, totals, run.min_score),
+        slices=tuple(sorted(slices, key=lambda drift: (str(drift.by), -sum(drift.documents)))),
+        mix_psi=mix,
+        hosts=tuple(moved for _, moved in sorted(hosts, key=lambda item: (-item[0], item[1].host))[:HOSTS] if _ > 3),
+        common_hosts=len(hosts),
+        max_psi=max_psi,
+    )
+
+
+def _drift(
+    by: str | None,
+    value: str | None,
+    one: Histogram,
+    two: Histogram,
+    totals: tuple[Histogram, Histogram],
+    min_score: float,
+) -> Drift:
+    counts = one.total(), two.total()
+    known = min(counts) >= FEWEST
+    borders = _decile_bins(one.counts[0])
+    means = (one.mean_at_least(-1.0), two.mean_at_least(-1.0))
+    return Drift(
+        by,
+        value,
+        counts,
+        (counts[0] / max(totals[0].total(), 1), counts[1] / max(totals[1].total(), 1)),
+        psi(np.add.reduceat(one.counts[0], borders), np.add.reduceat(two.counts[0], borders)) if known else None,
+        ks_distance(one.counts[0], two.counts[0]) if known else None,
+        (means[0] if counts[0] else None, means[1] if counts[1] else None),
+        (
+            one.at_least(min_score) / counts[0] if counts[0] else None,
+            two.at_least(min_score) / counts[1] if counts[1] else None,
+        ),
+        (near_constant(one), near_constant(two)),
+    )
+
+
+def _decile_bins(counts: Int64) -> Int64:
+    """First bins of at most `PSI_BINS` groups of bins with about the same number of documents."""
+    cumulated = np.cumsum(counts)
+    borders = np.searchsorted(cumulated, cumulated[-1] * np.arange(1, PSI_BINS) / PSI_BINS, side="left") + 1
+    return np.unique(np.append(0, borders[borders < BINS])).astype(np.int64)
+
+
+def psi(first: Int64, second: Int64) -> float:
+    """Population stability index of two sets of counts over the same bins; 0 where either is empty.
+
+    Half a document is added to every bin, so that an empty one is a large but finite difference.
+    """
+    if not first.sum() or not second.sum():
+        return 0.0
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (first, second))
+    return float(np.sum((p - q) * np.log(p / q)))
+
+
+def ks_distance(first: Int64, second: Int64) -> float:
+    """Kolmogorov-Smirnov distance of two sets of counts over the same fine bins."""
+    p, q = (np.cumsum(counts) / max(int(counts.sum()), 1) for counts in (first, second))
+    return float(np.abs(p - q).max())
+
+
+def near_constant(histogram: Histogram) -> bool:
+    """Whether nearly all scores are the same number: a model that says nothing, or a broken input."""
+    total = histogram.total()
+    if total < FEWEST:
+        return False
+    windows = np.convolve(histogram.counts[0], np.ones(CONSTANT_BINS, np.int64), mode="valid")
+    return bool(windows.max() >= CONSTANT_SHARE * total)
+
+
+def _moved(first: Summary, second: Summary) -> Iterator[tuple[float, Moved]]:
+    """(standard errors between the means, host) of every host with enough documents in both runs."""
+    spread = [_deviation(summary.histograms.total) for summary in (first, second)]
+    names = _frequent(first.groups["host"])
+    others = second.groups["host"].get([group.value for group in names])
+    for one in names:
+        two = others.get(one.value)
+        if two is None or two.survivors < FEWEST_OF_HOST:
+            continue
+        error = float(np.sqrt(spread[0] ** 2 / one.survivors + spread[1] ** 2 / two.survivors))
+        moved = Moved(
+            one.value,
+            (one.survivors, two.survivors),
+            (one.mean_score, two.mean_score),
+            (one.keep_rate, two.keep_rate),
+        )
+        yield abs(one.mean_score - two.mean_score) / max(error, 1e-9), moved
+
+
+def _frequent(groups: Groups) -> list[Any]:
+    return [group for group in groups.largest(len(groups)) if group.survivors >= FEWEST_OF_HOST]
+
+
+def _deviation(histogram: Histogram) -> float:
+    """Standard deviation of the scores, from the bins."""
+    counts, edges = histogram.counts[0], histogram.edges.astype(np.float64)
+    if not counts.sum():
+        return 0.0
+    centres = (edges[:-1] + edges[1:]) / 2
+    mean = np.average(centres, weights=counts)
+    return float(np.sqrt(np.average((centres - mean) ** 2, weights=counts)))

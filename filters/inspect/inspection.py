@@ -1,0 +1,171 @@
+"""What `finesieve inspect RUN` finds out, as data and as views: one pass over the side files, more only when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import RenderableType
+
+from filters.errors import ConfigError, ModelError, RunError
+from filters.inspect import terminal
+from filters.inspect.histogram import SlicedHistogram
+from filters.inspect.run import Run
+from filters.inspect.solver import Solution, Target
+from filters.inspect.summary import GROUPS, Summary
+from filters.inspect.whatif import SampleInterval, WhatIf, sample_interval, what_if
+from filters.model.reliability import Reliability
+
+LARGEST = 12
+"""Slices that are shown."""
+HOSTS = 5
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A run, looked at.
+
+    Attributes:
+        run: the run.
+        summary: of its side files.
+        what_if: what thresholds keep.
+        solution: the threshold asked for.
+        estimate: how sure it is, where the run is a sample.
+        by: column that was asked for.
+        slices: histograms by it.
+        examples: how many of the best and worst documents to show.
+    """
+
+    run: Run
+    summary: Summary
+    what_if: list[WhatIf]
+    solution: Solution | None
+    estimate: SampleInterval | None
+    by: str | None
+    slices: SlicedHistogram | None
+    examples: int
+
+    @property
+    def min_score(self) -> float:
+        """The threshold that views mark: the one solved for, or else the run's."""
+        return self.run.min_score if self.solution is None else self.solution.threshold
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types: everything the views show, and the histograms bin by bin."""
+        found: dict[str, Any] = {
+            "run": str(self.run.path),
+            "min_score": self.run.min_score,
+            "ledger": self.run.ledger,
+            "histogram": self.summary.histograms.total.to_json(),
+            "what_if": [row.to_json() for row in self.what_if],
+            "clusters": {str(size): count for size, count in self.summary.clusters.sizes.items()},
+            "hosts": len(self.summary.groups["host"]),
+        }
+        if self.solution is not None:
+            found["solution"] = self.solution.to_json()
+        if self.estimate is not None:
+            found["estimate"] = self.estimate.to_json()
+        if self.slices is not None:
+            found["slices"] = {"by": self.by, "values": self.slices.to_json()}
+        return found
+
+    def views(self, bins: int = 20, weight: str = "documents", *, unicode: bool = True) -> Iterator[RenderableType]:
+        """What a terminal shows, from the most to the least asked for."""
+        summary, examples = self.summary, self.examples
+        yield terminal.histogram_view(summary.histograms.total, self.min_score, bins, weight, unicode=unicode)
+        if self.solution is not None:
+            yield terminal.solution_view(self.solution, self.estimate)
+        yield terminal.what_if_view(self.what_if, self.min_score, unicode=unicode)
+        if self.slices is not None and self.by is not None:
+            shown = {value: self.slices[value] for value in self.slices.largest(LARGEST, weight)}
+            yield terminal.slices_view(
+                self.by, shown, self.min_score, unicode=unicode, hidden=len(self.slices) - len(shown)
+            )
+        yield terminal.ledger_view(self.run.ledger)
+        if len(summary.groups["host"]):
+            yield terminal.groups_view(summary.groups["host"], HOSTS)
+        yield terminal.clusters_view(summary.clusters, unicode=unicode)
+        if examples:
+            for best in (True, False):
+                title = f"the {examples} {'best' if best else 'worst'}"
+                yield terminal.extremes_view(title, self.run.described(summary.extremes(best=best)))
+
+
+def inspect_run(
+    run: Run,
+    *,
+    target: Target | None = None,
+    by: str | None = None,
+    quotas: Mapping[str, float] | None = None,
+    sample: float | None = None,
+    examples: int = 0,
+) -> Inspection:
+    """Look at a run.
+
+    Args:
+        run: the run.
+        target: what shall be kept, if a threshold is to be solved for.
+        by: column to slice by.
+        quotas: value of `by` -> largest share of the target's budget.
+        sample: share of the whole that the run is a sample of; the target is then meant of the whole.
+        examples: how many of the best and worst documents to find.
+
+    Raises:
+        ConfigError: options that do not fit each other.
+        RunError: the run's files are damaged, or it has no column `by`.
+    """
+    if quotas and (by is None or target is None):
+        raise ConfigError("--quota: shares out a budget by a column; give --keep fraction=... or tokens=..., and --by")
+    if sample is not None and (target is None or not 0 < sample <= 1):
+        raise ConfigError("--sample: the share of the whole that this run is, above 0 and up to 1; needs --keep")
+    if by is not None:
+        run.check_column(by)
+    summary = run.summary(extremes=examples)
+    slices = None
+    if by is not None:
+        slices = run.histogram(by) if by in GROUPS else summary.histograms.slices[by]
+        unknown = [value for value in quotas or () if value not in slices]
+        if unknown:
+            known = ", ".join(str(value) for value in slices.largest(8))
+            raise ConfigError(f"--quota {unknown[0]}: no document has it as its {by}; the largest are {known}")
+    solution = estimate = None
+    if target is not None:
+        scaled = Target("tokens", target.value * sample) if sample and target.rule == "tokens" else target
+        solution = run.solve(scaled, by=by if quotas else None, quotas=quotas)
+        if sample is not None:
+            estimate = sample_interval(target, list(run.histogram("source").values()), sample)
+    thresholds = {*terminal.THRESHOLDS, run.min_score, *([solution.threshold] if solution else [])}
+    table = what_if(summary.histograms.total, thresholds, reliability_of(run))
+    return Inspection(run, summary, table, solution, estimate, by, slices, examples)
+
+
+def reliability_of(run: Run) -> Reliability | None:
+    """What the run's model says its scores are worth; None if it does not.
+
+    Raises:
+        RunError: the manifest holds no such thing under that name.
+    """
+    found = run.manifest["model"].get("reliability")
+    try:
+        return None if found is None else Reliability.from_json(found)
+    except ModelError as error:
+        raise RunError(f"{run.path / 'manifest.json'}: key model: {error}") from error
+
+
+def parse_quotas(texts: list[str]) -> dict[str, float]:
+    """Read ["en=0.8", "da=0.1"].
+
+    Raises:
+        ConfigError: one of them is not VALUE=SHARE.
+    """
+    quotas = {}
+    for text in texts:
+        value, separator, share = text.rpartition("=")
+        try:
+            quotas[value] = float(share)
+        except ValueError:
+            separator = ""
+        if not separator or not value:
+            raise ConfigError(f"--quota {text}: write VALUE=SHARE, for example --by language --quota en=0.8")
+    return quotas
