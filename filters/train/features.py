@@ -26,6 +26,10 @@ def text_key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
+def _text_keys(texts: Sequence[str]) -> list[bytes]:
+    return [text_key(text) for text in texts]
+
+
 class FeatureStore:
     """Features of texts by content, in memory and optionally in a folder of safetensors.
 
@@ -33,12 +37,21 @@ class FeatureStore:
         compute: n texts to float32[n, columns].
         columns: features of a text.
         folder: keeps them between processes; one folder for one `compute`.
+        identify: n texts to n keys of 32 bytes; texts of one key have the same features.
     """
 
-    def __init__(self, compute: Callable[[Sequence[str]], Float32], columns: int, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Sequence[str]], Float32],
+        columns: int,
+        folder: Path | None = None,
+        identify: Callable[[Sequence[str]], list[bytes]] = _text_keys,
+    ) -> None:
         self._compute = compute
         self.columns = columns
         self._folder = folder
+        self._identify = identify
+        self._names: dict[bytes, bytes] = {}
         self._rows: dict[bytes, Float32] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -54,9 +67,15 @@ class FeatureStore:
         for key, row in zip(part["keys"], part["features"], strict=False):
             self._rows[key.tobytes()] = row
 
+    def _keys(self, texts: Sequence[str]) -> list[bytes]:
+        own = _text_keys(texts)
+        new = {name: text for name, text in zip(own, texts, strict=True) if name not in self._names}
+        self._names.update(zip(new, self._identify(list(new.values())), strict=True))
+        return [self._names[name] for name in own]
+
     def get(self, texts: Sequence[str]) -> Float32:
         """float32[n, columns]."""
-        keys = [text_key(text) for text in texts]
+        keys = self._keys(texts)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._rows}
         pending = sorted(missing, key=lambda key: (-len(missing[key]), key))
         for start in range(0, len(pending), _PART):
@@ -89,4 +108,9 @@ def encoder_store(options: EncoderOptions, cache: str | None) -> FeatureStore:
         read = options.model_dump_json(exclude={"encoder", "precision"}, exclude_defaults=True)
         about = f"{locate(options.encoder).digest()} {encoder.precision} {read}"
         folder = Path(cache) / hashlib.sha256(about.encode()).hexdigest()[:24]
-    return FeatureStore(encoder.features, encoder.columns, folder)
+
+    def identify(texts: Sequence[str]) -> list[bytes]:
+        # By what is read of it: pages cut to another window often have the same first tokens.
+        return [hashlib.sha256(np.array(ids, "<i4").tobytes()).digest() for ids in encoder.tokens(texts)]
+
+    return FeatureStore(encoder.features, encoder.columns, folder, identify)

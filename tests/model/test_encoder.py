@@ -176,6 +176,8 @@ def test_the_contract(torch: Any, tmp_path: Path) -> None:
     again = encoder_store(config.options(), config.cache)
     again._compute = None  # type: ignore[assignment]
     assert again.get(texts).shape == (80, 32)
+    # What is the same to the encoder is not either.
+    np.testing.assert_array_equal(again.get([text + "  " for text in texts]), again.get(texts))
     # Another encoder at the same place is not the same model.
     (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | {"x": 1}))
     with pytest.raises(ModelError, match="was trained with"):
