@@ -23,9 +23,9 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-BELOW = "low_score"
-"""Reason of a document that nothing but its score removed."""
-DUPLICATES = ("exact_duplicate", "near_duplicate")
+BELOW = ("low_score", "other_bucket")
+"""Reasons of a document that nothing but its score removed."""
+DUPLICATES = ("exact_duplicate", "near_duplicate", "in_earlier_run")
 PLAIN = ("score", "tokens", "bytes", "keep", "near_cluster")
 GROUPS = ("host", "source")
 """Columns with very many values."""
@@ -82,7 +82,7 @@ def values_of(table: pa.Table | pa.RecordBatch, by: str, rows: Int64) -> tuple[l
 
 def _survive(names: list[str], reasons: Int64, scores: Float32) -> Bool:
     # The last place is that of documents without a reason.
-    return np.array([*(name == BELOW for name in names), True])[reasons] & ~np.isnan(scores)
+    return np.array([*(name in BELOW for name in names), True])[reasons] & ~np.isnan(scores)
 
 
 def _scores(column: Any) -> Float32:
