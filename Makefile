@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-encoder lint types bench clean
+.PHONY: demo test test-browser test-encoder lint types bench clean
 
 # Installed again whenever pyproject.toml changes. pip's own resolver installs dependencies before dependents, which
 # leaves fastText's training binding in place (see pyproject.toml).
@@ -28,6 +28,11 @@ test-encoder: pyproject.toml
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,encoder]'
 	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py
 
+## Tests of the page `inspect --html` writes, in headless Chromium; playwright alone is in a folder of its own.
+test-browser: $(VENV)/.installed
+	test -d .venv-browser/playwright || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv-browser 'playwright>=1.50,<2'
+	PYTHONPATH=.venv-browser $(BIN)/python -m pytest tests/inspect/test_html_browser.py
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +47,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/pipeline.py
 
 clean:
-	rm -rf $(VENV) .venv-encoder runs build *.egg-info
+	rm -rf $(VENV) .venv-encoder .venv-browser runs build *.egg-info
