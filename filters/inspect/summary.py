@@ -25,7 +25,7 @@ Bool = npt.NDArray[np.bool_]
 
 BELOW = ("low_score", "other_bucket")
 """Reasons of a document that nothing but its score removed."""
-DUPLICATES = ("exact_duplicate", "near_duplicate", "in_earlier_run")
+DUPLICATES = ("exact_duplicate", "near_duplicate")
 PLAIN = ("score", "tokens", "bytes", "keep", "near_cluster")
 GROUPS = ("host", "source")
 """Columns with very many values."""
