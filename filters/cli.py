@@ -138,6 +138,12 @@ def inspect(
     max_psi: Annotated[
         float, typer.Option(help="Drift that --against allows, as a population stability index.")
     ] = 0.25,
+    read: Annotated[
+        int | None, typer.Option(help="Read so many documents around the threshold; keys k keep, d drop, q stop.")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="--read: answer store, as annotate's.")] = Path("annotations.sqlite"),
+    judge: Annotated[str, typer.Option(help="--read: name of the reader in the store.")] = "reader",
+    seed: Annotated[int, typer.Option(help="--read: of the choice of documents.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write the run as one interactive page instead.")] = None,
     annotations: Annotated[
         Path | None,
@@ -171,9 +177,13 @@ def inspect(
     from filters.inspect.inspection import inspect_run, parse_quotas
     from filters.inspect.solver import Target
 
+    target = None if keep is None else Target.parse(keep)
+    if read is not None:
+        _read(loaded, read, store, judge, None if target is None else loaded.solve(target).threshold, seed, as_json)
+        return
     found = inspect_run(
         loaded,
-        target=None if keep is None else Target.parse(keep),
+        target=target,
         by=by,
         quotas=parse_quotas(quota or []),
         sample=sample,
@@ -262,6 +272,26 @@ def _export(console: Console, config: AnnotateConfig, folder: Path) -> None:
 
     done = export_annotations(config, folder)
     console.print(f"{done.rows:,} annotations, {done.left_out:,} pages without: {done.path}", soft_wrap=True)
+
+
+def _read(run: Run, count: int, store: Path, judge: str, min_score: float | None, seed: int, as_json: bool) -> None:
+    from filters.inspect.keys import reading_keys
+    from filters.inspect.reading import ReadingTest, read
+    from filters.inspect.terminal import agreement_view, make_console, text_view
+
+    console = make_console(stderr=as_json)
+    with ReadingTest(run, count, store, judge, min_score=min_score, seed=seed) as test, reading_keys() as key:
+
+        def show(text: str, number: int, total: int) -> None:
+            console.rule(f"{number} of {total}", characters="-")
+            console.print(text_view(text))
+            console.print("keep [k], drop [d], stop [q]?", style="bold")
+
+        found = read(test, key, show, answered=test.agreement().total.total)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console.print(agreement_view(found))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from rich.text import Text
 from filters.inspect.compare import Comparison
 from filters.inspect.groups import Groups
 from filters.inspect.histogram import HIGH, LOW, Histogram, nearest_edge
+from filters.inspect.reading import Agreement
 from filters.inspect.run import Extreme
 from filters.inspect.solver import Solution
 from filters.inspect.summary import Clusters
@@ -318,6 +320,34 @@ def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType
         f"no drift over PSI {found.max_psi:g}")  # fmt: skip
     parts.append(Text(printable(verdict, 400), style="bold"))
     return Group(*parts)
+
+
+def text_view(text: str, lines: int = 30, width: int = 78) -> Text:
+    """A page to read: its lines, safe to show, folded, and cut after `lines`."""
+    shown: list[str] = []
+    for line in text.splitlines():
+        clean = printable(line, 2000)
+        shown += textwrap.wrap(clean, width) if clean else [""] * (not shown or shown[-1] != "")
+        if len(shown) > lines:
+            return Text("\n".join([*shown[:lines], "[...]"]))
+    return Text("\n".join(shown))
+
+
+def agreement_view(found: Agreement) -> RenderableType:
+    """How far a reader agrees with the model, with 95 % Wilson intervals."""
+    lines = [
+        Text(f"{found.judge} and the model agree on {found.total} of the documents read", style="bold"),
+        *(Text(f"  {name + ' the threshold':<27} {share}") for name, share in found.strata.items()),
+        Text(f"  of those the model keeps, the reader keeps {found.kept_rightly}"),
+        Text(f"  of those the model drops, the reader drops {found.dropped_rightly}"),
+    ]
+    if found.total.total < found.drawn:
+        lines.append(Text(f"{found.drawn - found.total.total} left to read; the same command goes on", style="bold"))
+    if found.without_text:
+        lines.append(
+            Text(f"{found.without_text} documents were passed over: the run holds no text of them (output.rejected)")
+        )
+    return Group(*lines)
 
 
 def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:

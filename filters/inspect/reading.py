@@ -1,0 +1,272 @@
+"""A reading test: a person reads documents from both sides of the threshold and says which to keep.
+
+Documents come in equal numbers from four strata of the score around the threshold, seeded, and in an order that says
+nothing; score and source stay hidden. Answers go into the answer store of `finesieve annotate`, as those of a human
+judge, one by one: a test that was broken off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.annotate.records import Document, Pending
+from filters.annotate.store import KEEP_RUBRIC, Store
+from filters.errors import RunError
+from filters.inspect.run import Run
+from filters.inspect.samples import documents
+from filters.inspect.summary import SURVIVOR_COLUMNS, survivors
+
+WIDTH = 0.2
+STRATA = ("far below", "just below", "just above", "far above")
+"""Each `WIDTH` wide."""
+ABOVE = STRATA[2:]
+"""Those that the model keeps."""
+CHARACTERS = 6000
+"""Of a document's text that is shown at most."""
+Z = 1.959964
+"""Quantile of the normal distribution for 95 % intervals."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of documents with its Wilson interval (Wilson 1927) at 95 %.
+
+    Attributes:
+        hits: documents counted.
+        total: documents there are.
+    """
+
+    hits: int
+    total: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high); (0, 1) without documents."""
+        n = self.total
+        if not n:
+            return 0.0, 1.0
+        p = self.hits / n
+        middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+        half = Z / (1 + Z**2 / n) * float(np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)))
+        return max(middle - half, 0.0), min(middle + half, 1.0)
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "none"
+        low, high = self.interval
+        return f"{self.hits} of {self.total}: {self.hits / self.total:.0%} [{low:.0%}, {high:.0%}]"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        low, high = self.interval
+        return asdict(self) | {"share": self.hits / self.total if self.total else None, "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a reading test says so far.
+
+    Attributes:
+        judge: who read.
+        drawn: documents in the test.
+        without_text: documents passed over in drawing the test because the run holds no text of them.
+        total: documents on which reader and model agree.
+        strata: stratum -> documents on which they agree.
+        kept_rightly: of the documents the model keeps, those the reader keeps too.
+        dropped_rightly: of the documents the model drops, those the reader drops too.
+    """
+
+    judge: str
+    drawn: int
+    without_text: int
+    total: Share
+    strata: dict[str, Share]
+    kept_rightly: Share
+    dropped_rightly: Share
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        shares = {name: share.to_json() for name, share in self.strata.items()}
+        return {
+            "judge": self.judge,
+            "drawn": self.drawn,
+            "without_text": self.without_text,
+            "agreement": self.total.to_json(),
+            "kept_rightly": self.kept_rightly.to_json(),
+            "dropped_rightly": self.dropped_rightly.to_json(),
+            "strata": shares,
+        }
+
+
+class ReadingTest:
+    """A reading test of a run, drawn or taken up again. Use as a context manager.
+
+    Args:
+        run: the run.
+        count: documents to read.
+        store: answer store; made if it is not there.
+        judge: name under which the reader's answers are kept.
+        min_score: the threshold to read around; None: the run's.
+        seed: of the choice.
+
+    Raises:
+        RunError: the run holds no texts, no scores near the threshold, or is damaged.
+        AnnotationsError: the store cannot be used, or `judge` is a model in it.
+    """
+
+    def __init__(
+        self, run: Run, count: int, store: Path, judge: str, *, min_score: float | None = None, seed: int = 0
+    ) -> None:
+        self.judge_name = judge
+        threshold = run.min_score if min_score is None else min_score
+        manifest = hashlib.sha256((run.path / "manifest.json").read_bytes()).hexdigest()
+        description = {"reading": manifest, "min_score": threshold, "count": count, "seed": seed}
+        self._without_text = 0
+        self._store = Store(store)
+        try:
+            self._judge = self._store.judge(judge, "human", "", {}).number
+            self._rubric = self._store.rubric(KEEP_RUBRIC)
+            found = self._store.find_sample(description)
+            if found is None:
+                drawn, self._without_text = _draw(run, count, threshold, seed)
+                found = self._store.begin_sample(description)
+                self._store.draw(found, drawn)
+            self._sample = found
+        except BaseException:
+            self._store.close()
+            raise
+
+    def __enter__(self) -> ReadingTest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+    def next(self) -> Pending | None:
+        """A document that the reader has not decided about; None when all are."""
+        return next(iter(self._store.pending(self._sample, self._judge, self._rubric, 1, limit=1)), None)
+
+    def record(self, document: Pending, keep: bool) -> None:
+        """Store a decision."""
+        self._store.record_keep(self.judge_name, document.text, keep)
+
+    def agreement(self) -> Agreement:
+        """What the answers so far say."""
+        ratings = self._store.ratings(self._judge, self._rubric)
+        decided = dict(zip(ratings.document.tolist(), (ratings.score >= 0.5).tolist(), strict=True))
+        drawn = list(self._store.drawn(self._sample))
+        read = [
+            (document.stratum or "", document.stratum in ABOVE, decided[number])
+            for number, document in drawn
+            if number in decided
+        ]
+        return Agreement(
+            self.judge_name,
+            len(drawn),
+            self._without_text,
+            _share([model == reader for _, model, reader in read]),
+            {name: _share([model == reader for stratum, model, reader in read if stratum == name]) for name in STRATA},
+            _share([reader for _, model, reader in read if model]),
+            _share([not reader for _, model, reader in read if not model]),
+        )
+
+
+def _share(hits: Sequence[bool]) -> Share:
+    return Share(sum(hits), len(hits))
+
+
+def _draw(run: Run, count: int, threshold: float, seed: int) -> tuple[list[Document], int]:
+    """(documents in the order in which they are read, how many were passed over without text).
+
+    Strata that are short are made up for by the others.
+    """
+    from filters.kernels.histogram import sample_rows
+
+    # Twice as many as needed, for the run may hold no text of some.
+    size = 2 * count
+    cut = np.float32(threshold)
+    edges = (cut + np.float32(WIDTH) * np.arange(-2, 3, dtype=np.float32)).astype(np.float32)
+    chosen: npt.NDArray[np.int64] = np.full((len(STRATA), size), -1, np.int64)
+    ranks = np.full((len(STRATA), size), np.iinfo(np.uint64).max, np.uint64)
+    available = np.zeros(len(STRATA), np.int64)
+    first = 0
+    for table in run.tables(SURVIVOR_COLUMNS):
+        found = survivors(table)
+        near = np.zeros(table.num_rows, bool)
+        scores = np.zeros(table.num_rows, np.float32)
+        near[found.rows] = (found.scores >= edges[0]) & (found.scores < edges[-1])
+        scores[found.rows] = found.scores
+        sample_rows(near, scores, first, np.uint64(seed), edges, chosen, ranks)
+        available += np.histogram(scores[near], np.append(edges[:-1], np.nextafter(edges[-1], np.float32(0))))[0]
+        first += table.num_rows
+    places = {int(row): (stratum, int(rank)) for stratum in range(len(STRATA)) for row, rank in zip(
+        chosen[stratum], ranks[stratum], strict=True) if row >= 0}  # fmt: skip
+    if not places:
+        raise RunError(
+            f"{run.path}: no document has a score within {2 * WIDTH:g} of {threshold:g}. Remedy: read around another "
+            "threshold with --keep min_score=..."
+        )
+    texts = documents(run, places, CHARACTERS)
+    with_text = [row for row in places if texts[row].text]
+    if not with_text:
+        raise RunError(
+            f"{run.path}: this run holds no text of the documents around {threshold:g}. Remedy: filter with "
+            "output.rejected: true, so that removed documents keep their text"
+        )
+    by_stratum = [
+        sorted((row for row in with_text if places[row][0] == stratum), key=lambda row: places[row][1])
+        for stratum in range(len(STRATA))
+    ]
+    taken: list[int] = []
+    for round_ in range(size):
+        for rows in by_stratum:
+            if round_ < len(rows) and len(taken) < count:
+                taken.append(rows[round_])
+    drawn = np.bincount([places[row][0] for row in taken], minlength=len(STRATA))
+    found_rows = sorted(taken, key=lambda row: (places[row][1], row))
+    result = []
+    for row in found_rows:
+        document, stratum = texts[row], places[row][0]
+        result.append(
+            Document(
+                document.text or "",
+                document.id,
+                language=document.language,
+                probability=float(min(drawn[stratum] / max(available[stratum], 1), 1.0)),
+                design="stratified",
+                stratum=STRATA[stratum],
+                columns={"score": document.score, "origin": document.origin},
+            )
+        )
+    return result, len(places) - len(with_text)
+
+
+def read(
+    test: ReadingTest, key: Callable[[], str], show: Callable[[str, int, int], None], *, answered: int = 0
+) -> Agreement:
+    """Show documents and take decisions until none is left, or the reader stops.
+
+    Args:
+        test: the test.
+        key: the next key: "k" keep, "d" drop, "q" or "" stop; others are passed over.
+        show: called with the text of each document, its number from 1, and how many there are.
+        answered: documents the reader has decided about before.
+    """
+    total = test.agreement().drawn
+    while (document := test.next()) is not None:
+        answered += 1
+        show(document.text, answered, total)
+        pressed = key().lower()
+        while pressed and pressed not in "kdq":
+            pressed = key().lower()
+        if pressed not in ("k", "d"):
+            break
+        test.record(document, pressed == "k")
+    return test.agreement()
