@@ -6,13 +6,11 @@ import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
-from datatrove.utils.stats import PipelineStats
-from loguru import logger
 
 from filters.config import FilterConfig
 from filters.errors import RunError
@@ -69,54 +67,22 @@ def warm(config: FilterConfig) -> None:
     deque(batches, maxlen=0)
 
 
-class UnitExecutor(PipelineExecutor):
-    """datatrove executor with one rank per unit, run in the calling process.
-
-    Unlike datatrove's local executor it keeps no completion markers (an empty file says nothing of what was done) and
-    prints nothing: errors travel as exceptions.
-    """
-
-    def __init__(self, pipeline: list[PipelineStep], world_size: int) -> None:
-        logger.disable("datatrove")
-        self.pipeline = pipeline
-        self._world_size = world_size
-
-    @property
-    def world_size(self) -> int:
-        """Number of units."""
-        return self._world_size
-
-    def get_distributed_env(self, node_rank: int = -1) -> DistributedEnvVars:
-        """datatrove's description of a single process on one node."""
-        return DistributedEnvVars(
-            datatrove_node_ips="localhost",
-            datatrove_cpus_per_task="1",
-            datatrove_mem_per_cpu="0",
-            datatrove_gpus_on_node="0",
-            datatrove_executor="local",
-        )
-
-    def run(self) -> None:
-        """Run all ranks, one after the other."""
-        for rank in range(self.world_size):
-            self._run_for_rank(rank)
-
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        data = None
-        for step in self.pipeline:
-            data = step.run(data, rank, self.world_size)
-        deque(data or (), maxlen=0)
-        return PipelineStats(self.pipeline)
+def run_steps(steps: list[PipelineStep], rank: int = 0, world_size: int = 1) -> None:
+    """Run datatrove steps as a pipeline, in this process. Errors travel as exceptions."""
+    data: Any = None
+    for step in steps:
+        data = step.run(data, rank, world_size)
+    deque(data or (), maxlen=0)
 
 
 def spool_unit(job: Job, unit: int) -> None:
     """Write the spool file of an input unit; model and kernels stay loaded for the next one."""
-    _spooling(job)._run_for_rank(unit)
+    run_steps(_spooling(job), unit, len(job.units))
 
 
 @functools.lru_cache(maxsize=1)
-def _spooling(job: Job) -> UnitExecutor:
-    return UnitExecutor([*unit_steps(job.config, job.units), WriteSpool(job.work)], len(job.units))
+def _spooling(job: Job) -> list[PipelineStep]:
+    return [*unit_steps(job.config, job.units), WriteSpool(job.work)]
 
 
 def run_units(config: FilterConfig, units: list[Unit], work: Path, pool: WorkerPool | None = None) -> Iterator[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filters.config import FilterConfig
 from filters.errors import RunError
-from filters.pipeline.executor import UnitExecutor, run_units
+from filters.pipeline.executor import run_steps, run_units
 from filters.pipeline.finish import RunResult, finish
 from filters.pipeline.folder import WORK, check_free, held
 from filters.pipeline.ledger import Ledger
@@ -110,7 +110,7 @@ def _run_stream(plan: Plan, work: Path, pool: WorkerPool | None, observer: Obser
     if config.output.rejected:
         (new / "rejected").mkdir()
         steps.append(WriteShards(new / "rejected", config.output, rejected=True))
-    UnitExecutor(steps, 1).run()
+    run_steps(steps)
     ledger.check(
         shard_rows=sum(read_rows(path) for path in shards.files),
         attribute_rows=sum(read_rows(path) for path in attributes.files),

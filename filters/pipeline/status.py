@@ -1,0 +1,126 @@
+"""`finesieve status`: how far a run is, read from its folder alone, while it runs anywhere."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filters.errors import FinesieveError, RunError
+from filters.pipeline.folder import MANIFEST, WORK, is_held
+from filters.pipeline.phase_step import failures
+from filters.pipeline.phases import DamagedError, Job
+from filters.pipeline.recipe import PHASES
+from filters.pipeline.submit import SUBMITTED
+
+State = Literal["finished", "running", "queued", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class PhaseStatus:
+    """A phase of a global run.
+
+    Attributes:
+        units: how many there are; None while earlier phases decide it.
+        done: how many have an entry.
+        failed: causes of tasks that failed and have not succeeded since.
+        queue: what Slurm has its jobs do, "" if it has none.
+        eta_s: seconds until its last unit, at the pace so far; None where that is not known.
+        cpu_s: CPU seconds of its finished units.
+        peak_bytes: largest resident set of a process that did one of them.
+    """
+
+    name: str
+    units: int | None
+    done: int
+    failed: tuple[str, ...] = ()
+    queue: str = ""
+    eta_s: float | None = None
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run, finished or not.
+
+    Attributes:
+        notice: why something about it could not be found out.
+    """
+
+    path: Path
+    state: State
+    phases: tuple[PhaseStatus, ...] = ()
+    notice: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self) | {"path": str(self.path)}
+
+
+def read_status(path: Path) -> RunStatus:
+    """Look at a run's folder.
+
+    Raises:
+        RunError: it holds neither a run nor the beginning of one.
+    """
+    work = path / WORK
+    running = is_held(path)
+    try:
+        job = Job.load(work)
+    except (OSError, ValueError, KeyError, TypeError):
+        if (path / MANIFEST).exists() and not running:
+            return RunStatus(path, "finished")
+        if running:
+            return RunStatus(path, "running", notice="a streaming run: its own terminal shows how far it is")
+        raise RunError(
+            f"{path}: no run here, finished or begun. Remedy: name the output.path of a filter run"
+        ) from None
+    queue, notice = _queue(work)
+    phases = tuple(_phase(job, phase.name, queue.get(phase.name, "")) for phase in PHASES)
+    failed = any(phase.failed for phase in phases) or bool(failures(work, "publish"))
+    state: State = "interrupted"
+    if running or any("running" in shown for shown in queue.values()):
+        state = "running"
+    elif queue:
+        state = "queued"
+    elif failed:
+        state = "failed"
+    return RunStatus(path, state, tuple(phase for phase in phases if phase.units != 0), notice)
+
+
+def _queue(work: Path) -> tuple[dict[str, str], str]:
+    if not (work / SUBMITTED).exists():
+        return {}, ""
+    from filters.pipeline.slurm import Submission
+
+    try:
+        return Submission.load(work / SUBMITTED).states(), ""
+    except FinesieveError as error:
+        return {}, f"the queue cannot be seen from {socket.gethostname()}: {error}"
+
+
+def _phase(job: Job, name: str, queue: str) -> PhaseStatus:
+    phase = next(phase for phase in PHASES if phase.name == name)
+    try:
+        units: int | None = phase.units(job)
+    except DamagedError:
+        units = None
+    entries = list((job.work / "done" / name).glob("[0-9]*.json"))
+    times = []
+    cpu, peak = 0.0, 0
+    for entry in entries:
+        try:
+            times.append(entry.stat().st_mtime)
+            cost = json.loads(entry.read_text()).get("cost", {})
+        except (OSError, ValueError):  # done again at this moment
+            continue
+        cpu += cost.get("cpu_s", 0.0)
+        peak = max(peak, cost.get("peak_bytes", 0))
+    eta = None
+    if units and 1 < len(times) < units and max(times) > min(times):
+        eta = (units - len(times)) * (time.time() - min(times)) / len(times)
+    return PhaseStatus(name, units, len(entries), tuple(failures(job.work, name)), queue, eta, cpu, peak)
