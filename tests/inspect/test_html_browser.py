@@ -86,7 +86,7 @@ def opened(browser: Browser) -> Iterator[Any]:
         shown.locator("html[data-ready]").wait_for()
         return shown
 
-    open_page.complaints = complaints  # type: ignore[attr-defined]
+    open_page.complaints, open_page.requests = complaints, requests  # type: ignore[attr-defined]
     yield open_page
     assert complaints == []
     assert requests
@@ -282,6 +282,7 @@ def test_copies_stand_side_by_side_with_differences_marked(made: Run, opened: An
     assert near.get_attribute("aria-pressed") == "true"
     assert shown.locator("#duplicates ins").first.inner_text().split() == ["last", "words", "that", "differ"]
     assert shown.locator("#duplicates del").count() == 0
+    shown.locator("#search").fill("host")
     badge = shown.locator("#documents button.badge", has_text="cluster of").first
     badge.click()
     assert shown.locator("#duplicates [aria-pressed=true]").count() == 1
@@ -387,3 +388,6 @@ def test_the_policy_stops_a_script_that_got_in(made: Run, opened: Any) -> None:
     assert complaints
     assert all("Content Security Policy" in text or "Trusted" in text for text in complaints), complaints
     complaints.clear()
+    # Chromium announces a request for the image before its policy blocks it.
+    assert set(opened.requests) <= {shown.url, "https://finesieve.invalid/x.png"}
+    opened.requests[:] = [shown.url]

@@ -16,6 +16,10 @@ function shortTicks(weight) {
   return (value) => (weight === "bytes" ? size(value) : value < 1 ? "" : spaced(value));
 }
 
+// A log scale for counts: what is less than one document lies on the axis.
+const LEAST = 0.7;
+function logScale(most) { return d3.scaleLog().domain([LEAST, Math.max(2, most)]).clamp(true); }
+
 // Bars of so many fine bins that each is a few pixels wide.
 function barBins(pixels) {
   const span = occupied[1] - occupied[0];
@@ -196,10 +200,9 @@ function makeSlices() {
       bars.push([i, sums[i] - sums[Math.min(i + per, BINS)]]);
     }
     const most = d3.max(bars, (bar) => bar[1]) || 1;
-    const y = state.scale === "log" ? d3.scaleSymlog().domain([0, most]).range([height, 0])
-      : d3.scaleLinear().domain([0, most]).range([height, 0]);
+    const y = state.scale === "log" ? logScale(most).range([height, 0]) : d3.scaleLinear().domain([0, most]).range([height, 0]);
     const svg = d3.create("svg").attr("viewBox", `0 -2 ${width} ${height + 20}`).attr("aria-hidden", "true");
-    const area = d3.area().curve(d3.curveStepAfter).x((bar) => x(border(bar[0]))).y0(height).y1((bar) => y(bar[1]));
+    const area = d3.area().curve(d3.curveStepAfter).x((bar) => x(border(bar[0]))).y0(height).y1((bar) => (bar[1] ? y(bar[1]) : height));
     const shape = area([...bars, [Math.min(bars[bars.length - 1][0] + per, BINS), 0]]);
     const id = `slice-${cards.length}`;
     const clip = svg.append("clipPath").attr("id", id).append("rect").attr("y", -2).attr("height", height + 2);

@@ -64,7 +64,7 @@ function documentCard(item, { words = [], heading = null, body = null } = {}) {
 let openCluster = () => {};
 function copies(item) {
   const label = `cluster of ${whole(item.copies)}`;
-  const known = data.clusters.items.findIndex((cluster) => cluster.members[0].id === item.cluster);
+  const known = data.clusters.items.findIndex((cluster) => cluster.root === item.cluster);
   if (known < 0) return make("span", { class: "badge" }, label);
   return make("button", { type: "button", class: "badge", onclick: () => {
     openCluster(known);
@@ -167,7 +167,7 @@ function makeDuplicates() {
   const drawSizes = () => {
     const width = sizes.clientWidth || 900, inner = width - MARGIN.left - MARGIN.right, height = 110;
     const x = d3.scaleBand().domain(clusters.sizes.map((row) => row.label)).range([0, inner]).padding(0.2);
-    const y = d3.scaleLog().domain([0.7, Math.max(2, d3.max(clusters.sizes, (row) => row.clusters))]).range([height, 0]).clamp(true);
+    const y = logScale(d3.max(clusters.sizes, (row) => row.clusters)).range([height, 0]);
     const svg = d3.create("svg").attr("viewBox", `0 0 ${width} ${height + 48}`).attr("height", height + 48);
     const plot = svg.append("g").attr("transform", `translate(${MARGIN.left},18)`);
     plot.append("g").attr("class", "axis").call(d3.axisLeft(y).ticks(3, shortTicks("documents")));

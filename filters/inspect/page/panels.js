@@ -128,17 +128,19 @@ function makeLedger() {
   const holder = make("figure", { "aria-label": "Records by what became of them" });
   const draw = () => {
     const width = holder.clientWidth || 900, left = Math.min(210, width * 0.4), inner = Math.max(60, width - left - 130), tall = 27;
-    const x = (state.scale === "log" ? d3.scaleSymlog() : d3.scaleLinear()).domain([0, d3.max(rows, (row) => row[1]) || 1]).range([0, inner]);
+    const most = d3.max(rows, (row) => row[1]) || 1;
+    const x = (state.scale === "log" ? logScale(most) : d3.scaleLinear().domain([0, most])).range([0, inner]);
+    const long = (row) => (row[1] ? Math.max(1, x(row[1])) : 0);
     const y = d3.scaleBand().domain(d3.range(rows.length)).range([0, rows.length * tall]).padding(0.25);
     const svg = d3.create("svg").attr("viewBox", `0 0 ${width} ${rows.length * tall + 26}`).attr("height", rows.length * tall + 26);
     const plot = svg.append("g").attr("transform", `translate(${left},0)`);
-    const axis = state.scale === "log" ? d3.axisBottom(x).tickValues([0, 1, 100, 1e4, 1e6, 1e8, 1e10].filter((tick) => tick <= x.domain()[1])) : d3.axisBottom(x).ticks(Math.max(2, inner / 110));
+    const axis = state.scale === "log" ? d3.axisBottom(x).tickValues([1, 100, 1e4, 1e6, 1e8, 1e10].filter((tick) => tick <= x.domain()[1])) : d3.axisBottom(x).ticks(Math.max(2, inner / 110));
     plot.append("g").attr("class", "axis").attr("transform", `translate(0,${rows.length * tall})`).call(axis.tickFormat(shortTicks("documents")));
     const groups = plot.selectAll(".reason").data(rows).enter().append("g").attr("transform", (row, i) => `translate(0,${y(i)})`);
-    groups.append("rect").attr("class", (row) => row[2]).attr("height", y.bandwidth()).attr("width", (row) => Math.max(1, x(row[1])));
+    groups.append("rect").attr("class", (row) => row[2]).attr("height", y.bandwidth()).attr("width", long);
     groups.append("text").attr("x", -8).attr("y", y.bandwidth() / 2).attr("dy", ".35em").attr("text-anchor", "end")
       .text((row) => (row[0].length * 7.1 > left - 8 ? `${row[0].slice(0, Math.floor((left - 8) / 7.1) - 1)}…` : row[0])).append("title").text((row) => row[0]);
-    groups.append("text").attr("x", (row) => x(row[1]) + 6).attr("y", y.bandwidth() / 2).attr("dy", ".35em")
+    groups.append("text").attr("x", (row) => long(row) + 6).attr("y", y.bandwidth() / 2).attr("dy", ".35em")
       .text((row) => `${compact(row[1])} (${percent(row[1], total.records)})`);
     put(holder, svg.node());
   };
