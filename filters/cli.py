@@ -220,6 +220,18 @@ def annotate(
     export: Annotated[
         Path | None, typer.Option(help="Ask nobody; write the annotations so far and their card to this folder.")
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Ask nobody; show how far the judges of CONFIG (or of a store, or a Parquet) agree."
+        ),
+    ] = False,
+    min_score: Annotated[
+        float | None, typer.Option(help="--report: kept is a score of at least this; 1.5 on a scale of 0 to 5.")
+    ] = None,
+    curve: Annotated[bool, typer.Option(help="--report: train on parts of the labels: what would more buy?")] = True,
+    rubric: Annotated[str | None, typer.Option(help="--report: name or digest of a rubric of the store.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="--report: print JSON instead of tables.")] = False,
 ) -> None:
     """Have the LLM judges of CONFIG score a sample of its input; every answer is stored, and none is paid twice.
 
@@ -228,8 +240,11 @@ def annotate(
     """
     from filters.annotate.config import AnnotateConfig
 
-    loaded = AnnotateConfig.load(config, overrides or ())
     console = _console()
+    if report:
+        _report(console, config, min_score, curve, rubric, as_json)
+        return
+    loaded = AnnotateConfig.load(config, overrides or ())
     if export is not None:
         _export(console, loaded, export)
         return
@@ -265,6 +280,21 @@ def annotate(
         _export(console, loaded, Path(loaded.export))
     if result.exit_status:
         raise typer.Exit(result.exit_status)
+
+
+def _report(
+    console: Console, path: Path, min_score: float | None, curve: bool, rubric: str | None, as_json: bool
+) -> None:
+    from filters.annotate.agreement import make_report
+    from filters.annotate.agreement_terminal import agreement_view
+    from filters.annotate.rated import read_rated
+
+    rated = read_rated(path, rubric)
+    found = make_report(rated, cut=min_score, curve=curve, echo=lambda line: print(line, file=sys.stderr))
+    if as_json:
+        print(found.model_dump_json(indent=1))
+    else:
+        console.print(agreement_view(found))
 
 
 def _export(console: Console, config: AnnotateConfig, folder: Path) -> None:
