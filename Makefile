@@ -43,7 +43,7 @@ test-browser: $(VENV)/.installed
 
 ## From a judge to a classifier, offline: serve a small model, judge 60 pages, report agreement, train a toy classifier.
 demo-annotate: $(VENV)/.installed .venv-judge/.installed
-	$(BIN)/python examples/judge_demo.py
+	$(BIN)/python -m examples.judge_demo
 
 ## Tests of annotate against a real model behind a real server.
 test-annotate: $(VENV)/.installed .venv-judge/.installed

@@ -18,8 +18,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from examples.small_judge import CONTEXT, MODEL, ROOT, running
 
 FOLDER = Path("runs/demo-annotate")
