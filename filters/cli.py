@@ -51,8 +51,13 @@ def filter_command(
     config: Config,
     overrides: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
-    force_new: Annotated[bool, typer.Option("--force-new", help="Replace whatever run is in output.path, start afresh.")] = False,
+    force_new: Annotated[
+        bool, typer.Option("--force-new", help="Replace whatever run is in output.path, start afresh.")
+    ] = False,
     examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents at the end.")] = 0,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="executor.kind slurm: return once the jobs are in the queue.")
+    ] = False,
 ) -> None:
     """Read, deduplicate, score and shard what CONFIG names; every record is accounted for."""
     from filters.config import FilterConfig
@@ -68,8 +73,28 @@ def filter_command(
     from filters.pipeline.run import run_filter
 
     with progress(console, lambda plan: _print_plan(console, plan)) as observer:
+        if submit:
+            from filters.pipeline.submit import submit_run
+
+            submit_run(loaded, observer, force_new=force_new)
+            return
         result = run_filter(loaded, force_new=force_new, observer=observer)
     _print_result(console, result, examples)
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="output.path of a filter run.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show how far a run is: phases, units done, failures with their causes, jobs in the queue, time left."""
+    from filters.pipeline.status import read_status, status_view
+
+    found = read_status(run)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        _console().print(status_view(found))
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
@@ -87,7 +112,9 @@ def _print_plan(console: Console, plan: Plan) -> None:
         table.add_row("", f"... and {len(plan.sources) - 3:,} more")
     for name, does in plan.steps():
         table.add_row(name, does)
-    table.add_row("executor", f"{plan.config.executor.kind}, {plan.config.executor.workers} worker(s)")
+    executor = plan.config.executor
+    tasks = "" if executor.kind == "local" else f"at most {executor.tasks} tasks a phase, each with "
+    table.add_row("executor", f"{executor.kind}, {tasks}{executor.workers} worker(s)")
     table.add_row("output", f"{plan.output}/ data/, attributes/, manifest.json")
     console.print(table)
 
@@ -138,6 +165,9 @@ def inspect(
     max_psi: Annotated[
         float, typer.Option(help="Drift that --against allows, as a population stability index.")
     ] = 0.25,
+    leaks: Annotated[
+        Path | None, typer.Option(help="Look for 13 words in a row of this benchmark (.jsonl, .parquet, text).")
+    ] = None,
     read: Annotated[
         int | None, typer.Option(help="Read so many documents around the threshold; keys k keep, d drop, q stop.")
     ] = None,
@@ -174,6 +204,9 @@ def inspect(
         return
     if against is not None:
         sys.exit(_compare(loaded, Run(against), max_psi, as_json))
+    if leaks is not None:
+        _leaks(loaded, leaks, as_json)
+        return
     from filters.inspect.inspection import inspect_run, parse_quotas
     from filters.inspect.solver import Target
 
@@ -302,6 +335,18 @@ def _export(console: Console, config: AnnotateConfig, folder: Path) -> None:
 
     done = export_annotations(config, folder)
     console.print(f"{done.rows:,} annotations, {done.left_out:,} pages without: {done.path}", soft_wrap=True)
+
+
+def _leaks(run: Run, path: Path, as_json: bool) -> None:
+    from filters.inspect.leaks import check_leaks, read_benchmark
+    from filters.inspect.terminal import leaks_view
+
+    found = check_leaks(run, read_benchmark(path))
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    console = _console()
+    console.print(leaks_view(found, unicode=console.encoding.startswith("utf")))
 
 
 def _read(run: Run, count: int, store: Path, judge: str, min_score: float | None, seed: int, as_json: bool) -> None:

@@ -139,6 +139,17 @@ class NearConfig(_Section):
     """Join two documents only where the true Jaccard similarity of their shingles is at least this (scope: global)."""
 
 
+class DecontaminateConfig(_Section):
+    """Documents that repeat a run of words from a benchmark are removed with reason `contaminated`."""
+
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Benchmarks: .jsonl, .parquet, or text with a blank line between items; JSONL and text also .gz, .zst."""
+    ngram: Annotated[int, Field(ge=4, le=200)] = 13
+    """Words in a row that a document must share with an item; items with fewer words cannot be found."""
+    keys: tuple[str, ...] = ()
+    """Columns of the benchmarks to look at; without any, every string in a row is an item."""
+
+
 class DedupConfig(_Section):
     """Which documents are copies of each other, and which of them stays."""
 
@@ -150,6 +161,8 @@ class DedupConfig(_Section):
     and spread over a cluster, against the whole input; the best copy stays (score, then length, then id)."""
     memory: Size = 2**30
     """global: bytes the join of one hash range may take; what does not fit is spilled to disk."""
+    partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """global: hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
     against: tuple[str, ...] = ()
     """global: folders of finished runs that kept their fingerprints; copies of what they kept are removed."""
     keep_fingerprints: bool = False
@@ -239,12 +252,45 @@ class OutputConfig(_Section):
     buckets: BucketsConfig | None = None
 
 
-class ExecutorConfig(_Section):
-    """Who does the work."""
+class SlurmConfig(_Section):
+    """How the tasks of a phase are asked for: an array job for each phase, the next one when it has succeeded."""
 
-    kind: Literal["local"] = "local"
+    partition: str | None = None
+    """None: the cluster's default partition."""
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "24:00:00"
+    """Limit of a task, as Slurm writes it (days-hours:minutes:seconds). What a task has done by then stays done."""
+    memory_per_cpu: Size = 4 * 2**30
+    qos: str | None = None
+    parallel: Annotated[int, Field(ge=1)] | None = None
+    """At most so many tasks at a time; None: as many as Slurm starts."""
+    max_array_size: Annotated[int, Field(ge=1)] | None = None
+    """Most tasks in one array job; a phase with more is split. None: what the cluster says (MaxArraySize)."""
+    environment: str = ""
+    """Shell command a job begins with ("module load ..."). The Python that submits is found by itself."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """More options of sbatch, without the dashes (account: ..., exclude: ...)."""
+
+
+class RayConfig(_Section):
+    """Where the tasks of a phase run."""
+
+    address: str = "auto"
+    """Of a running cluster; "auto": the one this machine belongs to; "local": one of this machine, for this run."""
+    memory_per_cpu: Size = 4 * 2**30
+    parallel: Annotated[int, Field(ge=1)] | None = None
+    """At most so many tasks at a time; None: as many as there are."""
+
+
+class ExecutorConfig(_Section):
+    """Who does the work. The output does not depend on it."""
+
+    kind: Literal["local", "slurm", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processes that read, extract, fingerprint and score. The output does not depend on their number."""
+    """Processes that read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray)."""
+    tasks: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Tasks of a phase (slurm, ray): each does every tasks-th unit. Fewer where a phase has fewer units."""
+    slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()
 
 
 class QuarantineConfig(_Section):
@@ -263,6 +309,7 @@ class FilterConfig(_Section):
     extract: ExtractConfig = ExtractConfig()
     language: LanguageConfig | None = None
     heuristics: tuple[HeuristicConfig, ...] = ()
+    decontaminate: DecontaminateConfig | None = None
     dedup: DedupConfig = DedupConfig()
     model: str = "edu-en"
     """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
@@ -291,6 +338,7 @@ class FilterConfig(_Section):
             "dedup.keep_fingerprints": dedup.keep_fingerprints,
             "output.repeat": output.repeat is not None,
             "output.buckets": output.buckets is not None,
+            f"executor.kind {self.executor.kind}": self.executor.kind != "local",
         }
         for key, given in needing.items():
             if given and dedup.scope == "stream":

@@ -66,6 +66,24 @@ def held(output: Path) -> Iterator[None]:
                         break
 
 
+def is_held(output: Path) -> bool:
+    """Whether a process holds a run's folder, here or on another machine."""
+    try:
+        lock = (output / LOCK).open("r+")
+    except OSError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        holder = _holder(lock)
+        return bool(holder) and holder.get("host") != socket.gethostname() and _age(output, lock) < STALE
+
+
 def _acquire(output: Path) -> IO[str]:
     path = output / LOCK
     while True:

@@ -29,17 +29,33 @@ from filters.pipeline.state import check_same, identity, read_state, write_state
 from filters.pipeline.write import slice_names
 
 FINGERPRINTS = "fingerprints"
+KEPT = ("done", "killers", "failed", "logs")
+"""Folders of the work folder that hold no units."""
 T = TypeVar("T")
+RunUnits = Callable[[Job, Phase, list[int], Callable[[Task], None]], None]
 
 
-def run_global(plan: Plan, pool: WorkerPool, observer: Observer, *, force_new: bool) -> RunResult:
+def run_global(
+    plan: Plan, pool: WorkerPool, observer: Observer, *, force_new: bool, run_units: RunUnits | None = None
+) -> RunResult:
     """Do or go on with a run whose output folder this process holds.
+
+    Args:
+        plan: of the run.
+        pool: of workers on this machine.
+        observer: told of phases and notices.
+        force_new: drop an unfinished run instead of going on with it, replace a finished one.
+        run_units: does the units of a phase; None: the pool does.
 
     Raises:
         FinesieveError: the folder holds another run, or a unit failed. What is done is kept for the next attempt.
     """
     job = prepare(plan, observer, force_new=force_new)
-    run = _GlobalRun(job, pool, observer)
+
+    def in_pool(job: Job, phase: Phase, todo: list[int], on_unit: Callable[[Task], None]) -> None:
+        UnitRunner(job, pool, on_unit).run(phase, todo)
+
+    run = _GlobalRun(job, pool, observer, run_units or in_pool)
     try:
         for phase in PHASES:
             run.do(phase)
@@ -79,7 +95,7 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
 def _tidy(work: Path) -> None:
     """Remove what no entry vouches for: unfinished units, and everything staged for publishing."""
     shutil.rmtree(work / "new", ignore_errors=True)
-    for folder in [path for path in work.iterdir() if path.is_dir() and path.name not in ("done", "killers")]:
+    for folder in [path for path in work.iterdir() if path.is_dir() and path.name not in KEPT]:
         for unit in list(folder.iterdir()):
             if not (work / "done" / folder.name / f"{unit.name}.json").exists():
                 shutil.rmtree(unit, ignore_errors=True) if unit.is_dir() else unit.unlink()
@@ -88,8 +104,8 @@ def _tidy(work: Path) -> None:
 class _GlobalRun:
     """Takes phases one after the other; whatever is found damaged is done again."""
 
-    def __init__(self, job: Job, pool: WorkerPool, observer: Observer) -> None:
-        self.job, self.pool, self.observer = job, pool, observer
+    def __init__(self, job: Job, pool: WorkerPool, observer: Observer, run_units: RunUnits) -> None:
+        self.job, self.pool, self.observer, self.run_units = job, pool, observer, run_units
         self._records = self._quarantined = 0
 
     def do(self, phase: Phase) -> None:
@@ -114,7 +130,7 @@ class _GlobalRun:
             self.observer.phase(phase.name, min(done, units), units)
 
         if todo:
-            UnitRunner(job, self.pool, on_unit).run(phase, todo)
+            self.run_units(job, phase, todo, on_unit)
         if phase.name == ATTRIBUTES:
             self._check_quarantine(at_end=True)
 

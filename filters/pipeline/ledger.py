@@ -58,6 +58,11 @@ class Account:
             "renamed": self.renamed,
         }
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Account:
+        """Read what `to_json` wrote."""
+        return cls(**data | {"removed": Counter(data["removed"]), "quarantined": Counter(data["quarantined"])})
+
 
 class Ledger:
     """Accounts of all input files of a run, in input order.
@@ -116,6 +121,13 @@ class Ledger:
             "total": self.total.to_json(),
             "sources": {source: account.to_json() for source, account in self.accounts.items()},
         }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Ledger:
+        """Read what `to_json` wrote."""
+        ledger = cls(data["sources"])
+        ledger.accounts = {source: Account.from_json(account) for source, account in data["sources"].items()}
+        return ledger
 
 
 def too_much_quarantined(ledger: Ledger, quarantined: int, records: int, config: QuarantineConfig) -> RunError:

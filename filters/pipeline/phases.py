@@ -7,7 +7,8 @@ thing: call `run_unit`. Nothing else is communicated. The work folder is
     job.json                       config, input units, keep rule: what a unit needs to know
     state.json                     what the run is: a resumed run must be the same
     <phase>/<unit>/                files of a finished unit
-    done/<phase>/<unit>.json       its entry: size and SHA-256 of each file, and the facts `Phase.run` returned
+    done/<phase>/<unit>.json       its entry: size and SHA-256 of each file, the facts `Phase.run` returned, and what
+                                   it cost: CPU seconds, and the peak resident set of the process so far
 
 A unit is done when its entry exists and the files are what the entry says. It works in a folder of another name, which
 is synced to disk and renamed before the entry is written.
@@ -18,8 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -177,7 +180,12 @@ def run_unit(job: Job, phase: Phase, unit: int) -> None:
     before = job.entry(phase.name, unit)
     final = job.folder(phase.name, unit)
     with _working(final) as folder:
+        start = time.process_time()
         facts = phase.run(job, unit, folder)
+        cost = {
+            "cpu_s": round(time.process_time() - start, 3),
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
         files = {}
         for path in sorted(folder.iterdir()):
             sync_to_disk(path)
@@ -196,7 +204,7 @@ def run_unit(job: Job, phase: Phase, unit: int) -> None:
                 raise
             return
         sync_to_disk(final.parent)
-    job.enter(phase.name, unit, {"files": files, "facts": facts})
+    job.enter(phase.name, unit, {"files": files, "facts": facts, "cost": cost})
 
 
 def sha256(path: Path) -> str:

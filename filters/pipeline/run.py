@@ -19,6 +19,7 @@ from filters.pipeline.pool import WorkerPool
 from filters.pipeline.resolve import Book, Deduplicate, ReadSpool, Select, UniqueIds
 from filters.pipeline.shards import read_rows
 from filters.pipeline.state import read_state
+from filters.pipeline.submit import check_idle
 from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
 
 __all__ = ["RunResult", "run_filter"]
@@ -48,10 +49,16 @@ def run_filter(
         plan = config if isinstance(config, Plan) else None
         settings = config.config if isinstance(config, Plan) else config
         whole = settings.dedup.scope == "global"
+        kind = settings.executor.kind
+        if kind == "slurm":
+            from filters.pipeline.submit import run_on_slurm
+
+            return run_on_slurm(config, observer, force_new=force_new)
         pool = None
         if whole or settings.executor.workers > 1:
             # They import and load the model while this process plans.
-            pool = stack.enter_context(WorkerPool(settings.executor.workers, settings))
+            workers = settings.executor.workers if kind == "local" else 1
+            pool = stack.enter_context(WorkerPool(workers, settings))
         plan = plan or make_plan(settings)
         observer.planned(plan)
         stack.enter_context(held(plan.output))
@@ -60,7 +67,14 @@ def run_filter(
                 from filters.pipeline.global_run import run_global
 
                 assert pool is not None
-                return run_global(plan, pool, observer, force_new=force_new)
+                check_idle(plan.output)
+                run_units = None
+                if kind == "ray":
+                    from filters.pipeline.ray_tasks import connected, run_on_ray
+
+                    stack.enter_context(connected(settings.executor.ray))
+                    run_units = run_on_ray
+                return run_global(plan, pool, observer, force_new=force_new, run_units=run_units)
             return _stream(plan, pool, observer, force_new=force_new)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -95,7 +95,13 @@ class Submission:
 
 
 class _Executor(SlurmPipelineExecutor):
-    """datatrove's executor without the job that merges statistics, which nobody here reads."""
+    """datatrove's executor without the job that merges statistics, which nobody here reads, and with the cluster's own
+    partition where none is named."""
+
+    def get_sbatch_args(self, max_array: int = 1) -> dict[str, Any]:
+        """Options of sbatch, without those that have no value to give."""
+        options: dict[str, Any] = super().get_sbatch_args(max_array)
+        return {name: value for name, value in options.items() if value or name != "partition"}
 
     def launch_merge_stats(self) -> None:
         """Do nothing."""

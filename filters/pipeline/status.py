@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filters.errors import FinesieveError, RunError
 from filters.pipeline.folder import MANIFEST, WORK, is_held
@@ -16,6 +15,10 @@ from filters.pipeline.phases import DamagedError, Job
 from filters.pipeline.recipe import PHASES
 from filters.pipeline.submit import SUBMITTED
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_SHOWN = 3
 State = Literal["finished", "running", "queued", "interrupted", "failed"]
 
 
@@ -109,18 +112,66 @@ def _phase(job: Job, name: str, queue: str) -> PhaseStatus:
         units: int | None = phase.units(job)
     except DamagedError:
         units = None
-    entries = list((job.work / "done" / name).glob("[0-9]*.json"))
+    paths = list((job.work / "done" / name).glob("[0-9]*.json"))
     times = []
     cpu, peak = 0.0, 0
-    for entry in entries:
+    for path in paths:
+        entry = job.entry(name, int(path.stem))
         try:
-            times.append(entry.stat().st_mtime)
-            cost = json.loads(entry.read_text()).get("cost", {})
-        except (OSError, ValueError):  # done again at this moment
+            times.append(path.stat().st_mtime)
+        except OSError:  # done again at this moment
             continue
+        cost = (entry or {}).get("cost", {})
         cpu += cost.get("cpu_s", 0.0)
         peak = max(peak, cost.get("peak_bytes", 0))
     eta = None
     if units and 1 < len(times) < units and max(times) > min(times):
         eta = (units - len(times)) * (time.time() - min(times)) / len(times)
-    return PhaseStatus(name, units, len(entries), tuple(failures(job.work, name)), queue, eta, cpu, peak)
+    return PhaseStatus(name, units, len(paths), tuple(failures(job.work, name)), queue, eta, cpu, peak)
+
+
+def status_view(status: RunStatus) -> RenderableType:
+    """A run's status for a terminal of 80 columns."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from filters.inspect.terminal import printable
+
+    lines: list[RenderableType] = [Text(f"{status.path}: {status.state}", style="bold")]
+    if status.notice:
+        lines.append(Text(status.notice))
+    if status.phases:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("phase", no_wrap=True)
+        for name in ("done", "units", "CPU", "peak", "time left"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("queue")
+        for phase in status.phases:
+            table.add_row(
+                phase.name,
+                f"{phase.done:,}",
+                "?" if phase.units is None else f"{phase.units:,}",
+                _duration(phase.cpu_s) if phase.done else "",
+                f"{phase.peak_bytes / 1e6:,.0f} MB" if phase.peak_bytes else "",
+                "" if phase.eta_s is None else _duration(phase.eta_s),
+                phase.queue or ("FAILED" if phase.failed else ""),
+            )
+        lines.append(table)
+    for phase in status.phases:
+        lines += [Text(f"{phase.name} failed: {printable(cause, 500)}") for cause in phase.failed[:_SHOWN]]
+        if len(phase.failed) > _SHOWN:
+            lines.append(Text(f"{phase.name}: {len(phase.failed) - _SHOWN} more tasks failed"))
+    if status.state in ("failed", "interrupted"):
+        lines.append(Text("what is done is kept: the same `finesieve filter` command goes on from there"))
+    elif status.state == "finished":
+        lines.append(Text(f"next: finesieve inspect {status.path}"))
+    return Group(*lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"
