@@ -7,6 +7,7 @@ import email.utils
 import json
 import os
 import random
+import socket
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -100,19 +101,14 @@ class Endpoint:
                 # The typed `chat.completions.create` spends more time on turning log-probabilities into objects than
                 # everything else together: 820 requests a second on the core that does 1,370 like this.
                 answer = await self._client.post("/chat/completions", body=body, cast_to=object)
-        except (TimeoutError, errors.APITimeoutError) as error:
+        except TimeoutError as error:
             raise RequestError("busy", "timeout", f"no answer within {limit:.0f} s", billed=True) from error
         except errors.APIStatusError as error:
             raise _of_status(error.status_code, error.message, error.response.headers) from error
         except (errors.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RequestError("bad_answer", "malformed_reply", _short(str(error)), billed=True) from error
         except errors.APIConnectionError as error:
-            cause = error.__cause__ or error
-            # A refused connection never reached the server; a broken one may have.
-            refused = "connect" in type(cause).__name__.lower()
-            raise RequestError(
-                "broken", "connection", _short(f"{type(cause).__name__}: {cause}"), billed=not refused
-            ) from error
+            raise _of_connection(error, limit) from error
         if not isinstance(answer, dict):
             raise RequestError("bad_answer", "malformed_reply", "the reply is no JSON object", billed=True)
         return answer
@@ -282,6 +278,18 @@ class Endpoints:
 def pause_before(attempt: int) -> float:
     """Seconds before retry number `attempt`, from 0, with full jitter; a server's Retry-After is kept by `acquire`."""
     return random.uniform(0, min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE))  # noqa: S311
+
+
+def _of_connection(error: BaseException, limit: float) -> RequestError:
+    """The transport calls connections that are refused or broken time-outs; the chain of causes tells."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    if any(isinstance(each, TimeoutError) for each in chain):
+        return RequestError("busy", "timeout", f"no answer within {limit:.0f} s", billed=True)
+    refused = any(isinstance(each, ConnectionRefusedError | socket.gaierror) for each in chain)
+    said = f"{type(chain[-1]).__name__}: {chain[-1]}"
+    return RequestError("broken", "connection", _short(said), billed=not refused)
 
 
 def _of_status(status: int, message: str, headers: Any) -> RequestError:

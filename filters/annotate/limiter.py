@@ -1,8 +1,9 @@
 """How many requests a server can take at once, found by trying.
 
-Additive increase, multiplicative decrease (TCP's congestion control): the limit doubles until the first trouble comes,
-then grows by one for each limit's worth of answers; 429, 503 and timeouts halve it, once for all requests that were
-under way together. Growing latency without growing throughput takes a tenth off: the server only queues them.
+In the manner of TCP's congestion control: the limit doubles until the first trouble, then grows by a twentieth for each
+limit's worth of answers. 429, 503 and timeouts halve it, once for all requests that were under way together. Latency is
+compared with that of few requests: at three times as much the limit stays, at four times it shrinks by a tenth, because
+beyond that the server only queues. A server that has become slow for other reasons is measured anew at the bottom.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-FIRST_LIMIT = 8
-SLOWER = 2.0
-"""Latency, relative to the best seen, at which throughput must have grown for the limit to stay."""
-GAIN = 1.05
-"""What counts as growth of throughput."""
+FEW = 4
+"""Requests at the start, and those whose latency the others are compared with."""
+STAY, SHRINK = 3.0, 4.0
+GROWTH = 0.05
 
 
 class Limiter:
@@ -27,16 +27,14 @@ class Limiter:
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
-        self.limit = float(min(FIRST_LIMIT, most))
+        self.limit = float(min(FEW, most))
         self.in_flight = 0
         self._clock = clock
         self._doubling = True
         self._decreased = -1.0
-        self._window_start = clock()
-        self._window_answers = 0
-        self._window_seconds = 0.0
-        self._best_latency = float("inf")
-        self._best_rate = 0.0
+        self._answers = 0
+        self._seconds = 0.0
+        self._best = float("inf")
 
     @property
     def free(self) -> bool:
@@ -51,12 +49,11 @@ class Limiter:
     def answered(self, begun: float) -> None:
         """A request was answered."""
         self.in_flight -= 1
-        self._window_answers += 1
-        self._window_seconds += self._clock() - begun
-        if self._doubling:
-            self.limit = min(self.limit + 1, self.most)  # every answer adds one: the limit doubles per round
-        if self._window_answers >= max(int(self.limit), FIRST_LIMIT):
-            self._end_of_window()
+        self._answers += 1
+        self._seconds += self._clock() - begun
+        if self._answers >= max(int(self.limit), FEW):
+            self._end_of_window(self._seconds / self._answers)
+            self._answers, self._seconds = 0, 0.0
 
     def overloaded(self, begun: float) -> None:
         """A request was turned away or timed out."""
@@ -69,18 +66,15 @@ class Limiter:
         """A request failed in a way that says nothing about load."""
         self.in_flight -= 1
 
-    def _end_of_window(self) -> None:
-        now = self._clock()
-        latency = self._window_seconds / self._window_answers
-        rate = self._window_answers / max(now - self._window_start, 1e-9)
-        if latency > SLOWER * self._best_latency and rate < GAIN * self._best_rate and self.limit > FIRST_LIMIT:
+    def _end_of_window(self, latency: float) -> None:
+        self._best = latency if self.limit <= FEW else min(self._best, latency)
+        if latency > SHRINK * self._best:
             self._shrink(0.9)
-        elif not self._doubling:
-            self.limit = min(self.limit + 1, self.most)
-        # Old records fade, so that a server whose answers have become longer is not compared with its past for ever.
-        self._best_latency = min(self._best_latency * 1.02, latency)
-        self._best_rate = max(self._best_rate * 0.98, rate)
-        self._window_start, self._window_answers, self._window_seconds = now, 0, 0.0
+        elif latency > STAY * self._best:
+            self._doubling = False
+        else:
+            more = self.limit if self._doubling else max(GROWTH * self.limit, 1.0)
+            self.limit = min(self.limit + more, self.most)
 
     def _shrink(self, factor: float) -> None:
         self.limit = max(self.limit * factor, 1.0)

@@ -6,6 +6,7 @@ the written digit as a label (Liu et al. 2023, G-Eval).
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ REWARD_SLACK = 1.0
 Token = Mapping[str, Any]
 """As the API gives it: token, logprob, top_logprobs."""
 
+_DIGITS = re.compile(r"\s*([0-9]{1,3})\s*")
 _NUMBER = r"([0-9]{1,3})(?![0-9]|[.,][0-9])"
 
 
@@ -238,13 +240,12 @@ def _values(
         rest = piece.strip() if not digits else piece
         if prefix and not rest.startswith(prefix):
             continue
-        match = re.fullmatch(r"\s*([0-9]{1,3})\s*", rest[len(prefix) :] if prefix else rest)
+        match = _DIGITS.fullmatch(rest[len(prefix) :] if prefix else rest)
         if match is None or (digits and piece[:1].isspace()):
             continue
         ended -= before * probability
         written = digits + match[1]
-        longer = [value for value in scale.values if str(value).startswith(written) and str(value) != written]
-        whole = int(written) in scale.values and str(int(written)) == written
+        whole, longer = _continued(scale.min, scale.max, written)
         if not longer or piece[-1:].isspace():
             if whole:
                 yield int(written), before * probability
@@ -252,8 +253,16 @@ def _values(
             yield from _values(tokens, index + 1, "", written, before * probability, scale)
         elif not whole and len(longer) == 1:
             yield longer[0], before * probability
-    if digits and int(digits) in scale.values and str(int(digits)) == digits:
+    if digits and _continued(scale.min, scale.max, digits)[0]:
         yield int(digits), max(ended, 0.0)
+
+
+@functools.cache
+def _continued(low: int, high: int, written: str) -> tuple[bool, tuple[int, ...]]:
+    """(whether these digits are a value of the scale, the values of which they are only the beginning)."""
+    values = range(low, high + 1)
+    longer = tuple(value for value in values if str(value).startswith(written) and str(value) != written)
+    return int(written) in values and str(int(written)) == written, longer
 
 
 def _candidates(token: Token) -> Iterator[tuple[str, float]]:

@@ -49,7 +49,7 @@ def config(tmp_path: Path) -> Callable[..., AnnotateConfig]:
     """Makes a config over so many pages and one judge; keys of the judge and of the config can be given."""
 
     def make(
-        url: str | list[str], pages: int = 40, judge: dict[str, Any] | None = None, **others: Any
+        url: str | list[str], pages: int = 40, judge: dict[str, Any] | None = None, words: int = 20, **others: Any
     ) -> AnnotateConfig:
         rubric = tmp_path / "rubric.yaml"
         if not rubric.exists():
@@ -57,7 +57,7 @@ def config(tmp_path: Path) -> Callable[..., AnnotateConfig]:
         source = tmp_path / f"pages-{pages}.parquet"
         subjects = ("rivers", "fractions", "Vikings", "cells", "verbs", "volcanoes", "maps", "metals", "poems", "trade")
         texts = [
-            f"Page number {n} says things of {subjects[n % 10]} and {subjects[n // 10 % 10]}: {hash_words(n)}."
+            f"Page number {n} says things of {subjects[n % 10]} and {subjects[n // 10 % 10]}: {hash_words(n, words)}."
             for n in range(pages)
         ]
         pq.write_table(pa.table({"text": texts, "id": [str(n) for n in range(pages)]}), source)
@@ -82,10 +82,10 @@ def config(tmp_path: Path) -> Callable[..., AnnotateConfig]:
     return make
 
 
-def hash_words(number: int) -> str:
-    """Twenty words that differ from number to number, so that no two pages are copies."""
+def hash_words(number: int, count: int) -> str:
+    """So many words that differ from number to number, so that no two pages are copies."""
     words = []
-    for _ in range(20):
+    for _ in range(count):
         number = (number * 1103515245 + 12345) % 2**31
         words.append("".join(chr(97 + number // 26**place % 26) for place in range(5)))
     return " ".join(words)

@@ -83,8 +83,9 @@ class JudgeServer:
 
     def close(self) -> None:
         """Stop serving and drop all connections."""
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopped.set)
+            self._thread.join()
 
     def _serve(self, port: int, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)

@@ -1,0 +1,83 @@
+"""Exported annotations: what train and datasets read, with the weights that make estimates unbiased."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from filters.annotate.config import AnnotateConfig
+from filters.annotate.export import export_annotations
+from filters.annotate.run import run_annotate
+from filters.errors import AnnotationsError
+from filters.train.annotations import read_annotations
+from tests.annotate.judge_server import JudgeServer, reply
+
+Make = Callable[..., AnnotateConfig]
+Serve = Callable[..., JudgeServer]
+
+
+def test_train_and_datasets_read_what_is_exported(config: Make, serve: Serve, tmp_path: Path) -> None:
+    server = serve(lambda n, body: reply(str(n % 4)))
+    made = config(server.url, 80)
+    with pytest.raises(AnnotationsError, match="no such store"):
+        export_annotations(made, tmp_path / "labels")
+    run_annotate(made)
+    done = export_annotations(made, tmp_path / "labels")
+    assert (done.rows, done.left_out) == (80, 0)
+    read = read_annotations(done.path)
+    assert (len(read), read.target) == (80, "expected_score")
+    assert read.natural_weight is not None
+    assert set(read.natural_weight.tolist()) == {1.0}
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import datasets
+
+    loaded = datasets.load_dataset(str(tmp_path / "labels"), split="train")
+    assert loaded.num_rows == 80
+    assert {"id", "url", "text", "score", "expected_score", "scores", "sampling"} <= set(loaded.column_names)
+    row = loaded[0]
+    assert row["scores"] == [pytest.approx(row["expected_score"], abs=1e-4)]
+    assert row["judges"] == ["judge"]
+
+
+def test_several_judges_are_brought_together(config: Make, serve: Serve, tmp_path: Path) -> None:
+    strict, kind = serve(lambda n, body: reply("1")), serve(lambda n, body: reply("3", model="other"))
+    made = config(strict.url, 60)
+    second = made.judges[0].model_copy(update={"name": "kind|x", "model": "other", "base_urls": (kind.url,)})
+    made = made.model_copy(update={"judges": (made.judges[0], second)})
+    run_annotate(made)
+    table = pq.read_table(export_annotations(made, tmp_path / "labels").path)
+    assert table["expected_score"][0].as_py() == pytest.approx((0.8 + 2.8) / 2)
+    assert table["scores"][0].as_py() == pytest.approx([0.8, 2.8])
+    card = (tmp_path / "labels" / "README.md").read_text()
+    assert "| judge | judge-1 | expected | 0 | none | -1.00 |" in card
+    assert "kind\\|x" in card
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["configs"][0]["data_files"] == "annotations.parquet"
+
+
+def test_rejected_pages_are_left_out_and_said(config: Make, serve: Serve, tmp_path: Path) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        return reply("no idea") if "Page number 5 " in body["messages"][-1]["content"] else reply()
+
+    made = config(serve(behave).url, 20)
+    run_annotate(made)
+    done = export_annotations(made, tmp_path / "labels")
+    assert (done.rows, done.left_out) == (19, 1)
+    card = (tmp_path / "labels" / "README.md").read_text()
+    assert "no_score 1" in card
+    assert "1 pages drawn have no readable answer" in card
+
+
+def test_a_stratified_sample_carries_its_weights(config: Make, serve: Serve, tmp_path: Path) -> None:
+    made = config(serve().url, 80, sample={"size": 40, "design": "stratified", "strata": ["length"], "near": None})
+    run_annotate(made)
+    table = pq.read_table(export_annotations(made, tmp_path / "labels").path)
+    assert sum(table["natural_weight"].to_pylist()) == pytest.approx(80)
+    assert set(table["sampling"].to_pylist()) == {"random"}
+    assert None not in table["stratum"].to_pylist()

@@ -1,0 +1,301 @@
+"""A server that goes wrong in every way: nothing is lost, nothing asked twice without need, nothing guessed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from filters.annotate.config import AnnotateConfig
+from filters.annotate.run import AnnotateResult, Hooks, run_annotate
+from filters.annotate.store import Store
+from tests.annotate.judge_server import Fault, Http, JudgeServer, Slow, reply
+
+Make = Callable[..., AnnotateConfig]
+Serve = Callable[..., JudgeServer]
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def statuses(config: AnnotateConfig) -> Counter[tuple[str, str | None]]:
+    with Store(config.store, create=False) as store:
+        return Counter((answer.status, answer.cause) for _, answer in store.answers(1))
+
+
+def first_time(fault: Any, then: Any = None) -> Callable[[int, dict[str, Any]], Any]:
+    """Every page's first request meets the fault, its second is answered."""
+    seen: set[str] = set()
+
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        page = body["messages"][-1]["content"]
+        if page in seen:
+            return then or reply()
+        seen.add(page)
+        return fault
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Http(429),
+        Http(500, b"Internal Server Error"),
+        Http(502, b"<html>bad gateway</html>"),
+        Http(503),
+        Http(408),
+        Fault("reset"),
+        Fault("short_body"),
+        Fault("half_json"),
+        b"",
+        {"error": {"message": "overloaded", "code": 500}},
+        {"choices": []},
+        {"choices": [{"message": {"content": 5}}]},
+        ["a", "list"],
+        "a string",
+    ],
+    ids=lambda fault: repr(fault)[:40],
+)
+def test_what_goes_wrong_once_is_asked_again(config: Make, serve: Serve, fault: Any) -> None:
+    server = serve(first_time(fault))
+    made = config(server.url, 20, {"retries": 20})
+    result = run_annotate(made)
+    assert result.outcome == "complete"
+    assert statuses(made) == {("ok", None): 20}
+    assert Counter(Counter(server.pages).values()) == {2: 20}
+    assert result.judges[0].tally.retries == 20
+    assert result.judges[0].failed == {}
+
+
+def test_a_server_that_hangs_is_given_up_and_asked_again(config: Make, serve: Serve) -> None:
+    server = serve(first_time(Fault("hang")))
+    made = config(server.url, 10, {"timeout_seconds": 0.3})
+    result = run_annotate(made)
+    assert statuses(made) == {("ok", None): 10}
+    # Whether the ten that hung were billed is not known, so they count, at their upper bound.
+    assert result.spent.requests == 20
+    assert result.spent.tokens_in > 10 * 100 + 10 * 100
+    assert result.spent.tokens_out == 10 * 8 + 10
+
+
+def test_a_storm_of_429_lowers_the_number_in_flight(config: Make, serve: Serve) -> None:
+    server = serve()
+    server.behave = lambda n, body: Http(429) if server.now > 4 else Slow(0.01)
+    made = config(server.url, 150, {"max_concurrency": 64, "retries": 20})
+    result = run_annotate(made)
+    assert statuses(made) == {("ok", None): 150}
+    refused = len(server.requests) - 150
+    assert refused < 150
+    assert result.judges[0].tally.retries == refused
+
+
+@pytest.mark.parametrize("form", ["seconds", "date", "milliseconds"])
+def test_retry_after_is_honoured(config: Make, serve: Serve, form: str) -> None:
+    times: list[float] = []
+
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        times.append(time.time())
+        if n:
+            return reply()
+        value = {
+            "seconds": ("Retry-After", "1"),
+            "milliseconds": ("retry-after-ms", "800"),
+            "date": ("Retry-After", formatdate(time.time() + 2, usegmt=True)),
+        }
+        return Http(429, headers=dict([value[form]]))
+
+    server = serve(behave)
+    assert run_annotate(config(server.url, 5, {"max_concurrency": 1})).outcome == "complete"
+    assert times[1] - times[0] > 0.75
+
+
+def test_a_server_that_wants_hours_is_not_waited_for(config: Make, serve: Serve) -> None:
+    server = serve(lambda n, body: Http(429, {"error": {"message": "quota used up"}}, {"Retry-After": "7200"}))
+    result = run_annotate(config(server.url, 20))
+    assert result.outcome == "stopped"
+    assert "7,200 s: " in str(result.judges[0].error)
+    assert "quota used up" in str(result.judges[0].error)
+
+
+def test_garbage_is_rejected_kept_and_not_asked_again(config: Make, serve: Serve) -> None:
+    garbage = ["I cannot rate this page.", "7", "", "2.5", "\x00\x1b[31m3"]
+
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        return reply(garbage[n % 5])
+
+    server = serve(behave)
+    made = config(server.url, 50)
+    result = run_annotate(made)
+    assert (result.outcome, len(server.requests)) == ("complete", 50)
+    assert statuses(made) == {
+        ("rejected", "no_score"): 20, ("rejected", "off_scale"): 10, ("rejected", "empty_answer"): 10,
+        ("rejected", "not_whole"): 10,
+    }  # fmt: skip
+    assert result.judges[0].scores == {}
+    run_annotate(made)
+    assert len(server.requests) == 50
+
+
+def test_another_model_is_not_believed(config: Make, serve: Serve) -> None:
+    server = serve(lambda n, body: reply(model="other-model"))
+    made = config(server.url, 30)
+    result = run_annotate(made)
+    assert (result.outcome, result.exit_status) == ("stopped", 1)
+    assert "asked for 'judge-1', and 'other-model' answered" in str(result.judges[0].error)
+    assert statuses(made) == {}
+    assert len(server.requests) <= 8
+    allowed = config(server.url, 30, {"served_as": ["other-model"]})
+    assert run_annotate(allowed).outcome == "complete"
+
+
+@pytest.mark.parametrize("name", ["judge-1-2024-07-18", "/models/judge-1.gguf", "JUDGE-1", ""])
+def test_other_spellings_of_a_model_are(config: Make, serve: Serve, name: str) -> None:
+    assert run_annotate(config(serve(lambda n, body: reply(model=name)).url, 5)).outcome == "complete"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_or_model_stops_at_once(config: Make, serve: Serve, status: int) -> None:
+    server = serve(lambda n, body: Http(status, {"error": {"message": "no such thing"}}))
+    result = run_annotate(config(server.url, 100))
+    assert result.outcome == "stopped"
+    assert f"http_{status}: " in str(result.judges[0].error)
+    assert "no such thing" in str(result.judges[0].error)
+    assert len(server.requests) <= 8
+
+
+def test_most_of_a_window_failing_stops_the_run(config: Make, serve: Serve) -> None:
+    server = serve(lambda n, body: Http(500) if n > 30 else reply())
+    made = config(server.url, 300, {"retries": 1, "max_concurrency": 4}, stop={"window": 20, "max_failed_share": 0.5})
+    result = run_annotate(made)
+    assert result.outcome == "stopped"
+    assert "http_500" in str(result.judges[0].error)
+    assert len(server.requests) < 150
+    server.behave = lambda n, body: reply()
+    before = len(server.requests)
+    assert run_annotate(made).outcome == "complete"
+    assert statuses(made) == {("ok", None): 300}
+    assert len(server.requests) - before == 300 - 31
+
+
+def test_pages_the_server_refuses_fail_alone(config: Make, serve: Serve) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        if "Page number 7 " in body["messages"][-1]["content"]:
+            return Http(422, {"error": {"message": "I do not like it"}})
+        if "Page number 8 " in body["messages"][-1]["content"]:
+            return Http(400, {"error": {"message": "triggered the content management policy"}})
+        return reply()
+
+    server = serve(behave)
+    made = config(server.url, 30)
+    result = run_annotate(made)
+    assert (result.outcome, result.exit_status) == ("failures", 3)
+    assert result.judges[0].failed == {"http_422": 1}
+    assert statuses(made) == {("ok", None): 29 - 1, ("rejected", "content_filter"): 1}
+    server.behave = lambda n, body: reply()
+    again = run_annotate(made)
+    assert (again.outcome, again.judges[0].failed) == ("complete", {})
+    assert Counter(server.pages).total() - len(set(server.pages)) in (1, 2)  # 2: it failed in the pilot and in the rest
+
+
+def test_a_page_too_long_for_the_server_is_cut(config: Make, serve: Serve) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        size = len(body["messages"][-1]["content"])
+        if size > 500:
+            return Http(400, {"error": {"message": f"This model's maximum context length is 9 tokens, not {size}"}})
+        return reply()
+
+    server = serve(behave)
+    made = config(server.url, 10, words=120)
+    assert run_annotate(made).outcome == "complete"
+    assert any("(Cut: the first" in page for page in server.pages)
+
+
+def test_a_server_without_log_probabilities_falls_back_to_samples(config: Make, serve: Serve) -> None:
+    warnings: list[str] = []
+    server = serve(lambda n, body: reply(str(n % 2 + 2), logprobs=False))
+    made = config(server.url, 20)
+    assert run_annotate(made, Hooks(echo=warnings.append)).outcome == "complete"
+    assert [w for w in warnings if "falling back to mode sample with 5 answers" in w and server.url in w]
+    assert len([w for w in warnings if "falling back" in w]) == 1
+    assert statuses(made) == {("ok", None): 100}
+    assert len(server.requests) == 100
+    assert "logprobs" not in server.requests[-1]
+    assert server.requests[-1]["temperature"] == 1
+    with Store(made.store) as store:
+        assert {answer.mode for _, answer in store.answers(1)} == {"sample"}
+    run_annotate(made)
+    assert len(server.requests) == 100
+
+
+@pytest.mark.parametrize(("most", "left"), [(5, 5), (0, 0)])
+def test_a_server_that_refuses_so_many_log_probabilities(config: Make, serve: Serve, most: int, left: int) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        if body.get("top_logprobs", 0) > most:
+            return Http(400, {"error": {"message": f"top_logprobs must be at most {most}"}})
+        return reply()
+
+    server = serve(behave)
+    made = config(server.url, 20)
+    assert run_annotate(made).outcome == "complete"
+    with Store(made.store) as store:
+        assert store.judges()[0].logprobs == left
+        assert {answer.mode for _, answer in store.answers(1)} == {"expected" if most else "sample"}
+
+
+def test_a_dead_endpoint_is_dropped_and_tried_again(config: Make, serve: Serve) -> None:
+    good = serve(lambda n, body: Slow(0.02))
+    dead = serve()
+    port = dead.port
+    dead.close()
+    made = config([f"http://127.0.0.1:{port}/v1", good.url], 200, {"max_concurrency": 4})
+    revived: list[JudgeServer] = []
+
+    class Watch:
+        def __init__(self, judges: Any, budget: Any) -> None:
+            self.judge = judges[0]
+
+        def __enter__(self) -> Callable[[], None]:
+            return self.look
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def look(self) -> None:
+            if not revived and self.judge.tally.answered > 40:
+                revived.append(serve(lambda n, body: reply(), port=port))
+
+    result: AnnotateResult = run_annotate(made, Hooks(progress=Watch))
+    assert result.outcome == "complete"
+    assert statuses(made) == {("ok", None): 200}
+    assert len(revived[0].requests) > 10
+    assert len(good.requests) + len(revived[0].requests) == 200
+    assert result.judges[0].tally.retries < 60
+
+
+def test_no_server_at_all_stops_with_its_address(config: Make, serve: Serve) -> None:
+    server = serve()
+    server.close()
+    result = run_annotate(config(server.url, 50, {"retries": 2}))
+    assert result.outcome == "stopped"
+    assert server.url in str(result.judges[0].error)
+    assert "connection" in str(result.judges[0].error)
+
+
+def test_one_judge_s_end_is_not_the_others(config: Make, serve: Serve) -> None:
+    good, bad = serve(), serve(lambda n, body: Http(401))
+    made = config(good.url, 30)
+    second = made.judges[0].model_copy(update={"name": "bad", "base_urls": (bad.url,)})
+    result = run_annotate(made.model_copy(update={"judges": (made.judges[0], second)}))
+    assert (result.outcome, result.exit_status) == ("stopped", 1)
+    assert [judge.error is None for judge in result.judges] == [True, False]
+    assert len(good.requests) == 30
+
+
+def test_a_usage_that_is_missing_counts_as_the_upper_bound(config: Make, serve: Serve) -> None:
+    server = serve(lambda n, body: reply(usage=False))
+    result = run_annotate(config(server.url, 5))
+    assert result.spent.tokens_in > 5 * 500
+    assert result.spent.tokens_out == 5 * 8
