@@ -159,7 +159,7 @@ class DedupConfig(_Section):
     scope: Literal["stream", "global"] = "stream"
     """stream: one pass, against everything read so far; the first copy stays. global: in phases that can be resumed
     and spread over a cluster, against the whole input; the best copy stays (score, then length, then id)."""
-    memory: Size = 2**30
+    memory: Annotated[Size, Field(ge=2**20)] = 2**30
     """global: bytes the join of one hash range may take; what does not fit is spilled to disk."""
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
     """global: hash ranges that are joined by themselves; by default as many as the size of the input asks for."""

@@ -10,6 +10,7 @@ if a and c have no band in common. Exact duplicates are part of the cluster of a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -83,8 +84,13 @@ class Clusters:
         return self._words.nbytes + self._blocks.nbytes + self._exact.nbytes + self._near.nbytes
 
     def roots(self, pairs: Int64) -> Int64:
-        """int64[n]: which cluster each pair (int64[n, 2]) of those that were merged ended in: a number of its own."""
-        return np.asarray(roots_of(self._near, self._words, self._blocks, np.ascontiguousarray(pairs[:, 0])))
+        """int64[n]: the first document of the cluster of each pair, int64[n, 2], of those that were merged."""
+        one = np.ascontiguousarray(pairs[:, 0])
+        return np.asarray(self._documents[roots_of(self._near, self._words, self._blocks, one)])
+
+    @functools.cached_property
+    def _documents(self) -> Int64:
+        return np.asarray(members(self._words, self.count))
 
     def nodes(self, bounds: Int64) -> Iterator[Nodes]:
         """The nodes of each stretch of documents bounds[i] <= number < bounds[i + 1].
@@ -92,7 +98,7 @@ class Clusters:
         Args:
             bounds: int64[m + 1], ascending.
         """
-        documents = members(self._words, self.count)
+        documents = self._documents
         sizes, copied = sizes_of(self._near), has_others(self._exact)
         hits = list(self._earlier())
         roots, earliest = smallest_by_root(self._near, self._words, self._blocks, hits)

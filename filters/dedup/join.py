@@ -19,7 +19,6 @@ from filters.kernels.pairs import stars
 
 BYTES_PER_ENTRY = 40
 """Memory an entry takes while it is joined: 16 as read, 16 as scattered, and its share of buckets and pairs."""
-MIN_MEMORY = 2**20
 
 _FAN_OUT = 256
 _CHUNK = 1 << 16
@@ -36,10 +35,10 @@ def join(chunks: Iterable[tuple[UInt64, Int64]], count: int, memory: int, scratc
     Args:
         chunks: (keys uint64[k], documents int64[k]), the documents of one key in ascending order over all chunks.
         count: entries in all chunks together.
-        memory: bytes to use; at least `MIN_MEMORY`.
+        memory: bytes to use; at least 2^20.
         scratch: folder for what does not fit.
     """
-    limit = max(memory, MIN_MEMORY) // BYTES_PER_ENTRY
+    limit = memory // BYTES_PER_ENTRY
     if count <= limit:
         yield from stars(*_gathered(chunks, count))
         return

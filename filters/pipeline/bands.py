@@ -26,6 +26,8 @@ def partitions(job: Job) -> int:
 
     Depends on the input and the config alone. A range that turns out too large all the same is spilled to disk.
     """
+    if job.config.dedup.partitions is not None:
+        return job.config.dedup.partitions
     if any(unit.size is None for unit in job.units):
         return _UNKNOWN
     stored = sum(unit.size or 0 for unit in job.units)

@@ -77,7 +77,7 @@ class Select:
     """kept.bin: a block for each input unit with its survivors: row, times to write (0: not kept), bucket.
 
     kept.bits: a bit for each document of the run, set where it is kept. files.json: the plan of the output files.
-    summary.json: the keep rule, solved, and the histogram of all survivors.
+    summary.json: the keep rule, solved, and what it writes.
     """
 
     name = SELECT
@@ -117,7 +117,6 @@ class Select:
             json.dumps(
                 {
                     "keep": _rule(config, solution, borders),
-                    "histogram": histogram.to_json(),
                     "documents_written": sum(file.rows for file in files if not file.rejected),
                     "tokens_written": written,
                 }
@@ -308,7 +307,7 @@ def output_files(job: Job) -> list[OutputFile]:
 
 
 def summary(job: Job) -> dict[str, Any]:
-    """For the manifest: keep (the rule, solved), histogram, documents_written, tokens_written, dedup.
+    """For the manifest: keep (the rule, solved), documents_written, tokens_written, dedup.
 
     Raises:
         DamagedError: a file of an earlier phase is missing or damaged.

@@ -122,12 +122,14 @@ class Verify:
             chunks = [np.stack(reader.arrays(block), axis=1) for block in range(unit, len(reader), parts)]
         pairs = np.unique(np.concatenate([np.empty((0, 2), np.int64), *chunks]), axis=0)
         documents, hashes, ends = [np.empty(0, np.int64)], [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
+        held = 0
         for number in range(len(job.units)):
             with reading_blocks(job, SHINGLES, number, SETS, _SETS) as reader:
                 some, offsets, shingles = reader.arrays(unit)
             documents.append(some)
             hashes.append(shingles)
-            ends.append(offsets[1:] + ends[-1][-1])
+            ends.append(offsets[1:] + held)
+            held += len(shingles)
         every = np.concatenate(documents)
         places = np.searchsorted(every, pairs)
         joined, roots, compared = verify_stars(np.concatenate(hashes), np.concatenate(ends), places, near.verify)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from filters.dedup import join as module
-from filters.dedup.join import MIN_MEMORY, join
+from filters.dedup.join import join
 from filters.kernels.arrays import Int64, UInt64
 from tests.kernels.test_pairs import entries, star_pairs
 
@@ -29,7 +29,7 @@ def joined(keys: UInt64, documents: Int64, memory: int, scratch: Path) -> list[t
     return found
 
 
-@pytest.mark.parametrize("memory", [MIN_MEMORY, 3 * 2**20, 2**30])
+@pytest.mark.parametrize("memory", [2**20, 3 * 2**20, 2**30])
 @pytest.mark.parametrize("distinct", [40, 30_000, 10**8])
 def test_spilled_or_not(tmp_path: Path, memory: int, distinct: int) -> None:
     keys, documents = entries(distinct, 150_000, distinct)
@@ -40,28 +40,28 @@ def test_a_key_that_fits_no_memory_is_streamed(tmp_path: Path) -> None:
     """Half of all entries have one key, and ranges of single keys cannot be split."""
     keys, documents = entries(1, 200_000, 10**8)
     keys[::2] = keys[0]
-    assert set(joined(keys, documents, MIN_MEMORY, tmp_path)) == star_pairs(keys, documents)
+    assert set(joined(keys, documents, 2**20, tmp_path)) == star_pairs(keys, documents)
     keys[:] = 7
-    found = joined(keys, documents, MIN_MEMORY, tmp_path)
+    found = joined(keys, documents, 2**20, tmp_path)
     assert set(found) == {(0, n) for n in range(1, 66_667)}
 
 
 def test_ranges_that_stay_too_large_are_split_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FAN_OUT", 2)
     keys, documents = entries(2, 300_000, 10**8)
-    assert set(joined(keys, documents, MIN_MEMORY, tmp_path)) == star_pairs(keys, documents)
+    assert set(joined(keys, documents, 2**20, tmp_path)) == star_pairs(keys, documents)
 
 
 def test_documents_of_earlier_runs_have_negative_numbers(tmp_path: Path) -> None:
     keys, documents = entries(3, 100_000, 20_000)
     documents = documents - 2**62
-    for memory in (MIN_MEMORY, 2**30):
+    for memory in (2**20, 2**30):
         assert set(joined(keys, documents, memory, tmp_path)) == star_pairs(keys, documents)
 
 
 def test_an_interrupted_join_cleans_up(tmp_path: Path) -> None:
     keys, documents = entries(4, 100_000, 20_000)
-    running = join(chunks(keys, documents), len(keys), MIN_MEMORY, tmp_path)
+    running = join(chunks(keys, documents), len(keys), 2**20, tmp_path)
     next(running)
     assert list(tmp_path.iterdir()) != []
     running.close()
