@@ -12,10 +12,10 @@ import numpy as np
 import yaml
 
 from filters.inspect import samples, trust
-from filters.inspect.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram
+from filters.inspect.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram, SlicedHistogram
 from filters.inspect.model_card import ModelCard, model_card
 from filters.inspect.solver import Target
-from filters.inspect.summary import Summary
+from filters.inspect.summary import GROUPS, SURVIVOR_COLUMNS, Summary, survivors, values_of
 from filters.inspect.terminal import path_end, printable
 from filters.inspect.whatif import what_if
 from filters.model.reliability import Reliability
@@ -124,16 +124,32 @@ def _trimmed(histogram: Histogram, *, ends: bool = False) -> dict[str, Any]:
 
 
 def _slices(run: Run, summary: Summary) -> list[dict[str, Any]]:
-    hosts = len(summary.groups["host"])
+    few = dict.fromkeys(("language", *run.slices))
+    facets = [(by, run.histogram(by)) for by in few]
+    facets += _of_largest(run, summary).items()
     shown = []
-    for by in (*dict.fromkeys(("language", *run.slices)), *(["host"] if hosts else [])):
-        part = run.histogram(by, largest=SLICES)
-        total = hosts if by == "host" else len(part)
+    for by, part in facets:
         values = part.largest(SLICES)
         if [value for value in values if value is not None]:
             items = [{"name": _name(value), **_trimmed(part[value])} for value in values]
+            total = len(part) if by in few else len(summary.groups[by])
             shown.append({"by": printable(by, NAME), "total": total, "items": items})
     return shown
+
+
+def _of_largest(run: Run, summary: Summary) -> dict[str, SlicedHistogram]:
+    """Histograms of the hosts and of the input files with most survivors, where there are two or more of them."""
+    columns = [by for by in GROUPS if len(summary.groups[by]) > 1]
+    wanted = {by: {group.value for group in summary.groups[by].largest(SLICES)} for by in columns}
+    sliced = {by: SlicedHistogram(by) for by in columns}
+    for table in run.tables([*SURVIVOR_COLUMNS, *columns]) if columns else ():
+        found = survivors(table)
+        for by in columns:
+            values, places = values_of(table, by, found.rows)
+            shown = np.array([value in wanted[by] for value in values])
+            weights = {"tokens": found.tokens, "text_bytes": found.text_bytes}
+            sliced[by].add(values, np.where(shown[places], places, -1), found.scores, **weights)
+    return sliced
 
 
 def _name(value: str | None) -> str:

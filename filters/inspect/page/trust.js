@@ -10,20 +10,26 @@ function makeTrust() {
   part.append(charts);
   const drawings = [];
   if (trust.reliability) drawings.push([drawReliability, "Calibration: pages with about the same score. On the dashed line a score means what the judge says; bars are intervals."]);
-  if (trust.agreement) drawings.push([drawAgreement, "The judge's score (across) and the model's (up); darker cells hold more pages. The line is the threshold."]);
+  if (trust.agreement) drawings.push([drawAgreement, "The judge's score (across) and the model's (up); the stronger the colour, the more pages. The line is the threshold."]);
   if (trust.curve) drawings.push([drawPrecisionRecall, "Precision and recall of the kept class on labelled pages, at every threshold; the dot is the threshold."]);
-  if (trust.decisions) drawings.push([drawDecisions, "Labelled pages by the model's score: what the judge keeps, and what it drops."]);
+  if (trust.decisions) drawings.push([drawDecisions, "Labelled pages by the model's score: coloured is what the judge keeps, grey what it drops."]);
   const holders = drawings.map(([, caption]) => {
     const chart = make("div", {});
     charts.append(make("figure", {}, chart, make("figcaption", {}, caption)));
     return chart;
   });
-  const draw = () => drawings.forEach(([drawing], i) => put(holders[i], drawing(holders[i].clientWidth || 420)));
+  let moves = [];
+  const draw = () => {
+    moves = drawings.map(([drawing], i) => {
+      const { svg, move } = drawing(holders[i].clientWidth || 420);
+      put(holders[i], svg.node());
+      if (move) move();
+      return move;
+    }).filter(Boolean);
+  };
   on("view", draw);
   new ResizeObserver(draw).observe(charts);
-  on("threshold", () => drawings.forEach(([drawing], i) => {
-    if (drawing === drawPrecisionRecall || drawing === drawAgreement || drawing === drawDecisions) put(holders[i], drawing(holders[i].clientWidth || 420));
-  }));
+  on("threshold", () => { for (const move of moves) move(); });
   draw();
 }
 
@@ -50,7 +56,7 @@ function drawReliability(width) {
     .attr("y1", (bin) => y(bin.low)).attr("y2", (bin) => y(bin.high));
   some.append("circle").attr("class", "kept").attr("cx", (bin) => x(bin.score)).attr("cy", (bin) => y(bin.judge)).attr("r", 4.5)
     .append("title").text((bin) => `${many(Math.round(bin.rows), "page")}: model ${bin.score.toFixed(2)}, judge ${bin.judge.toFixed(2)}`);
-  return svg.node();
+  return { svg };
 }
 
 function drawAgreement(width) {
@@ -62,18 +68,22 @@ function drawAgreement(width) {
     .attr("x", (cell) => x(cell[0] - wide / 2) + 0.5).attr("width", Math.max(1, x(wide) - x(0) - 1))
     .attr("y", (cell) => y(cell[1] + tall) + 0.5).attr("height", Math.max(1, y(0) - y(tall) - 1))
     .append("title").text((cell) => `judge ${cell[0].toFixed(1)}, model ${cell[1].toFixed(2)} to ${(cell[1] + tall).toFixed(2)}: ${many(cell[2], "page")}`);
-  if (score() <= top) plot.append("line").attr("class", "rule").attr("x1", 0).attr("x2", x.range()[1]).attr("y1", y(score())).attr("y2", y(score()));
-  return svg.node();
+  const rule = plot.append("line").attr("class", "rule").attr("x1", 0).attr("x2", x.range()[1]);
+  return { svg, move: () => rule.attr("y1", y(Math.min(score(), top))).attr("y2", y(Math.min(score(), top))) };
 }
 
 function drawPrecisionRecall(width) {
   const points = data.trust.curve;
   const { svg, plot, x, y } = frame_(width, [0, 1], [0, 1], "recall", "precision", { format: "%" });
   plot.append("path").attr("class", "line documents").attr("d", d3.line().x((point) => x(point[2])).y((point) => y(point[1]))(points));
-  const at = points.reduce((best, point) => (point[0] >= score() && (!best || point[0] < best[0]) ? point : best), null);
-  if (at) plot.append("circle").attr("class", "dot").attr("r", 5.5).attr("cx", x(at[2])).attr("cy", y(at[1]))
-    .append("title").text(`score at least ${said(score())}: precision ${at[1].toFixed(2)}, recall ${at[2].toFixed(2)}`);
-  return svg.node();
+  const dot = plot.append("circle").attr("class", "dot").attr("r", 5.5), title = dot.append("title");
+  return { svg, move: () => {
+    const at = points.reduce((best, point) => (point[0] >= score() && (!best || point[0] < best[0]) ? point : best), null);
+    dot.attr("visibility", at ? null : "hidden");
+    if (!at) return;
+    dot.attr("cx", x(at[2])).attr("cy", y(at[1]));
+    title.text(`score at least ${said(score())}: precision ${at[1].toFixed(2)}, recall ${at[2].toFixed(2)}`);
+  } };
 }
 
 function drawDecisions(width) {
@@ -84,6 +94,6 @@ function drawDecisions(width) {
   const bars = plot.selectAll(".bar-of").data(rows).enter().append("g").attr("transform", (row) => `translate(${x(row[0])},0)`);
   bars.append("rect").attr("class", "dropped").attr("width", wide).attr("y", (row) => y(row[1] + row[2])).attr("height", (row) => y(0) - y(row[2]));
   bars.append("rect").attr("class", "kept").attr("width", wide).attr("y", (row) => y(row[1])).attr("height", (row) => y(0) - y(row[1]));
-  plot.append("line").attr("class", "rule").attr("x1", x(score())).attr("x2", x(score())).attr("y1", 0).attr("y2", y(0));
-  return svg.node();
+  const rule = plot.append("line").attr("class", "rule").attr("y1", 0).attr("y2", y(0));
+  return { svg, move: () => rule.attr("x1", x(Math.min(score(), x.domain()[1]))).attr("x2", x(Math.min(score(), x.domain()[1]))) };
 }
