@@ -48,7 +48,7 @@ def agreement_view(report: AgreementReport) -> RenderableType:
 
 
 def short(estimate: Estimate) -> str:
-    """An estimate in 14 characters."""
+    """An estimate in at most 16 characters."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
     return f"{estimate.value:.2f} [{_bare(estimate.low)},{_bare(estimate.high)}]"
@@ -104,24 +104,25 @@ def _causes(judges: Iterable[JudgeSummary]) -> list[Text]:
     return lines
 
 
-def _agreement(title: str, rows: Iterable[Coefficients]) -> Table:
-    table = _table(title, "", "pages", *SHOWN.values())
+def _agreement(title: str, rows: Iterable[Coefficients]) -> RenderableType:
+    """A line for who, and one for how far: four coefficients leave no room for names."""
+    lines = [Text(title, style="bold"), Text(f"{'pages':>7}" + "".join(f"{name:>17}" for name in SHOWN.values()))]
     for row in rows:
+        lines.append(Text(" and ".join(printable(part, 37) for part in row.name.split(" and "))))
         values = (short(row.coefficients[name]) for name in SHOWN)
-        name = " and\n".join(printable(part, _NAME + 4) for part in row.name.split(" and "))
-        table.add_row(Text(name), f"{row.documents:,}", *values)
-    return table
+        lines.append(Text(f"{row.documents:>7,}" + "".join(f"{value:>17}" for value in values)))
+    return Group(*lines)
 
 
 def _slices(report: AgreementReport) -> Table:
-    table = _table("within slices", "", "pages", "kept", "QWK", "alpha", "F1 kept")
+    table = _table("within slices", "", "pages", "kept", "alpha", "F1 kept")
     by_facet: dict[str, int] = {}
     for part in report.slices:
         by_facet[part.facet] = by_facet.get(part.facet, 0) + 1
         if by_facet[part.facet] > SLICES:
             continue
-        name = Text(printable(f"{part.facet}: {part.name}", 18))
-        values = (short(part.coefficients[measure]) for measure in ("qwk", "alpha", "f1"))
+        name = Text(printable(f"{part.facet}: {part.name}", 26))
+        values = (short(part.coefficients[measure]) for measure in ("alpha", "f1"))
         table.add_row(name, f"{part.documents:,}", f"{part.kept_share:.0%}", *values)
     return table
 
