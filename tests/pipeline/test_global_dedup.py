@@ -1,0 +1,397 @@
+"""Deduplication over a whole run: the best copy stays, whatever the cut into units, hash ranges and memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from filters import FilterConfig, QualityModel
+from filters import run_filter as run_stream
+from filters.config import NearConfig
+from filters.dedup.stream import Fingerprinter
+from filters.errors import RunError
+from filters.kernels.packed import PackedText
+from filters.pipeline.finish import RunResult
+from filters.pipeline.global_run import publish_job
+from filters.pipeline.phases import Job, run_unit
+from filters.pipeline.plan import make_plan
+from filters.pipeline.recipe import PHASES
+from tests.pipeline.conftest import digest, jsonl, page
+
+MakeConfig = Callable[..., FilterConfig]
+Row = dict[str, Any]
+GLOBAL: dict[str, Any] = {"scope": "global"}
+
+
+def run_filter(config: FilterConfig) -> RunResult:
+    """A global run in this process, unit by unit: what the executors add is tested where they are."""
+    plan = make_plan(config)
+    work = plan.output / ".work"
+    work.mkdir(parents=True)
+    job = Job(work, plan.config, tuple(plan.units), plan.min_score)
+    job.save()
+    for phase in PHASES:
+        for unit in range(phase.units(job)):
+            run_unit(job, phase, unit)
+    return publish_job(plan, job)
+
+
+def attributes(run: Path) -> list[Row]:
+    rows: list[Row] = pq.read_table(run / "attributes").to_pylist()
+    return rows
+
+
+def edited(text: str, changes: int, seed: int) -> str:
+    draw = random.Random(seed)
+    words = text.split()
+    for _ in range(changes):
+        words[draw.randrange(len(words))] = f"edit{draw.randrange(10**6)}"
+    return " ".join(words)
+
+
+def corpus(folder: Path, files: int = 5, per_file: int = 60) -> list[Path]:
+    """Pages with exact copies (in other case), near copies, chains of them, ids that clash, and bad records."""
+    draw = random.Random(1)
+    paths = []
+    for file in range(files):
+        rows: list[Any] = []
+        for n in range(per_file):
+            text = page(draw.randrange(130), 150)
+            kind = draw.random()
+            if kind < 0.2:
+                text = edited(text, draw.randrange(1, 4), draw.randrange(9))
+            elif kind < 0.3:
+                text = text.upper()
+            elif kind < 0.33:
+                text = ""
+            rows.append({"id": f"{draw.randrange(200)}", "text": text})
+            if n == 30:
+                rows.append(b"{broken")
+        paths.append(jsonl(folder / f"in-{file}.jsonl", rows))
+    return paths
+
+
+def reference(rows: list[Row], texts: dict[tuple[str, int], str], near: NearConfig | None) -> list[Row]:
+    """What each document should get: by comparing all keys in dictionaries, and sorting each cluster."""
+    alive = [n for n, row in enumerate(rows) if row["reason"] not in ("empty_text", "missing_text")]
+    found = Fingerprinter(True, near).fingerprint(
+        PackedText.from_strings([texts[rows[n]["source"], rows[n]["position"]] for n in alive])
+    )
+    exact = [tuple(pair) for pair in found.exact.tolist()]
+    group: dict[int, set[int]] = {n: {n} for n in alive}
+    by_exact: dict[Any, list[int]] = defaultdict(list)
+    owners: dict[Any, int] = {}
+    for place, n in enumerate(alive):
+        by_exact[exact[place]].append(n)
+        keys = [("exact", exact[place])]
+        if found.has_signature[place]:
+            keys += [("near", key) for key in found.keys[place].tolist()]
+        for key in keys:
+            other = owners.setdefault(key, n)
+            if group[other] is not group[n]:
+                merged = group[other] | group[n]
+                group |= dict.fromkeys(merged, merged)
+
+    def order(n: int) -> tuple[float, int, bytes]:
+        return -rows[n]["score"], -rows[n]["bytes"], rows[n]["id"].encode()
+
+    expected = []
+    copies = {n: same for same in by_exact.values() for n in same}
+    for n, row in enumerate(rows):
+        if n not in group:
+            expected.append({"exact_cluster": None, "near_cluster": None, "cluster_size": None})
+            continue
+        best = min(group[n], key=order)
+        reason = None
+        if best != n:
+            reason = "near_duplicate" if min(copies[n], key=order) == n else "exact_duplicate"
+        expected.append(
+            {
+                "exact_cluster": min(copies[n]),
+                "near_cluster": min(group[n]),
+                "cluster_size": len(group[n]),
+                "duplicate_of": rows[best]["id"] if best != n else None,
+                "reason": reason,
+            }
+        )
+        assert row["reason"] == reason
+    return expected
+
+
+def texts_of(paths: list[Path]) -> dict[tuple[str, int], str]:
+    found = {}
+    for path in paths:
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if line.startswith(b'{"'):
+                found[str(path), number] = json.loads(line)["text"]
+    return found
+
+
+@pytest.mark.parametrize("partitions", [1, 7])
+def test_clusters_and_survivors_are_those_of_a_plain_comparison(
+    tmp_path: Path, make_config: MakeConfig, partitions: int
+) -> None:
+    paths = corpus(tmp_path)
+    dedup = GLOBAL | {"partitions": partitions}
+    rows = attributes(run_filter(make_config(*paths, dedup=dedup, keep={"min_score": -1})).path)
+    expected = reference(rows, texts_of(paths), NearConfig())
+    for row, wanted in zip(rows, expected, strict=True):
+        assert {name: row[name] for name in wanted} == wanted
+    reasons = Counter(row["reason"] for row in rows)
+    assert min(reasons[name] for name in ("exact_duplicate", "near_duplicate", "empty_text", None)) > 5
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert any(row["id"].endswith("#2") for row in rows)
+
+
+def test_without_near_only_exact_copies_go(tmp_path: Path, make_config: MakeConfig) -> None:
+    paths = corpus(tmp_path)
+    rows = attributes(run_filter(make_config(*paths, dedup=GLOBAL | {"near": None}, keep={"min_score": -1})).path)
+    expected = reference(rows, texts_of(paths), None)
+    assert [row["reason"] for row in rows if row["exact_cluster"] is not None] == [
+        row["reason"] for row in expected if "reason" in row
+    ]
+    neither = {"near": None, "exact": False}
+    result = run_filter(make_config(*paths, output="neither", dedup=GLOBAL | neither, keep={"min_score": -1}))
+    assert set(result.ledger.total.removed) == {"empty_text"}
+
+
+def test_the_cut_into_units_ranges_and_memory_makes_no_difference(tmp_path: Path, make_config: MakeConfig) -> None:
+    """Names of files apart: the same documents in other files and ranges end in the same clusters."""
+    paths = corpus(tmp_path)
+    (tmp_path / "joined").mkdir()
+    joined = tmp_path / "joined" / "all.jsonl"
+    joined.write_bytes(b"".join(path.read_bytes() for path in paths))
+    near = GLOBAL | {"near": {"verify": 0.6}}
+    found = []
+    for name, inputs, partitions, dedup in (
+        ("one", paths, 1, near),
+        ("ranges", paths, 5, near),
+        ("memory", paths, 2, near | {"memory": "1MiB"}),
+        ("units", [joined], 3, near),
+    ):
+        dedup |= {"partitions": partitions}
+        run = run_filter(make_config(*inputs, output=name, dedup=dedup, keep={"fraction": 0.5})).path
+        found.append([{k: v for k, v in row.items() if k not in ("source", "position")} for row in attributes(run)])
+        if name != "units":
+            trees = digest(tmp_path / name)
+            first = digest(tmp_path / "one")
+            assert {n: d for n, d in trees.items() if n.startswith(("data", "attributes", "rejected"))} == {
+                n: d for n, d in first.items() if n.startswith(("data", "attributes", "rejected"))
+            }
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_the_best_copy_stays_where_the_stream_keeps_the_first(tmp_path: Path, make_config: MakeConfig) -> None:
+    base = page(1, 300)
+    variants = [edited(base, 2, seed) for seed in range(12)]
+    scores = QualityModel.load("edu-en").score(variants)
+    order = np.argsort(scores).tolist()  # the worst comes first
+    path = jsonl(tmp_path / "a.jsonl", [{"id": f"v{n}", "text": variants[n]} for n in order])
+    first = run_stream(make_config(path, output="first", keep={"min_score": -1}))
+    best = run_filter(make_config(path, output="best", dedup=GLOBAL, keep={"min_score": -1}))
+    names = [{row["id"] for row in pq.read_table(result.path / "data").to_pylist()} for result in (first, best)]
+    assert names == [{f"v{order[0]}"}, {f"v{order[-1]}"}]
+    assert {row["duplicate_of"] for row in attributes(best.path)} == {None, f"v{order[-1]}"}
+
+
+def test_ties_go_to_the_longer_text_then_to_the_smaller_id(tmp_path: Path, make_config: MakeConfig) -> None:
+    text = page(1, 200)
+    rows = [
+        {"id": "c", "text": text},
+        {"id": "b", "text": text},
+        {"id": "a", "text": text},
+        {"id": "long", "text": text.replace(" ", "  ")},
+    ]
+    model = QualityModel.load("edu-en")
+    assert len(set(model.score([row["text"] for row in rows]).tolist())) == 1
+    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows[:3]), output="ids", dedup=GLOBAL)).path
+    assert {row["duplicate_of"] for row in attributes(run)} == {None, "a"}
+    run = run_filter(make_config(jsonl(tmp_path / "b.jsonl", rows), output="long", dedup=GLOBAL)).path
+    assert {row["duplicate_of"] for row in attributes(run)} == {None, "long"}
+
+
+def test_false_joins_are_parted_by_their_true_similarity(tmp_path: Path, make_config: MakeConfig) -> None:
+    """One band of one row joins nearly anything; verification leaves what is alike."""
+    words = page(1, 400).split()
+    rows = [{"id": "base", "text": " ".join(words)}]
+    rows += [{"id": f"near{n}", "text": edited(rows[0]["text"], 3, n)} for n in range(3)]
+    rows += [{"id": f"half{n}", "text": " ".join([*words[:250], *page(100 + n, 150).split()])} for n in range(6)]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    loose = {"bands": 30, "rows": 1}
+    joined = run_filter(make_config(path, output="joined", dedup=GLOBAL | {"near": loose}))
+    assert joined.ledger.total.removed == {"near_duplicate": 9}
+    result = run_filter(make_config(path, dedup=GLOBAL | {"near": loose | {"verify": 0.8}}))
+    found = {row["id"]: row["near_cluster"] for row in attributes(result.path)}
+    assert {i for i, cluster in found.items() if cluster == 0} == {"base", "near0", "near1", "near2"}
+    assert result.ledger.total.removed == {"near_duplicate": 3}
+    verification = result.manifest["dedup"]["verification"]
+    assert verification["documents_freed"] == 6
+    assert verification["false_joins"] >= 6
+    assert verification["candidates"] >= 9
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    words = text.lower().split()
+    return {tuple(words[n : n + 5]) for n in range(len(words) - 4)}
+
+
+def test_verified_clusters_are_chains_of_documents_that_are_alike(tmp_path: Path, make_config: MakeConfig) -> None:
+    paths = corpus(tmp_path)
+    near = {"bands": 40, "rows": 2, "verify": 0.7}
+    rows = attributes(run_filter(make_config(*paths, dedup=GLOBAL | {"near": near, "exact": False})).path)
+    texts = texts_of(paths)
+    clusters = defaultdict(list)
+    for row in rows:
+        if row["near_cluster"] is not None:
+            clusters[row["near_cluster"]].append(shingles(texts[row["source"], row["position"]]))
+    for members in clusters.values():
+        reached, waiting = {0}, [0]
+        while waiting:
+            here = members[waiting.pop()]
+            new = {
+                n
+                for n, other in enumerate(members)
+                if n not in reached and len(here & other) >= 0.7 * len(here | other)
+            }
+            reached |= new
+            waiting += new
+        assert len(reached) == len(members)
+    everything = [(cluster, some) for cluster, members in clusters.items() for some in members]
+    apart = [
+        (a, b) for (a, one), (b, other) in itertools.combinations(everything, 2)
+        if a != b and len(one & other) >= 0.75 * len(one | other)
+    ]  # fmt: skip
+    assert len(apart) == 0
+
+
+def test_copies_of_what_an_earlier_run_kept_are_removed_and_named(tmp_path: Path, make_config: MakeConfig) -> None:
+    dedup = GLOBAL | {"keep_fingerprints": True}
+    old = [{"id": f"old{n}", "text": page(n, 200)} for n in range(20)]
+    first = run_filter(make_config(jsonl(tmp_path / "old.jsonl", old), output="one", dedup=dedup))
+    second = [{"id": f"mid{n}", "text": page(n + 100, 200)} for n in range(20)]
+    run_filter(make_config(jsonl(tmp_path / "mid.jsonl", second), output="two", dedup=dedup))
+    chain = edited(edited(page(3, 200), 2, 1), 25, 2)
+    new = [
+        {"id": "exact", "text": page(1, 200).upper()},
+        {"id": "near", "text": edited(page(2, 200), 2, 0)},
+        {"id": "step", "text": edited(page(3, 200), 2, 1)},
+        {"id": "fresh", "text": page(500, 200)},
+        {"id": "fresh-copy", "text": page(500, 200)},
+        {"id": "other-run", "text": page(105, 200)},
+        {"id": "both", "text": page(1, 200)},
+        {"id": "chain", "text": chain},
+    ]
+    against = [str(tmp_path / "one"), str(tmp_path / "two")]
+    config = make_config(
+        jsonl(tmp_path / "new.jsonl", new), output="three", dedup=dedup | {"against": against}, keep={"min_score": -1}
+    )
+    result = run_filter(config)
+    found = {row["id"]: (row["reason"], row["duplicate_of"]) for row in attributes(result.path)}
+    assert found == {
+        "exact": ("in_earlier_run", f"{against[0]}:old1"),
+        "near": ("in_earlier_run", f"{against[0]}:old2"),
+        "step": ("in_earlier_run", f"{against[0]}:old3"),
+        "fresh": (None, None),
+        "fresh-copy": ("exact_duplicate", "fresh"),
+        "other-run": ("in_earlier_run", f"{against[1]}:mid5"),
+        "both": ("in_earlier_run", f"{against[0]}:old1"),
+        "chain": found["chain"],
+    }
+    assert result.ledger.total.removed["in_earlier_run"] >= 5
+    assert first.ledger.total.kept == 20
+
+
+def test_what_an_earlier_run_removed_for_its_score_is_judged_again(tmp_path: Path, make_config: MakeConfig) -> None:
+    rows = [{"id": f"{n}", "text": page(n, 200)} for n in range(20)]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    dedup = GLOBAL | {"keep_fingerprints": True}
+    first = run_filter(make_config(path, output="one", dedup=dedup, keep={"fraction": 0.5}))
+    assert first.ledger.total.kept == 10
+    against = {"against": [str(tmp_path / "one")]}
+    second = run_filter(make_config(path, output="two", dedup=GLOBAL | against, keep={"min_score": -1}))
+    assert second.ledger.total.kept == 10
+    kept = [{row["id"] for row in attributes(run.path) if row["keep"]} for run in (first, second)]
+    assert not kept[0] & kept[1]
+
+
+def test_a_copy_of_a_removed_copy_is_in_the_earlier_run_too(tmp_path: Path, make_config: MakeConfig) -> None:
+    """The fingerprints are those of all documents that a kept one stands for."""
+    words = page(1, 400).split()
+    versions = []
+    for step in range(40):
+        versions.append(" ".join(words))
+        words[9 * step] = f"new{step}"
+    path = jsonl(tmp_path / "a.jsonl", [{"id": f"v{n}", "text": text} for n, text in enumerate(versions)])
+    dedup = GLOBAL | {"keep_fingerprints": True}
+    first = run_filter(make_config(path, output="one", dedup=dedup, keep={"min_score": -1}))
+    assert first.ledger.total.kept == 1
+    for n in (0, 39):
+        again = jsonl(tmp_path / f"again{n}.jsonl", [{"id": "x", "text": versions[n] + " more"}])
+        against = {"against": [str(tmp_path / "one")]}
+        result = run_filter(make_config(again, output=f"two{n}", dedup=GLOBAL | against))
+        assert result.ledger.total.removed == {"in_earlier_run": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"near": {"seed": 2}}, r"dedup\.near\.seed: 1, this config has 2"),
+        ({"near": {"bands": 20}}, r"dedup\.near\.bands: 14, this config has 20"),
+        ({"near": None}, r"near duplicates were looked for there, and are not here"),
+        ({"exact": False}, r"dedup\.exact: True, this config has False"),
+    ],
+)
+def test_fingerprints_of_other_options_are_refused(
+    tmp_path: Path, make_config: MakeConfig, change: dict[str, Any], message: str
+) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"id": "a", "text": page(1)}])
+    run_filter(make_config(path, output="one", dedup=GLOBAL | {"keep_fingerprints": True}))
+    against = GLOBAL | {"against": [str(tmp_path / "one")]} | change
+    with pytest.raises(RunError, match=message):
+        run_filter(make_config(path, output="two", dedup=against))
+    assert not (tmp_path / "two").exists()
+
+
+def test_runs_without_fingerprints_and_damaged_ones_are_refused(tmp_path: Path, make_config: MakeConfig) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"id": f"{n}", "text": page(n)} for n in range(50)])
+    run_stream(make_config(path, output="plain"))
+    against = GLOBAL | {"against": [str(tmp_path / "plain")]}
+    with pytest.raises(RunError, match=r"kept no fingerprints.*keep_fingerprints: true"):
+        run_filter(make_config(path, output="two", dedup=against))
+    with pytest.raises(RunError, match=r"nowhere: no manifest\.json"):
+        run_filter(make_config(path, output="two", dedup=GLOBAL | {"against": [str(tmp_path / "nowhere")]}))
+    run_filter(make_config(path, output="one", dedup=GLOBAL | {"keep_fingerprints": True}))
+    against = GLOBAL | {"against": [str(tmp_path / "one")]}
+    file = tmp_path / "one" / "fingerprints" / "near-00000.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + bytes([content[200] ^ 255]) + content[201:])
+    with pytest.raises(RunError, match="fingerprints"):
+        run_filter(make_config(path, output="two", dedup=against))
+
+
+def test_ids_are_unique_over_all_files(tmp_path: Path, make_config: MakeConfig) -> None:
+    ids = [["a", "b", "a"], ["a#2", "a", "a"], ["b", "c", ""]]
+    paths = [
+        jsonl(tmp_path / f"{n}.jsonl", [{"id": i, "text": page(10 * n + k)} for k, i in enumerate(some)])
+        for n, some in enumerate(ids)
+    ]
+    result = run_filter(make_config(*paths, dedup=GLOBAL, keep={"min_score": -1}))
+    found = [row["id"] for row in attributes(result.path)]
+    assert found[:8] == ["a", "b", "a#3", "a#2", "a#4", "a#5", "b#2", "c"]
+    assert result.ledger.total.renamed == 4
+
+
+def test_no_documents(tmp_path: Path, make_config: MakeConfig) -> None:
+    dedup = GLOBAL | {"keep_fingerprints": True, "near": {"verify": 0.8}}
+    result = run_filter(make_config(jsonl(tmp_path / "a.jsonl", []), dedup=dedup, keep={"tokens": 10}))
+    assert result.ledger.total.records == 0
+    assert pq.read_table(result.shards[0]).num_rows == 0
