@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from filters.config import FilterConfig
+from filters.pipeline.finish import RunResult
+from filters.pipeline.global_run import publish_job
 from filters.pipeline.observer import Observer
+from filters.pipeline.phases import Job, run_unit
+from filters.pipeline.plan import make_plan
+from filters.pipeline.recipe import PHASES
 
 WORDS = (
     *("the", "of", "water", "light", "plant", "cell", "number", "line", "angle", "river", "history", "map", "king"),
@@ -55,6 +60,19 @@ class Heard(Observer):
 
     def phase(self, name: str, done: int, units: int) -> None:
         self.phases.append((name, done, units))
+
+
+def run_in_process(config: FilterConfig) -> RunResult:
+    """A global run unit by unit, without worker processes: what they add is tested where they are."""
+    plan = make_plan(config)
+    work = plan.output / ".work"
+    work.mkdir(parents=True)
+    job = Job(work, plan.config, tuple(plan.units), plan.min_score)
+    job.save()
+    for phase in PHASES:
+        for unit in range(phase.units(job)):
+            run_unit(job, phase, unit)
+    return publish_job(plan, job)
 
 
 @pytest.fixture

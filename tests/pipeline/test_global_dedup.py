@@ -20,29 +20,12 @@ from filters.config import NearConfig
 from filters.dedup.stream import Fingerprinter
 from filters.errors import RunError
 from filters.kernels.packed import PackedText
-from filters.pipeline.finish import RunResult
-from filters.pipeline.global_run import publish_job
-from filters.pipeline.phases import Job, run_unit
-from filters.pipeline.plan import make_plan
-from filters.pipeline.recipe import PHASES
 from tests.pipeline.conftest import digest, jsonl, page
+from tests.pipeline.conftest import run_in_process as run_filter
 
 MakeConfig = Callable[..., FilterConfig]
 Row = dict[str, Any]
 GLOBAL: dict[str, Any] = {"scope": "global"}
-
-
-def run_filter(config: FilterConfig) -> RunResult:
-    """A global run in this process, unit by unit: what the executors add is tested where they are."""
-    plan = make_plan(config)
-    work = plan.output / ".work"
-    work.mkdir(parents=True)
-    job = Job(work, plan.config, tuple(plan.units), plan.min_score)
-    job.save()
-    for phase in PHASES:
-        for unit in range(phase.units(job)):
-            run_unit(job, phase, unit)
-    return publish_job(plan, job)
 
 
 def attributes(run: Path) -> list[Row]:

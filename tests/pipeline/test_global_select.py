@@ -1,0 +1,241 @@
+"""Select over a whole run: thresholds from shares and budgets, quotas, buckets, repeats, and the plan of the shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from filters import FilterConfig, run_filter
+from filters.config import load_config
+from filters.errors import ConfigError
+from filters.inspect.run import Run
+from filters.pipeline.decisions import OutputFile
+from filters.pipeline.plan import make_plan
+from filters.pipeline.selection import _Series
+from tests.pipeline.conftest import digest, jsonl, page, run_in_process
+
+MakeConfig = Callable[..., FilterConfig]
+Row = dict[str, Any]
+GLOBAL: dict[str, Any] = {"scope": "global"}
+
+
+def attributes(run: Path) -> list[Row]:
+    rows: list[Row] = pq.read_table(run / "attributes").to_pylist()
+    return rows
+
+
+def shards(run: Path) -> list[list[Row]]:
+    return [pq.read_table(path).to_pylist() for path in sorted((run / "data").rglob("*.parquet"))]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Three files of 60 documents of other lengths; no two alike but the first of each file."""
+    return [
+        jsonl(
+            tmp_path / f"in-{file}.jsonl",
+            [{"id": f"{file}-{n}", "text": page(n and 100 * file + n, 60 + 7 * n)} for n in range(60)],
+        )
+        for file in range(3)
+    ]
+
+
+def scored(run: Path) -> list[Row]:
+    return [row for row in attributes(run) if row["reason"] in (None, "low_score", "other_bucket")]
+
+
+def test_a_share_keeps_the_best(make_config: MakeConfig, files: list[Path]) -> None:
+    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"fraction": 0.25}))
+    rows = scored(result.path)
+    best = sorted((row["score"] for row in rows), reverse=True)[: len(rows) // 4]
+    assert sorted((row["score"] for row in rows if row["keep"]), reverse=True) == best
+    assert result.manifest["keep"]["min_score"] == min(best)
+    assert result.ledger.total.kept == len(best) == 44
+    assert Run(result.path).min_score == min(best)
+
+
+def test_a_budget_is_filled_but_never_passed(make_config: MakeConfig, files: list[Path]) -> None:
+    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"tokens": 9000}))
+    rows = sorted(scored(result.path), key=lambda row: -row["score"])
+    spent = np.cumsum([row["tokens"] for row in rows])
+    kept = int(np.searchsorted(spent, 9000, side="right"))
+    assert [row["keep"] for row in rows] == [True] * kept + [False] * (len(rows) - kept)
+    assert result.manifest["tokens_written"] == spent[kept - 1] <= 9000
+    assert result.manifest["keep"]["solution"]["kept"]["tokens"] == spent[kept - 1]
+
+
+def test_documents_with_the_same_score_are_kept_or_dropped_together(tmp_path: Path, make_config: MakeConfig) -> None:
+    rows = [{"id": f"{n}", "text": page(n // 3, 100) + "." * n} for n in range(30)]
+    config = make_config(jsonl(tmp_path / "a.jsonl", rows), dedup=GLOBAL | {"near": None}, keep={"fraction": 0.5})
+    result = run_in_process(config)
+    found = attributes(result.path)
+    by_score = Counter(row["score"] for row in found)
+    assert set(by_score.values()) == {3}
+    assert result.ledger.total.kept == 15
+    config = make_config(tmp_path / "a.jsonl", output="odd", dedup=GLOBAL | {"near": None}, keep={"fraction": 0.49})
+    result = run_in_process(config)
+    assert result.ledger.total.kept == 12
+    assert result.manifest["keep"]["solution"]["tie"]["documents"] == 3
+
+
+def test_a_quota_caps_a_source(make_config: MakeConfig, files: list[Path]) -> None:
+    quota = {"by": "source", "shares": {str(files[0]): 0.1, str(files[1]): 0.0}}
+    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"fraction": 0.3, "quota": quota}))
+    kept = Counter(row["source"] for row in attributes(result.path) if row["keep"])
+    budget = int(len(scored(result.path)) * 0.3)
+    assert kept[str(files[0])] == budget // 10
+    assert kept[str(files[1])] == 0
+    assert kept.total() == budget
+    assert set(result.manifest["keep"]["solution"]["quotas"]) == set(quota["shares"])
+
+
+def test_a_quota_by_language(tmp_path: Path, make_config: MakeConfig) -> None:
+    danish = "Solen skinner over byen i dag og vandet i havnen er blåt og stille mens folk går tur ved "
+    english = "The sun shines over the town today and the water of the harbour is calm while people walk by "
+    rows = [{"id": f"{n}", "text": (danish if n % 3 == 0 else english) + page(n, 12)} for n in range(60)]
+    config = make_config(
+        jsonl(tmp_path / "a.jsonl", rows), language={}, dedup=GLOBAL,
+        keep={"fraction": 0.5, "quota": {"by": "language", "shares": {"da": 0.1}}},
+    )  # fmt: skip
+    result = run_in_process(config)
+    kept = Counter(row["language"] for row in attributes(result.path) if row["keep"])
+    assert kept["da"] <= 3
+    assert kept.total() == 30
+
+
+BUCKETS = {"borders": [0.25, 0.5, 0.9], "names": ["low", "middle", "good", "best"]}
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_buckets_are_cut_by_rank(tmp_path: Path, make_config: MakeConfig, files: list[Path], folders: bool) -> None:
+    output = {"path": str(tmp_path / "run"), "buckets": BUCKETS | {"folders": folders}, "rejected": True}
+    everything = {"buckets": ["low", "middle", "good", "best"]}
+    result = run_in_process(make_config(*files, dedup=GLOBAL, keep=everything, output=output))
+    rows = sorted(scored(result.path), key=lambda row: row["score"])
+    n = len(rows)
+    counts = Counter(row["bucket"] for row in rows)
+    assert abs(counts["low"] - 0.25 * n) <= 1
+    assert abs(counts["best"] - 0.1 * n) <= 1
+    assert [row["bucket"] for row in rows] == [
+        name for name in ("low", "middle", "good", "best") for _ in range(counts[name])
+    ]
+    assert result.ledger.total.kept == n
+    names = {path.parent.name: {row["bucket"] for row in pq.read_table(path).to_pylist()} for path in result.shards}
+    expected = {name: {name} for name in BUCKETS["names"]} if folders else {"data": set(BUCKETS["names"])}
+    assert names == expected
+    assert all(row["bucket"] is None for row in attributes(result.path) if row["reason"] == "exact_duplicate")
+
+
+def test_one_bucket_can_be_kept(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
+    output = {"path": str(tmp_path / "run"), "buckets": BUCKETS}
+    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"buckets": ["good"]}, output=output))
+    rows = scored(result.path)
+    assert {row["bucket"]: row["reason"] for row in rows} == {
+        "low": "other_bucket", "middle": "other_bucket", "good": None, "best": "other_bucket",
+    }  # fmt: skip
+    assert result.manifest["keep"]["min_score"] == result.manifest["keep"]["buckets"]["borders"][1]
+    assert result.histogram.total() == len(rows)
+
+
+def test_documents_are_repeated_by_the_size_of_their_cluster(tmp_path: Path, make_config: MakeConfig) -> None:
+    rows = [{"id": f"{n}-{copy}", "text": page(n, 100)} for n in range(6) for copy in range(n + 1)]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    output = {"path": str(tmp_path / "run"), "repeat": {"by": "cluster_size", "max": 4}, "shard_size": 2000}
+    result = run_in_process(make_config(path, dedup=GLOBAL, keep={"min_score": -1}, output=output))
+    written = Counter(row["id"] for shard in shards(result.path) for row in shard)
+    assert written == {"0-0": 1, "1-0": 2, "2-0": 3, "3-0": 4, "4-0": 4, "5-0": 4}
+    assert {row["id"]: row["copies"] for row in attributes(result.path) if row["keep"]} == written
+    assert result.ledger.total.kept == 6
+    assert result.manifest["documents_written"] == 18
+    first = [row["id"] for shard in shards(result.path) for row in shard][:6]
+    assert first == [f"{n}-0" for n in range(6)]
+    budget = make_config(
+        path, dedup=GLOBAL, keep={"tokens": result.manifest["tokens_written"] // 2},
+        output=output | {"path": str(tmp_path / "budget")},
+    )  # fmt: skip
+    half = run_in_process(budget)
+    assert half.manifest["tokens_written"] <= result.manifest["tokens_written"] // 2
+    assert half.manifest["tokens_written"] == sum(
+        row["tokens"] * row["copies"] for row in attributes(half.path) if row["keep"]
+    )
+
+
+@pytest.mark.parametrize("size", [1, 5_000, 2**40])
+def test_shards_are_cut_as_in_a_streaming_run(
+    tmp_path: Path, make_config: MakeConfig, files: list[Path], size: int
+) -> None:
+    def make(name: str, scope: str) -> FilterConfig:
+        output = {"path": str(tmp_path / name), "shard_size": size, "rejected": True}
+        return make_config(*files, output=output, dedup={"scope": scope, "near": None, "exact": False},
+                           keep={"min_score": 0.3})  # fmt: skip
+
+    run_filter(make("stream", "stream"))
+    run_in_process(make("global", "global"))
+    for folder in ("data", "rejected"):
+        names = [sorted(path.name for path in (tmp_path / run / folder).iterdir()) for run in ("stream", "global")]
+        assert names[0] == names[1]
+        for name in names[0]:
+            one, other = (pq.read_table(tmp_path / run / folder / name) for run in ("stream", "global"))
+            assert other.select(one.column_names).to_pylist() == one.to_pylist()
+    assert digest(tmp_path / "stream") != digest(tmp_path / "global")
+
+
+def test_a_series_ends_its_files_where_they_are_full() -> None:
+    series = _Series(10, OutputFile(False, 0, (0, 0), (0, 0), 0))
+    series.add(0, np.array([1, 4, 5]), np.array([4, 7, 30]))
+    series.add(2, np.array([0, 1, 2]), np.array([0, 9, 0]))
+    series.finish()
+    assert [(file.first, file.stop, file.rows) for file in series.files] == [
+        ((0, 1), (0, 5), 2), ((0, 5), (0, 6), 1), ((2, 0), (2, 3), 3),
+    ]  # fmt: skip
+
+
+def test_rules_that_need_the_whole_input_are_refused_while_streaming(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    base = "input: {kind: jsonl, paths: [x]}\noutput: {path: y}\n"
+    for lines, message in (
+        ("dedup: {near: {verify: 0.8}}", r"dedup\.near\.verify .*scope: global"),
+        ("dedup: {against: [z]}", r"dedup\.against .*scope: global"),
+        ("keep: {tokens: 5}", r"keep\.tokens .*scope: global"),
+        ("dedup: {scope: global}\nkeep: {tokens: 5, fraction: 0.5}", "different rules"),
+        ("dedup: {scope: global}\nkeep: {min_score: 1, quota: {shares: {en: 0.5}}}", "shares out a budget"),
+        ("dedup: {scope: global}\nkeep: {buckets: [high]}", r"keep\.buckets: \['high'\] are no names"),
+        ("dedup: {scope: global, exact: false, near: null, keep_fingerprints: true}", "need dedup.exact or dedup.near"),
+    ):
+        config.write_text(base + lines)
+        with pytest.raises(ConfigError, match=message):
+            load_config(FilterConfig, config)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"buckets": {"borders": [0.5, 0.4], "names": ["a", "b", "c"]}}, "ascend"),
+        ({"buckets": {"borders": [0.5], "names": ["a"]}}, "2 buckets"),
+        ({"buckets": {"borders": [0.5], "names": ["a", "../b"]}}, "pattern"),
+        ({"repeat": {"by": "score"}}, "needs a curve"),
+        ({"repeat": {"by": "score", "curve": [[2, 1], [1, 2]]}}, "ascend"),
+        ({"repeat": {"by": "cluster_size", "curve": [[1, 0.5]]}}, "greater than or equal to 1"),
+    ],
+)
+def test_output_options_that_cannot_be_are_refused(
+    tmp_path: Path, make_config: MakeConfig, section: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_config(tmp_path / "x", dedup=GLOBAL, output={"path": str(tmp_path / "y")} | section)
+
+
+def test_a_quota_must_fit_the_input(make_config: MakeConfig, files: list[Path]) -> None:
+    def plan(quota: dict[str, Any]) -> None:
+        make_plan(make_config(*files, dedup=GLOBAL, keep={"fraction": 0.5, "quota": quota}))
+
+    with pytest.raises(ConfigError, match="needs the section `language`"):
+        plan({"by": "language", "shares": {"en": 0.5}})
+    with pytest.raises(ConfigError, match=r"'other\.jsonl' is no input file.*in-0\.jsonl"):
+        plan({"by": "source", "shares": {"other.jsonl": 0.5}})
