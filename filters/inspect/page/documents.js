@@ -125,18 +125,19 @@ function makeDocuments() {
   draw();
 }
 
-// Word differences: longest common subsequence after cutting what both begin and end with.
+// Word differences: longest common subsequence after cutting what both begin and end with. White space is all alike.
+const same = (one, other) => one === other || !(one.trim() || other.trim());
 function differences(first, second) {
   const limit = 900, words = (text) => (text.match(/\s+|[^\s]+/g) || []).slice(0, 2 * limit);
   const a = words(first), b = words(second);
   let start = 0, end = 0;
-  while (start < a.length && start < b.length && a[start] === b[start]) start++;
-  while (end < a.length - start && end < b.length - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
+  while (start < a.length && start < b.length && same(a[start], b[start])) start++;
+  while (end < a.length - start && end < b.length - start && same(a[a.length - 1 - end], b[b.length - 1 - end])) end++;
   const x = a.slice(start, a.length - end), y = b.slice(start, b.length - end), wide = y.length + 1;
   const lengths = new Uint16Array((x.length + 1) * wide);
   for (let i = x.length - 1; i >= 0; i--) {
     for (let j = y.length - 1; j >= 0; j--) {
-      lengths[i * wide + j] = x[i] === y[j] ? lengths[(i + 1) * wide + j + 1] + 1
+      lengths[i * wide + j] = same(x[i], y[j]) ? lengths[(i + 1) * wide + j + 1] + 1
         : Math.max(lengths[(i + 1) * wide + j], lengths[i * wide + j + 1]);
     }
   }
@@ -147,7 +148,7 @@ function differences(first, second) {
   };
   let i = 0, j = 0;
   while (i < x.length || j < y.length) {
-    if (i < x.length && j < y.length && x[i] === y[j]) { add(left, false, x[i++]); add(right, false, y[j++]); }
+    if (i < x.length && j < y.length && same(x[i], y[j])) { add(left, false, x[i++]); add(right, false, y[j++]); }
     else if (j >= y.length || (i < x.length && lengths[(i + 1) * wide + j] >= lengths[i * wide + j + 1])) add(left, true, x[i++]);
     else add(right, true, y[j++]);
   }
