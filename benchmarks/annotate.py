@@ -184,7 +184,7 @@ def resume(port: int, rows: int) -> dict[str, Any]:
 
                 async def acquire() -> Any:
                     if not first:
-                        first.append(time.perf_counter())
+                        first.extend([time.perf_counter(), time.process_time()])
                     return await inner()
 
                 judges[0].endpoints.acquire = acquire
@@ -195,16 +195,15 @@ def resume(port: int, rows: int) -> dict[str, Any]:
             def __exit__(self, *error: object) -> None:
                 pass
 
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         result = run_annotate(config, Hooks(progress=Watch))
-        whole = time.perf_counter() - begun
         assert result.outcome == "complete"
         assert result.judges[0].tally.answered == left
         return {
             "rows": rows,
             "store_mb": round(os.path.getsize(config.store) / 1e6),
             "seconds_to_first_request": round(first[0] - begun, 2),
-            "seconds_in_all": round(whole, 2),
+            "cpu_seconds_to_first_request": round(first[1] - cpu, 2),
         }
 
 
@@ -225,7 +224,8 @@ def main() -> None:
     stub = multiprocessing.Process(target=serve, args=(port,), daemon=True)
     stub.start()
     number = port.get()
-    results: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine()}
+    results: dict[str, Any] = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    results |= {"python": platform.python_version(), "machine": platform.machine()}
     if options.requests:
         results["throughput"] = throughput(number, options.requests)
         print(json.dumps(results["throughput"], indent=1), flush=True)

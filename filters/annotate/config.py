@@ -79,6 +79,8 @@ class JudgeConfig(_Section):
     """A longer page is cut; at most what `context_tokens` leaves beside the rubric."""
     context_tokens: Annotated[int, Field(ge=256)] = 8192
     """What the server was started with, prompt and answer together."""
+    tokenizer: str | None = None
+    """The model's tokenizer.json, to count a page's tokens as the model does; null: an estimate."""
     max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most requests in flight at each server; fewer while it is slow or says 429."""
     timeout_seconds: Positive = 120.0

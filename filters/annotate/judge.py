@@ -47,6 +47,7 @@ from filters.annotate.reply import Reply
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import LAST, Store
 from filters.annotate.tally import Tally, Window
+from filters.annotate.tokens import token_counter
 from filters.errors import ConfigError, FinesieveError
 
 FLUSH_SECONDS = 0.02
@@ -78,7 +79,6 @@ class Judge:
         stop: when failing requests end it.
         run: number of the run in the store.
         warn: shown to the user.
-        count_tokens: of the judge's tokenizer; None: an estimate.
 
     Raises:
         ConfigError: the rubric leaves no room for a page, does not fit the mode, or a key is missing.
@@ -95,17 +95,16 @@ class Judge:
         stop: StopConfig,
         run: int,
         warn: Callable[[str], None],
-        count_tokens: TokenCounter | None = None,
     ) -> None:
         self.config, self.rubric, self.store, self.budget, self.run = config, rubric, store, budget, run
         self.prompt = Prompt(rubric, config.mode)
-        self.page_tokens = page_tokens(config, self.prompt, count_tokens)
+        self._count = token_counter(config.tokenizer)
+        self.page_tokens = page_tokens(config, self.prompt, self._count)
         self.record = store.judge(config.name, "model", config.model, settings(config))
         self.rubric_number = store.rubric(rubric)
         self.endpoints = Endpoints(config)
         self.tally = Tally()
         self._warn = warn
-        self._count = count_tokens
         self._top = config.top_logprobs if self.record.logprobs is None else self.record.logprobs
         self._window = Window(stop)
         self._answers: list[Answer] = []
@@ -437,6 +436,7 @@ def settings(config: JudgeConfig) -> dict[str, Any]:
         "mode": config.mode,
         "temperature": config.drawn_at,
         "max_page_tokens": config.max_page_tokens,
+        "tokenizer": config.tokenizer is not None,
         "prompt": VERSION,
         "extra_body": config.extra_body,
     }

@@ -56,7 +56,7 @@ def delimit(text: str, max_tokens: int, count_tokens: TokenCounter | None = None
         text: the page, of any content.
         max_tokens: most tokens that the result may have, frame and note of a cut included.
         count_tokens: of the judge; None: the estimate of `filters.kernels.tokens`. Called once for a page that fits,
-            and a few times for one that is cut. `filters.annotate.tokens.token_counter` asks the judge's server.
+            and a few times for one that is cut. `filters.annotate.tokens.token_counter` makes one.
 
     Raises:
         ValueError: `max_tokens` has no room for a page.

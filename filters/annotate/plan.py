@@ -17,6 +17,7 @@ from filters.annotate.prompt import Prompt
 from filters.annotate.records import Spending
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import Store
+from filters.annotate.tokens import token_counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
             if known is not None:
                 missing = known.missing(texts, judge.name, rubric, judge.answers)
             done = len(texts) * judge.answers - int(missing.sum())
-            page = np.minimum(sizes, page_tokens(judge, prompt, None))
+            page = np.minimum(sizes, page_tokens(judge, prompt, token_counter(judge.tokenizer)))
             tokens_in = int(((page + _fixed(prompt)) * missing).sum())
             tokens_out = int(missing.sum()) * answer_tokens(judge, rubric)
             cost = judge.price.of(tokens_in, tokens_out)

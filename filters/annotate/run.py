@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from filters.annotate.records import Spending
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import LAST, Store
 from filters.annotate.tally import Tally
+from filters.annotate.tokens import token_counter
 from filters.errors import RunError
 
 Outcome = Literal[
@@ -105,7 +105,7 @@ def run_annotate(config: AnnotateConfig, hooks: Hooks | None = None) -> Annotate
     hooks = hooks or Hooks()
     rubric = Rubric.load(config.rubric, config.language)
     for judge in config.judges:
-        page_tokens(judge, Prompt(rubric, judge.mode), None)
+        page_tokens(judge, Prompt(rubric, judge.mode), token_counter(judge.tokenizer))
     with Store(config.store) as store, store.writing():
         sample = store.find_sample(describe_sample(config))
         if sample is None:
@@ -177,8 +177,7 @@ class _Run:
 
     def _result(self, judge: Judge) -> JudgeResult:
         rejected, failed = self.store.causes(judge.record.number, judge.rubric_number)
-        expected = self.store.ratings(judge.record.number, judge.rubric_number).expected
-        scores = dict(sorted(Counter(expected.round().astype(int).tolist()).items()))
+        scores = self.store.score_counts(judge.record.number, judge.rubric_number)
         name = judge.config.name
         return JudgeResult(name, judge.tally, scores, rejected, failed, self.errors.get(name))
 

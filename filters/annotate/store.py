@@ -338,12 +338,13 @@ class Store:
         ).fetchone()
         return int(row[0] or 0)
 
-    def costs(self, sample: int, judge: int, rubric: int) -> npt.NDArray[np.float64]:
-        """float64[n, 4]: answers, prompt tokens, answer tokens and money of each document of a sample with answers."""
+    def costs(self, sample: int, judge: int, rubric: int, limit: int = 10_000) -> npt.NDArray[np.float64]:
+        """float64[n, 4]: answers, prompt tokens, answer tokens and money of a document, of the first `limit` drawn."""
         rows = self._db.execute(
-            "SELECT count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE judge = ? AND rubric = ? "
-            "AND document IN (SELECT document FROM draws WHERE sample = ?) GROUP BY document",
-            (judge, rubric, sample),
+            "SELECT count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM (SELECT document FROM draws "
+            "WHERE sample = ? ORDER BY place LIMIT ?) JOIN answers a USING (document) WHERE a.judge = ? AND "
+            "a.rubric = ? GROUP BY document",
+            (sample, limit, judge, rubric),
         ).fetchall()
         return np.array(rows, dtype=np.float64).reshape(len(rows), 4)
 
@@ -421,6 +422,15 @@ class Store:
         ).fetchall()
         table = np.array(rows, dtype=np.float64).reshape(len(rows), 4)
         return Ratings(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
+
+    def score_counts(self, judge: int, rubric: int) -> dict[int, int]:
+        """Readable answers of a judge under a rubric by rounded expected score, ascending."""
+        rows = self._db.execute(
+            "SELECT CAST(round(expected) AS INTEGER), count(*) FROM answers WHERE judge = ? AND rubric = ? AND "
+            "status = 'ok' GROUP BY 1 ORDER BY 1",
+            (judge, rubric),
+        )
+        return dict(rows.fetchall())
 
     def causes(self, judge: int, rubric: int) -> tuple[dict[str, int], dict[str, int]]:
         """(rejected answers by cause, failed requests by cause), the most frequent first."""

@@ -62,12 +62,14 @@ class JudgeServer:
 
     Attributes:
         requests: the JSON of every request.
+        heads: its headers, all in lower case.
         most: the most requests that were under way together.
     """
 
     def __init__(self, behave: Callable[[int, dict[str, Any]], Any] = lambda n, body: reply(), port: int = 0) -> None:
         self.behave = behave
         self.requests: list[dict[str, Any]] = []
+        self.heads: list[dict[str, str]] = []
         self.now = self.most = 0
         self._loop = asyncio.new_event_loop()
         ready = threading.Event()
@@ -123,6 +125,7 @@ class JudgeServer:
         body = json.loads(await reader.readexactly(size))
         number = len(self.requests)
         self.requests.append(body)
+        self.heads.append(dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line))
         self.now += 1
         self.most = max(self.most, self.now)
         try:

@@ -11,6 +11,7 @@ import pytest
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.run import run_annotate
 from filters.annotate.store import Store
+from filters.errors import ConfigError
 from tests.annotate.judge_server import JudgeServer, reply
 
 Make = Callable[..., AnnotateConfig]
@@ -129,3 +130,54 @@ def test_several_judges_and_a_pilot_before_the_rest(config: Make, serve: Serve) 
     assert (len(one.requests), len(two.requests)) == (50, 50)
     with Store(made.store) as store:
         assert [store.ratings(judge.number, 1).score.tolist() for judge in store.judges()] == [[1] * 50, [4] * 50]
+
+
+def test_pages_are_bounded_in_the_judge_s_own_tokens(config: Make, serve: Serve, tmp_path: Any) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+
+    letters = Tokenizer(WordLevel({"x": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    letters.pre_tokenizer = Split("", "isolated")  # a token is a character
+    path = tmp_path / "tokenizer.json"
+    letters.save(str(path))
+    server = serve()
+    run_annotate(config(server.url, 5, {"tokenizer": str(path), "max_page_tokens": 200}, words=200))
+    framed = [page.partition("</page>")[0] for page in server.pages]
+    assert all(100 < len(page) <= 200 for page in framed)
+    with pytest.raises(ConfigError, match="no such file"):
+        run_annotate(config(server.url, 5, {"tokenizer": "none.json"}))
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match=r"not a tokenizer\.json"):
+        run_annotate(config(server.url, 5, {"tokenizer": str(path)}))
+
+
+def test_a_config_that_cannot_work_is_refused_before_anything_is_asked(config: Make, serve: Serve) -> None:
+    server = serve()
+    for judge, match in (
+        ({"context_tokens": 256, "max_answer_tokens": 200}, "no room for a page"),
+        ({"mode": "reward"}, "needs a rubric with `request`"),
+        ({"api_key_env": "FINESIEVE_NO_SUCH_KEY"}, "FINESIEVE_NO_SUCH_KEY is not set"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            run_annotate(config(server.url, 5, judge))
+    assert server.requests == []
+    for judge in (
+        {"base_urls": ["ftp://x/v1"]},
+        {"base_urls": ["http://me:secret@x/v1"]},
+        {"mode": "sample", "temperature": 0},
+    ):
+        with pytest.raises(ValueError, match=r"base_urls|judges"):
+            config(server.url, 5, judge)
+
+
+def test_the_key_is_sent_and_stored_nowhere(
+    config: Make, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "sk-very-secret")
+    server = serve()
+    made = config(server.url, 5, {"api_key_env": "JUDGE_KEY"})
+    run_annotate(made)
+    assert {head["authorization"] for head in server.heads} == {"bearer sk-very-secret"}
+    for path in tmp_path.iterdir():
+        assert b"sk-very-secret" not in path.read_bytes()
