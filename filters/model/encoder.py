@@ -49,6 +49,8 @@ class EncoderOptions(BaseModel):
     """Of token states, for each layer: mean; standard deviation; the first token's (BERT's [CLS], as bge models are
     made to be read); the last token's (causal models)."""
     max_tokens: Annotated[int, Field(ge=8, le=32_768)] = 320
+    max_characters: Annotated[int, Field(ge=1)] | None = None
+    """Of a text that are read; None: the model's whole window, up to `max_tokens`."""
     prefix: str | None = None
     """What stands before the text (causal models), such as what shall be judged; its tokens are in no mean."""
     suffix: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=16)] = ()
@@ -143,8 +145,8 @@ class Encoder(ABC):
         return len(self.options.read) * states * self.width
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token numbers of each text, cut to `max_tokens`; never none."""
-        whole = [text.encode("utf-8", "replace").decode() for text in texts]
+        """Token numbers of each text, cut to `max_characters` and `max_tokens`; never none."""
+        whole = [text[: self.options.max_characters].encode("utf-8", "replace").decode() for text in texts]
         ids, _ = self._tokenize(whole, not self.causal, self.max_tokens) if whole else ([], [])
         return [tokens or [self._blank] for tokens in ids]
 
@@ -201,7 +203,8 @@ class Encoder(ABC):
         `spans` are where tokens start and end in the text, in characters. The first token of a causal model is left
         out, and special tokens, prefix and suffix are.
         """
-        tokens, offsets = self._tokenize(texts, not self.causal, self.max_tokens)
+        read = [text[: self.options.max_characters] for text in texts]
+        tokens, offsets = self._tokenize(read, not self.causal, self.max_tokens)
         used = [row for row, ids in enumerate(tokens) if len(ids) > 1]
         for batch in batches([len(tokens[row]) for row in used]):
             states = self._forward([tokens[used[place]] for place in batch])

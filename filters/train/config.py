@@ -13,6 +13,7 @@ from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams
 from filters.model.windows import WindowRule
 from filters.train.heads import HeadConfig, RidgeHead, SvrHead
 from filters.train.losses import Loss
+from filters.train.tuning import HeadOnly, TuneConfig
 
 
 class _Section(BaseModel):
@@ -67,14 +68,24 @@ class FastTextConfig(_Section):
 
 
 class EncoderConfig(EncoderOptions):
-    """A frozen language model's hidden states under a small head (extra `encoder`)."""
+    """A language model's hidden states under a small head (extra `encoder`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["encoder"] = "encoder"
     head: HeadConfig = RidgeHead(l2=(2.0,))
+    tune: TuneConfig = HeadOnly()
+    """head: the language model stays as it is; last_layers or lora: fine-tuned, which takes a GPU or patience: one
+    tuning for each fit, of which there are validation.repeats * folds * (inner_folds + 1) + inner_folds + 1."""
     cache: Annotated[str | None, Field(exclude=True)] = None
     """Folder that keeps features between trainings; within one, each page is encoded once in any case."""
+
+    @model_validator(mode="after")
+    def _tuned_under_ridge(self) -> Self:
+        plain = isinstance(self.head, RidgeHead) and self.head.loss == "regression"
+        if not isinstance(self.tune, HeadOnly) and not plain:
+            raise ValueError("tuning starts from, and ends in, a ridge head; give head: {kind: ridge, l2: [2.0]}")
+        return self
 
     def options(self) -> EncoderOptions:
         """What is read from the encoder."""

@@ -1,4 +1,6 @@
-"""A frozen encoder under a ridge, support vector or landmark head: FineWeb-Edu's recipe, from the middle layers."""
+"""An encoder, frozen or tuned, under a ridge, support vector or landmark head: FineWeb-Edu's recipe, from the middle
+layers.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ import numpy.typing as npt
 
 from filters.model.encoder_files import locate
 from filters.model.encoder_scorer import EncoderFeatures, EncoderScorer
+from filters.model.heads import Head
 from filters.train.config import EncoderConfig, SingleConfig
 from filters.train.features import FeatureStore, encoder_store
-from filters.train.heads import fit_head, strengths
+from filters.train.heads import RidgeHead, fit_head, strengths
+from filters.train.tuning import HeadOnly, Tuned, fine_tune
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -20,13 +24,13 @@ Float32 = npt.NDArray[np.float32]
 
 
 class EncoderClassifier:
-    """A head on the hidden states of a frozen encoder.
+    """A head on the hidden states of an encoder.
 
     Args:
-        config: the encoder, what is read from it, and the head.
+        config: the encoder, what is read from it, what of it is tuned, and the head.
         window: characters of a text that are read.
         positive: the keep rule's threshold, for the loss `classification`.
-        strength: of the head's regularisation.
+        strength: of the head's regularisation; with tuning, the learning rate.
     """
 
     def __init__(self, config: EncoderConfig, window: int, positive: float, strength: float) -> None:
@@ -35,17 +39,27 @@ class EncoderClassifier:
         self.positive = positive
         self.strength = strength
         self._scorer: EncoderScorer | None = None
+        self._tuned: Tuned | None = None
 
     @classmethod
     def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
-        """One classifier per strength of the head's regularisation."""
+        """One classifier per strength of the head's regularisation, or per learning rate."""
         assert isinstance(config, EncoderConfig)
-        return [cls(config, window, positive, strength) for strength in strengths(config.head)]
+        choices = strengths(config.head) if isinstance(config.tune, HeadOnly) else config.tune.lr
+        return [cls(config, window, positive, choice) for choice in choices]
 
     @property
     def setting(self) -> str:
-        """The strength of regularisation."""
-        return f"{'c' if self.config.head.kind == 'svr' else 'l2'} = {self.strength:g}"
+        """The strength of regularisation, or the learning rate and what tuning came to."""
+        if isinstance(self.config.tune, HeadOnly):
+            return f"{'c' if self.config.head.kind == 'svr' else 'l2'} = {self.strength:g}"
+        setting = f"{self.config.tune.kind}, lr = {self.strength:g}"
+        if self._tuned is not None:
+            before, after = self._tuned.error
+            setting += (
+                f", {self._tuned.epochs:.1f} epochs, squared error of pages kept aside {before:.4f} -> {after:.4f}"
+            )
+        return setting
 
     def _store(self) -> FeatureStore:
         return encoder_store(self.config.options(), self.config.cache)
@@ -58,18 +72,43 @@ class EncoderClassifier:
     ) -> Self:
         """Fit to labels; see `filters.train.classifier.Classifier`."""
         features = self._features(texts)
-        head = fit_head(self.config.head, self.strength, features, targets, weights, random_state, self.positive)
-        options = self.config.options()
+        options, tune = self.config.options(), self.config.tune
+        head: Head
+        if isinstance(tune, HeadOnly):
+            head = fit_head(self.config.head, self.strength, features, targets, weights, random_state, self.positive)
+        else:
+            assert isinstance(self.config.head, RidgeHead)
+            self._tuned = fine_tune(
+                tune,
+                self.strength,
+                options,
+                [text[: self.window] for text in texts],
+                targets,
+                weights,
+                groups,
+                features,
+                self.config.head,
+                random_state,
+                self.positive,
+            )
+            head = self._tuned.head
+        weights_changed = self._tuned.weights if self._tuned is not None else None
         about = EncoderFeatures(
-            encoder=options, sha256=locate(options.encoder).digest(), head=head.kind, columns=self._store().columns
+            encoder=options,
+            sha256=locate(options.encoder).digest(),
+            head=head.kind,
+            columns=self._store().columns,
+            tuned=weights_changed.features if weights_changed is not None else None,
         )
-        self._scorer = EncoderScorer(about, head)
+        self._scorer = EncoderScorer(about, head, weights_changed)
         return self
 
     def score(self, texts: Sequence[str]) -> Float32:
-        """float32[n]: raw scores; pages seen before are not encoded again."""
+        """float32[n]: raw scores; a frozen encoder reads no page twice."""
         scorer = self.scorer
-        return scorer.head(self._features(texts))
+        if scorer.tuned is None:
+            return scorer.head(self._features(texts))
+        return scorer.head(scorer.encoder().features([text[: self.window] for text in texts]))
 
     @property
     def scorer(self) -> EncoderScorer:

@@ -21,57 +21,13 @@ from filters.model.importing import import_model
 from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.features import FeatureStore, encoder_store
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "sun", "light", "plants", "the"]
+from tests.model.tiny_encoders import bert, llama
 
 
 @pytest.fixture
 def torch() -> Any:
     pytest.importorskip("transformers", reason="pip install 'finesieve[encoder]'")
     return pytest.importorskip("torch", reason="pip install 'finesieve[encoder]'")
-
-
-def save(folder: Path, model: Any) -> Path:
-    import transformers
-
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    model.save_pretrained(folder, safe_serialization=True)
-    return folder
-
-
-def bert(torch: Any, folder: Path, outputs: int = 0) -> Path:
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        num_labels=outputs or 2,
-    )
-    kind = transformers.BertForSequenceClassification if outputs else transformers.BertModel
-    return save(folder, kind(config))
-
-
-def llama(torch: Any, folder: Path) -> Path:
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    return save(folder, transformers.LlamaModel(config))
 
 
 def options(folder: Path, **changes: Any) -> EncoderOptions:
@@ -81,7 +37,7 @@ def options(folder: Path, **changes: Any) -> EncoderOptions:
 def test_the_middle_layer_is_read_and_pooled(torch: Any, tmp_path: Path) -> None:
     import transformers
 
-    folder = bert(torch, tmp_path / "bert")
+    folder = bert(tmp_path / "bert")
     encoder = open_encoder(options(folder, layers=[1, 2], pooling=["mean", "std"]), "cpu")
     assert not encoder.causal
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -99,7 +55,7 @@ def test_the_middle_layer_is_read_and_pooled(torch: Any, tmp_path: Path) -> None
 def test_the_first_token_of_a_causal_model_is_left_out(torch: Any, tmp_path: Path) -> None:
     import transformers
 
-    folder = llama(torch, tmp_path / "llama")
+    folder = llama(tmp_path / "llama")
     encoder = open_encoder(options(folder, pooling=["mean", "last"], suffix="a b"), "cpu")
     assert encoder.causal
     ids = transformers.AutoTokenizer.from_pretrained(folder)("the sun light a b", add_special_tokens=False)["input_ids"]
@@ -114,15 +70,25 @@ def test_the_first_token_of_a_causal_model_is_left_out(torch: Any, tmp_path: Pat
     np.testing.assert_allclose(found, states[1:3].numpy(), atol=1e-5)
 
 
+def test_a_text_is_cut_to_characters_and_tokens(torch: Any, tmp_path: Path) -> None:
+    folder = llama(tmp_path / "llama")
+    encoder = open_encoder(options(folder, max_characters=9, suffix=["a", "b c"], pooling=["mean", "last"]), "cpu")
+    assert encoder.features(["the sun light"]).shape == (1, 48)
+    np.testing.assert_array_equal(encoder.features(["the sun light"]), encoder.features(["the sun l"]))
+    assert [len(ids) for ids in open_encoder(options(folder, max_tokens=8), "cpu").tokens(["a b " * 30, ""])] == [8, 1]
+    with pytest.raises(ModelError, match="leave none for the text"):
+        open_encoder(options(folder, prefix="a " * 70), "cpu")
+
+
 def test_company_in_a_batch_changes_nothing(torch: Any, tmp_path: Path) -> None:
-    encoder = open_encoder(options(llama(torch, tmp_path / "llama")), "cpu")
+    encoder = open_encoder(options(llama(tmp_path / "llama")), "cpu")
     texts = ["a", "the sun " * 20, "plants light", ""]
     alone = np.concatenate([encoder.features([text]) for text in texts])
     np.testing.assert_allclose(encoder.features(texts), alone, atol=1e-5)
 
 
 def test_what_cannot_be_read_is_said(torch: Any, tmp_path: Path) -> None:
-    folder = bert(torch, tmp_path / "bert")
+    folder = bert(tmp_path / "bert")
     with pytest.raises(ModelError, match=r"has 3 layers.*\[4\]"):
         open_encoder(options(folder, layers=[4]), "cpu")
     with pytest.raises(ModelError, match="reads both ways"):
@@ -155,7 +121,7 @@ def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_contract(torch: Any, tmp_path: Path) -> None:
-    folder = bert(torch, tmp_path / "bert")
+    folder = bert(tmp_path / "bert")
     config = EncoderConfig(encoder=str(folder), layers=(1, 3), precision="float32", cache=str(tmp_path / "cache"))
     (classifier,) = classifier_class("encoder").candidates(config, 200)
     rng = np.random.default_rng(0)
@@ -188,7 +154,7 @@ def test_the_contract(torch: Any, tmp_path: Path) -> None:
 def test_a_sequence_classifier_scores_as_transformers_does(torch: Any, tmp_path: Path) -> None:
     import transformers
 
-    folder = bert(torch, tmp_path / "edu-classifier", outputs=1)
+    folder = bert(tmp_path / "edu-classifier", outputs=1)
     model = QualityModel.load(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     reference = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
@@ -211,11 +177,11 @@ def test_a_sequence_classifier_scores_as_transformers_does(torch: Any, tmp_path:
     with pytest.raises(ModelError, match="a model folder already"):
         import_model(str(tmp_path / "model"), tmp_path / "again")
     with pytest.raises(ModelError, match="has 2 outputs"):
-        QualityModel.load(bert(torch, tmp_path / "two", outputs=2))
+        QualityModel.load(bert(tmp_path / "two", outputs=2))
 
 
 def test_both_published_keep_rules_can_be_chosen(torch: Any, tmp_path: Path) -> None:
-    folder = bert(torch, tmp_path / "edu-classifier", outputs=1)
+    folder = bert(tmp_path / "edu-classifier", outputs=1)
     at_half = np.float32([2.4999, 2.5, np.nextafter(np.float32(2.5), np.float32(3))])
     for options, kept in (
         ([], [False, False, True]),  # 2.5 rounds to even, which is 2
