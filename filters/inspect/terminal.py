@@ -17,6 +17,7 @@ from rich.text import Text
 from filters.inspect.compare import Comparison
 from filters.inspect.groups import Groups
 from filters.inspect.histogram import HIGH, LOW, Histogram, nearest_edge
+from filters.inspect.leaks import Leaks
 from filters.inspect.reading import Agreement
 from filters.inspect.run import Extreme
 from filters.inspect.solver import Solution
@@ -320,6 +321,38 @@ def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType
         f"no drift over PSI {found.max_psi:g}")  # fmt: skip
     parts.append(Text(printable(verdict, 400), style="bold"))
     return Group(*parts)
+
+
+def leaks_view(found: Leaks, *, unicode: bool = True) -> RenderableType:
+    """Share of documents that repeat a benchmark, by score."""
+    about = found.benchmark
+    if found.complete:
+        scope = f"examined: all {found.examined:,} documents that survived deduplication"
+    else:
+        scope = (
+            f"examined: {found.examined:,} of {found.survivors:,} documents that survived deduplication, those whose "
+            "text the run holds (for all of them filter with output.rejected: true)"
+        )
+    short_items = f", of which {about['too_short']:,} are too short to be found" if about["too_short"] else ""
+    lines: list[RenderableType] = [
+        Text(f"documents with {found.size} words in a row of {path_end(about['path'], 40)}", style="bold"),
+        Text(f"  {about['items']:,} items{short_items}; {about['ngrams']:,} different n-grams", style="dim"),
+        Text(f"  {scope}", style="dim"),
+    ]
+    worst = max((bucket.leaked / bucket.examined for bucket in found.buckets), default=0.0)
+    for bucket in found.buckets:
+        share = bucket.leaked / bucket.examined
+        bar = _bar(share / worst if worst else 0.0, CURVE * 2, unicode)
+        lines.append(
+            Text(f"{bucket.low:5.2f} {bar:<{CURVE * 2}} {bucket.leaked:>9,} of {bucket.examined:>11,} {share:8.3%}")
+        )
+    lines.append(
+        Text(f"leaked: {found.leaked:,} in all, {found.kept[1]:,} of the {found.kept[0]:,} kept", style="bold")
+    )
+    lines += [Text(f"  {score:.2f}  {printable(name, 70)}") for score, name in found.ids]
+    if found.leaked:
+        lines.append(Text("to drop them, filter with decontaminate: {files: [...]}", style="dim"))
+    return Group(*lines)
 
 
 def text_view(text: str, lines: int = 30, width: int = 78) -> Text:

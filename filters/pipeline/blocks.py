@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datatrove.pipeline.base import PipelineStep
 
-from filters.config import DedupConfig, ExtractConfig, HeuristicConfig, InputConfig, LanguageConfig
+from filters.config import DecontaminateConfig, DedupConfig, ExtractConfig, HeuristicConfig, InputConfig, LanguageConfig
 from filters.read.batch import Batch
 from filters.read.units import Unit
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datatrove.pipeline.filters.base_filter import BaseFilter
 
     from filters.dedup.stream import Fingerprinter
+    from filters.inspect.leaks import Benchmark
     from filters.kernels.language import LanguageIdentifier
     from filters.model import QualityModel
 
@@ -130,6 +131,30 @@ class ApplyHeuristic(_BatchStep):
         if self._filter is None:
             self._filter = load_filter(self.config)
         apply_filter(self._filter, self.config.name, batch)
+
+
+class Decontaminate(_BatchStep):
+    """Remove documents that repeat n words in a row of a benchmark."""
+
+    name = "Decontaminate"
+
+    def __init__(self, config: DecontaminateConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._benchmarks: list[Benchmark] | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Look for the n-grams of every benchmark."""
+        from filters.inspect.leaks import read_benchmark
+        from filters.kernels.packed import PackedText
+
+        if self._benchmarks is None:
+            self._benchmarks = [read_benchmark(file, self.config.ngram, self.config.keys) for file in self.config.files]
+        for benchmark in self._benchmarks:
+            alive = batch.alive
+            found = np.zeros(len(batch), dtype=bool)
+            found[alive] = benchmark.ngrams.found_in(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
+            batch.remove(found, "contaminated")
 
 
 class Fingerprint(_BatchStep):

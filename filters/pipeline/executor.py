@@ -16,6 +16,7 @@ from filters.config import FilterConfig
 from filters.errors import RunError
 from filters.pipeline.blocks import (
     ApplyHeuristic,
+    Decontaminate,
     Extract,
     Fingerprint,
     IdentifyLanguage,
@@ -45,6 +46,7 @@ def unit_steps(config: FilterConfig, units: Sequence[Unit]) -> list[PipelineStep
         *([Extract(config.extract)] if config.input.kind == "warc" else []),
         *([IdentifyLanguage(config.language)] if config.language else []),
         *by_text,
+        *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
         Fingerprint(config.dedup),
         Score(config.model),
     ]

@@ -76,6 +76,7 @@ def _manifest(
             "digest": plan.model.digest,
             "reliability": plan.model.metadata.metrics.get("reliability"),
         },
+        "benchmarks": [benchmark.to_json() for benchmark in plan.benchmarks],
         "keep": {"min_score": plan.min_score, "tie": "score >= min_score, in float32"},
         "inputs": [{"source": source, "bytes": size} for source, size in plan.sources.items()],
         "ledger": ledger.to_json(),

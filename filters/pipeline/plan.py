@@ -11,6 +11,7 @@ from filters.errors import ConfigError
 from filters.read.units import Unit, plan_units
 
 if TYPE_CHECKING:
+    from filters.inspect.leaks import Benchmark
     from filters.model import QualityModel
 
 
@@ -24,6 +25,7 @@ class Plan:
         model: what scores the documents.
         min_score: the keep rule, from the config or else the model.
         output: the run's folder.
+        benchmarks: what `decontaminate` removes documents for.
     """
 
     config: FilterConfig
@@ -31,6 +33,7 @@ class Plan:
     model: QualityModel
     min_score: float
     output: Path
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @property
     def sources(self) -> dict[str, int | None]:
@@ -58,6 +61,10 @@ class Plan:
             keep = ", ".join(config.language.keep) or "annotate only"
             rows.append(("language", f"{keep}; at least {config.language.min_score:g}"))
         rows += [(f"heuristic {h.name}", f"words by {h.tokenizer}") for h in config.heuristics if h.name != "url"]
+        rows += [
+            ("decontaminate", f"{b.path}: {b.ngrams.size} words in a row of its {b.items:,} items")
+            for b in self.benchmarks
+        ]
         near = config.dedup.near
         rows.append(("deduplicate", "exact: xxh3-128 of normalised text" if config.dedup.exact else "exact: off"))
         if near:
@@ -96,7 +103,7 @@ def make_plan(config: FilterConfig) -> Plan:
 
     Raises:
         ConfigError: a heuristic's options do not fit it, or a quota names what the input cannot have.
-        InputError: a pattern that matches nothing, a file that does not exist.
+        InputError: a pattern that matches nothing, a file that does not exist, a benchmark that cannot be read.
         ModelError: the model cannot be loaded.
         MissingExtraError: a heuristic needs a package that is not installed.
         RunError: a run in dedup.against is none, or its fingerprints do not fit.
@@ -111,9 +118,18 @@ def make_plan(config: FilterConfig) -> Plan:
         load_filter(heuristic)
     open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
-    plan = Plan(config, units, model, min_score, Path(config.output.path))
+    plan = Plan(config, units, model, min_score, Path(config.output.path), _benchmarks(config))
     _check_quota(plan)
     return plan
+
+
+def _benchmarks(config: FilterConfig) -> tuple[Benchmark, ...]:
+    if config.decontaminate is None:
+        return ()
+    from filters.inspect.leaks import read_benchmark
+
+    wanted = config.decontaminate
+    return tuple(read_benchmark(file, wanted.ngram, wanted.keys) for file in wanted.files)
 
 
 def _check_quota(plan: Plan) -> None:

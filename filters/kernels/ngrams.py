@@ -1,0 +1,131 @@
+"""Which texts share a run of words with a set of others: the n-grams of a benchmark, looked up in documents.
+
+Words are those of `filters.kernels.words`, lower-cased and hashed; an n-gram is a hash of n of them in order. Two
+different n-grams get the same 64 bits with probability 2^-64: against a set of ten million n-grams, a document of a
+thousand words is found by mistake with probability 5e-10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numba
+import numpy as np
+
+from filters.kernels.arrays import Bool, UInt64
+from filters.kernels.packed import PackedText
+from filters.kernels.words import finish, word_hashes
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_EMPTY = np.uint64(0)
+
+
+@dataclass(frozen=True, slots=True)
+class NgramSet:
+    """The n-grams of some texts, as an open-addressing table of hashes.
+
+    Attributes:
+        size: words in an n-gram.
+        slots: uint64[2^k], at most half of them used; 0 is empty.
+        count: different n-grams.
+        too_short: texts with fewer words than `size`, which have none.
+    """
+
+    size: int
+    slots: UInt64
+    count: int
+    too_short: int
+
+    @classmethod
+    def of(cls, texts: Iterable[PackedText], size: int) -> Self:
+        """Collect the n-grams of all texts.
+
+        Raises:
+            ValueError: `size` is less than 1.
+        """
+        if size < 1:
+            raise ValueError(f"an n-gram has at least one word, got {size}")
+        parts: list[UInt64] = []
+        too_short = 0
+        for packed in texts:
+            words = word_hashes(packed)
+            too_short += int((np.diff(words.offsets) < size).sum())
+            parts.append(np.unique(_ngrams(words.hashes, words.offsets, size)))
+        hashes = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
+        slots = np.zeros(1 << max(4, int(2 * len(hashes)).bit_length()), np.uint64)
+        _enter(hashes, slots)
+        return cls(size, slots, len(hashes), too_short)
+
+    def found_in(self, packed: PackedText) -> Bool:
+        """bool[n]: which texts contain at least one of the n-grams."""
+        words = word_hashes(packed)
+        return np.asarray(_found(words.hashes, words.offsets, self.size, self.slots))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _mark(h):  # type: ignore[no-untyped-def]
+    """A finished hash that is not the empty slot."""
+    h = finish(h)
+    return h if h != _EMPTY else np.uint64(1)
+
+
+@numba.njit(nogil=True, cache=True)
+def _ngrams(hashes, offsets, size):  # type: ignore[no-untyped-def]
+    """uint64[m]: the n-grams of all texts."""
+    total = 0
+    for text in range(len(offsets) - 1):
+        total += max(offsets[text + 1] - offsets[text] - size + 1, 0)
+    found = np.empty(total, np.uint64)
+    first = np.uint64(1)  # what the oldest word of a window is multiplied by
+    for _ in range(size - 1):
+        first *= _STEP
+    count = 0
+    for text in range(len(offsets) - 1):
+        start, end = offsets[text], offsets[text + 1]
+        h = np.uint64(0)
+        for place in range(start, end):
+            if place - start >= size:
+                h -= hashes[place - size] * first
+            h = h * _STEP + hashes[place]
+            if place - start >= size - 1:
+                found[count] = _mark(h)
+                count += 1
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _enter(hashes, slots):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) - 1)
+    for h in hashes:
+        place = h & mask
+        while slots[place] != _EMPTY:
+            place = (place + np.uint64(1)) & mask
+        slots[place] = h
+
+
+@numba.njit(nogil=True, cache=True)
+def _found(hashes, offsets, size, slots):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) - 1)
+    found = np.zeros(len(offsets) - 1, np.bool_)
+    first = np.uint64(1)
+    for _ in range(size - 1):
+        first *= _STEP
+    for text in range(len(found)):
+        start, end = offsets[text], offsets[text + 1]
+        h = np.uint64(0)
+        for word in range(start, end):
+            if word - start >= size:
+                h -= hashes[word - size] * first
+            h = h * _STEP + hashes[word]
+            if word - start < size - 1:
+                continue
+            wanted = _mark(h)
+            place = wanted & mask
+            while slots[place] != _EMPTY and slots[place] != wanted:
+                place = (place + np.uint64(1)) & mask
+            if slots[place] == wanted:
+                found[text] = True
+                break
+    return found
