@@ -148,6 +148,17 @@ class ValidationConfig(_Section):
     """Of the bootstrap behind the intervals."""
 
 
+class AgreementConfig(_Section):
+    """What to do where the judge's two ratings of a text hardly agree; see `filters.train.agreement`."""
+
+    metric: Literal["qwk", "spearman", "f1"] = "qwk"
+    """f1: of the kept class at the keep rule."""
+    floor: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    """Below it a warning is printed, and written into the model's card."""
+    refuse: bool = False
+    """Do not train below the floor, nor where nothing was rated twice."""
+
+
 class TrainConfig(_Section):
     """Everything `finesieve train` does, from annotations to a model folder. See configs/ for examples."""
 
@@ -177,6 +188,7 @@ class TrainConfig(_Section):
     """See `filters.train.calibration`."""
     keep: KeepRule = KeepRule()
     validation: ValidationConfig = ValidationConfig()
+    agreement: AgreementConfig = AgreementConfig()
     random_state: Annotated[int, Field(ge=0, lt=2**31)] = 0
     remarks: tuple[str, ...] = ()
     """What a user of the model must know besides; goes into its card."""
