@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from filters.config import load_config
 from filters.inspect.terminal import printable
 from filters.model import QualityModel
+from filters.train.agreement import self_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.baselines import MEANINGS, baseline_scores
 from filters.train.config import TrainConfig
@@ -43,7 +44,6 @@ from filters.train.report_schema import (
     Protocol,
     ReliabilityBin,
     Report,
-    SelfAgreement,
     Source,
     Subject,
 )
@@ -267,7 +267,7 @@ def report_from_predictions(
             Baseline(name=name, meaning=MEANINGS[name], metrics=estimates([values], labels, min_score, **drawing)[0])
             for name, values in baselines.items()
         ),
-        judge=_self_agreement(columns, labels, min_score, resamples, random_state),
+        judge=self_agreement(columns, labels, min_score, resamples, random_state),
         facets=facets,
         confusion=_confusion(scores, labels, min_score),
         reliability=_reliability(scores, labels, resamples, random_state),
@@ -334,27 +334,6 @@ def _findings(sample: dict[str, Estimate], facets: Sequence[Facet]) -> list[str]
         f"Spearman within topics is {topic:.2f}, less than half of the overall {overall:.2f}: the model recognises "
         "topics more than it judges pages"
     ]
-
-
-def _self_agreement(
-    columns: Columns, labels: Annotations, min_score: float, resamples: int, random_state: int
-) -> SelfAgreement | None:
-    if columns.ratings is None or columns.ratings_source is None:
-        return None
-    rows = np.flatnonzero(np.isfinite(columns.ratings).all(axis=1))
-    first, second = columns.ratings[rows].T
-    # The judge's first rating takes the place of the label.
-    rated = replace(
-        labels,
-        texts=tuple(labels.texts[row] for row in rows),
-        score=np.rint(first).astype(np.int64),
-        expected=first,
-        groups=labels.groups[rows],
-        natural_weight=None,
-        random=labels.random[rows],
-    )
-    metrics, _ = estimates([second], rated, min_score, resamples=resamples, random_state=random_state)
-    return SelfAgreement(source=columns.ratings_source, rows=len(rows), metrics=metrics)
 
 
 def _confusion(scores: Sequence[Scores], labels: Annotations, min_score: float) -> Confusion:

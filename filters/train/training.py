@@ -22,6 +22,7 @@ from filters.errors import ConfigError
 from filters.model import QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
 from filters.model.reliability import Reliability
+from filters.train.agreement import check_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
@@ -77,7 +78,15 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         echo(f"note: {note}")
     groups = len(np.unique(labels.groups))
     raw_texts: list[str] = []
-    notes = labels.notes
+    notes = labels.notes + check_agreement(
+        config.annotations,
+        labels,
+        config.agreement,
+        config.keep.min_score,
+        resamples=config.validation.resamples,
+        random_state=config.random_state,
+        echo=echo,
+    )
     if config.distill is not None:
         raw_texts, note = read_raw_texts(config.distill, labels, config.random_state)
         echo(f"note: {note}")

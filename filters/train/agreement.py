@@ -1,0 +1,91 @@
+"""How far the labels can be trusted: the judge's second ratings against its first, and a floor below which to warn.
+
+No classifier agrees with a judge better than the judge does with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from filters.errors import AnnotationsError
+from filters.train.annotations import Annotations
+from filters.train.config import AgreementConfig
+from filters.train.evaluation import METRICS, estimates
+from filters.train.report_schema import SelfAgreement
+from filters.train.slices import Columns, read_columns
+
+
+def self_agreement(
+    columns: Columns, labels: Annotations, min_score: float, resamples: int, random_state: int
+) -> SelfAgreement | None:
+    """The second ratings measured against the first, as if they were a model's; None where nothing was rated twice."""
+    if columns.ratings is None or columns.ratings_source is None:
+        return None
+    rows = np.flatnonzero(np.isfinite(columns.ratings).all(axis=1))
+    first, second = columns.ratings[rows].T
+    # The judge's first rating takes the place of the label.
+    rated = replace(
+        labels,
+        texts=tuple(labels.texts[row] for row in rows),
+        score=np.rint(first).astype(np.int64),
+        expected=first,
+        groups=labels.groups[rows],
+        natural_weight=None,
+        random=labels.random[rows],
+    )
+    metrics, _ = estimates([second], rated, min_score, resamples=resamples, random_state=random_state)
+    return SelfAgreement(source=columns.ratings_source, rows=len(rows), metrics=metrics)
+
+
+def check_agreement(
+    path: str | Path,
+    labels: Annotations,
+    config: AgreementConfig,
+    min_score: float,
+    *,
+    resamples: int,
+    random_state: int,
+    echo: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Measure the agreement of labels that were rated twice, and warn or refuse below the floor.
+
+    Args:
+        path: the annotations file.
+        labels: what was read of it.
+        config: the floor.
+        min_score: the keep rule.
+        resamples: of the bootstrap.
+        random_state: of the bootstrap.
+        echo: told what was found.
+
+    Returns:
+        A warning for the model's card, or nothing.
+
+    Raises:
+        AnnotationsError: the agreement is below the floor, or unknown, and `config.refuse` is set.
+    """
+    found = self_agreement(read_columns(path, labels), labels, min_score, resamples, random_state)
+    estimate = None if found is None else found.metrics[config.metric]
+    if found is None or estimate is None or estimate.value is None:
+        if config.refuse:
+            raise AnnotationsError(
+                f"{path}: agreement.refuse is set, and nothing was rated twice, so the judge's agreement with itself "
+                "is unknown. Remedy: annotate with `repeats: 2` or a second judge, or agreement.refuse: false"
+            )
+        return ()
+    what = f"{METRICS[config.metric]} of {found.rows} texts rated twice ({found.source}): {estimate}"
+    if estimate.value >= config.floor:
+        echo(f"agreement: {what}")
+        return ()
+    said = f"agreement below the floor of {config.floor:g}: {what}"
+    if config.refuse:
+        raise AnnotationsError(
+            f"{path}: {said}. Remedy: a better judge or rubric (finesieve annotate --report says where they differ), "
+            "more repeats, or a lower agreement.floor"
+        )
+    echo(f"WARNING: {said}; a classifier cannot be better than its labels")
+    return (said,)
