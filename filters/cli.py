@@ -97,6 +97,33 @@ def status(
         _console().print(status_view(found))
 
 
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(help="Folder a filter run wrote.", show_default=False)],
+    sample: Annotated[int, typer.Option(help="Score and fingerprint so many kept documents again.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    inputs: Annotated[bool, typer.Option(help="Look at the input files, too.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Check a finished run: digests of inputs, model and outputs, ledger, samples scored again; exit status tells."""
+    from dataclasses import asdict
+
+    from filters.pipeline.verify import check_view, verify_run
+
+    console = _console()
+    checks = verify_run(
+        run,
+        sample=sample,
+        seed=seed,
+        inputs=inputs,
+        on_check=lambda check: None if as_json else console.print(check_view(check), soft_wrap=True),
+    )
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=1))
+    if any(check.ok is False for check in checks):
+        raise typer.Exit(1)
+
+
 def _print_plan(console: Console, plan: Plan) -> None:
     from rich.table import Table
 
@@ -454,6 +481,18 @@ def score(
 
     for line in score_files(model, files, text_key=text_key, id_key=id_key):
         sys.stdout.write(line)
+
+
+@app.command()
+def table(config: Config, overrides: Set = None) -> None:
+    """Make a table of static vectors from an encoder and raw texts, for classifiers of the kind `static`."""
+    from filters.config import load_config
+    from filters.train.static_table import TableConfig, build_table
+
+    loaded = load_config(TableConfig, config, overrides or ())
+    console = _console()
+    folder = build_table(loaded, echo=lambda line: console.print(line, soft_wrap=True))
+    console.print(f"table: {folder}", soft_wrap=True)
 
 
 @app.command("import-model")

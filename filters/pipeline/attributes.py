@@ -20,6 +20,7 @@ from filters.pipeline.rows import ATTRIBUTES, ROWS, RowsWriter
 from filters.pipeline.texts import TEXT, TextWriter, keeps_text
 from filters.pipeline.write import quarantine_line
 from filters.read.batch import Batch
+from filters.read.digest import input_digest
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -27,7 +28,8 @@ QUARANTINE = "quarantine.jsonl"
 class Attributes:
     """Read, extract, identify the language, apply heuristics, fingerprint, score: a unit of it is a unit of the input.
 
-    Facts of a unit: rows, records, skipped, quarantined (by cause), columns (of the first batch with documents:
+    Facts of a unit: rows, records, skipped, quarantined (by cause), digest (of the input file, of its first unit only),
+    columns (of the first batch with documents:
     their serialised schema in base64, None without documents).
     """
 
@@ -69,6 +71,8 @@ class Attributes:
             "records": records,
             "skipped": skipped,
             "quarantined": dict(sorted(causes.items())),
+            # Read again while it is still in the cache; once for all units of a file.
+            "digest": None if job.units[unit].start else input_digest(job.units[unit]),
             "columns": None if schema is None else base64.b64encode(schema.serialize()).decode(),
         }
 

@@ -41,7 +41,12 @@ class RunResult:
 
 
 def finish(
-    plan: Plan, new: Path, ledger: Ledger, histograms: Histograms, decided: Mapping[str, Any] | None = None
+    plan: Plan,
+    new: Path,
+    ledger: Ledger,
+    histograms: Histograms,
+    digests: Mapping[str, str | None],
+    decided: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Write manifest and card beside a run's files in `new`, and publish them all.
 
@@ -50,9 +55,10 @@ def finish(
         new: folder with everything but manifest.json and README.md.
         ledger: checked already.
         histograms: of the documents that survived deduplication.
+        digests: of the input files, by source (see `filters.read.digest`).
         decided: what the manifest says of the decisions of a global run (keep, dedup, ...).
     """
-    manifest = _manifest(plan, ledger, histograms, new, decided or {})
+    manifest = _manifest(plan, ledger, histograms, new, digests, decided or {})
     with publishing(new / "README.md") as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
     with publishing(new / MANIFEST) as temporary:
@@ -63,7 +69,12 @@ def finish(
 
 
 def _manifest(
-    plan: Plan, ledger: Ledger, histograms: Histograms, folder: Path, decided: Mapping[str, Any]
+    plan: Plan,
+    ledger: Ledger,
+    histograms: Histograms,
+    folder: Path,
+    digests: Mapping[str, str | None],
+    decided: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that decided the output and what it is; no times, no machine, no number of workers."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -78,7 +89,9 @@ def _manifest(
         },
         "benchmarks": [benchmark.to_json() for benchmark in plan.benchmarks],
         "keep": {"min_score": plan.min_score, "tie": "score >= min_score, in float32"},
-        "inputs": [{"source": source, "bytes": size} for source, size in plan.sources.items()],
+        "inputs": [
+            {"source": source, "bytes": size, "xxh3_128": digests.get(source)} for source, size in plan.sources.items()
+        ],
         "ledger": ledger.to_json(),
         **decided,
         "histogram": histograms.total.to_json(),

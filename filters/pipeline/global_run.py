@@ -206,7 +206,8 @@ def publish_job(plan: Plan, job: Job) -> RunResult:
         )
     decided = summary(job)
     decided.pop("histogram", None)
-    result = finish(plan, new, ledger, histograms, decided)
+    read = [(unit.source, job.facts(ATTRIBUTES, unit.index)["digest"]) for unit in job.units if not unit.start]
+    result = finish(plan, new, ledger, histograms, dict(read), decided)
     shutil.rmtree(job.work, ignore_errors=True)
     return result
 

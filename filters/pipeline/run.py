@@ -21,6 +21,7 @@ from filters.pipeline.shards import read_rows
 from filters.pipeline.state import read_state
 from filters.pipeline.submit import check_idle
 from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
+from filters.read.digest import input_digest
 
 __all__ = ["RunResult", "run_filter"]
 
@@ -130,4 +131,5 @@ def _run_stream(plan: Plan, work: Path, pool: WorkerPool | None, observer: Obser
         attribute_rows=sum(read_rows(path) for path in attributes.files),
         quarantine_rows=quarantine.rows,
     )
-    return finish(plan, new, ledger, attributes.histograms)
+    digests = {unit.source: input_digest(unit) for unit in plan.units if not unit.start}
+    return finish(plan, new, ledger, attributes.histograms, digests)
