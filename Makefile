@@ -26,7 +26,7 @@ test-encoder: pyproject.toml
 	test -x .venv-encoder/bin/python || $(PYTHON) -m venv .venv-encoder
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,encoder]'
-	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py
+	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/train/test_tuning.py
 
 ## Tests of the page `inspect --html` writes, in headless Chromium; playwright alone is in a folder of its own.
 test-browser: $(VENV)/.installed
