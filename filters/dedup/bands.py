@@ -136,7 +136,7 @@ class BandReader:
 
     def count(self, kind: str) -> int:
         """Entries of a kind."""
-        return int(self._reader.lengths[self._blocks, 2 * KINDS.index(kind)].sum())
+        return sum(self._reader.lengths(block)[2 * KINDS.index(kind)] for block in self._blocks)
 
     def entries(self, kind: str) -> Iterator[tuple[UInt64, UInt32]]:
         """(keys, rows) of a kind, in the order of the documents, in one or more chunks.
@@ -146,7 +146,7 @@ class BandReader:
         """
         array = 2 * KINDS.index(kind)
         for block in self._blocks:
-            if self._reader.lengths[block, array]:
+            if self._reader.lengths(block)[array]:
                 yield self._reader.read(block, array), self._reader.read(block, array + 1)
 
     def __enter__(self) -> Self:

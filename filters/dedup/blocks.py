@@ -1,9 +1,10 @@
 """Files of numbered blocks of arrays, each with its checksum: who needs one block reads and checks that one alone.
 
-    magic, blocks back to back, table (int64[blocks, arrays + 1]: offset, lengths), checksums (uint64[blocks, arrays]),
-    footer (uint64[4]: blocks, arrays, where the table begins, xxh3-64 of table and checksums)
+    blocks back to back
+    table   for each block uint64[2 * arrays + 2]: offset, lengths, checksums of the arrays, checksum of all these
+    footer  uint64[5]: magic number, blocks, arrays, where the table begins, checksum of these
 
-All numbers are little-endian. What the blocks and arrays mean is the writer's and reader's affair.
+All numbers are little-endian, all checksums xxh3-64. What blocks and arrays mean is the writer's and reader's affair.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-MAGIC = b"FSBLOCK1"
-_FOOTER = 32
+MAGIC = int.from_bytes(b"FSBLOCK1", "little")
+_FOOTER = 40
 
 
 class BlockFileError(Exception):
@@ -36,10 +37,8 @@ class BlockWriter:
 
     def __init__(self, path: Path, dtypes: Sequence[str]) -> None:
         self._file = path.open("xb")
-        self._file.write(MAGIC)
         self._dtypes = [np.dtype(dtype) for dtype in dtypes]
-        self._table: list[list[int]] = []
-        self._checksums: list[list[int]] = []
+        self._table: list[bytes] = []
 
     def write(self, *arrays: npt.NDArray[Any]) -> int:
         """Append a block; its number. The arrays have one dimension and are cast to the file's types."""
@@ -51,8 +50,7 @@ class BlockWriter:
             self._file.write(content)
             row.append(len(array))
             checksums.append(xxhash.xxh3_64_intdigest(content))
-        self._table.append(row)
-        self._checksums.append(checksums)
+        self._table.append(_sealed(row + checksums, len(self._table)))
         return len(self._table) - 1
 
     def __enter__(self) -> Self:
@@ -64,12 +62,9 @@ class BlockWriter:
         with self._file:
             if kind is not None:
                 return
-            arrays, start = len(self._dtypes), self._file.tell()
-            table = np.array(self._table, "<i8").reshape(-1, arrays + 1).tobytes()
-            table += np.array(self._checksums, "<u8").reshape(-1, arrays).tobytes()
-            self._file.write(table)
-            footer = np.array([len(self._table), arrays, start, xxhash.xxh3_64_intdigest(table)], "<u8")
-            self._file.write(footer.tobytes())
+            start = self._file.tell()
+            self._file.writelines(self._table)
+            self._file.write(_sealed([MAGIC, len(self._table), len(self._dtypes), start], 0))
 
 
 class BlockReader:
@@ -80,7 +75,7 @@ class BlockReader:
         dtypes: as given to the writer.
 
     Raises:
-        BlockFileError: the file is no such file, was cut or changed, or has other arrays.
+        BlockFileError: the file is no such file, was cut or changed at its end, or has other arrays.
     """
 
     def __init__(self, path: Path, dtypes: Sequence[str]) -> None:
@@ -91,25 +86,28 @@ class BlockReader:
         except OSError as error:
             raise BlockFileError(f"{path.name} cannot be read: {error.strerror or error}") from error
         try:
-            self._read_table()
+            self._read_footer()
         except BaseException:
             self._file.close()
             raise
 
-    def _read_table(self) -> None:
+    def _read_footer(self) -> None:
         size = os.fstat(self._file.fileno()).st_size
-        if size < len(MAGIC) + _FOOTER or self._read(0, len(MAGIC)) != MAGIC:
-            raise BlockFileError(f"{self.path.name} is no block file, or was cut")
-        blocks, arrays, start, checksum = np.frombuffer(self._read(size - _FOOTER, _FOOTER), "<u8").tolist()
-        length = blocks * (2 * arrays + 1) * 8
-        if arrays != len(self._dtypes) or start + length + _FOOTER != size:
-            raise BlockFileError(f"{self.path.name} has a damaged footer, or another kind of blocks")
-        table = self._read(start, length)
-        if xxhash.xxh3_64_intdigest(table) != checksum:
-            raise BlockFileError(f"{self.path.name} has a damaged table")
-        cut = blocks * (arrays + 1) * 8
-        self._table = np.frombuffer(table[:cut], "<i8").reshape(blocks, arrays + 1)
-        self._checksums = np.frombuffer(table[cut:], "<u8").reshape(blocks, arrays)
+        footer = _unsealed(self._read(max(size - _FOOTER, 0), _FOOTER), 0)
+        if footer is None or footer[0] != MAGIC:
+            raise BlockFileError(f"{self.path.name} is no block file, or was cut or changed at its end")
+        self._blocks, arrays, self._start = footer[1:].tolist()
+        self._width = (2 * arrays + 2) * 8
+        if arrays != len(self._dtypes) or self._start + self._blocks * self._width + _FOOTER != size:
+            raise BlockFileError(f"{self.path.name} has another kind of blocks, or was cut or changed")
+
+    def _row(self, block: int) -> npt.NDArray[np.uint64]:
+        if not 0 <= block < self._blocks:
+            raise IndexError(f"{self.path.name} has {self._blocks} blocks, and no block {block}")
+        row = _unsealed(self._read(self._start + block * self._width, self._width), block)
+        if row is None:
+            raise BlockFileError(f"{self.path.name}: the table does not match its checksum at block {block}")
+        return row
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
@@ -124,12 +122,16 @@ class BlockReader:
         return content
 
     def __len__(self) -> int:
-        return len(self._table)
+        return int(self._blocks)
 
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """int64[blocks, arrays]: elements of each array."""
-        return self._table[:, 1:]
+    def lengths(self, block: int) -> list[int]:
+        """Elements of each array of a block.
+
+        Raises:
+            BlockFileError: the block's row in the table is not what was written.
+        """
+        lengths: list[int] = self._row(block)[1 : len(self._dtypes) + 1].tolist()
+        return lengths
 
     def read(self, block: int, array: int) -> npt.NDArray[Any]:
         """One array of one block, checked; read-only.
@@ -137,10 +139,14 @@ class BlockReader:
         Raises:
             BlockFileError: it is not what was written.
         """
-        offset, *lengths = self._table[block].tolist()
+        return self._array(self._row(block), block, array)
+
+    def _array(self, row: npt.NDArray[np.uint64], block: int, array: int) -> npt.NDArray[Any]:
+        arrays = len(self._dtypes)
+        offset, *lengths = row[: arrays + 1].tolist()
         sizes = [length * dtype.itemsize for length, dtype in zip(lengths, self._dtypes, strict=True)]
         content = self._read(offset + sum(sizes[:array]), sizes[array])
-        if xxhash.xxh3_64_intdigest(content) != int(self._checksums[block, array]):
+        if xxhash.xxh3_64_intdigest(content) != int(row[arrays + 1 + array]):
             raise BlockFileError(f"{self.path.name}: block {block} does not match its checksum")
         return np.frombuffer(content, self._dtypes[array])
 
@@ -150,10 +156,23 @@ class BlockReader:
         Raises:
             BlockFileError: one is not what was written.
         """
-        return [self.read(block, array) for array in range(len(self._dtypes))]
+        row = self._row(block)
+        return [self._array(row, block, array) for array in range(len(self._dtypes))]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _sealed(values: list[int], number: int) -> bytes:
+    content = np.array(values, "<u8").tobytes()
+    return content + xxhash.xxh3_64_intdigest(content, number).to_bytes(8, "little")
+
+
+def _unsealed(content: bytes, number: int) -> npt.NDArray[np.uint64] | None:
+    """The values of `_sealed`; None if they are not those. The number keeps rows from changing places unnoticed."""
+    if xxhash.xxh3_64_intdigest(content[:-8], number) != int.from_bytes(content[-8:], "little"):
+        return None
+    return np.frombuffer(content[:-8], "<u8")

@@ -27,7 +27,9 @@ def test_blocks_come_back(tmp_path: Path) -> None:
     blocks = write(tmp_path / "file")
     with BlockReader(tmp_path / "file", DTYPES) as reader:
         assert len(reader) == 4
-        assert reader.lengths.tolist() == [[len(array) for array in block] for block in blocks]
+        assert [reader.lengths(n) for n in range(4)] == [[len(array) for array in block] for block in blocks]
+        with pytest.raises(IndexError, match="no block 4"):
+            reader.read(4, 0)
         for number in (3, 0, 2, 1):
             for array, expected in zip(reader.arrays(number), blocks[number], strict=True):
                 assert array.tolist() == expected.tolist()
