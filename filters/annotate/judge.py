@@ -107,6 +107,7 @@ class Judge:
         self._warn = warn
         self._top = config.top_logprobs if self.record.logprobs is None else self.record.logprobs
         self._window = Window(stop)
+        self._counted: tuple[int, ...] = ()
         self._answers: list[Answer] = []
         self._failures: list[Failure] = []
         self._unsaved = Spending()
@@ -136,10 +137,10 @@ class Judge:
         """
         while True:
             repeats = self.repeats
-            self._recount(sample, until)
+            self.recount(sample, until)
             jobs = self._jobs(sample, until)
             most = sum(endpoint.limiter.most for endpoint in self.endpoints.all)
-            open_ = self.tally.wanted - self.tally.before - self.tally.answered
+            open_ = self.tally.left
             workers = [asyncio.ensure_future(self._work(jobs)) for _ in range(max(1, min(most, open_)))]
             self.tally.begin()
             try:
@@ -167,10 +168,15 @@ class Judge:
             self._flush.cancel()
         await self.endpoints.close()
 
-    def _recount(self, sample: int, until: int) -> None:
-        self.tally.wanted = self.store.sample_size(sample, until) * self.repeats
-        answered = self.store.answered(sample, self.record.number, self.rubric_number, self.repeats, until)
-        self.tally.before = answered - self.tally.answered
+    def recount(self, sample: int, until: int = LAST) -> int:
+        """Answers still to be had of a sample up to place `until`; the tally knows it from then on."""
+        state = (sample, until, self.repeats, self.tally.answered)
+        if state != self._counted:  # a look at every answer, half a second at a million
+            self.tally.wanted = self.store.sample_size(sample, until) * self.repeats
+            answered = self.store.answered(sample, self.record.number, self.rubric_number, self.repeats, until)
+            self.tally.before = answered - self.tally.answered
+            self._counted = state
+        return self.tally.left
 
     def _jobs(self, sample: int, until: int) -> Iterator[tuple[Pending, int]]:
         place = 0

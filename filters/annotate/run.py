@@ -165,9 +165,7 @@ class _Run:
         for judge in self.judges:
             if judge.config.name in self.errors:
                 continue
-            left = self.store.sample_size(self.sample) * judge.repeats - self.store.answered(
-                self.sample, judge.record.number, judge.rubric_number, judge.repeats
-            )
+            left = judge.recount(self.sample)
             costs = self.store.costs(self.sample, judge.record.number, judge.rubric_number)
             forecasts.append(forecast(judge.config.name, costs, left, judge.tally.seconds_per_answer))
         if any(part.answers for part in forecasts) and not self.hooks.confirm(forecasts):

@@ -317,9 +317,10 @@ class Store:
     ) -> list[Pending]:
         """The next documents of a sample, drawn behind place `after` and up to `until`, that lack one of `repeats`."""
         rows = self._db.execute(
-            "SELECT w.place, w.document, d.text FROM draws w JOIN documents d USING (document) WHERE w.sample = ? AND "
-            "w.place > ? AND w.place <= ? AND (SELECT count(*) FROM answers a WHERE a.judge = ? AND a.rubric = ? AND "
-            "a.document = w.document AND a.repeat < ?) < ? ORDER BY w.place LIMIT ?",
+            "SELECT w.place, w.document, d.text FROM (SELECT place, document FROM draws WHERE sample = ? AND place > ? "
+            "AND place <= ? AND (SELECT count(*) FROM answers a WHERE a.judge = ? AND a.rubric = ? AND "
+            "a.document = draws.document AND a.repeat < ?) < ? ORDER BY place LIMIT ?) w JOIN documents d "
+            "USING (document) ORDER BY w.place",
             (sample, after, until, judge, rubric, repeats, repeats, limit),
         ).fetchall()
         return [Pending(place, n, text, self._missing(judge, rubric, n, repeats)) for place, n, text in rows]
@@ -351,8 +352,8 @@ class Store:
     def answered(self, sample: int, judge: int, rubric: int, repeats: int, until: int = LAST) -> int:
         """Answers of a judge to a sample up to place `until`, rejected ones included, up to `repeats` a document."""
         row = self._db.execute(
-            "SELECT count(*) FROM draws w JOIN answers a ON a.judge = ? AND a.rubric = ? AND a.document = w.document "
-            "AND a.repeat < ? WHERE w.sample = ? AND w.place <= ?",
+            "SELECT count(*) FROM draws w CROSS JOIN answers a ON a.judge = ? AND a.rubric = ? AND "
+            "a.document = w.document AND a.repeat < ? WHERE w.sample = ? AND w.place <= ?",
             (judge, rubric, repeats, sample, until),
         ).fetchone()
         return int(row[0])
