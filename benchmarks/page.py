@@ -119,6 +119,15 @@ def drag(shown: Page) -> tuple[float, float]:
     return 1000 * len(gaps) / (stamps[-1] - stamps[0]), max(gaps)
 
 
+def rounded(value: Any) -> Any:
+    """Figures with two digits after the point."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return round(value, 2) if isinstance(value, float) else value
+
+
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,8 +141,9 @@ def main() -> None:
     writes = [write(run, page) for _ in range(3)]
     written = {key: statistics.median(one[key] for one in writes) for key in writes[0]}
     results = {"machine": machine(), "documents": arguments.documents, "write": written, "page": look(page)}
-    arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
+    text = json.dumps(rounded(results), indent=2)
+    arguments.output.write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":
