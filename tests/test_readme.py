@@ -43,7 +43,8 @@ def test_the_figures_of_the_page_are_the_benchmark_s_result() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "page.json").read_text())
     write, page = results["write"], results["page"]
     said = " ".join(README.split())
-    assert f"written in {write['processor_seconds']:.1f} s of processor time on one core, {write['megabytes']:.1f} MB" in said
+    assert f"written in {write['processor_seconds']:.1f} s of processor time on one core" in said
+    assert f"on one core, {write['megabytes']:.1f} MB" in said
     assert f"usable {page['interactive_ms'] / 1000:.1f} s after it is opened" in said
     assert f"and {page['frames_per_second']:.0f} frames per second" in said
     assert results["documents"] == 20_000_000
