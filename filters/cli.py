@@ -147,6 +147,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
 
 
 def _print_result(console: Console, result: RunResult, examples: int) -> None:
+    from filters.inspect.decided import decided
     from filters.inspect.run import Run
     from filters.inspect.terminal import extremes_view, histogram_view, ledger_view
 
@@ -165,6 +166,8 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
     console.print(f"{total.kept:,} of {total.records:,} documents kept, in {len(result.shards):,} shard(s):")
     for shard in result.shards[:3]:
         console.print(f"  {shard} ({shard.stat().st_size / 1e6:,.1f} MB)", soft_wrap=True)
+    for sentence in decided(result.manifest):
+        console.print(sentence, soft_wrap=True)
     if total.records and not total.kept:
         console.print("nothing was kept; inspect shows what other thresholds would keep")
     console.print(f"next: finesieve inspect {result.path}", soft_wrap=True)

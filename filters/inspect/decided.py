@@ -1,0 +1,42 @@
+"""What a global run decided, in words: the threshold it solved, what it wrote, and what verification was good for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def decided(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each decision; none for a streaming run."""
+    solution = manifest["keep"].get("solution")
+    if solution is None:
+        return
+    rule, value = next(iter(solution["target"].items()))
+    if "kept" in manifest["keep"].get("buckets", {}):
+        yield f"kept are the buckets {', '.join(manifest['keep']['buckets']['kept'])}"
+    elif rule != "min_score":
+        kept = solution["kept"]
+        asked = f"a share of {value:g}" if rule == "fraction" else f"a budget of {value:,.0f} tokens"
+        yield (
+            f"{asked} gives the threshold {solution['threshold']:.6g}: {kept['documents']:,} documents, "
+            f"{kept['tokens']:,} tokens"
+        )
+        if solution["tie"]:
+            tie = solution["tie"]
+            yield (
+                f"next below are {tie['documents']:,} document(s) of score {tie['score']:.6g} with {tie['tokens']:,} "
+                "tokens, which would have been too much"
+            )
+        for name, quota in solution.get("quotas", {}).items():
+            yield (
+                f"quota of {name}: {quota['documents']:,} documents, {quota['tokens']:,} tokens from score "
+                f"{quota['threshold']:.6g}"
+            )
+    if manifest["documents_written"] != manifest["ledger"]["total"]["kept"]:
+        yield f"with repeats, {manifest['documents_written']:,} documents and {manifest['tokens_written']:,} tokens"
+    verified = manifest["dedup"]["verification"]
+    if verified:
+        yield (
+            f"{verified['false_joins']:,} of {verified['candidates']:,} pairs that share a band were false joins; "
+            f"{verified['documents_freed']:,} documents more survive for that"
+        )

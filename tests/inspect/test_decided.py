@@ -1,0 +1,54 @@
+"""Sentences about a global run say what its manifest says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from filters.inspect.decided import decided
+
+SOLUTION: dict[str, Any] = {
+    "target": {"tokens": 1000.0},
+    "threshold": 1.5,
+    "kept": {"documents": 10, "tokens": 990, "bytes": 4000},
+    "tie": {"score": 1.25, "documents": 2, "tokens": 20, "bytes": 90},
+}
+MANIFEST: dict[str, Any] = {
+    "keep": {"min_score": 1.5, "solution": SOLUTION},
+    "ledger": {"total": {"kept": 10}},
+    "documents_written": 10,
+    "tokens_written": 990,
+    "dedup": {"verification": None},
+}
+
+
+def test_a_streaming_run_decided_nothing() -> None:
+    assert list(decided({"keep": {"min_score": 1.5}})) == []
+
+
+def test_a_given_threshold_needs_no_words() -> None:
+    given = SOLUTION | {"target": {"min_score": 1.5}, "tie": None}
+    assert list(decided(MANIFEST | {"keep": {"min_score": 1.5, "solution": given}})) == []
+
+
+def test_a_budget_its_tie_and_its_quotas() -> None:
+    assert list(decided(MANIFEST)) == [
+        "a budget of 1,000 tokens gives the threshold 1.5: 10 documents, 990 tokens",
+        "next below are 2 document(s) of score 1.25 with 20 tokens, which would have been too much",
+    ]
+    quotas = {"da": {"threshold": 2.5, "documents": 3, "tokens": 70, "bytes": 1}}
+    share = SOLUTION | {"target": {"fraction": 0.25}, "tie": None, "quotas": quotas}
+    assert list(decided(MANIFEST | {"keep": {"solution": share}})) == [
+        "a share of 0.25 gives the threshold 1.5: 10 documents, 990 tokens",
+        "quota of da: 3 documents, 70 tokens from score 2.5",
+    ]
+
+
+def test_buckets_repeats_and_verification() -> None:
+    keep = {"solution": SOLUTION | {"target": {"min_score": 0.0}}, "buckets": {"kept": ["good", "best"]}}
+    verified = {"candidates": 50, "compared": 40, "false_joins": 7, "documents_freed": 3}
+    found = MANIFEST | {"keep": keep, "documents_written": 25, "dedup": {"verification": verified}}
+    assert list(decided(found)) == [
+        "kept are the buckets good, best",
+        "with repeats, 25 documents and 990 tokens",
+        "7 of 50 pairs that share a band were false joins; 3 documents more survive for that",
+    ]
