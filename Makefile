@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-annotate test test-annotate test-browser test-encoder lint types bench clean
+.PHONY: demo demo-annotate test test-annotate test-browser test-cluster test-encoder lint types bench clean
 
 # Installed again whenever pyproject.toml changes. pip's own resolver installs dependencies before dependents, which
 # leaves fastText's training binding in place (see pyproject.toml).
@@ -27,6 +27,11 @@ test-encoder: pyproject.toml
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,encoder]'
 	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/train/test_tuning.py
+
+## Tests with a real Slurm (Debian: slurm-wlm, munge; as root), a real Ray and a real S3 server; what is not there skips.
+test-cluster: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3]' 'moto[server]>=5'
+	$(BIN)/python -m pytest -m cluster -v tests/pipeline/test_cluster.py tests/read/test_s3.py
 
 ## Tests of the page `inspect --html` writes, in headless Chromium; playwright alone is in a folder of its own.
 test-browser: $(VENV)/.installed
