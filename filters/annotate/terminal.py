@@ -64,13 +64,13 @@ def _scale(plan: AnnotatePlan) -> str:
 def forecast_view(forecasts: Sequence[Forecast]) -> RenderableType:
     """What the rest will cost, with intervals."""
     table = Table(
-        title="forecast for the rest, 95 % interval by bootstrap over the pages answered so far",
+        title="forecast for the rest, 95 % interval by bootstrap over pages answered so far",
         title_justify="left",
         box=None,
         pad_edge=False,
     )
-    table.add_column("judge", no_wrap=True, overflow="ellipsis", max_width=24)
-    for name in ("pages", "to ask", "tokens", "money", "time"):
+    table.add_column("judge", no_wrap=True, overflow="ellipsis", max_width=20)
+    for name in ("so far", "to ask", "tokens", "money", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for part in forecasts:
         tokens = Interval(
@@ -82,11 +82,18 @@ def forecast_view(forecasts: Sequence[Forecast]) -> RenderableType:
             printable(part.judge, 64),
             f"{part.documents:,}",
             f"{part.answers:,}",
-            f"{tokens.value:,.0f} [{tokens.low:,.0f}, {tokens.high:,.0f}]",
-            f"{part.cost.value:,.2f} [{part.cost.low:,.2f}, {part.cost.high:,.2f}]",
-            "" if part.seconds is None else f"about {timedelta(seconds=round(part.seconds))}",
+            f"{_short(tokens.value)} [{_short(tokens.low)}, {_short(tokens.high)}]",
+            f"{part.cost.value:,.2f} [{part.cost.low:,.2f}, {part.cost.high:,.2f}]" if part.cost.high else "none",
+            "" if part.seconds is None else f"~{timedelta(seconds=round(part.seconds))}",
         )
     return table
+
+
+def _short(number: float) -> str:
+    """1,234 as it is, 123k, 12.3M."""
+    if number < 10_000:
+        return f"{number:,.0f}"
+    return f"{number / 1e3:,.0f}k" if number < 1e7 else f"{number / 1e6:,.1f}M"
 
 
 def result_view(result: AnnotateResult, *, unicode: bool = True) -> RenderableType:
