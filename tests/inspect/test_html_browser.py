@@ -161,6 +161,22 @@ def test_a_click_and_a_typed_number_set_the_threshold(real: Run, opened: Any) ->
     assert threshold(shown) == 0.75
 
 
+def test_a_threshold_between_two_borders_is_kept_to_the_last_document(tmp_path: Path, opened: Any) -> None:
+    run = make_run(tmp_path, pages(60), min_score=0.3333)
+    write_page(run, tmp_path / "page.html")
+    shown = opened(run)
+    assert threshold(shown) == 0.3333
+    assert kept(shown) == solved(run, 0.3333)
+    shown.locator("#handle").press("ArrowRight")
+    settle(shown)
+    assert kept(shown) == solved(run, threshold(shown))
+    assert threshold(shown) == 0.34
+    shown.locator("#threshold").fill("0.3333")
+    shown.locator("#threshold").press("Enter")
+    settle(shown)
+    assert kept(shown) == solved(run, 0.3333)
+
+
 def test_the_keyboard_is_enough(real: Run, opened: Any) -> None:
     shown = opened(real)
     # Tab from the top of the page until the handle has the focus.
