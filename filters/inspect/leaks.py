@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -143,8 +144,8 @@ def _opened(path: Path) -> Iterator[Iterable[bytes]]:
         with gzip.open(path, "rb") as lines:
             yield lines
     elif path.suffix == ".zst":
-        with zstandard.open(path, "rb") as decompressed:
-            yield decompressed
+        with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as stream:
+            yield io.BufferedReader(stream)
     else:
         with path.open("rb") as plain:
             yield plain

@@ -1,0 +1,99 @@
+"""Leak checks: benchmarks of several formats, what was examined, and filtering without what leaks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from filters.errors import InputError
+from filters.inspect.leaks import check_leaks, read_benchmark
+from filters.inspect.run import Run
+from tests.inspect.runs import make_run, pages
+
+ROWS = pages(60)
+LEAKED = {"p3", "p20"}
+QUESTIONS = [" ".join(row["text"].split()[30:46]).upper() for row in ROWS if row["id"] in LEAKED] + ["too short"]
+
+
+def benchmark(path: Path) -> Path:
+    lines = "".join(json.dumps({"question": question, "choices": ["a", "b"]}) + "\n" for question in QUESTIONS)
+    match path.suffixes:
+        case [".parquet"]:
+            pq.write_table(pa.table({"question": QUESTIONS, "n": [1, 2, 3]}), path)
+        case [".txt"]:
+            path.write_text("\n\n".join(question.replace(" ", "\n", 1) for question in QUESTIONS))
+        case [".jsonl", ".gz"]:
+            path.write_bytes(gzip.compress(lines.encode()))
+        case [".jsonl", ".zst"]:
+            path.write_bytes(zstandard.compress(lines.encode()))
+        case _:
+            path.write_text(lines)
+    return path
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "b.jsonl.gz", "b.jsonl.zst", "b.parquet", "b.txt"])
+def test_every_format_has_the_same_ngrams(name: str, tmp_path: Path) -> None:
+    found = read_benchmark(benchmark(tmp_path / name), keys=() if name == "b.txt" else ("question",))
+    assert (found.items, found.ngrams.count, found.ngrams.too_short) == (3, 8, 1)
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+def test_leaks_by_score_and_what_was_examined(tmp_path: Path, rejected: bool) -> None:
+    output = {"path": str(tmp_path / "run"), "rejected": rejected, "format": "jsonl.zst"}
+    run = make_run(tmp_path, ROWS, 1.0, output=output)
+    found = check_leaks(run, read_benchmark(benchmark(tmp_path / "b.jsonl")))
+    survivors = run.histogram().total()
+    kept = run.ledger["total"]["kept"]
+    assert found.survivors == survivors
+    assert found.kept[0] == kept
+    assert found.examined == (survivors if rejected else kept)
+    assert found.complete is rejected
+    if rejected:
+        assert {name for _, name in found.ids} == LEAKED
+        assert found.leaked == 2
+    assert sum(bucket.examined for bucket in found.buckets) == found.examined
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("scope", ["stream", "global"])
+def test_filtering_without_what_leaks(tmp_path: Path, workers: int, scope: str) -> None:
+    path = benchmark(tmp_path / "b.jsonl")
+    run = make_run(
+        tmp_path, ROWS, decontaminate={"files": [str(path)]}, executor={"workers": workers}, dedup={"scope": scope}
+    )
+    removed = run.ledger["total"]["removed"]
+    # p3 and p20 have no copies in these pages.
+    assert removed["contaminated"] == 2
+    reasons = run.attributes(["id", "reason"]).to_pylist()
+    assert {row["id"] for row in reasons if row["reason"] == "contaminated"} == LEAKED
+    assert run.manifest["benchmarks"][0]["items"] == 9
+    assert len(run.manifest["benchmarks"][0]["sha256"]) == 64
+    assert check_leaks(Run(run.path), read_benchmark(path)).leaked == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "keys", "message"),
+    [
+        ("b.jsonl", b"{broken", (), "line 1 is not JSON"),
+        ("b.jsonl", b'{"question": "short"}', (), "none of its 1 items has 13 words"),
+        ("b.jsonl", b'{"question": "short"}', ("text",), "no key 'text'; there are question"),
+        ("b.parquet", b"no parquet", (), "cannot read this benchmark"),
+        ("b.jsonl.gz", b"no gzip", (), "cannot read this benchmark"),
+        ("b.jsonl.zst", b"no zstd", (), "cannot read this benchmark"),
+        ("b.txt", b"\xff\xfe", (), "none of its 1 items"),
+    ],
+)
+def test_benchmarks_that_cannot_be_used(
+    tmp_path: Path, name: str, content: bytes, keys: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_benchmark(tmp_path / name, keys=keys)
+    with pytest.raises(InputError, match="cannot read"):
+        read_benchmark(tmp_path / "missing.jsonl")

@@ -1,0 +1,93 @@
+"""What-if tables and intervals: against plain counting, and against many draws of a known population."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from filters.errors import ModelError
+from filters.inspect.histogram import Histogram
+from filters.inspect.solver import Target
+from filters.inspect.whatif import sample_interval, what_if
+from filters.model import QualityModel
+from filters.model.reliability import Reliability
+
+
+def histogram(scores: np.ndarray, tokens: np.ndarray | None = None) -> Histogram:  # type: ignore[type-arg]
+    found = Histogram()
+    tokens = np.full(len(scores), 10) if tokens is None else tokens
+    found.add(scores.astype(np.float32), tokens=tokens, text_bytes=tokens * 4)
+    return found
+
+
+def test_rows_equal_counting() -> None:
+    scores = np.random.default_rng(2).gamma(2, 0.5, 8000).astype(np.float32)
+    rows = what_if(histogram(scores), [1.5, 0.5, 4.99])
+    assert [row.min_score for row in rows] == pytest.approx([0.5, 1.5, 4.99])
+    for row in rows:
+        kept = scores[scores >= np.float32(row.min_score)]
+        assert row.documents == len(kept)
+        assert row.tokens == 10 * len(kept)
+        assert row.document_share == len(kept) / 8000
+        assert row.mean_score == (pytest.approx(kept.mean(), abs=1e-5) if len(kept) else None)
+        assert row.precision is None
+
+
+def test_expected_precision_and_recall_are_what_happens() -> None:
+    generator = np.random.default_rng(3)
+    scores = generator.gamma(2, 0.5, 40_000).clip(0, 5)
+    judge = scores + generator.normal(0, 0.6, len(scores))
+    reliability = Reliability.fit([scores[:4000]], judge[:4000], 1.5)
+    rows = what_if(histogram(scores[4000:]), [1.0, 1.5, 2.0], reliability)
+    wanted = judge[4000:] >= 1.5
+    inside = 0
+    for row in rows:
+        kept = scores[4000:] >= row.min_score
+        assert row.precision is not None
+        assert row.recall is not None
+        for interval, truth in ((row.precision, wanted[kept].mean()), (row.recall, kept[wanted].mean())):
+            assert interval.value == pytest.approx(truth, abs=0.04)
+            inside += interval.low <= truth <= interval.high
+    assert inside >= 4
+
+
+def test_the_embedded_model_says_what_its_scores_are_worth() -> None:
+    reliability = Reliability.from_json(QualityModel.load("edu-en").metadata.metrics["reliability"])
+    shares = reliability.share(np.array([0.0, 1.0, 1.5, 2.5]))
+    assert np.all(np.diff(shares) > 0)
+    assert shares[0] < 0.05
+    assert shares[-1] > 0.5
+
+
+@pytest.mark.parametrize(
+    "change", [{"kept": [0.5, 0.2]}, {"scores": [1.0]}, {"rows": [0, 1]}, {"kept": [0.1, 1.2]}, {"more": 1}]
+)
+def test_a_reliability_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    sound = {"min_score": 1.5, "scores": [0.5, 2.0], "rows": [10, 10], "kept": [0.1, 0.9]}
+    assert Reliability.from_json(sound).share(np.array([1.25])) == pytest.approx(0.5)
+    with pytest.raises(ModelError, match="reliability"):
+        Reliability.from_json(sound | change)
+
+
+def test_intervals_of_a_sample_of_files_cover_the_whole() -> None:
+    generator = np.random.default_rng(5)
+    levels = generator.normal(0, 0.25, 1000)
+    files = [(generator.gamma(2, 0.5, 60) + level).clip(0, 5) for level in levels]
+    whole = np.sort(np.concatenate(files))[::-1]
+    truth = whole[len(whole) // 10]
+    covered = 0
+    for draw in range(60):
+        chosen = np.random.default_rng(draw).choice(1000, 50, replace=False)
+        found = sample_interval(Target("fraction", 0.1), [histogram(files[k]) for k in chosen], 0.05)
+        assert found.resampled == "input files"
+        covered += found.threshold.low - 0.005 <= truth <= found.threshold.high + 0.005
+    assert covered >= 52  # 95 % of 60 is 57; the bootstrap of a quantile from 50 files is a little too narrow
+
+
+def test_a_token_budget_is_meant_of_the_whole() -> None:
+    scores = np.linspace(0, 4.99, 10_000)
+    found = sample_interval(Target("tokens", 1e6), [histogram(scores)], 0.01)
+    assert found.resampled == "documents"
+    assert found.tokens.value == pytest.approx(1e6)
+    assert found.documents.value == pytest.approx(1e5)
+    assert found.threshold.low < found.threshold.value < found.threshold.high

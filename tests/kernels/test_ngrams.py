@@ -1,0 +1,61 @@
+"""n-grams in documents: equal to a plain-Python look-up on real and hostile text."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filters.kernels.ngrams import NgramSet
+from filters.kernels.packed import PackedText
+from filters.kernels.words import word_hashes
+
+
+def grams(text: str, size: int) -> set[tuple[int, ...]]:
+    words = word_hashes(PackedText.from_strings([text])).hashes.tolist()
+    return {tuple(words[place : place + size]) for place in range(len(words) - size + 1)}
+
+
+def reference(benchmark: list[str], documents: list[str], size: int) -> list[bool]:
+    wanted = set().union(*(grams(text, size) for text in benchmark)) if benchmark else set()
+    return [bool(grams(text, size) & wanted) for text in documents]
+
+
+words = st.lists(st.sampled_from(["a", "B", "c", "d.", "é", "\u202e", "漢", "", "\x00", "\ud800"]), max_size=12).map(
+    " ".join
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(words, max_size=6), st.lists(words, max_size=6), st.integers(1, 5))
+def test_equals_plain_sets(benchmark: list[str], documents: list[str], size: int) -> None:
+    ngrams = NgramSet.of([PackedText.from_strings(benchmark)], size)
+    found = ngrams.found_in(PackedText.from_strings(documents))
+    assert found.tolist() == reference(benchmark, documents, size)
+    assert ngrams.count == len(set().union(*(grams(text, size) for text in benchmark)) if benchmark else [])
+    assert ngrams.too_short == sum(not grams(text, size) for text in benchmark)
+
+
+def test_a_leak_in_a_long_text_is_found_at_any_place_whatever_case_and_punctuation() -> None:
+    generator = random.Random(3)
+    vocabulary = [f"w{number}" for number in range(5000)]
+    question = " ".join(generator.choices(vocabulary, k=13))
+    page = generator.choices(vocabulary, k=4000)
+    ngrams = NgramSet.of([PackedText.from_strings([question])], 13)
+    shouted = question.upper().replace(" ", ", ")
+    documents = [" ".join(page), *(" ".join([*page[:at], shouted, *page[at:]]) for at in (0, 1777, 4000))]
+    documents.append(" ".join([*page[:9], *question.split()[:12], "w", question.split()[12]]))
+    assert ngrams.found_in(PackedText.from_strings(documents)).tolist() == [False, True, True, True, False]
+
+
+def test_many_ngrams_and_none() -> None:
+    texts = [f"{n} {n + 1} {n + 2}" for n in range(20_000)]
+    ngrams = NgramSet.of([PackedText.from_strings(texts[:10_000])], 3)
+    found = ngrams.found_in(PackedText.from_strings(texts))
+    assert np.array_equal(found, np.arange(20_000) < 10_000)
+    assert not NgramSet.of([], 3).found_in(PackedText.from_strings(texts[:5])).any()
+    with pytest.raises(ValueError, match="at least one word"):
+        NgramSet.of([], 0)
