@@ -53,7 +53,7 @@ def run_global(
     job = prepare(plan, observer, force_new=force_new)
 
     def in_pool(job: Job, phase: Phase, todo: list[int], on_unit: Callable[[Task], None]) -> None:
-        UnitRunner(job, pool, on_unit).run(phase, todo)
+        UnitRunner(job, pool, on_unit, observer.notice).run(phase, todo)
 
     run = _GlobalRun(job, pool, observer, run_units or in_pool)
     try:
@@ -141,7 +141,7 @@ class _GlobalRun:
                 return action()
             except DamagedError as error:
                 self.observer.notice(f"damaged, done again: {error}")
-                UnitRunner(self.job, self.pool).run(phase_named(error.phase), [error.unit])
+                UnitRunner(self.job, self.pool, notice=self.observer.notice).run(phase_named(error.phase), [error.unit])
         return action()
 
     def _book(self, units: Iterable[int]) -> None:

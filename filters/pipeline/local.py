@@ -43,11 +43,18 @@ class UnitRunner:
     Args:
         job: of the run.
         pool: of workers that nothing else uses meanwhile.
-        on_unit: called with the name of the phase whenever one of its units is done.
+        on_unit: called whenever a unit is done.
+        notice: told what went wrong and was mended.
     """
 
-    def __init__(self, job: Job, pool: WorkerPool, on_unit: Callable[[Task], None] = lambda task: None) -> None:
-        self.job, self.pool, self.on_unit = job, pool, on_unit
+    def __init__(
+        self,
+        job: Job,
+        pool: WorkerPool,
+        on_unit: Callable[[Task], None] = lambda task: None,
+        notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.job, self.pool, self.on_unit, self.notice = job, pool, on_unit, notice
         self._queue: deque[Task] = deque()
         self._running: dict[int, tuple[Task, dict[str, int | None] | None]] = {}
         self._probes: dict[Task, dict[str, int | None]] = {}
@@ -116,14 +123,19 @@ class UnitRunner:
         )
         self._waiting[damaged].append(asker)
         if not known:
+            self.notice(f"damaged, done again: phase {damaged[0]}, unit {damaged[1]}: {what}")
             self._queue.appendleft(damaged)
 
     def _died(self, task: Task, probe: dict[str, int | None] | None, how: str) -> None:
         self._deaths[task] += 1
+        reason = how.partition("\n")[0]
         if task[0] == ATTRIBUTES and probe is not None:
             mark = read_mark(self.job, task[1])
             if "position" in mark:
-                add_killer(self.job, task[1], mark["position"], how.partition("\n")[0])
+                add_killer(self.job, task[1], mark["position"], reason)
+                self.notice(
+                    f"{self._name(task)}: the document at {mark['position']:,} is set aside: its worker {reason}"
+                )
                 self._deaths[task] = 1
                 if len(killers(self.job, task[1])) > MOST:
                     self._fail(task, RunError(f"more than {MOST} of its documents kill the worker: it {how}"))
@@ -135,6 +147,7 @@ class UnitRunner:
         if self._deaths[task] > 2 * TRIES or (self._deaths[task] > TRIES and task not in self._probes):
             self._fail(task, RunError(f"its worker {how}, {self._deaths[task]} times"))
         else:
+            self.notice(f"phase {task[0]}, {self._name(task)}: its worker {reason}; begun again in a fresh one")
             self._queue.appendleft(task)
 
     def _error(self, task: Task, answer: Answer, worker: int) -> FinesieveError:
