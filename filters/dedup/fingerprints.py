@@ -9,7 +9,8 @@ What was removed for its score is not in there: a copy of it is judged again. So
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,21 +92,39 @@ class EarlierRun:
         """Documents in the run's side files."""
         return sum(self._rows)
 
-    def keys(self, kind: str, first: int, last: int) -> tuple[UInt64, Int64]:
-        """(keys, rows) of the keys from `first` to `last`, ascending.
+    def count(self, kind: str, first: int, last: int) -> int:
+        """Keys from `first` to `last`.
 
         Raises:
             RunError: a file is missing or damaged.
         """
+        with self._reading():
+            return int(self._scanner(kind, first, last).count_rows())
+
+    def keys(self, kind: str, first: int, last: int) -> Iterator[tuple[UInt64, Int64]]:
+        """(keys, rows) of the keys from `first` to `last`, in chunks.
+
+        Raises:
+            RunError: a file is missing or damaged.
+        """
+        with self._reading():
+            for batch in self._scanner(kind, first, last).to_batches():
+                if batch.num_rows:
+                    yield batch["key"].to_numpy(), batch["row"].to_numpy()
+
+    def _scanner(self, kind: str, first: int, last: int) -> Any:
         wanted = (pc.field("key") >= pa.scalar(first, pa.uint64())) & (pc.field("key") <= pa.scalar(last, pa.uint64()))
+        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
+        dataset = ds.dataset([str(path) for path in self._files[kind]], schema=SCHEMA, format=parquet)
+        return dataset.scanner(filter=wanted, use_threads=False)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-            parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
-            dataset = ds.dataset([str(path) for path in self._files[kind]], schema=SCHEMA, format=parquet)
-            table = dataset.to_table(filter=wanted, use_threads=False).combine_chunks()
+            yield
         except (OSError, pa.ArrowException) as error:
             raise RunError(f"dedup.against: {self.path}: cannot read its fingerprints: {error}") from error
-        return table["key"].to_numpy(), table["row"].to_numpy()
 
     def ids(self, rows: Int64) -> list[str]:
         """Ids of documents by their rows in the side files; `rows` (int64[n]) is ascending.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,15 @@ class Join:
         entries, pairs = {}, {}
         with BlockWriter(folder / HITS, _DTYPES) as hits:
             for kind, name in (("near", NEAR), ("exact", EXACT)):
-                before = list(_earlier_chunks(earlier, kind, *_key_range(unit, partitions(job))))
-                total = int(counts[kind].sum()) + sum(len(keys) for keys, _ in before)
-
-                def chunks(kind: str = kind, before: list[tuple[UInt64, Int64]] = before) -> Iterator[Any]:
-                    yield from before
-                    yield from _chunks(job, unit, firsts, counts, kind)
+                keys = _key_range(unit, partitions(job))
+                total = int(counts[kind].sum()) + sum(run.count(kind, *keys) for run in earlier)
+                chunks = itertools.chain(
+                    _earlier_chunks(earlier, kind, *keys), _chunks(job, unit, firsts, counts, kind)
+                )
 
                 pairs[kind] = 0
                 with BlockWriter(folder / name, _DTYPES) as found:
-                    for chunk in join(chunks(), total, job.config.dedup.memory, folder):
+                    for chunk in join(chunks, total, job.config.dedup.memory, folder):
                         within = _set_apart(chunk, hits)
                         found.write(within[:, 0], within[:, 1])
                         pairs[kind] += len(within)
@@ -107,8 +107,8 @@ def _key_range(partition: int, count: int) -> tuple[int, int]:
 def _earlier_chunks(runs: list[EarlierRun], kind: str, first: int, last: int) -> Iterator[tuple[UInt64, Int64]]:
     starts = offsets(runs)
     for number, run in enumerate(runs):
-        keys, rows = run.keys(kind, first, last)
-        yield keys, rows + (starts[number] + _EARLIER)
+        for keys, rows in run.keys(kind, first, last):
+            yield keys, rows + (starts[number] + _EARLIER)
 
 
 def _set_apart(pairs: Int64, hits: BlockWriter) -> Int64:

@@ -20,6 +20,10 @@ from filters.config import NearConfig
 from filters.dedup.stream import Fingerprinter
 from filters.errors import RunError
 from filters.kernels.packed import PackedText
+from filters.pipeline import survivors
+from filters.pipeline.phases import DamagedError, Job, run_unit
+from filters.pipeline.plan import make_plan
+from filters.pipeline.recipe import PHASES
 from tests.pipeline.conftest import digest, jsonl, page
 from tests.pipeline.conftest import run_in_process as run_filter
 
@@ -371,6 +375,40 @@ def test_ids_are_unique_over_all_files(tmp_path: Path, make_config: MakeConfig) 
     found = [row["id"] for row in attributes(result.path)]
     assert found[:8] == ["a", "b", "a#3", "a#2", "a#4", "a#5", "b#2", "c"]
     assert result.ledger.total.renamed == 4
+
+
+def test_the_best_are_merged_in_stretches_where_memory_is_short(
+    tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = corpus(tmp_path)
+    whole = run_filter(make_config(*paths, output="whole", dedup=GLOBAL))
+    monkeypatch.setattr(survivors, "_BYTES_PER_CANDIDATE", 2**25)
+    parts = run_filter(make_config(*paths, output="parts", dedup=GLOBAL))
+    assert digest(whole.path) == digest(parts.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"), [("bands.bin", "attributes"), ("near.bin", "join"), ("nodes.bin", "cluster")]
+)
+def test_a_flipped_byte_names_the_unit_that_is_to_be_done_again(
+    tmp_path: Path, make_config: MakeConfig, name: str, phase: str
+) -> None:
+    config = make_config(*corpus(tmp_path, files=2), dedup=GLOBAL)
+    plan = make_plan(config)
+    plan.output.mkdir()
+    job = Job(plan.output, plan.config, tuple(plan.units), plan.min_score)
+    after = {"attributes": "join", "join": "cluster", "cluster": "best"}[phase]
+    for step in PHASES:
+        if step.name == after:
+            break
+        for unit in range(step.units(job)):
+            run_unit(job, step, unit)
+    path = job.folder(phase, 0) / name
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(DamagedError, match=f"phase {phase}, unit 0: {name}"):
+        run_unit(job, step, 0)
 
 
 def test_no_documents(tmp_path: Path, make_config: MakeConfig) -> None:
