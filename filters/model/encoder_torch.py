@@ -131,7 +131,8 @@ class TorchEncoder(Encoder):
             return wanted
         cuda = self.device.startswith("cuda")
         faster = "bfloat16" if not cuda or torch.cuda.is_bf16_supported() else "float16"
-        batch = [[7 + (13 * row + place) % 900 for place in range(96)] for row in range(4)]
+        known, longest = self.model.get_input_embeddings().num_embeddings, min(96, self._positions())
+        batch = [[(7 + 13 * row + place) % known for place in range(longest)] for row in range(4)]
         seconds, means = {}, {}
         for name in ("float32", faster):
             self.model.to(getattr(torch, name))

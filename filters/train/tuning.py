@@ -356,9 +356,11 @@ class _Trainer:
                 scaler.scale(loss).backward()
             scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(trained, CLIP)
+            before = scaler.get_scale()
             scaler.step(optimiser)
             scaler.update()
-            schedule.step()
+            if scaler.get_scale() >= before:  # else the gradient overflowed, and the step was left out
+                schedule.step()
             if step not in looks:
                 continue
             now = error()

@@ -80,6 +80,14 @@ def test_a_text_is_cut_to_characters_and_tokens(torch: Any, tmp_path: Path) -> N
         open_encoder(options(folder, prefix="a " * 70), "cpu")
 
 
+@pytest.mark.parametrize("make", [bert, llama])
+def test_precision_is_chosen_by_a_measurement(torch: Any, tmp_path: Path, make: Any) -> None:
+    encoder = open_encoder(options(make(tmp_path / "model"), precision="auto"), "cpu")
+    assert encoder.precision in ("float32", "bfloat16")
+    exact = open_encoder(options(tmp_path / "model"), "cpu").features(["the sun light a b c"])
+    np.testing.assert_allclose(encoder.features(["the sun light a b c"]), exact, atol=0.05 * np.abs(exact).max())
+
+
 def test_company_in_a_batch_changes_nothing(torch: Any, tmp_path: Path) -> None:
     encoder = open_encoder(options(llama(tmp_path / "llama")), "cpu")
     texts = ["a", "the sun " * 20, "plants light", ""]
