@@ -23,6 +23,7 @@ from filters.publish import publishing
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run
+    from filters.inspect.solver import Target
 
 MAX_BYTES = 5_000_000
 """Size of a page at most; the texts of samples are shortened until it fits."""
@@ -48,12 +49,20 @@ def check_page(path: Path) -> None:
     _library()
 
 
-def write_page(run: Run, path: Path, *, evaluation: Path | None = None, annotations: Path | None = None) -> int:
+def write_page(
+    run: Run,
+    path: Path,
+    *,
+    target: Target | None = None,
+    evaluation: Path | None = None,
+    annotations: Path | None = None,
+) -> int:
     """Write the page of a run, whole or not at all, and return its size in bytes.
 
     Args:
         run: the run.
         path: of the page.
+        target: what the threshold of the page shall keep at first; None: the run's own threshold.
         evaluation: what `finesieve evaluate --json` printed about the run's model.
         annotations: Parquet with labels of documents of the run: `id` or `text`, and `expected_score` or `score`.
 
@@ -64,7 +73,8 @@ def write_page(run: Run, path: Path, *, evaluation: Path | None = None, annotati
         MissingExtraError: mpld3 is not installed.
     """
     check_page(path)
-    content = page(page_data(run, evaluation=evaluation, annotations=annotations, characters=CHARACTERS[0]))
+    data = page_data(run, evaluation=evaluation, annotations=annotations, characters=CHARACTERS[0], target=target)
+    content = page(data)
     try:
         with publishing(path) as temporary:
             temporary.write_bytes(content)

@@ -42,7 +42,9 @@ MARKS = 3
 _KEPT_FORMAT = "\u200c\u200d\ufe0f"
 
 
-def page_data(run: Run, *, evaluation: Path | None, annotations: Path | None, characters: int) -> dict[str, Any]:
+def page_data(
+    run: Run, *, evaluation: Path | None, annotations: Path | None, characters: int, target: Target | None = None
+) -> dict[str, Any]:
     """The data of the page.
 
     Args:
@@ -50,6 +52,7 @@ def page_data(run: Run, *, evaluation: Path | None, annotations: Path | None, ch
         evaluation: what `finesieve evaluate --json` printed, or None.
         annotations: labels of documents of the run, or None.
         characters: of each document's text at most.
+        target: what the page's threshold shall keep; None: the run's own threshold.
 
     Raises:
         RunError: the side files are missing or damaged.
@@ -63,7 +66,7 @@ def page_data(run: Run, *, evaluation: Path | None, annotations: Path | None, ch
     histogram = run.histogram()
     total = run.ledger["total"]
     model = printable(str(run.manifest["model"]["name"]), NAME)
-    kept = run.solve(Target("min_score", run.min_score)).kept
+    solution = run.solve(target or Target("min_score", run.min_score))
     return {
         "format": "finesieve-page",
         "version": 1,
@@ -75,7 +78,11 @@ def page_data(run: Run, *, evaluation: Path | None, annotations: Path | None, ch
             f"{run.min_score:g}",
         },
         "histogram": _trimmed(histogram, ends=True),
-        "threshold": {"score": run.min_score, "kept": vars(kept)},
+        "threshold": {
+            "score": run.min_score if target is None else solution.threshold,
+            "kept": vars(solution.kept),
+            "name": "the run's own threshold" if target is None else f"the threshold of {target}",
+        },
         "thresholds": list(THRESHOLDS),
         "expected": _expected(run, histogram, report, labelled),
         "slices": _slices(run, summary),

@@ -95,6 +95,15 @@ def test_clusters_show_the_survivor_and_its_copies(run: Run) -> None:
         assert cluster["kind"] == ("with near copies" if near else "exact copies")
 
 
+def test_a_target_sets_the_threshold_of_the_page(run: Run) -> None:
+    target = Target("fraction", 0.1)
+    found = page_data(run, evaluation=None, annotations=None, characters=100, target=target)["threshold"]
+    solution = run.solve(target)
+    assert found["score"] == solution.threshold
+    assert found["kept"] == vars(solution.kept)
+    assert found["name"] == "the threshold of fraction=0.1"
+
+
 def test_the_ledger_adds_up(run: Run) -> None:
     ledger = data(run)["ledger"]
     total = ledger["total"]

@@ -85,7 +85,9 @@ function makeScores() {
     const plot = svg.append("g").attr("transform", `translate(${MARGIN.left},${MARGIN.top})`);
     const axis = state.scale === "log" ? d3.axisLeft(y).ticks(5, shortTicks(state.weight))
       : d3.axisLeft(y).ticks(5).tickFormat(shortTicks(state.weight));
-    plot.append("g").attr("class", "grid").call(d3.axisLeft(y).ticks(5).tickSize(-inner).tickFormat(""));
+    const lines = d3.axisLeft(y).ticks(5).tickSize(-inner).tickFormat("");
+    if (state.scale === "log") lines.tickValues(d3.range(0, 16).map((power) => 10 ** power).filter((value) => value >= y.domain()[0] && value <= most));
+    plot.append("g").attr("class", "grid").call(lines);
     plot.append("g").attr("class", "axis").call(axis);
     plot.append("g").attr("class", "axis").attr("transform", `translate(0,${height})`)
       .call(d3.axisBottom(x).ticks(Math.max(4, inner / 90)));
@@ -163,7 +165,7 @@ function makeScores() {
   let width = 0;
   function draw() {
     width = holder.clientWidth || width || 900;
-    lead.textContent = `${many(totals.documents, "document")} that had a score and survived deduplication. Dashed line: the run's own threshold.`;
+    lead.textContent = `${many(totals.documents, "document")} that had a score and survived deduplication. Dashed line: ${own.name}.`;
     drawHistogram(width);
     drawCurve(width);
     moveHistogram();

@@ -20,6 +20,7 @@ function makeBar() {
   input.step = STEP;
   input.addEventListener("change", () => { if (input.value !== "") setScore(Number(input.value)); });
   document.getElementById("reset").addEventListener("click", setOwn);
+  document.getElementById("reset").title = `Back to ${own.name}`;
   const view = () => {
     segments(document.getElementById("weight"), "weight", WEIGHTS.map((weight) => [weight, weight === "bytes" ? "text" : weight]),
       state.weight, (value) => { state.weight = value; changed("view"); changed("threshold"); });

@@ -61,7 +61,7 @@ function setBorder(i) {
   announce();
 }
 function setScore(value) {
-  if (!ownBorder && Math.abs(value - own.score) < 1e-9) setOwn(); else setBorder(nearest(value));
+  if (!ownBorder && said(value) === said(own.score)) setOwn(); else setBorder(nearest(value));
 }
 function setOwn() {
   state.at = nearest(own.score);
