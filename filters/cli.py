@@ -228,8 +228,10 @@ def inspect(
     loaded = Run(run)
     if html is not None:
         from filters.inspect.html import write_page
+        from filters.inspect.solver import Target
 
-        size = write_page(loaded, html, annotations=annotations, evaluation=evaluation)
+        target = None if keep is None else Target.parse(keep)
+        size = write_page(loaded, html, target=target, annotations=annotations, evaluation=evaluation)
         _console().print(f"page: {html} ({size / 1e6:.1f} MB)", soft_wrap=True)
         return
     if against is not None:
