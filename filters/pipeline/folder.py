@@ -176,7 +176,12 @@ def _unlisted(output: Path) -> set[str]:
 
 
 def publish(output: Path, new: Path) -> None:
-    """Move everything in `new` to its final name, the manifest last; what was there before goes, its manifest first."""
+    """Move everything in `new` to its final name, the manifest last; what was there before goes, its manifest first.
+
+    All of it is on disk before the manifest is.
+    """
+    for path in new.rglob("*"):
+        sync_to_disk(path)
     for name in reversed(PUBLISHED):
         entry = output / name
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
