@@ -102,15 +102,12 @@ class Rubric(_Section):
         if names and not any(attribute.weight for attribute in self.attributes):
             raise ValueError("attributes: at least one needs a weight other than 0")
         for number, example in enumerate(self.examples):
-            given = example.scores if names else {self.label: example.score}
-            if given is None or sorted(given) != sorted(names or [self.label]):
-                raise ValueError(
-                    f"examples.{number}: give `scores` with {', '.join(names)}"
-                    if names
-                    else f"examples.{number}: give `score`"
-                )
+            given = example.scores if names else example.score is not None and {self.label: example.score}
+            if not given or sorted(given) != sorted(names or [self.label]):
+                wanted = f"`scores` with {', '.join(names)}" if names else "`score`"
+                raise ValueError(f"examples.{number}: give {wanted}")
             for score in given.values():
-                if score is None or score not in self.scale.values:
+                if score not in self.scale.values:
                     raise ValueError(
                         f"examples.{number}: {score} is not on the scale {self.scale.min}-{self.scale.max}"
                     )
