@@ -120,7 +120,7 @@ def compare(run: Run, other: Run, *, max_psi: float = MAX_PSI) -> Comparison:
     Raises:
         RunError: the side files of either are missing or damaged.
     """
-    first, second = run.summary(), other.summary()
+    first, second = run.summary(groups=("host",)), other.summary(groups=("host",))
     totals = first.histograms.total, second.histograms.total
     columns = [by for by in first.histograms.slices if by in second.histograms.slices]
     slices, mix = [], {}

@@ -19,7 +19,7 @@ Int64 = npt.NDArray[np.int64]
 
 SUMS = ("documents", "survivors", "kept", "tokens", "kept_tokens", "score_sum")
 """documents: all; survivors: scored and left by deduplication; tokens and score_sum: of survivors."""
-PENDING_ROWS = 2_000_000
+PENDING_ROWS = 500_000
 
 
 @dataclass(frozen=True)

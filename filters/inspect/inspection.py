@@ -121,7 +121,7 @@ def inspect_run(
         raise ConfigError("--sample: the share of the whole that this run is, above 0 and up to 1; needs --keep")
     if by is not None:
         run.check_column(by)
-    summary = run.summary(extremes=examples)
+    summary = run.summary(extremes=examples, groups=("host",))
     slices = None
     if by is not None:
         slices = run.histogram(by) if by in GROUPS else summary.histograms.slices[by]

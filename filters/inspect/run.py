@@ -96,16 +96,17 @@ class Run:
                     "or filter again"
                 ) from error
 
-    def summary(self, *, extremes: int = 0) -> Summary:
+    def summary(self, *, extremes: int = 0, groups: Sequence[str] = GROUPS) -> Summary:
         """What the views show, in one pass over the side files.
 
         Args:
+            groups: columns with many values to count by.
             extremes: how many of the best and worst documents to find.
 
         Raises:
             RunError: the side files are missing, damaged, or not those the ledger counts.
         """
-        summary = Summary(self.slices, extremes=extremes)
+        summary = Summary(self.slices, groups, extremes=extremes)
         for table in self.tables(summary.columns):
             summary.add(table)
         if summary.rows != self.rows:

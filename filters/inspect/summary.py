@@ -22,6 +22,7 @@ from filters.inspect.histogram import SCORE_UNIT, Histogram, SlicedHistogram
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.signedinteger[Any]]
 
 BELOW = ("low_score", "other_bucket")
 """Reasons of a document that nothing but its score removed."""
@@ -73,14 +74,14 @@ def survivors(table: pa.Table | pa.RecordBatch) -> Survivors:
     return Survivors(rows, scores[rows], tokens[rows], text_bytes[rows])
 
 
-def values_of(table: pa.Table | pa.RecordBatch, by: str, rows: Int64) -> tuple[list[str | None], Int64]:
+def values_of(table: pa.Table | pa.RecordBatch, by: str, rows: Int64) -> tuple[list[str | None], Indices]:
     """(values, int64[n]): values of a column of strings, the last one None, and the place of each row's value."""
     values, indices = coded(_one_chunk(table[by]))
     places = indices[rows]
     return [*values.to_pylist(), None], np.where(places < 0, len(values), places)
 
 
-def _survive(names: list[str], reasons: Int64, scores: Float32) -> Bool:
+def _survive(names: list[str], reasons: Indices, scores: Float32) -> Bool:
     # The last place is that of documents without a reason.
     return np.array([*(name in BELOW for name in names), True])[reasons] & ~np.isnan(scores)
 
@@ -107,11 +108,17 @@ class Histograms:
 
     def add(self, table: pa.Table | pa.RecordBatch) -> None:
         """Count the rows of a table with `SURVIVOR_COLUMNS` and the slices' columns."""
-        found = survivors(table)
-        self.total.add(found.scores, tokens=found.tokens, text_bytes=found.text_bytes)
+        self.count(table, survivors(table))
+
+    def count(self, table: pa.Table | pa.RecordBatch, found: Survivors) -> None:
+        """Count the survivors of a table with the slices' columns."""
         for by, sliced in self.slices.items():
+            part = SlicedHistogram(by)
             values, places = values_of(table, by, found.rows)
-            sliced.add(values, places, found.scores, tokens=found.tokens, text_bytes=found.text_bytes)
+            part.add(values, places, found.scores, tokens=found.tokens, text_bytes=found.text_bytes)
+            sliced.merge(part)
+        # Each survivor has a value, or is in the slice None.
+        self.total.merge(part.total())
 
     def merge(self, other: Histograms) -> Self:
         """Add another's counts to this one's."""
@@ -213,11 +220,11 @@ class Summary:
     def add(self, table: pa.Table | pa.RecordBatch) -> None:
         """Count the next rows, with the columns `columns`; text columns are fastest dictionary-encoded."""
         column = {name: _one_chunk(table[name]) for name in self.columns}
-        table = pa.table(column)
-        self.histograms.add(table)
-        scores, tokens = _scores(column["score"]), _integers(column["tokens"])
+        scores, tokens, text_bytes = _scores(column["score"]), _integers(column["tokens"]), _integers(column["bytes"])
         keep = np.asarray(column["keep"].to_numpy(zero_copy_only=False), dtype=bool)
         survives, copies = self._reasons(column["reason"], scores)
+        rows = np.flatnonzero(survives)
+        self.histograms.count(pa.table(column), Survivors(rows, scores[rows], tokens[rows], text_bytes[rows]))
         self._count_groups(column, survives, keep, scores, tokens)
         self.clusters.add(_integers(column["near_cluster"].filter(pa.array(copies))))
         self._remember(survives, scores)
@@ -264,15 +271,16 @@ class Summary:
         return [Place(row, -rank if best else rank) for rank, row in self._ends[best]]
 
 
-def coded(column: pa.Array) -> tuple[pa.Array, Int64]:
-    """(values, int64[n]): distinct values of a column of strings, and the place of each row's value, -1 for null."""
+def coded(column: pa.Array) -> tuple[pa.Array, Indices]:
+    """(values, int[n]): distinct values of a column of strings, and the place of each row's value, -1 for null."""
     if not pa.types.is_dictionary(column.type):
         column = column.cast(pa.string()).dictionary_encode()
-    values, indices = column.dictionary, column.indices.cast(pa.int64())
+    values, indices = column.dictionary, column.indices
     if values.null_count:
         indices = pc.if_else(pc.take(values.is_valid(), indices), indices, -1)
         values = values.fill_null("")
-    return values, np.asarray(indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    filled = indices.fill_null(-1) if indices.null_count else indices
+    return values, np.asarray(filled.to_numpy(zero_copy_only=False))
 
 
 def _one_chunk(column: Any) -> pa.Array:

@@ -6,7 +6,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +14,22 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from filters.inspect.compare import Comparison
-from filters.inspect.groups import Groups
 from filters.inspect.histogram import HIGH, LOW, Histogram, nearest_edge
-from filters.inspect.leaks import Leaks
-from filters.inspect.reading import Agreement
-from filters.inspect.run import Extreme
-from filters.inspect.solver import Solution
-from filters.inspect.summary import Clusters
-from filters.inspect.whatif import Interval, SampleInterval, WhatIf
+
+if TYPE_CHECKING:
+    from filters.inspect.compare import Comparison
+    from filters.inspect.groups import Groups
+    from filters.inspect.leaks import Leaks
+    from filters.inspect.reading import Agreement
+    from filters.inspect.run import Extreme
+    from filters.inspect.solver import Solution
+    from filters.inspect.summary import Clusters
+    from filters.inspect.whatif import Interval, SampleInterval, WhatIf
 
 BAR = 40
 SOURCE = 36
 CURVE = 10
-DRIFTS = 15
+DRIFTS, DRIFT_NAME = 15, 20
 NAME, SPARK = 20, 10
 BLOCKS = " ▏▎▍▌▋▊▉█"
 HEIGHTS, ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
@@ -90,8 +92,8 @@ def what_if_view(rows: Sequence[WhatIf], min_score: float, *, unicode: bool = Tr
             short(row.tokens),
             f"{row.token_share:.1%}",
             "" if row.mean_score is None else f"{row.mean_score:.2f}",
-            _span(row.precision),
-            _span(row.recall),
+            _span(row.precision, unicode),
+            _span(row.recall, unicode),
             style="bold" if nearest_edge(row.min_score) == marked else None,
         )
     if any(row.precision for row in rows):
@@ -242,8 +244,10 @@ def short(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _span(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.value:.2f}±{(interval.high - interval.low) / 2:.2f}"
+def _span(interval: Interval | None, unicode: bool) -> str:
+    if interval is None:
+        return ""
+    return f"{interval.value:.2f}{'±' if unicode else '+-'}{(interval.high - interval.low) / 2:.2f}"
 
 
 def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
@@ -283,7 +287,7 @@ def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType
             Text("the runs were scored by different models: their scores need not mean the same", style="bold")
         )
     table = Table(title=f"this run against {path_end(names[1], 50)}", title_justify="left", box=None, pad_edge=False)
-    table.add_column("slice", width=22, no_wrap=True)
+    table.add_column("slice", width=DRIFT_NAME, no_wrap=True)
     for name in ("documents", "other", "mean", "other", "kept", "other", "PSI", "KS"):
         table.add_column(name, justify="right", no_wrap=True)
     slices = sorted(found.slices, key=lambda drift: (-(drift.psi or 0.0), -sum(drift.documents)))
@@ -291,7 +295,7 @@ def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType
         over = drift.psi is not None and drift.psi > found.max_psi
         table.add_row(
             ("* " if over else "")
-            + ("all" if drift.by is None else printable(f"{drift.by} {drift.value or '(none)'}", 20)),
+            + ("all" if drift.by is None else printable(f"{drift.by} {drift.value or '(none)'}", DRIFT_NAME - 2)),
             *(short(count) for count in drift.documents),
             *("" if mean is None else f"{mean:.2f}" for mean in drift.mean),
             *("" if kept is None else f"{kept:.1%}" for kept in drift.kept),
