@@ -141,7 +141,7 @@ def fine_tune(
     if locate(options.encoder).onnx is not None:
         raise ModelError(f"encoder {options.encoder}: an ONNX file cannot be tuned. Remedy: give safetensors or GGUF")
     encoder = TorchEncoder(options)
-    encoder.model.float()  # weights stay in float32; products are computed in encoder.precision
+    encoder.model.to(encoder.torch.float32)  # weights stay in float32; products are computed in encoder.precision
     rng = np.random.default_rng(random_state)
     groups = np.arange(len(texts)) if groups is None else groups
     learnt, aside = group_folds(groups, targets >= positive, min(HELD_OUT, len(np.unique(groups))), random_state)[0]
