@@ -81,7 +81,9 @@ def _manifest(
     return {
         "format": 1,
         "finesieve": version("finesieve"),
-        "config": plan.config.model_dump(mode="json", exclude={"executor": True, "output": {"path"}}),
+        "config": plan.config.model_dump(
+            mode="json", exclude={"executor": True, "output": {"path"}, "input": {"storage_options"}}
+        ),
         "model": {
             "name": plan.model.name,
             "digest": plan.model.digest,

@@ -69,6 +69,7 @@ class Job:
                 "units": [asdict(unit) for unit in self.units],
                 "min_score": self.min_score,
             }
+            temporary.touch(mode=0o600)  # input.storage_options may hold credentials
             temporary.write_text(json.dumps(data))
 
     @classmethod

@@ -103,8 +103,11 @@ def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Itera
     from filters.read.reader import read_unit
 
     for batch in read_unit(job.units[unit], job.config.input):
-        # Steps behind the reader may have quarantined records.
-        present = np.isin(batch.position, positions)
+        if not len(batch):
+            continue
+        # Steps behind the reader may have quarantined records. Positions ascend within a unit.
+        first, last = np.searchsorted(positions, [batch.position[0], batch.position[-1] + 1])
+        present = np.isin(batch.position, positions[first:last])
         if not present.all():
             mask = pa.array(present)
             batch.position, batch.text = batch.position[present], batch.text.filter(mask)

@@ -16,6 +16,11 @@ from datasets import load_dataset
 from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
 from filters.pipeline import pool, shard
+from filters.pipeline.global_run import prepare, publish_job
+from filters.pipeline.observer import Observer
+from filters.pipeline.phases import Job, run_unit
+from filters.pipeline.plan import make_plan
+from filters.pipeline.recipe import PHASES
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 from tests.pipeline.test_run import attributes, kept
 
@@ -94,6 +99,37 @@ def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, make_config: M
         trees.append(digest(tmp_path / f"run-{workers}"))
     assert len([name for name in trees[0] if name.startswith("data/")]) > 3
     assert trees[0] == trees[1] == trees[2]
+
+
+@pytest.mark.parametrize("tasks", [3, 8])
+def test_the_same_bytes_for_any_number_of_tasks(
+    tmp_path: Path, make_config: MakeConfig, files: list[Path], tasks: int
+) -> None:
+    config = make_config(*files, dedup=GLOBAL, output="tasks")
+    plan = make_plan(config)
+    plan.output.mkdir()
+    job = prepare(plan, Observer(), force_new=False)
+    for phase in PHASES:
+        for rank in reversed(range(tasks)):
+            for unit in range(rank, phase.units(Job.load(job.work)), tasks):
+                run_unit(Job.load(job.work), phase, unit)
+    publish_job(plan, job)
+    whole = run_filter(make_config(*files, dedup=GLOBAL))
+    assert digest(tmp_path / "tasks") == digest(whole.path)
+
+
+def test_credentials_stay_out_of_the_manifest(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
+    source = {"kind": "jsonl", "paths": [str(files[0])], "id_key": "id", "storage_options": {"secret": "hunter2"}}
+    modes = []
+
+    class Look(Heard):
+        def phase(self, name: str, done: int, units: int) -> None:
+            modes.append((tmp_path / "run" / ".work" / "job.json").stat().st_mode & 0o777)
+            assert "hunter2" not in (tmp_path / "run" / ".work" / "state.json").read_text()
+
+    result = run_filter(make_config(input=source, dedup=GLOBAL), observer=Look())
+    assert set(modes) == {0o600}
+    assert not [path for path in result.path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
 
 
 def test_many_shards_of_one_input_unit_read_it_a_few_times_only(
