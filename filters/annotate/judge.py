@@ -225,7 +225,7 @@ class Judge:
                 )
             except RequestError as error:
                 if error.trouble == "refused":
-                    if self._asks_logprobs(body) and _NO_LOGPROBS.search(error.message):
+                    if "top_logprobs" in body and _NO_LOGPROBS.search(error.message):
                         self._fewer_logprobs(asked_logprobs, slot.endpoint.url, error.message)
                         continue
                     if _FILTERED.search(error.message):
@@ -301,9 +301,6 @@ class Judge:
 
     def _answer_tokens(self) -> int:
         return answer_tokens(self.config, self.rubric)
-
-    def _asks_logprobs(self, body: dict[str, Any]) -> bool:
-        return "top_logprobs" in body
 
     def _body(self, messages: list[Message]) -> dict[str, Any]:
         config = self.config

@@ -86,7 +86,7 @@ class Hooks:
     Attributes:
         echo: a line of information.
         confirm: told the forecasts, says whether to go on.
-        progress: a context in which the tallies of judges (name, tally, requests in flight, their limit) are shown.
+        progress: a context, and what is called in it a few times a second, to show how far the judges are.
     """
 
     echo: Callable[[str], None] = lambda line: None
@@ -114,7 +114,7 @@ def run_annotate(config: AnnotateConfig, hooks: Hooks | None = None) -> Annotate
                 hooks.echo(line)
         if not store.sample_size(sample):
             raise RunError("the input holds no document to annotate. Remedy: check `input` and `sample`")
-        run = store.begin_run(config.model_dump_json())
+        run = store.begin_run(config.model_dump_json(exclude={"input": {"storage_options"}}))  # which may hold secrets
         outcome: Outcome = "stopped"
         try:
             result = asyncio.run(_Run(config, rubric, store, sample, run, hooks).run())
@@ -130,9 +130,8 @@ class _Run:
     def __init__(
         self, config: AnnotateConfig, rubric: Rubric, store: Store, sample: int, run: int, hooks: Hooks
     ) -> None:
-        self.config, self.rubric, self.store, self.sample, self.number, self.hooks = (
-            config, rubric, store, sample, run, hooks,
-        )  # fmt: skip
+        self.config, self.rubric, self.store = config, rubric, store
+        self.sample, self.number, self.hooks = sample, run, hooks
         self.outcome: Outcome = "complete"
         self.errors: dict[str, str] = {}
         self.judges: list[Judge] = []
@@ -142,10 +141,8 @@ class _Run:
         try:
             for judge in self.config.judges:
                 self.judges.append(
-                    Judge(
-                        judge, self.rubric, self.store, budget, self.config.stop, self.number, self.hooks.echo,
-                    )
-                )  # fmt: skip
+                    Judge(judge, self.rubric, self.store, budget, self.config.stop, self.number, self.hooks.echo)
+                )
             pilot = self.store.place(self.sample, self.config.pilot)
             await self._ask(budget, pilot)
             if self.outcome == "complete" and self._confirmed():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.run import run_annotate
 from filters.annotate.store import Store
-from filters.errors import ConfigError
+from filters.errors import ConfigError, MissingExtraError
 from tests.annotate.judge_server import JudgeServer, reply
 
 Make = Callable[..., AnnotateConfig]
@@ -181,3 +183,16 @@ def test_the_key_is_sent_and_stored_nowhere(
     assert {head["authorization"] for head in server.heads} == {"bearer sk-very-secret"}
     for path in tmp_path.iterdir():
         assert b"sk-very-secret" not in path.read_bytes()
+
+
+def test_the_missing_extra_is_named(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(MissingExtraError, match=r"finesieve\[annotate\]"):
+        run_annotate(config("http://127.0.0.1:9/v1", 5))
+
+
+def test_credentials_of_the_input_are_not_stored(config: Make, serve: Serve) -> None:
+    made = config(serve().url, 5)
+    source = made.input.model_copy(update={"storage_options": {"secret": "s3-very-secret"}})
+    run_annotate(made.model_copy(update={"input": source}))
+    assert b"s3-very-secret" not in Path(made.store).read_bytes()
