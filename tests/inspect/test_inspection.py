@@ -1,0 +1,105 @@
+"""`finesieve inspect` as commands: readable at 80 columns and in ASCII, plain JSON, exit statuses, clear refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from filters.cli import app
+from filters.errors import FinesieveError
+from filters.inspect.compare import compare
+from filters.inspect.inspection import inspect_run, parse_quotas
+from filters.inspect.run import Run
+from filters.inspect.solver import Target
+from filters.inspect.terminal import comparison_view, short, sparkline, text_view
+from tests.inspect.synthetic import write_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return write_run(folder / "now", 4000, seed=1), write_run(folder / "before", 4000, seed=2, shift={"en": 0.5})
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+    if isinstance(result.exception, FinesieveError):
+        return 1, str(result.exception)
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("unicode", [True, False])
+def test_every_view_fits_eighty_columns(runs: tuple[Path, Path], unicode: bool) -> None:
+    run = Run(runs[0])
+    found = inspect_run(run, target=Target("tokens", 3e5), by="language", quotas={"en": 0.5}, examples=2)
+    views = [*found.views(unicode=unicode), comparison_view(compare(run, Run(runs[1])), tuple(map(str, runs)))]  # type: ignore[arg-type]
+    file = io.StringIO()
+    console = Console(file=file, width=80, highlight=False, markup=False)
+    for view in views:
+        console.print(view)
+    text = file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.isascii() or unicode
+    for part in (
+        "keep tokens=300000",
+        "en: ",
+        "hosts with most",
+        "clusters of duplicates",
+        "* language en",
+        "the 2 worst",
+    ):
+        assert part in text
+
+
+def test_json_has_what_the_views_show(runs: tuple[Path, Path]) -> None:
+    status, output = call(runs[0], "--keep", "fraction=0.1", "--by", "topic", "--sample", "0.5", "--json")
+    found = json.loads(output)
+    assert status == 0
+    assert found["solution"]["kept"]["documents"] <= found["solution"]["total"]["documents"] * 0.1
+    assert {part["value"] for part in found["slices"]["values"]} == {"history", "sport", None}
+    assert found["estimate"]["resampled"] == "input files"
+    assert found["clusters"] == {"2": 571}
+    status, output = call(runs[0], "--against", runs[1], "--json")
+    assert status == 1
+    assert any(line.startswith("language en") for line in json.loads(output)["drifted"])
+
+
+def test_the_exit_status_says_whether_it_drifted(runs: tuple[Path, Path]) -> None:
+    assert call(runs[0], "--against", runs[1])[0] == 1
+    assert call(runs[0], "--against", runs[1], "--max-psi", "9")[0] == 0
+    assert call(runs[0], "--against", runs[0], "--max-psi", "0.001")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--keep", "half"], "write min_score=1.5"),
+        (["--by", "colour"], "cannot slice by 'colour'"),
+        (["--quota", "en=0.5"], "shares out a budget"),
+        (["--keep", "fraction=0.1", "--by", "language", "--quota", "xx=0.5"], "no document has it as its language"),
+        (["--keep", "min_score=1", "--by", "language", "--quota", "en=0.5"], "share of a budget"),
+        (["--sample", "0.5"], "needs --keep"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(runs: tuple[Path, Path], options: list[str], message: str) -> None:
+    status, output = call(runs[0], *options)
+    assert status
+    assert message in output
+
+
+def test_pieces() -> None:
+    import numpy as np
+
+    assert [short(n) for n in (812, 45_300, 1.3e12, 2_780_000)] == ["812", "45.3K", "1.30T", "2.78M"]
+    assert sparkline(np.array([0, 1, 100]), unicode=False) == " .%"
+    assert parse_quotas(["a=b=0.5"]) == {"a=b": 0.5}
+    shown = text_view("\x1b[31mred\u202e\n\n\n\n" + "w" * 5000 + "\n" + "line\n" * 99, lines=30).plain
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert len(shown.splitlines()) <= 31
