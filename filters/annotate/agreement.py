@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from filters.annotate.learning_curve import LearningCurve, learning_curve
+from filters.annotate.learning_curve import MIN_LABELS, LearningCurve, learning_curve
 from filters.annotate.rated import JudgeAnswers, Rated
 from filters.annotate.records import Document
 from filters.annotate.reliability import Bootstrap, Panel, among, between, consensus, severities, within
@@ -226,7 +226,7 @@ def make_report(
         overall = Coefficients(name="all judges", documents=count, coefficients=found)
     labels = np.flatnonzero(np.isfinite(agreed.score))
     trained = None
-    if curve:
+    if curve and len(labels) >= MIN_LABELS:
         echo("learning curve: training on parts of the labels")
         scores = np.clip(agreed.score[labels], low, high)
         texts = [rated.documents[row].text for row in labels]
@@ -363,10 +363,10 @@ def _consensus(
 
 def _population(rated: Rated, panel: Panel, scores: Float64, resamples: int, random_state: int) -> Population | None:
     rows = np.isfinite(scores)
-    if not rated.sampled:
+    if rated.population is None:
         return None
     weights = np.array([1 / document.probability for document in rated.documents])[rows]
     mean, kept = mean_estimates(
         [scores[rows], scores[rows] >= panel.cut], [weights, weights], panel.groups[rows], resamples, random_state
     )
-    return Population(design=rated.documents[0].design, size=round(weights.sum()), mean=mean, kept_share=kept)
+    return Population(design=rated.documents[0].design, size=rated.population, mean=mean, kept_share=kept)

@@ -15,7 +15,7 @@ from filters.train.evaluation import Estimate
 
 SHOWN = {"qwk": "QWK", "alpha": "alpha", "spearman": "Spearman", "f1": "F1 kept"}
 SLICES = 8
-_NAME = 12
+_NAME = 18
 
 
 def agreement_view(report: AgreementReport) -> RenderableType:
@@ -28,7 +28,7 @@ def agreement_view(report: AgreementReport) -> RenderableType:
     if report.rubric is not None:
         parts.append(Text(f"rubric {printable(report.rubric, 70)}"))
     parts += [Text(f"note: {printable(note, 400)}") for note in report.notes]
-    parts += [Text(), _judges(report), *_causes(report.judges)]
+    parts += [Text(), _judges(report), *_severities(report.judges), *_causes(report.judges)]
     for title, rows in (
         ("a judge against itself: pairs of its repeats", report.within),
         ("judges against each other", (*report.between, *([report.overall] if report.overall else []))),
@@ -76,13 +76,12 @@ def _table(title: str, *columns: str) -> Table:
 def _judges(report: AgreementReport) -> Table:
     low, high = report.scale
     scores = range(low, high + 1) if high - low < 8 else range(0)
-    table = _table("judges", "", "answers", *map(str, scores), "mean", "kept", "severity")
+    table = _table("judges", "", "answers", *map(str, scores), "mean", "kept")
     for judge in report.judges:
-        severity = "-" if judge.severity is None else _signed(judge.severity)
         counts = (f"{judge.scores.get(score, 0) / max(judge.documents, 1):.0%}" for score in scores)
         mean = "-" if judge.mean.value is None else f"{judge.mean.value:.2f}"
         kept = "-" if judge.kept_share.value is None else f"{judge.kept_share.value:.1%}"
-        table.add_row(Text(printable(judge.name, _NAME)), f"{judge.answers:,}", *counts, mean, kept, severity)
+        table.add_row(Text(printable(judge.name, _NAME)), f"{judge.answers:,}", *counts, mean, kept)
     return table
 
 
@@ -90,6 +89,14 @@ def _signed(estimate: Estimate) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
     return f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
+
+
+def _severities(judges: Iterable[JudgeSummary]) -> list[Text]:
+    return [
+        Text(f"severity of {printable(judge.name, _NAME)}: {_signed(judge.severity)} (below 0: strict)")
+        for judge in judges
+        if judge.severity is not None
+    ]
 
 
 def _causes(judges: Iterable[JudgeSummary]) -> list[Text]:

@@ -56,7 +56,7 @@ class Rated:
         documents: n documents.
         judges: that scored at least one of them.
         humans: name -> float64[n], 1 keep, 0 drop, NaN for neither.
-        sampled: whether the documents' inclusion probabilities mean something.
+        population: documents that the sample, answered or not, was drawn from; None: inclusion probabilities unknown.
         notes: what was odd.
     """
 
@@ -66,7 +66,7 @@ class Rated:
     documents: tuple[Document, ...]
     judges: tuple[JudgeAnswers, ...]
     humans: dict[str, Float64]
-    sampled: bool
+    population: int | None
     notes: tuple[str, ...]
 
 
@@ -160,7 +160,7 @@ def _of_store(store: Store, wanted: str | None) -> Rated:
         documents=tuple(drawn[number] for number in rated.tolist()),
         judges=tuple(found),
         humans={name: kept for name, kept in humans.items() if np.isfinite(kept).any()},
-        sampled=len(samples) == 1,
+        population=round(sum(1 / d.probability for d in drawn.values())) if len(samples) == 1 else None,
         notes=tuple(notes),
     )
 
@@ -204,4 +204,4 @@ def _of_parquet(path: Path) -> Rated:
         for row in np.flatnonzero(rated).tolist()
     )
     judge = JudgeAnswers(path.stem, "model", "", np.rint(expected[rated]), expected[rated])
-    return Rated(str(path), None, (0, 5), documents, (judge,), {}, False, ())
+    return Rated(str(path), None, (0, 5), documents, (judge,), {}, None, ())
