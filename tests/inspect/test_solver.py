@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.errors import ConfigError
+from filters.inspect.cells import order_keys, score_of_key
 from filters.inspect.histogram import Histogram
-from filters.inspect.solver import Scored, Solution, Target, ThresholdSearch, order_keys, score_of_key, solve
+from filters.inspect.solver import Scored, Solution, Target, ThresholdSearch, solve
 
 
 def documents(scores: list[float], tokens: list[int] | None = None, values: list[str] | None = None) -> Scored:
