@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from filters.annotate.config import AnnotateConfig
 from filters.config import FilterConfig, load_config, parse_size
 from filters.errors import ConfigError
 from filters.train.config import TrainConfig
+from filters.train.static_table import TableConfig
 
 GOOD = """\
 input:
@@ -54,7 +56,8 @@ def test_overrides_reach_nested_keys_and_create_sections(config_file: Path) -> N
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_config_is_valid(path: Path) -> None:
-    load_config(TrainConfig if path.name.startswith("train") else FilterConfig, path)
+    schemas = {"train": TrainConfig, "table": TableConfig, "judge": AnnotateConfig}
+    load_config(schemas.get(path.stem.split("-")[0], FilterConfig), path)
 
 
 def test_an_unknown_key_is_named_with_its_line_and_the_likely_one(tmp_path: Path) -> None:

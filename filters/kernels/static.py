@@ -1,11 +1,11 @@
-"""Static embeddings: tokens of a text, their vectors from a table, and the means that are the text's features.
+"""Static embeddings: tokens of a text, their vectors from a table, and the sums that are the text's features.
 
 A token is a word (a run of letters, lower-cased, with an apostrophe between letters), a run of ASCII digits (only its
 length counts, up to five), a run of white space with a line break in it, or any other single character that is not
 white space: how a page is set tells as much about it as its words.
 
-The table holds a vector for a token and for a pair of neighbouring tokens; the latter is what the pair adds to its
-second token.
+The table holds two vectors. A gram, which is a token or a pair of neighbouring tokens, has one that is summed as in a
+linear model on tf-idf; a token has another that is averaged, rare tokens counting more.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _MOST_DIGITS = 5
 _LETTER, _DIGIT, _BLANK, _NEWLINE, _OTHER = range(5)
 _BREAKS, _PUNCTUATION, _NUMBERS, _UPPER, _LETTERS, _WORDS, _COMMAS, _QUESTIONS = range(8)
 _COUNTS = 8
+_LOGS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +68,40 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class StaticTable:
-    """Vectors of tokens and pairs, for look-up.
+    """Vectors of v grams, the first s of which are single tokens, for look-up.
 
     Attributes:
         keys: uint64[2^k], the hash in each slot; 0: none.
-        rows: int32[2^k], the vector of each slot.
-        vectors: int8[v, d].
-        scales: float32[v]; a vector's values are vectors * scales.
-        weights: float32[v]; of a token in the weighted mean.
+        rows: int32[2^k], the gram of each slot.
+        grams: int8[v, d].
+        gram_scales: float32[v]; a gram's vector is grams * gram_scales.
+        idf: float32[v].
+        words: int8[s, e].
+        word_scales: float32[s].
+        weights: float32[s]; of a token in the mean.
     """
 
     keys: UInt64
     rows: Int32
-    vectors: Int8
-    scales: Float32
+    grams: Int8
+    gram_scales: Float32
+    idf: Float32
+    words: Int8
+    word_scales: Float32
     weights: Float32
 
     @classmethod
-    def build(cls, keys: UInt64, vectors: Int8, scales: Float32, weights: Float32) -> StaticTable:
-        """From keys uint64[v], distinct and not 0, and what belongs to each.
+    def build(
+        cls,
+        keys: UInt64,
+        grams: Int8,
+        gram_scales: Float32,
+        idf: Float32,
+        words: Int8,
+        word_scales: Float32,
+        weights: Float32,
+    ) -> StaticTable:
+        """From keys uint64[v], distinct and not 0, those of single tokens first, and what belongs to each.
 
         Raises:
             ModelError: keys that repeat or are 0.
@@ -95,12 +111,21 @@ class StaticTable:
         size = 1 << max(4, int(2 * len(keys)).bit_length())
         slots, rows = np.zeros(size, np.uint64), np.zeros(size, np.int32)
         _fill(np.ascontiguousarray(keys), slots, rows)
-        return cls(slots, rows, np.ascontiguousarray(vectors), scales, weights)
+        return cls(
+            slots,
+            rows,
+            np.ascontiguousarray(grams),
+            gram_scales,
+            idf,
+            np.ascontiguousarray(words),
+            word_scales,
+            weights,
+        )
 
     @property
     def columns(self) -> int:
-        """Features of a text: two means of vectors, and `SHAPE`."""
-        return 2 * int(self.vectors.shape[1]) + len(SHAPE)
+        """Features of a text: the sum of grams, the mean of tokens, and `SHAPE`."""
+        return int(self.grams.shape[1]) + int(self.words.shape[1]) + len(SHAPE)
 
 
 def static_tokens(packed: PackedText) -> Tokens:
@@ -129,9 +154,11 @@ def look_up(table: StaticTable, hashes: UInt64) -> Int32:
 
 
 def static_features(packed: PackedText, table: StaticTable) -> Float32:
-    """float32[n, columns]: mean of the vectors of tokens and pairs, weighted mean of those of tokens, and `SHAPE`.
+    """float32[n, columns]: what `table` makes of each text.
 
-    A token that is not in the table counts as 0, which is the mean of all tokens.
+    First the sum of the vectors of its grams, each times (1 + ln count) * idf, divided by the length of the vector of
+    these factors; then the weighted mean of the other vectors of its tokens; then `SHAPE`. What is not in the table is
+    left out.
     """
     classes, lower = tables()
     features = np.zeros((len(packed), table.columns), np.float32)
@@ -143,8 +170,11 @@ def static_features(packed: PackedText, table: StaticTable) -> Float32:
         _ascii(),
         table.keys,
         table.rows,
-        table.vectors,
-        table.scales,
+        table.grams,
+        table.gram_scales,
+        table.idf,
+        table.words,
+        table.word_scales,
         table.weights,
         features,
     )
@@ -242,6 +272,18 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
             inside = True
             blank = False
             final = start
+            # The rest of an ASCII word, which is most of most texts, without the questions above.
+            upper = 0
+            while position < end:
+                small = np.int64(data[position]) | 32
+                if small < 97 or small > 122:
+                    break
+                upper += data[position] < 97
+                h = (h ^ np.uint64(small)) * _MULTIPLIER
+                position += 1
+            counts[_UPPER] += upper
+            counts[_LETTERS] += position - final - size
+            final = max(final, position - 1)
             continue
         if inside:
             apostrophe = code == 39 or code == 0x2019
@@ -318,16 +360,34 @@ def _add(vector, factor, total):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _all_features(  # type: ignore[no-untyped-def]
-    data, offsets, classes, lower, ascii_kinds, slots, rows, vectors, scales, weights, features
+    data,
+    offsets,
+    classes,
+    lower,
+    ascii_kinds,
+    slots,
+    rows,
+    grams,
+    gram_scales,
+    idf,
+    words,
+    word_scales,
+    weights,
+    features,
 ):
     longest = np.int64(1)
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])
     hashes, last = np.empty(longest, np.uint64), np.empty(longest, np.int64)
-    singles, pairs = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    found, used = np.empty(2 * longest, np.int32), np.empty(2 * longest, np.int32)
+    times = np.zeros(len(idf), np.int32)
     counts = np.zeros(_COUNTS, np.int64)
-    width = vectors.shape[1]
-    plain, weighted = np.empty(width, np.float32), np.empty(width, np.float32)
+    logs = np.empty(_LOGS, np.float32)
+    for count in range(1, _LOGS):
+        logs[count] = 1 + np.log(count)
+    singles, width, depth = len(words), grams.shape[1], words.shape[1]
+    # Arrays of their own: a slice of `features` has no layout that the compiler would make vector code for.
+    summed, mean = np.empty(width, np.float32), np.empty(depth, np.float32)
     for document in range(len(offsets) - 1):
         counts[:] = 0
         count = _tokens(
@@ -335,30 +395,41 @@ def _all_features(  # type: ignore[no-untyped-def]
         )
         # All look-ups first: they miss the cache one by one if each waits for sums over the vector before it.
         for token in range(count):
-            singles[token] = _find(slots, rows, hashes[token])
-        pairs[0] = -1
+            found[token] = _find(slots, rows, hashes[token])
         for token in range(1, count):
-            pairs[token] = _find(slots, rows, finish(hashes[token - 1] * _PAIR + hashes[token]))
-        plain[:] = 0
-        weighted[:] = 0
-        total = np.float32(0)
+            found[count + token - 1] = _find(slots, rows, finish(hashes[token - 1] * _PAIR + hashes[token]))
+        distinct = 0
         known = 0
-        for token in range(count):
-            row = singles[token]
-            if row < 0:
-                continue
-            known += 1
-            total += weights[row]
-            _add(vectors[row], scales[row], plain)
-            _add(vectors[row], scales[row] * weights[row], weighted)
-            if pairs[token] >= 0:
-                _add(vectors[pairs[token]], scales[pairs[token]], plain)
+        for place in range(max(0, 2 * count - 1)):
+            row = found[place]
+            if row >= 0:
+                if times[row] == 0:
+                    used[distinct] = row
+                    distinct += 1
+                times[row] += 1
+                known += row < singles
+        summed[:] = 0
+        mean[:] = 0
+        squares, total = np.float32(0), np.float32(0)
+        for place in range(distinct):
+            row = used[place]
+            often = times[row]
+            times[row] = 0
+            value = idf[row] * logs[min(often, _LOGS - 1)]
+            squares += value * value
+            _add(grams[row], value * gram_scales[row], summed)
+            if row < singles:
+                weight = weights[row] * np.float32(often)
+                total += weight
+                _add(words[row], weight * word_scales[row], mean)
         size = np.float32(max(count, 1))
+        length = np.sqrt(max(squares, np.float32(1e-12)))
         total = max(total, np.float32(1e-6))
         for column in range(width):
-            features[document, column] = plain[column] / size
-            features[document, width + column] = weighted[column] / total
-        shape = features[document, 2 * width :]
+            features[document, column] = summed[column] / length
+        for column in range(depth):
+            features[document, width + column] = mean[column] / total
+        shape = features[document, width + depth :]
         shape[0] = np.log(size)
         shape[1] = counts[_BREAKS] / size
         shape[2] = counts[_PUNCTUATION] / size

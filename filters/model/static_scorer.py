@@ -1,11 +1,11 @@
-"""Kind `static`: the mean of a text's static word vectors under a small head; neither trained nor scored with torch."""
+"""Kind `static`: sums of a text's static vectors under a small head; neither trained nor scored with torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,63 +22,95 @@ Float32 = npt.NDArray[np.float32]
 TABLE = "table.safetensors"
 
 
+class TableShape(Options):
+    """Rows and columns of a table."""
+
+    grams: Annotated[int, Field(gt=0, le=2**24)]
+    gram_dims: Annotated[int, Field(ge=0, le=4096)]
+    words: Annotated[int, Field(ge=0, le=2**24)]
+    word_dims: Annotated[int, Field(gt=0, le=4096)]
+
+
 @dataclass(frozen=True)
 class Vectors:
-    """The table as it is stored.
+    """The table as it is stored; see `filters.kernels.static.StaticTable`.
 
     Attributes:
-        keys: uint64[v], hashes of tokens and of pairs (`filters.kernels.static`).
-        vectors: int8[v, d].
-        scales: float16[v].
-        weights: float16[v].
+        keys: uint64[v], hashes of tokens and of pairs, tokens first.
+        grams: int8[v, d].
+        gram_scales: float16[v].
+        idf: float16[v].
+        words: int8[s, e].
+        word_scales: float16[s].
+        weights: float16[s].
     """
 
     keys: npt.NDArray[np.uint64]
-    vectors: npt.NDArray[np.int8]
-    scales: npt.NDArray[np.float16]
+    grams: npt.NDArray[np.int8]
+    gram_scales: npt.NDArray[np.float16]
+    idf: npt.NDArray[np.float16]
+    words: npt.NDArray[np.int8]
+    word_scales: npt.NDArray[np.float16]
     weights: npt.NDArray[np.float16]
+
+    @property
+    def shape(self) -> TableShape:
+        """Rows and columns."""
+        (grams, gram_dims), (words, word_dims) = self.grams.shape, self.words.shape
+        return TableShape(grams=grams, gram_dims=gram_dims, words=words, word_dims=word_dims)
 
     def table(self) -> StaticTable:
         """For look-up."""
         return StaticTable.build(
-            self.keys, self.vectors, self.scales.astype(np.float32), self.weights.astype(np.float32)
+            self.keys,
+            self.grams,
+            self.gram_scales.astype(np.float32),
+            self.idf.astype(np.float32),
+            self.words,
+            self.word_scales.astype(np.float32),
+            self.weights.astype(np.float32),
         )
 
     def write(self, path: Path) -> None:
         """Write as safetensors."""
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "keys": self.keys,
-            "vectors": self.vectors,
-            "scales": self.scales,
-            "weights": self.weights,
-        }
-        write_arrays(path, arrays)
+        write_arrays(path, vars(self))
 
     @classmethod
-    def read(cls, path: Path, entries: int, dims: int) -> Self:
+    def read(cls, path: Path, shape: TableShape) -> Self:
         """Read what `write` wrote.
 
         Raises:
             ModelError: arrays that do not fit.
         """
-        size = (entries,)
-        arrays = read_arrays(
-            path,
-            {
-                "keys": ("uint64", size),
-                "vectors": ("int8", (entries, dims)),
-                "scales": ("float16", size),
-                "weights": ("float16", size),
-            },
+        grams, words = (shape.grams,), (shape.words,)
+        return cls(
+            **read_arrays(
+                path,
+                {
+                    "keys": ("uint64", grams),
+                    "grams": ("int8", (shape.grams, shape.gram_dims)),
+                    "gram_scales": ("float16", grams),
+                    "idf": ("float16", grams),
+                    "words": ("int8", (shape.words, shape.word_dims)),
+                    "word_scales": ("float16", words),
+                    "weights": ("float16", words),
+                },
+            )
         )
-        return cls(**arrays)
+
+
+def quantised(vectors: Float32) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """(int8[v, d], float16[v]) whose product is nearly `vectors` float32[v, d]."""
+    scales = np.abs(vectors).max(axis=1, initial=0) / 127
+    stored = np.maximum(scales.astype(np.float16), np.float16(1e-6))
+    whole = np.clip(np.rint(vectors / stored.astype(np.float32)[:, None]), -127, 127).astype(np.int8)
+    return whole, stored
 
 
 class StaticFeatures(Options):
     """The table's shape and origin, and the head's."""
 
-    entries: Annotated[int, Field(gt=0, le=2**24)]
-    dims: Annotated[int, Field(gt=0, le=4096)]
+    table: TableShape
     head: HeadKind
     source: str
     """What the vectors were made of, in words."""
@@ -88,7 +120,7 @@ class StaticFeatures(Options):
 
 @dataclass(frozen=True)
 class StaticScorer:
-    """A head on means of static vectors.
+    """A head on sums of static vectors.
 
     Attributes:
         options: shapes and origin.
@@ -125,6 +157,6 @@ class StaticScorer:
             ModelError: options or arrays that do not fit.
         """
         options = StaticFeatures.parse(folder, features)
-        vectors = Vectors.read(folder / TABLE, options.entries, options.dims)
+        vectors = Vectors.read(folder / TABLE, options.table)
         table = vectors.table()
         return cls(options, vectors, table, read_head(folder / HEAD, options.head, table.columns))

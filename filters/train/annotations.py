@@ -100,7 +100,7 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     blank = np.array([not text.strip() for text in texts], dtype=bool)
     if blank.any():
         notes.append(f"{int(blank.sum())} rows without text left out ({_rows(np.flatnonzero(blank))})")
-    hosts = _hosts(table)
+    hosts = hosts_of(table)
     if hosts is None:
         notes.append("no column url: splits cannot be grouped by host, so results may be optimistic")
         hosts = [""] * len(texts)
@@ -239,7 +239,8 @@ def _check_ids(path: Path, table: pa.Table, texts: list[str]) -> None:
             )
 
 
-def _hosts(table: pa.Table) -> list[str] | None:
+def hosts_of(table: pa.Table) -> list[str] | None:
+    """Host of each row by its column `url`; None without one."""
     if "url" not in table.column_names:
         return None
     return [host_of(str(url)) if url else "" for url in table.column("url").to_pylist()]

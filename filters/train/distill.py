@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.errors import AnnotationsError
-from filters.train.annotations import Annotations
+from filters.train.annotations import Annotations, hosts_of
 from filters.train.config import DistillConfig
 from filters.train.splits import connected, near_pairs
 
 
-def read_texts(path: str | Path) -> tuple[list[str], str]:
-    """(texts that are not blank, sha256 of the file) of the column `text` of a Parquet file.
+@dataclass(frozen=True)
+class Pages:
+    """Texts of a Parquet file that are not blank, with the host of each ("" where the file says none)."""
+
+    texts: list[str]
+    hosts: list[str]
+    sha256: str
+
+
+def read_pages(path: str | Path) -> Pages:
+    """Read the columns `text` and, where it is there, `url` of a Parquet file.
 
     Raises:
         AnnotationsError: it cannot be read, or has no such column of strings.
@@ -29,8 +39,10 @@ def read_texts(path: str | Path) -> tuple[list[str], str]:
     kind = table.schema.field("text").type if "text" in table.column_names else None
     if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise AnnotationsError(f"{path}: no column 'text' of strings. Remedy: rename the column with the page's text")
-    texts = [text for text in table.column("text").to_pylist() if text and text.strip()]
-    return texts, hashlib.sha256(raw).hexdigest()
+    texts = [text or "" for text in table.column("text").to_pylist()]
+    hosts = hosts_of(table) or [""] * len(texts)
+    pages = [(text, host) for text, host in zip(texts, hosts, strict=True) if text.strip()]
+    return Pages([text for text, _ in pages], [host for _, host in pages], hashlib.sha256(raw).hexdigest())
 
 
 def read_raw_texts(config: DistillConfig, labels: Annotations, random_state: int) -> tuple[list[str], str]:
@@ -45,9 +57,9 @@ def read_raw_texts(config: DistillConfig, labels: Annotations, random_state: int
     read: dict[str, None] = {}
     names = []
     for path in config.texts:
-        texts, digest = read_texts(path)
-        read.update(dict.fromkeys(texts))
-        names.append(f"{Path(path).name} (sha256 {digest})")
+        pages = read_pages(path)
+        read.update(dict.fromkeys(pages.texts))
+        names.append(f"{Path(path).name} (sha256 {pages.sha256})")
     unique = list(read)
     count = len(labels)
     groups = connected(count + len(unique), near_pairs([*labels.texts, *unique]))

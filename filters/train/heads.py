@@ -15,6 +15,9 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
+_REDUCED_L2 = 0.003
+
+
 class _Head(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -37,6 +40,10 @@ class SvrHead(_Head):
     gamma: Annotated[float, Field(gt=0)] = 0.3
     """Divided by the number of features."""
     epsilon: Annotated[float, Field(ge=0)] = 0.1
+    scale: Literal["unit", "root"] = "unit"
+    """Divide each feature by its spread, or by the root of it: what spreads little then counts less."""
+    centres: Annotated[int, Field(ge=8, le=16_384)] | None = None
+    """Reduce the support vectors to so many (Schoelkopf et al. 1999): a smaller, faster head; null: keep them all."""
 
 
 class LandmarkHead(_Head):
@@ -79,7 +86,11 @@ def fit_head(
         positive: loss `classification`: targets from here on are one class.
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    scale = (features.std(axis=0, dtype=np.float64) + 1e-6).astype(np.float32)
+    spread = features.std(axis=0, dtype=np.float64)
+    # What never varied says nothing; divided by nearly nothing it would drown the rest once it does.
+    scale = np.where(spread > 1e-6, spread + 1e-6, 1).astype(np.float32)
+    if isinstance(config, SvrHead) and config.scale == "root":
+        scale = np.sqrt(scale * np.sqrt(np.mean(scale**2))).astype(np.float32)
     z: Float32 = (features - mean) / scale
     weights = weights / weights.mean()
     if isinstance(config, RidgeHead):
@@ -137,8 +148,22 @@ def _svr(
     z = z.astype(np.float16).astype(np.float32)
     fitted = SVR(kernel="precomputed", C=c, epsilon=config.epsilon, cache_size=1000, tol=3e-3)
     fitted.fit(_kernel(z, z, gamma), targets, sample_weight=weights)
-    dual = fitted.dual_coef_[0].astype(np.float32)
-    return RbfHead(mean, scale, z[fitted.support_], dual, gamma, float(fitted.intercept_[0]))
+    dual, vectors = fitted.dual_coef_[0], z[fitted.support_]
+    if config.centres is not None and config.centres < len(vectors):
+        vectors, dual = _reduced(vectors, dual, z, gamma, config.centres)
+    return RbfHead(mean, scale, vectors, dual.astype(np.float32), gamma, float(fitted.intercept_[0]))
+
+
+def _reduced(vectors: Float32, dual: Float64, z: Float32, gamma: float, count: int) -> tuple[Float32, Float64]:
+    """(the `count` heaviest vectors, what they weigh so that their sum is nearly that of all, on rows `z`)."""
+    heaviest = np.sort(np.argsort(-np.abs(dual), kind="stable")[:count])
+    centres = vectors[heaviest]
+    whole = _kernel(z, vectors, gamma) @ dual
+    part = _kernel(z, centres, gamma)
+    gram = part.T @ part + _REDUCED_L2 * _kernel(centres, centres, gamma)
+    gram[np.diag_indices(count)] += 1e-5 * np.trace(gram) / count
+    weights: Float64 = np.asarray(np.linalg.solve(gram, part.T @ whole), np.float64)
+    return centres, weights
 
 
 def _landmarks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,11 +13,13 @@ import numpy.typing as npt
 from filters.errors import ConfigError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
+from filters.model import embedded_models
+from filters.model.folder import MANIFEST
 from filters.model.static_scorer import StaticFeatures, StaticScorer
 from filters.train.config import SingleConfig, StaticConfig
 from filters.train.features import text_key
 from filters.train.heads import fit_head, strengths
-from filters.train.static_table import StaticTableFolder, read_table
+from filters.train.static_table import StaticTableFolder, read_table, table_of_model
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -25,7 +28,8 @@ Float32 = npt.NDArray[np.float32]
 
 @functools.lru_cache(maxsize=2)
 def _folder(path: str) -> tuple[StaticTableFolder, StaticTable]:
-    folder = read_table(path)
+    of_model = path in embedded_models() or (Path(path) / MANIFEST).is_file()
+    folder = table_of_model(path) if of_model else read_table(path)
     return folder, folder.vectors.table()
 
 
@@ -51,7 +55,7 @@ class StaticClassifier:
         self.positive = positive
         self.strength = strength
         self._table, self._look_up = _folder(config.table)
-        made_for = self._table.info.window
+        made_for = self._table.window
         if made_for != window:
             raise ConfigError(
                 f"window: {window}, and {config.table} was made for {made_for}. Remedy: window: {made_for}, or "
@@ -85,9 +89,9 @@ class StaticClassifier:
         """Fit to labels; see `filters.train.classifier.Classifier`."""
         features = self._features(texts)
         head = fit_head(self.config.head, self.strength, features, targets, weights, random_state, self.positive)
-        info = self._table.info
+        table = self._table
         about = StaticFeatures(
-            entries=info.entries, dims=info.dims, head=head.kind, source=info.source, source_sha256=self._table.digest
+            table=table.vectors.shape, head=head.kind, source=table.source, source_sha256=table.digest
         )
         self._scorer = StaticScorer(about, self._table.vectors, self._look_up, head)
         return self

@@ -1,4 +1,4 @@
-"""Means of states over the occurrences of tokens and pairs, and what they would be without one page's own."""
+"""Vectors of tokens: means of states over their occurrences, and what they would be without one page's own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.kernels.packed import PackedText
-from filters.kernels.static import SHAPE, look_up, pair_hashes, static_features, static_tokens
-from filters.model.static_scorer import Vectors
+from filters.kernels.static import static_tokens
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -22,155 +21,126 @@ _RARE = 3e-4
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens with states of some documents: documents' keys, tokens per document, hash, hash of the token before (0 at
-    the start) and state of each token."""
+    """Tokens with states of some documents: documents' keys, tokens per document, hash and state of each token."""
 
     keys: npt.NDArray[np.uint8]
     counts: Int64
     hashes: UInt64
-    before: UInt64
     states: npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Sums of centred states and counts of each entry; entries from `singles` on are pairs, of which `second` is the
-    second token's entry."""
+class Averages:
+    """Sums of centred states and counts of each of s tokens.
 
+    Attributes:
+        keys: uint64[s].
+        mean: float32[e], of all states.
+        totals: float32[s, e].
+        counts: float32[s].
+        tokens: number of tokens with states.
+        shrink: occurrences that the mean of all tokens counts for.
+    """
+
+    keys: UInt64
     mean: Float32
     totals: Float32
     counts: Float32
-    singles: int
-    second: Int64
     tokens: int
+    shrink: float
 
+    @property
+    def vectors(self) -> Float32:
+        """float32[s, e]: shrunk means."""
+        means: Float32 = self.totals / np.maximum(self.counts + self.shrink, 1e-6)[:, None]
+        return means
 
-def average(
-    parts: Sequence[Part], entries: int, min_count: int, shrink: float, with_pairs: bool
-) -> tuple[Vectors, Sums]:
-    """Vectors of the most frequent tokens and pairs: shrunk means of centred states.
+    @property
+    def weights(self) -> Float32:
+        """float32[s]: how much a token counts in the mean over a text."""
+        return _weights(self.counts, self.tokens)
 
-    Args:
-        parts: tokens with states.
-        entries: vectors at most; half at most are of single tokens.
-        min_count: leave out what is rarer.
-        shrink: occurrences that the mean of all tokens (for a pair: its second token's vector) counts for.
-        with_pairs: False: single tokens only.
-    """
-    hashes = np.concatenate([part.hashes for part in parts])
-    before = np.concatenate([part.before for part in parts])
-    keys, counts = np.unique(hashes[hashes != 0], return_counts=True)
-    singles = _most(keys, counts, min_count, entries // 2)
-    room = entries - len(singles) if with_pairs else 0
-    paired = np.isin(hashes, singles) & (before != 0)
-    pairs_of = pair_hashes(before[paired], hashes[paired])
-    keys, first, counts = np.unique(pairs_of, return_index=True, return_counts=True)
-    pairs = _most(keys[~np.isin(keys, singles)], counts[~np.isin(keys, singles)], min_count, room)
-    second_hash = hashes[paired][first[np.searchsorted(keys, pairs)]]
-    keys = np.r_[singles, pairs]
-    number = _numbers(keys)
-    dims = parts[0].states.shape[1]
-    total = np.zeros((len(keys), dims), np.float64)
-    count = np.zeros(len(keys), np.float64)
-    mean = (sum((part.states.sum(axis=0, dtype=np.float64) for part in parts), np.zeros(dims)) / len(hashes)).astype(
-        np.float32
-    )
-    for part in parts:
-        states = part.states.astype(np.float32) - mean
-        for rows in _rows_of(number, part):
+    @classmethod
+    def of(cls, parts: Sequence[Part], keys: UInt64, shrink: float) -> Averages:
+        """Sum the states of the tokens `keys`."""
+        dims = parts[0].states.shape[1]
+        tokens = sum(len(part.hashes) for part in parts)
+        whole = sum((part.states.sum(axis=0, dtype=np.float64) for part in parts), np.zeros(dims))
+        mean = (whole / max(tokens, 1)).astype(np.float32)
+        total, count = np.zeros((len(keys), dims)), np.zeros(len(keys))
+        number = numbering(keys)
+        for part in parts:
+            rows = number(part.hashes)
             known = rows >= 0
-            np.add.at(total, rows[known], states[known])
+            np.add.at(total, rows[known], part.states[known].astype(np.float32) - mean)
             np.add.at(count, rows[known], 1)
-    second = np.r_[np.full(len(singles), -1), number(second_hash)].astype(np.int64)
-    sums = Sums(mean, total.astype(np.float32), count.astype(np.float32), len(singles), second, len(hashes))
-    plain = sums.totals[: sums.singles] / (sums.counts[: sums.singles] + shrink)[:, None]
-    base = plain[second[sums.singles :]]
-    shrunk = (sums.totals[sums.singles :] + shrink * base) / (sums.counts[sums.singles :] + shrink)[:, None]
-    vectors = np.concatenate([plain, shrunk - base])
-    scales = np.maximum(np.abs(vectors).max(axis=1, initial=0) / 127, 1e-6).astype(np.float16)
-    scales = np.maximum(scales, np.float16(1e-6))
-    whole = np.clip(np.rint(vectors / scales.astype(np.float32)[:, None]), -127, 127).astype(np.int8)
-    weights = _RARE / (_RARE + sums.counts / sums.tokens)
-    weights[sums.singles :] = 0
-    return Vectors(keys, whole, scales, weights.astype(np.float16)), sums
+        return cls(keys, mean, total.astype(np.float32), count.astype(np.float32), tokens, shrink)
 
 
-def _most(keys: UInt64, counts: Int64, least: int, room: int) -> UInt64:
-    """The `room` most frequent keys, most frequent first, so that those stay in the cache."""
-    order = np.lexsort((keys, -counts))
-    order = order[counts[order] >= least][:room]
-    return keys[order]
+def _weights(counts: Float32, tokens: int) -> Float32:
+    return (_RARE / (_RARE + counts / max(tokens, 1)) * (counts > 0)).astype(np.float32)
 
 
-def _numbers(entries: UInt64) -> Callable[[UInt64], Int64]:
-    order = np.argsort(entries)
-    ordered = entries[order]
+def numbering(keys: UInt64) -> Callable[[UInt64], Int64]:
+    """A function from hashes to their places in `keys`, -1 for those that are not in it."""
+    order = np.argsort(keys)
+    ordered = keys[order]
 
-    def number(keys: UInt64) -> Int64:
-        places = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
-        return np.where(ordered[places] == keys, order[places], -1)
+    def number(hashes: UInt64) -> Int64:
+        if len(ordered) == 0:
+            return np.full(len(hashes), -1, np.int64)
+        places = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
+        return np.where(ordered[places] == hashes, order[places], -1)
 
     return number
 
 
-def _rows_of(number: Callable[[UInt64], Int64], part: Part) -> tuple[Int64, Int64]:
-    """(entry of each token, entry of each pair); -1: none."""
-    pairs = number(pair_hashes(part.before, part.hashes))
-    return number(part.hashes), np.where(part.before == 0, -1, pairs)
+def left_out_means(averages: Averages, parts: Sequence[Part], texts: Sequence[str], groups: Int64) -> Float32:
+    """float32[n, e]: the weighted mean of each text's tokens by averages without its own states and its group's.
 
-
-def left_out_features(
-    vectors: Vectors, sums: Sums, parts: Sequence[Part], texts: Sequence[str], groups: Int64, shrink: float
-) -> Float32:
-    """float32[n, columns]: features of each text by a table without its own states and those of its near copies."""
-    table = vectors.table()
+    Args:
+        averages: of `parts`.
+        parts: tokens with states of the first texts, in their order.
+        texts: n texts; those beyond the parts are in no average.
+        groups: int64[n]; texts that are not to see each other's states.
+    """
     packed = PackedText.from_strings(texts)
-    features = static_features(packed, table)
     tokens = static_tokens(packed)
-    number = _numbers(vectors.keys)
+    number = numbering(averages.keys)
     own: dict[int, list[tuple[Int64, Float32]]] = {}
+    whole: dict[int, Float32] = {}
+    sizes: dict[int, int] = {}
     place = 0
     for part in parts:
-        states = part.states.astype(np.float32) - sums.mean
+        states = part.states.astype(np.float32) - averages.mean
         ends = np.r_[0, np.cumsum(part.counts)]
-        singles, pairs = _rows_of(number, part)
+        rows = number(part.hashes)
         for document in range(len(part.counts)):
-            low, high = ends[document], ends[document + 1]
-            rows = np.r_[singles[low:high], pairs[low:high]]
-            known = rows >= 0
-            twice = np.concatenate([states[low:high], states[low:high]])
-            own.setdefault(int(groups[place]), []).append((rows[known], twice[known]))
+            inside = slice(ends[document], ends[document + 1])
+            known = rows[inside] >= 0
+            group = int(groups[place])
+            own.setdefault(group, []).append((rows[inside][known], states[inside][known]))
+            whole[group] = whole.get(group, np.float32(0)) + states[inside].sum(axis=0)
+            sizes[group] = sizes.get(group, 0) + int(part.counts[document])
             place += 1
-    width = vectors.vectors.shape[1]
+    width = averages.totals.shape[1]
+    means = np.zeros((len(texts), width), np.float32)
     for row in range(len(texts)):
-        hashes = tokens.hashes[tokens.offsets[row] : tokens.offsets[row + 1]]
-        single = look_up(table, hashes).astype(np.int64)
-        pair = np.r_[np.full(min(1, len(hashes)), -1), look_up(table, pair_hashes(hashes[:-1], hashes[1:]))]
-        pair = pair[: len(hashes)].astype(np.int64)
-        pair[single < 0] = -1
-        used, counted = np.unique(np.r_[single[single >= 0], pair[pair >= 0]], return_counts=True)
-        if len(used) == 0:
-            continue
-        minus = np.zeros((len(used), width), np.float32)
-        fewer = np.zeros(len(used), np.float32)
-        for rows, states in own[int(groups[row])]:
-            slots = np.minimum(np.searchsorted(used, rows), len(used) - 1)
-            hit = used[slots] == rows
+        found = number(tokens.hashes[tokens.offsets[row] : tokens.offsets[row + 1]])
+        used, counted = np.unique(found[found >= 0], return_counts=True)
+        minus, fewer = np.zeros((len(used), width), np.float32), np.zeros(len(used), np.float32)
+        group = int(groups[row])
+        for rows, states in own.get(group, ()):
+            slots = np.minimum(np.searchsorted(used, rows), max(len(used) - 1, 0))
+            hit = used[slots] == rows if len(used) else np.zeros(len(rows), bool)
             np.add.at(minus, slots[hit], states[hit])
             np.add.at(fewer, slots[hit], 1)
-        count = np.maximum(sums.counts[used] - fewer, 0)
-        rest = sums.totals[used] - minus
-        is_single = used < sums.singles
-        heavier = count + shrink
-        values = rest / np.maximum(heavier, 1e-6)[:, None]
-        base = values[np.searchsorted(used, np.where(is_single, used, sums.second[used]))]
-        values = np.where(
-            is_single[:, None], values, (rest + shrink * base) / np.maximum(heavier, 1e-6)[:, None] - base
-        )
-        values[count == 0] = 0
-        weight = np.where(is_single & (count > 0), _RARE / (_RARE + count / sums.tokens), 0) * counted
-        features[row, :width] = counted @ values / len(hashes)
-        features[row, width : 2 * width] = weight @ values / max(float(weight.sum()), 1e-6)
-        known = counted[is_single & (count > 0)].sum()
-        features[row, 2 * width + SHAPE.index("words known")] = known / len(hashes)
-    return features
+        count = np.maximum(averages.counts[used] - fewer, 0)
+        # The mean of all states, which the sums are relative to, moves without the group's.
+        others = averages.tokens - sizes.get(group, 0)
+        moved = -whole.get(group, np.zeros(width, np.float32)) / max(others, 1)
+        rest = averages.totals[used] - minus - count[:, None] * moved
+        vectors = rest / np.maximum(count + averages.shrink, 1e-6)[:, None]
+        weight = _weights(count, others) * counted
+        means[row] = weight @ vectors / max(float(weight.sum()), 1e-6)
+    return means

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,13 @@ from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, look_up, pair_hashes, static_features, static_tokens
 from filters.model import QualityModel
 from filters.model.folder import Manifest
+from filters.model.scorers import LinearFeatures, LinearScorer
+from filters.model.static_scorer import quantised
 from filters.train.classifier import classifier_class
 from filters.train.config import StaticConfig
+from filters.train.features import FeatureStore
 from filters.train.heads import LandmarkHead, RidgeHead, SvrHead
+from filters.train.static_grams import count_grams, gram_vectors
 from filters.train.static_table import TableConfig, build_table, read_table
 
 WINDOW = 2000
@@ -36,14 +41,29 @@ def meanings(texts: Sequence[str]) -> Iterator[tuple[int, npt.NDArray[np.float32
         yield row, np.array(states, np.float32).reshape(-1, 24), np.array(spans, np.int64).reshape(-1, 2)
 
 
+def page_states(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """What stands in for an encoder's view of a page: the mean of its words' states."""
+    means = np.zeros((len(texts), 24), np.float32)
+    for row, states, _ in meanings(texts):
+        means[row] = states.mean(axis=0)
+    return means
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, tokens: Any = meanings, pages: Any = page_states) -> None:
+    monkeypatch.setattr(static_table, "_source", lambda config: (tokens, "0" * 64, True))
+    monkeypatch.setattr(static_table, "encoder_store", lambda options, cache: FeatureStore(pages, 24))
+
+
+def table_config(texts: Path, output: Path, **changes: Any) -> TableConfig:
+    settings = {"window": WINDOW, "gram_dims": 10, "word_dims": 12, "grams": 3000, "words": 800, "min_df": 1}
+    return TableConfig.model_validate({"texts": [str(texts)], "output": str(output)} | settings | changes)
+
+
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(static_table, "_source", lambda config: (meanings, "0" * 64, True))
+    stand_in(monkeypatch)
     write(tmp_path / "raw.parquet", {"text": columns()["text"]})
-    config = TableConfig(
-        texts=(str(tmp_path / "raw.parquet"),), output=str(tmp_path / "table"), dims=12, entries=3000, min_count=1
-    )
-    return build_table(config, echo=lambda line: None)
+    return build_table(table_config(tmp_path / "raw.parquet", tmp_path / "table"), echo=lambda line: None)
 
 
 def hashes(text: str) -> list[int]:
@@ -73,23 +93,57 @@ def test_the_last_character_of_each_token_is_known() -> None:
     assert [text[position] for position in positions] == ["s", "2", "\n", "s", "."]
 
 
-def test_features_are_the_means_of_the_vectors() -> None:
+def test_features_are_sums_of_grams_and_means_of_words() -> None:
     rng = np.random.default_rng(0)
     tokens = static_tokens(PackedText.from_strings(["sun light sun"])).hashes
     keys = np.r_[tokens[:2], pair_hashes(tokens[:1], tokens[1:2])]
-    vectors = rng.integers(-127, 128, (3, 5)).astype(np.int8)
-    scales, weights = np.float32([0.1, 0.2, 0.3]), np.float32([0.5, 0.25, 0])
-    made = StaticTable.build(keys, vectors, scales, weights)
-    features = static_features(PackedText.from_strings(["Sun light, sun", ""]), made)
-    v = vectors * scales[:, None]
-    np.testing.assert_allclose(features[0, :5], (2 * v[0] + v[1] + v[2]) / 4, rtol=1e-5)
-    np.testing.assert_allclose(features[0, 5:10], (2 * 0.5 * v[0] + 0.25 * v[1]) / 1.25, rtol=1e-5)
-    assert features[0, 10] == pytest.approx(np.log(4))
-    assert features[0, 16] == pytest.approx(0.75)
+    grams, words = (rng.integers(-127, 128, shape).astype(np.int8) for shape in ((3, 5), (2, 4)))
+    scales, idf = np.float32([0.1, 0.2, 0.3]), np.float32([1.5, 2, 3])
+    word_scales, weights = np.float32([0.4, 0.5]), np.float32([0.5, 0.25])
+    made = StaticTable.build(keys, grams, scales, idf, words, word_scales, weights)
+    features = static_features(PackedText.from_strings(["Sun light, sun", "", "Sun light, sun"]), made)
+    factors = idf * [1 + np.log(2), 1, 1]
+    np.testing.assert_allclose(features[0, :5], (factors * scales) @ grams / np.sqrt(factors @ factors), rtol=1e-5)
+    v = words * word_scales[:, None]
+    np.testing.assert_allclose(features[0, 5:9], (2 * 0.5 * v[0] + 0.25 * v[1]) / 1.25, rtol=1e-5)
+    assert features[0, 9] == pytest.approx(np.log(4))
+    assert features[0, 15] == pytest.approx(0.75)
     assert not features[1].any()
+    np.testing.assert_array_equal(features[2], features[0])
     assert look_up(made, np.array([1], np.uint64)).tolist() == [-1]
     with pytest.raises(ModelError, match="distinct"):
-        StaticTable.build(np.r_[keys, keys[:1]], vectors, scales, weights)
+        StaticTable.build(np.r_[keys, keys[:1]], grams, scales, idf, words, word_scales, weights)
+
+
+def test_grams_in_training_are_those_the_kernel_sums() -> None:
+    """The matrix the vectors are fitted on, times the vectors, is what `static_features` gives."""
+    texts = ["the sun is a star, the star is hot", "plants make sugar\nfrom light", "the light of the sun", ""]
+    grams = count_grams(texts, singles=40, pairs=40, min_df=1)
+    vectors = np.random.default_rng(0).normal(size=(len(grams.keys), 6)).astype(np.float32)
+    whole, scales = quantised(vectors)
+    rows = (whole, scales.astype(np.float32))
+    table = StaticTable.build(
+        grams.keys, *rows, grams.idf, rows[0][: grams.singles], rows[1][: grams.singles], rows[1][: grams.singles]
+    )
+    features = static_features(PackedText.from_strings(texts), table)
+    expected = grams.matrix @ (whole * rows[1][:, None])
+    np.testing.assert_allclose(features[:, :6], expected, atol=1e-4)
+    assert len(count_grams(texts, singles=3, pairs=2, min_df=2).keys) == 4
+
+
+def test_predictions_of_a_page_come_from_other_groups() -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice([f"w{k}q" for k in "abcdefghijkl"], 12)) for _ in range(60)]
+    grams = count_grams(texts, singles=50, pairs=150, min_df=1)
+    targets = rng.normal(size=(60, 3)).astype(np.float32)
+    groups = np.arange(60) // 2
+    _, before = gram_vectors(grams, targets, 1.0, groups, 5)
+    changed = targets.copy()
+    changed[[6, 7]] += 10  # one group
+    vectors, after = gram_vectors(grams, changed, 1.0, groups, 5)
+    np.testing.assert_allclose(after[[6, 7]], before[[6, 7]], atol=1e-4)
+    assert np.abs(after - before).max() > 0.1
+    assert np.abs(grams.matrix @ vectors - changed + changed.mean(axis=0)).mean() < np.abs(changed).mean()
 
 
 def test_a_page_does_not_find_its_own_states_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +154,7 @@ def test_a_page_does_not_find_its_own_states_in_the_table(tmp_path: Path, monkey
         for row, states, spans in meanings(texts):
             yield row, states + np.random.default_rng(len(texts[row])).normal(size=24).astype(np.float32), spans
 
-    monkeypatch.setattr(static_table, "_source", lambda config: (moods, "0" * 64, True))
+    stand_in(monkeypatch, moods)
     rng = np.random.default_rng(0)
     texts = [
         " ".join(rng.choice([f"w{'abcdefghij'[k % 10] * (1 + k // 10)}" for k in range(60)], 30)) for _ in range(40)
@@ -108,25 +162,48 @@ def test_a_page_does_not_find_its_own_states_in_the_table(tmp_path: Path, monkey
 
     def made(name: str, rows: list[str]) -> Path:
         write(tmp_path / f"{name}.parquet", {"text": rows})
-        # The same components for both tables: those of the first, which the cache keeps.
-        config = TableConfig(
-            texts=(str(tmp_path / f"{name}.parquet"),), output=str(tmp_path / name), dims=24, entries=5000, min_count=1
-        )
+        # The same components for both tables.
         monkeypatch.setattr(static_table, "_components", lambda *_: (np.zeros(24, np.float32), np.eye(24, dtype="f4")))
+        config = table_config(tmp_path / f"{name}.parquet", tmp_path / name, word_dims=24)
         return build_table(config, echo=lambda line: None)
 
     page = texts[7]
     whole = read_table(made("whole", texts))
     without = read_table(made("without", [text for text in texts if text != page]))
     packed = PackedText.from_strings([page])
-    stored = whole.left_out[static_table.text_key(page)][:48]
-    expected = static_features(packed, without.vectors.table())[0, :48]
-    naive = static_features(packed, whole.vectors.table())[0, :48]
+    words = slice(10, 34)
+    stored = whole.left_out[static_table.text_key(page)][words]
+    expected = static_features(packed, without.vectors.table())[0, words]
+    naive = static_features(packed, whole.vectors.table())[0, words]
     gaps = np.abs(stored - expected).mean(), np.abs(naive - expected).mean()
     assert gaps[0] < 0.25 * gaps[1], gaps
 
 
-@pytest.mark.parametrize("head", [RidgeHead(), SvrHead(), LandmarkHead(landmarks=64)])
+def test_pages_of_one_host_do_not_see_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"page {'abcdefghijklmnop'[k]} of the site about sums and letters" for k in range(16)]
+    write(tmp_path / "raw.parquet", {"text": texts, "url": [f"https://h{k // 2}.org/{k}" for k in range(16)]})
+    config = table_config(tmp_path / "raw.parquet", tmp_path / "table")
+    found, of_words, groups, _ = static_table._texts(config)
+    assert of_words == 16
+    group = dict(zip(found, groups, strict=True))
+    assert all(group[texts[k]] == group[texts[k + 1]] for k in range(0, 16, 2))
+
+
+def test_a_token_embedding_makes_a_table_without_vectors_of_grams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch)
+    write(tmp_path / "raw.parquet", {"text": columns()["text"]})
+    config = table_config(tmp_path / "raw.parquet", tmp_path / "table", source={"kind": "embedding"})
+    read = read_table(build_table(config, echo=lambda line: None))
+    assert read.vectors.shape.gram_dims == 0
+    assert read.vectors.shape.grams == read.vectors.shape.words
+    assert read.source == "rows of wordllama"
+
+
+@pytest.mark.parametrize(
+    "head", [RidgeHead(), SvrHead(), SvrHead(scale="root", centres=100), LandmarkHead(landmarks=64)]
+)
 def test_the_contract(tmp_path: Path, table: Path, head: object) -> None:
     data = columns()
     config = StaticConfig.model_validate({"table": str(table), "head": head})
@@ -152,9 +229,47 @@ def test_states_are_computed_once(tmp_path: Path, table: Path, monkeypatch: pyte
     def refuse(texts: Sequence[str]) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(static_table, "_source", lambda config: (refuse, "0" * 64, True))
-    config = TableConfig(texts=(str(tmp_path / "raw.parquet"),), output=str(table), dims=12, entries=200, min_count=1)
-    assert read_table(build_table(config, echo=lambda line: None)).info.entries == 200
+    stand_in(monkeypatch, refuse)
+    config = table_config(tmp_path / "raw.parquet", table, grams=200, words=20)
+    assert read_table(build_table(config, echo=lambda line: None)).vectors.shape.grams == 200
+
+
+def test_the_table_of_a_model_serves_other_labels(tmp_path: Path, table: Path) -> None:
+    data = columns()
+    targets = np.array(data["expected_score"])
+    (first,) = classifier_class("static").candidates(StaticConfig(table=str(table)), WINDOW)
+    scorer = first.fit(data["text"], targets, np.ones(len(targets)), 0).scorer
+    manifest = Manifest(
+        name="saved", kind="static", window=WINDOW, normalisation=scorer.normalisation, features=scorer.features()
+    )
+    QualityModel(scorer, None, manifest, "").save(tmp_path / "model")
+    (second,) = classifier_class("static").candidates(StaticConfig(table=str(tmp_path / "model")), WINDOW)
+    second.fit(data["text"], targets, np.ones(len(targets)), 0)
+    unseen = columns(seed=1)
+    assert spearmanr(second.score(unseen["text"]), unseen["expected_score"]).statistic > 0.85
+    scorer = LinearScorer(LinearFeatures(bits=8), np.zeros(256, np.float32), np.zeros(256, np.float32), 0.0)
+    manifest = manifest.model_copy(update={"kind": "linear", "features": scorer.features()})
+    QualityModel(scorer, None, manifest, "").save(tmp_path / "linear")
+    with pytest.raises(ModelError, match="'linear' has no table"):
+        classifier_class("static").candidates(StaticConfig(table=str(tmp_path / "linear")), WINDOW)
+
+
+def test_a_table_may_leave_its_vectors_in_the_embedded_model(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (classifier,) = classifier_class("static").candidates(StaticConfig(table=str(table)), WINDOW)
+    targets = np.array(columns()["expected_score"])
+    scorer = classifier.fit(columns()["text"], targets, np.ones(len(targets)), 0).scorer
+    manifest = Manifest(
+        name="saved", kind="static", window=WINDOW, normalisation=scorer.normalisation, features=scorer.features()
+    )
+    QualityModel(scorer, None, manifest, "").save(tmp_path / "models" / "mine")
+    (table / "table.safetensors").unlink()
+    with pytest.raises(ModelError, match="missing"):
+        read_table(table)
+    monkeypatch.setattr(static_table, "EMBEDDED", tmp_path / "models")
+    monkeypatch.setattr(static_table, "embedded_models", lambda: ["mine"])
+    np.testing.assert_array_equal(read_table(table).vectors.keys, scorer.vectors.keys)
 
 
 def test_another_window_is_refused(table: Path) -> None:
@@ -165,7 +280,7 @@ def test_another_window_is_refused(table: Path) -> None:
 def test_a_damaged_table_is_refused(table: Path) -> None:
     path = table / "table.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(ModelError, match="sha256 differs"):
+    with pytest.raises(ModelError, match="not the file"):
         read_table(table)
     with pytest.raises(ModelError, match="no table"):
         read_table(table.parent)
