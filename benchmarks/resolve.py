@@ -6,6 +6,7 @@
 2. Bytes of memory for each document with a duplicate, while clusters are found and written out.
 3. Synthetic documents' signatures (14 bands each) resolved from band files in hash ranges, within the memory limit.
 4. Duplicates found, against datatrove's four MinHash stages with the same bands and rows on the same pages.
+   And against MinHash with ideal hash functions, run ten times: what the theory allows.
 5. The mean score of the documents that stay, best copy against first copy, on the same pages.
 
 CPU time is that of this process (`time.process_time`): the machine may be busy.
@@ -30,6 +31,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,11 +86,14 @@ class Synthetic:
     def __init__(self, folder: Path, documents: int, partitions: int) -> None:
         self.folder, self.documents, self.partitions = folder, documents, partitions
         self.units = -(-documents // DOCUMENTS_PER_UNIT)
+        self.copies = 0
+
+    def write(self) -> None:
+        """Make the documents; counts those that share a band with an earlier one in `copies`."""
         draw = np.random.default_rng(1)
         pool: Any = None
-        self.copies = 0
         for unit in range(self.units):
-            count = min(DOCUMENTS_PER_UNIT, documents - unit * DOCUMENTS_PER_UNIT)
+            count = min(DOCUMENTS_PER_UNIT, self.documents - unit * DOCUMENTS_PER_UNIT)
             keys = draw.integers(0, 2**64, (count, BANDS), np.uint64)
             if pool is not None:
                 chosen = np.flatnonzero(draw.random(count) < SHARE)
@@ -97,7 +102,7 @@ class Synthetic:
                 keys[chosen] = np.where(shared, originals, keys[chosen])
                 self.copies += int(shared.any(axis=1).sum())
             pool = keys[:2000] if pool is None else np.concatenate([pool[-200_000:], keys[:2000]])
-            with BandWriter(folder / f"{unit:06d}", partitions) as writer:
+            with BandWriter(self.folder / f"{unit:06d}", self.partitions) as writer:
                 ids = pa.array([f"{unit}-{row}" for row in range(count)])
                 writer.add(ids, np.ones(count, bool), None, keys, np.ones(count, bool))
 
@@ -119,6 +124,14 @@ def resolve_synthetic(folder: Path, documents: int, partitions: int, memory: int
     """Join and cluster synthetic documents from band files on disk; in a process of its own, for its memory's sake."""
     (folder / "bands").mkdir()
     (folder / "scratch").mkdir()
+    # Made by a child, so that the memory of making them is not that of this process.
+    if (child := os.fork()) == 0:
+        made = Synthetic(folder / "bands", documents, partitions)
+        made.write()
+        (folder / "copies").write_text(str(made.copies))
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("the synthetic documents could not be written")
     synthetic = Synthetic(folder / "bands", documents, partitions)
     stored = sum(path.stat().st_size for path in (folder / "bands").iterdir())
     before = peak_bytes()
@@ -159,7 +172,7 @@ def resolve_synthetic(folder: Path, documents: int, partitions: int, memory: int
         "entries_per_cpu_s": round(entries / joined),
         "peak_memory_above_start": after_join - before,
         "cluster_cpu_s": round(time.process_time() - start, 1),
-        "copies_made": synthetic.copies,
+        "copies_made": int((folder / "copies").read_text()),
         "documents_with_duplicates": clusters.count,
         "duplicates": duplicates,
     }
@@ -277,7 +290,17 @@ def datatrove_duplicates(folder: Path, pages: Path) -> set[str]:
 
 
 def against_datatrove(folder: Path, pages: Path, seeds: int = 3) -> dict[str, Any]:
-    """How many documents each removes; both keep one document of each component. Ours with several seeds."""
+    """How many documents each removes; both keep one document of each component. Ours with several seeds.
+
+    The texts are simplified by datatrove first (no punctuation, all numbers equal), as it does before it hashes: so
+    both compare the same words.
+    """
+    from datatrove.utils.text import simplify_text
+
+    table = pq.read_table(pages)
+    simple = pa.array([simplify_text(text) for text in table["text"].to_pylist()])
+    pages = folder / "simple.parquet"
+    pq.write_table(table.set_column(1, "text", simple), pages, row_group_size=2000)
     removed, found = [], []
     for seed in range(1, seeds + 1):
         dedup = {"scope": "global", "exact": False, "near": {"seed": seed}}
@@ -296,6 +319,64 @@ def against_datatrove(folder: Path, pages: Path, seeds: int = 3) -> dict[str, An
         "planted_pairs_in_one_cluster_by_seed": found,
         "planted_pairs_that_share_a_band_by_theory": round(expected, 1),
         "standard_deviation_by_theory": round(deviation, 1),
+    }
+
+
+@numba.njit
+def _mixed(z):  # type: ignore[no-untyped-def]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@numba.njit
+def _ideal_keys(shingles, offsets, salts, rows, keys):  # type: ignore[no-untyped-def]
+    """Band keys by a 64-bit hash of every shingle for every permutation: slow, and as random as one can wish."""
+    minima = np.empty(len(salts), np.uint64)
+    for document in range(len(offsets) - 1):
+        minima[:] = np.uint64(2**64 - 1)
+        for place in range(offsets[document], offsets[document + 1]):
+            for k in range(len(salts)):
+                minima[k] = min(minima[k], _mixed(np.uint64(shingles[place]) ^ salts[k]))
+        for band in range(keys.shape[1]):
+            h = np.uint64(band + 1)
+            for k in range(band * rows, (band + 1) * rows):
+                h = _mixed(h ^ minima[k])
+            keys[document, band] = h
+
+
+def by_theory(folder: Path, pages: Path, runs: int = 10) -> dict[str, Any]:
+    """Duplicates on the same simplified pages by MinHash with ideal hash functions, and by ours: mean and deviation."""
+    from datatrove.utils.text import simplify_text
+
+    from filters.kernels.minhash import band_keys
+    from filters.kernels.packed import PackedText
+    from filters.kernels.pairs import stars
+    from filters.kernels.shingles import shingle_sets
+    from filters.kernels.words import word_hashes
+
+    texts = [simplify_text(text) for text in pq.read_table(pages)["text"].to_pylist()]
+    words = word_hashes(PackedText.from_strings(texts))
+    shingles, offsets = shingle_sets(words, shingle=5)
+    draw = np.random.default_rng(5)
+    documents = np.repeat(np.arange(len(texts)), BANDS)
+    nothing: Callable[[], Iterator[Int64]] = lambda: iter(())  # noqa: E731
+
+    def removed(keys: Any) -> int:
+        pairs = np.concatenate([np.empty((0, 2), np.int64), *stars(keys.reshape(-1), documents)])
+        clusters = Clusters(len(texts), nothing, lambda: iter([pairs]), nothing)
+        whole = clusters.nodes(np.array([0, len(texts)]))
+        return sum(int((nodes.near != nodes.document).sum()) for nodes in whole)
+
+    found: dict[str, list[int]] = {"ideal": [], "ours": []}
+    for run in range(runs):
+        keys = np.empty((len(texts), BANDS), np.uint64)
+        _ideal_keys(shingles, offsets, draw.integers(0, 2**64, BANDS * 8, np.uint64), 8, keys)
+        found["ideal"].append(removed(keys))
+        found["ours"].append(removed(band_keys(words, bands=BANDS, rows=8, seed=100 + run)[0]))
+    return {
+        name: {"mean": round(statistics.mean(counts), 1), "standard_deviation": round(statistics.stdev(counts), 1)}
+        for name, counts in found.items()
     }
 
 
@@ -356,7 +437,9 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--memory", default="512MiB")
     parser.add_argument("--scratch", help="folder with about 250 bytes of room a document")
-    parser.add_argument("--only", choices=["speed", "memory", "synthetic", "datatrove", "best"], action="append")
+    parser.add_argument(
+        "--only", choices=["speed", "memory", "synthetic", "datatrove", "theory", "best"], action="append"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     memory = int(str(parse_size(arguments.memory)))
@@ -379,6 +462,7 @@ def main() -> None:
             "memory": node_memory,
             "synthetic": lambda: json.loads(subprocess.run(own, capture_output=True, check=True).stdout),
             "datatrove": lambda: on_pages(against_datatrove),
+            "theory": lambda: on_pages(by_theory),
             "best": lambda: on_pages(best_against_first),
         }
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
