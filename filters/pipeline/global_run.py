@@ -25,7 +25,7 @@ from filters.pipeline.recipe import PHASES, phase_named
 from filters.pipeline.rows import ATTRIBUTES
 from filters.pipeline.selection import summary
 from filters.pipeline.shard import SHARD
-from filters.pipeline.state import check_same, identity, read_state, write_state
+from filters.pipeline.state import STATE, check_same, identity, read_state, write_state
 from filters.pipeline.write import slice_names
 
 FINGERPRINTS = "fingerprints"
@@ -74,9 +74,14 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
     """
     work, now = plan.output / WORK, identity(plan)
     before = read_state(work)
-    resumable = before is not None and (work / "done").exists()
-    check_free(plan.output, force_new or resumable)
-    if before is not None and resumable and not force_new:
+    begun = (work / "done").exists()
+    check_free(plan.output, force_new or begun)
+    if begun and not force_new:
+        if before is None:
+            raise RunError(
+                f"{work / STATE}: missing or damaged, so nobody can tell which run was interrupted here. Remedy: "
+                "restore it, choose another output.path, or start afresh with --force-new"
+            )
         check_same(plan.output, before["identity"], now)
         done = sum(1 for _ in (work / "done").rglob("*.json"))
         observer.notice(f"going on with the interrupted run in {plan.output}: {done:,} units were done")

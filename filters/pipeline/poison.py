@@ -52,7 +52,7 @@ def killers(job: Job, unit: int) -> dict[int, str]:
     """Position -> how the worker died, of the documents of an input unit that are to be set aside."""
     try:
         known = json.loads(_list_path(job, unit).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a damaged list is made anew: its documents kill again
         return {}
     return {int(position): str(how) for position, how in known.items()}
 

@@ -181,6 +181,12 @@ def test_another_run_is_refused_with_the_difference(
         run_filter(make_config(*files[:3], dedup=GLOBAL))
     with pytest.raises(RunError, match=r"unfinished run of dedup\.scope: global"):
         run_filter(make_config(*files))
+    state = tmp_path / "run" / ".work" / "state.json"
+    content = state.read_text()
+    state.write_text(content[:-5])
+    with pytest.raises(RunError, match=r"state\.json: missing or damaged.*--force-new"):
+        run_filter(make_config(*files, dedup=GLOBAL))
+    state.write_text(content)
     heard = Heard()
     run_filter(make_config(*files, dedup=GLOBAL, executor={"workers": 2}), observer=heard)
     assert heard.phases[0] == ("attributes", 4, 4)
