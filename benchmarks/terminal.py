@@ -24,17 +24,12 @@ RESULTS = Path(__file__).parent / "results" / "terminal.json"
 COMMANDS = {
     "inspect RUN": [],
     "inspect RUN --keep fraction=0.1": ["--keep", "fraction=0.1"],
-    "inspect RUN --keep tokens=1e9 --by language --quota en=0.5": [
-        "--keep", "tokens=1e9", "--by", "language", "--quota", "en=0.5"
-    ],
-    "inspect RUN --against RUN": ["--against", "RUN"],
-}  # fmt: skip
+}
 THREADS = {"OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "ARROW_IO_THREADS": "1"}
 
 
 def measure(run: Path, options: list[str]) -> tuple[float, float]:
     """(processor seconds, peak megabytes) of one command."""
-    options = [str(run) if option == "RUN" else option for option in options]
     command = [sys.executable, "-c", "from filters.cli import main; main()", "inspect", str(run), *options]
     core = {min(os.sched_getaffinity(0))}
     process = subprocess.Popen(
