@@ -213,6 +213,7 @@ def publish_job(plan: Plan, job: Job) -> RunResult:
     decided.pop("histogram", None)
     read = [(unit.source, job.facts(ATTRIBUTES, unit.index)["digest"]) for unit in job.units if not unit.start]
     result = finish(plan, new, ledger, histograms, dict(read), decided)
+    shutil.rmtree(job.work / "done", ignore_errors=True)  # first: what a kill leaves is then no interrupted run
     shutil.rmtree(job.work, ignore_errors=True)
     return result
 
