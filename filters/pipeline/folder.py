@@ -56,9 +56,8 @@ def held(output: Path) -> Iterator[None]:
     finally:
         stop.set()
         pulse.join()
-        with lock:
-            with contextlib.suppress(OSError):
-                (output / LOCK).unlink(missing_ok=True)
+        with lock, contextlib.suppress(OSError):  # a disk that became read-only, a folder somebody removed
+            (output / LOCK).unlink(missing_ok=True)
             if created and not any(output.iterdir()):
                 for folder in [output, *output.parents]:
                     folder.rmdir()
@@ -87,7 +86,7 @@ def is_held(output: Path) -> bool:
 def _acquire(output: Path) -> IO[str]:
     path = output / LOCK
     while True:
-        lock = path.open("a+")
+        lock, locked = path.open("a+"), True
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,12 +95,14 @@ def _acquire(output: Path) -> IO[str]:
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
+                locked = False
             # Whoever held it before may have removed the file between our opening and our locking it.
             if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
                 lock.close()
                 continue
             holder = _holder(lock)
-            if holder and holder.get("host") != socket.gethostname() and _age(output, lock) < STALE:
+            elsewhere = holder.get("host") != socket.gethostname()
+            if holder and (elsewhere or not locked) and _age(output, lock) < STALE:
                 raise _occupied(output, holder)
             lock.seek(0)
             lock.truncate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -306,6 +308,17 @@ def test_a_folder_held_by_another_machine_is_refused_until_it_is_silent(tmp_path
         with pytest.raises(RunError, match=f"process {os.getpid()} on"), held(folder):
             pass
     assert not lock.exists()
+
+
+def test_where_there_are_no_locks_signs_of_life_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with held(tmp_path):
+        with pytest.raises(RunError, match="another run is writing here"), held(tmp_path):
+            pass
+        assert (tmp_path / LOCK).exists()
 
 
 def test_a_lock_left_by_a_killed_process_is_free(tmp_path: Path) -> None:
