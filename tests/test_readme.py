@@ -71,6 +71,17 @@ def test_the_figures_of_the_page_are_the_benchmark_s_result() -> None:
     assert results["documents"] == 20_000_000
 
 
+def test_the_injection_table_is_the_benchmark_s_result() -> None:
+    arms = json.loads((ROOT / "benchmarks" / "results" / "injections.json").read_text())["arms"]
+    for name, arm in (("page pasted into the message", "undefended"), ("framed and neutralised", "defended")):
+        found = arms[arm]
+        shown = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
+        cells = [f"{found['structure_broken']} of {found['prompts']}", f"{found['clean']:.2f}"]
+        keys = ("shift", "control_shift", "effect")
+        cells += ["{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**found[key]) for key in keys]
+        assert shown == f"| {name} | {' | '.join(cells)} |"
+
+
 def test_linked_files_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert len(links) >= 6

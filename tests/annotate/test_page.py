@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from pathlib import Path
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 
 from filters.annotate.look_alikes import skeleton
 from filters.annotate.page import CLOSE, OPEN, Delimited, delimit, estimate_tokens, neutralise
+
+DATA = Path(__file__).with_name("injections.json")
+"""Pages that teach nothing, and injections to append to them."""
 
 # An independent reading of what a forged frame or template token is: compatibility forms folded, what is not seen
 # removed, and the look-alikes of our delimiter's letters that fonts draw the same.
@@ -130,6 +134,21 @@ def test_look_alikes_of_the_frame(text: str) -> None:
     assert not re.search(r"[<>\[\]{}‹›＜＞%&]|\\u", page)
     assert page.startswith("a (")
     assert page.endswith(" b")
+
+
+def test_no_injection_becomes_structure() -> None:
+    data = json.loads(DATA.read_text(encoding="utf-8"))
+    kinds = {injection["kind"] for injection in data["injections"]}
+    assert len(data["injections"]) >= 40
+    assert kinds >= {"plain", "encoded", "transcript", "system", "score", "delimiter", "template", "language", "hidden"}
+    for page in data["pages"]:
+        for injection in data["injections"]:
+            framed = delimit(f"{page['text']}\n\n{injection['text']}", 1500)
+            shown = inside(framed)
+            assert forged(shown) == []
+            assert shown.startswith(page["text"])
+            if injection["kind"] in ("delimiter", "template"):
+                assert framed.neutralised >= 1, injection["name"]
 
 
 def test_roles_of_a_transcript_are_no_headings_any_more() -> None:
