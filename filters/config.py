@@ -236,6 +236,8 @@ class BucketsConfig(_Section):
             raise ValueError("borders must ascend")
         if len(self.names) != len(self.borders) + 1 or len(set(self.names)) != len(self.names):
             raise ValueError(f"{len(self.borders)} borders make {len(self.borders) + 1} buckets; name each differently")
+        if taken := {"default", "attributes"} & set(self.names):
+            raise ValueError(f"{taken.pop()!r} is what the data-set card calls something else; choose another name")
         return self
 
 

@@ -14,7 +14,11 @@ def card(manifest: dict[str, Any]) -> str:
     """README.md of a run folder, from its manifest."""
     total, config = manifest["ledger"]["total"], manifest["config"]
     suffix = "parquet" if config["output"]["format"] == "parquet" else "jsonl.zst"
-    configs = [{"config_name": "default", "data_files": f"data/*.{suffix}", "default": True}]
+    buckets, repeat = config["output"]["buckets"], config["output"]["repeat"]
+    folders = _folders(manifest) if buckets and buckets["folders"] else []
+    everything = "data/*/*" if folders else "data/*"
+    configs = [{"config_name": "default", "data_files": f"{everything}.{suffix}", "default": True}]
+    configs += [{"config_name": name, "data_files": f"data/{name}/*.{suffix}"} for name in folders]
     configs.append({"config_name": "attributes", "data_files": "attributes/*.parquet"})
     header: dict[str, Any] = {
         "task_categories": ["text-generation"],
@@ -50,6 +54,8 @@ def card(manifest: dict[str, Any]) -> str:
         f"| **all records read** | {total['records']:,} |",
         "",
         "- `data/`: the kept documents, in input order.",
+        *([f"- Column `bucket`: quality by rank; {', '.join(buckets['names'])}, the best last."] if buckets else []),
+        *([f"- Column `copies`: a document is there so often, by {repeat['by']}."] if repeat else []),
         "- `attributes/`: a row for every document read, kept or not: score, language, tokens (an estimate), duplicate "
         "cluster, the id of the copy that stayed, reason.",
         *(["- `rejected/`: the removed documents with their reasons."] if config["output"]["rejected"] else []),
@@ -61,6 +67,12 @@ def card(manifest: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _folders(manifest: dict[str, Any]) -> list[str]:
+    """The buckets that have shards of their own, the lowest first."""
+    present = {file["path"].split("/")[1] for file in manifest["files"] if file["path"].startswith("data/")}
+    return [name for name in manifest["config"]["output"]["buckets"]["names"] if name in present]
 
 
 def _cell(text: str) -> str:

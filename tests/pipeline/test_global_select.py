@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 
 from filters import FilterConfig, run_filter
 from filters.config import load_config
@@ -130,6 +131,9 @@ def test_buckets_are_cut_by_rank(tmp_path: Path, make_config: MakeConfig, files:
     expected = {name: {name} for name in BUCKETS["names"]} if folders else {"data": set(BUCKETS["names"])}
     assert names == expected
     assert all(row["bucket"] is None for row in attributes(result.path) if row["reason"] == "exact_duplicate")
+    assert load_dataset(str(result.path), split="train").num_rows == n
+    if folders:
+        assert load_dataset(str(result.path), "good", split="train").num_rows == counts["good"]
 
 
 def test_one_bucket_can_be_kept(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
@@ -219,6 +223,7 @@ def test_rules_that_need_the_whole_input_are_refused_while_streaming(tmp_path: P
         ({"buckets": {"borders": [0.5, 0.4], "names": ["a", "b", "c"]}}, "ascend"),
         ({"buckets": {"borders": [0.5], "names": ["a"]}}, "2 buckets"),
         ({"buckets": {"borders": [0.5], "names": ["a", "../b"]}}, "pattern"),
+        ({"buckets": {"borders": [0.5], "names": ["default", "best"]}}, "'default' is what the data-set card"),
         ({"repeat": {"by": "score"}}, "needs a curve"),
         ({"repeat": {"by": "score", "curve": [[2, 1], [1, 2]]}}, "ascend"),
         ({"repeat": {"by": "cluster_size", "curve": [[1, 0.5]]}}, "greater than or equal to 1"),
