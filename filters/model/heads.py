@@ -19,7 +19,7 @@ Float32 = npt.NDArray[np.float32]
 
 HEAD = "head.safetensors"
 
-_BATCH = 1024
+_BATCH = 256
 
 HeadKind = Literal["linear", "rbf"]
 
@@ -61,8 +61,10 @@ class LinearHead:
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
+        from filters.kernels.products import weighted_sums
+
         folded = (self.weights / self.scale).astype(np.float32)
-        return ((features - self.mean) @ folded + np.float32(self.intercept)).astype(np.float32)
+        return weighted_sums(features - self.mean, folded) + np.float32(self.intercept)
 
     def write(self, path: Path) -> None:
         """Write the arrays as safetensors."""
@@ -106,6 +108,8 @@ class RbfHead:
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
+        from filters.kernels.products import row_products, weighted_sums
+
         scores = np.empty(len(features), np.float32)
         # gamma goes into the vectors, so that the product of the matrices is all but the exponent.
         root = np.float32(np.sqrt(2 * self.gamma))
@@ -113,12 +117,12 @@ class RbfHead:
         offset = 0.5 * np.einsum("ij,ij->j", centres, centres)
         for start in range(0, len(features), _BATCH):
             z = (features[start : start + _BATCH] - self.mean) / self.scale * root
-            kernel = z @ centres
+            kernel = row_products(z, centres)
             kernel -= offset
             kernel -= 0.5 * np.einsum("ij,ij->i", z, z)[:, None]
             np.minimum(kernel, 0, out=kernel)
             np.exp(kernel, out=kernel)
-            scores[start : start + _BATCH] = kernel @ self.weights
+            scores[start : start + _BATCH] = weighted_sums(kernel, self.weights)
         return scores + np.float32(self.intercept)
 
     def write(self, path: Path) -> None:
