@@ -72,14 +72,18 @@ def test_a_budget_is_filled_but_never_passed(make_config: MakeConfig, files: lis
 
 
 def test_documents_with_the_same_score_are_kept_or_dropped_together(tmp_path: Path, make_config: MakeConfig) -> None:
-    rows = [{"id": f"{n}", "text": page(n // 3, 100) + "." * n} for n in range(30)]
-    config = make_config(jsonl(tmp_path / "a.jsonl", rows), dedup=GLOBAL | {"near": None}, keep={"fraction": 0.5})
+    rows = [{"id": f"{n}", "text": page(n // 3, 100)} for n in range(30)]
+    config = make_config(
+        jsonl(tmp_path / "a.jsonl", rows), dedup=GLOBAL | {"near": None, "exact": False}, keep={"fraction": 0.5}
+    )
     result = run_in_process(config)
     found = attributes(result.path)
     by_score = Counter(row["score"] for row in found)
     assert set(by_score.values()) == {3}
     assert result.ledger.total.kept == 15
-    config = make_config(tmp_path / "a.jsonl", output="odd", dedup=GLOBAL | {"near": None}, keep={"fraction": 0.49})
+    config = make_config(
+        tmp_path / "a.jsonl", output="odd", dedup=GLOBAL | {"near": None, "exact": False}, keep={"fraction": 0.49}
+    )
     result = run_in_process(config)
     assert result.ledger.total.kept == 12
     assert result.manifest["keep"]["solution"]["tie"]["documents"] == 3
