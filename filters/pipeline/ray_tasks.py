@@ -110,7 +110,7 @@ def _check_fits(config: ExecutorConfig) -> None:
     import ray
 
     cpus, memory = config.workers, config.workers * config.ray.memory_per_cpu
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in nodes):
         most = max((node.get("CPU", 0) for node in nodes), default=0)
         largest = max((node.get("memory", 0) for node in nodes), default=0)
