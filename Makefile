@@ -28,10 +28,10 @@ test-encoder: pyproject.toml
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,encoder]'
 	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/train/test_tuning.py
 
-## Tests with a real Slurm (Debian: slurm-wlm, munge; as root), a real Ray and a real S3 server; what is not there skips.
+## Tests with a real Slurm (Debian: slurm-wlm, munge; as root) and a real Ray; what is not there skips.
 test-cluster: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3]' 'moto[server]>=5'
-	$(BIN)/python -m pytest -m cluster -v tests/pipeline/test_cluster.py tests/read/test_s3.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	$(BIN)/python -m pytest -m cluster -v tests/pipeline/test_cluster.py
 
 ## Tests of the page `inspect --html` writes, in headless Chromium; playwright alone is in a folder of its own.
 test-browser: $(VENV)/.installed
@@ -52,7 +52,7 @@ demo-annotate: $(VENV)/.installed .venv-judge/.installed
 
 ## Tests of annotate against a real model behind a real server.
 test-annotate: $(VENV)/.installed .venv-judge/.installed
-	$(BIN)/python -m pytest tests/annotate/test_real_judge.py -v
+	$(BIN)/python -m pytest -m judge tests/annotate/test_real_judge.py -v
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

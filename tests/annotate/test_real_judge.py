@@ -33,7 +33,10 @@ from filters.annotate.rated import read_rated
 from filters.annotate.rubric import Rubric
 from tests.annotate.test_page import DATA, forged, inside
 
-pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason=f"no {PYTHON}: make test-annotate builds it")
+pytestmark = [
+    pytest.mark.judge,
+    pytest.mark.skipif(not PYTHON.exists(), reason=f"no {PYTHON}: make test-annotate builds it"),
+]
 
 PAGES = 60
 PAGE_TOKENS = 96
