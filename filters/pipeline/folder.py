@@ -18,7 +18,8 @@ from filters.errors import RunError
 from filters.publish import sync_to_disk
 
 MANIFEST = "manifest.json"
-WORK, LOCK = ".work", ".lock"
+WORK, FINISHED, LOCK = ".work", ".work.finished", ".lock"
+"""FINISHED: the work folder of a run that is published, on its way out."""
 PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", "README.md", MANIFEST)
 """Everything a run puts into its folder; the manifest comes last, so a folder without one is no finished run."""
 
@@ -48,6 +49,7 @@ def held(output: Path) -> Iterator[None]:
         lock = _acquire(output)
     except OSError as error:
         raise RunError(f"{output}: cannot write into the output folder: {error.strerror or error}") from error
+    shutil.rmtree(output / FINISHED, ignore_errors=True)
     stop = threading.Event()
     pulse = threading.Thread(target=_beat, args=(output / LOCK, stop), daemon=True)
     pulse.start()

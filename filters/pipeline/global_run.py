@@ -14,7 +14,7 @@ from filters.inspect.histogram import Histogram, SlicedHistogram
 from filters.inspect.summary import MAX_VALUES, Histograms
 from filters.pipeline.attributes import QUARANTINE
 from filters.pipeline.finish import RunResult, finish
-from filters.pipeline.folder import WORK, check_free
+from filters.pipeline.folder import FINISHED, WORK, check_free
 from filters.pipeline.ledger import Account, Ledger, too_much_quarantined
 from filters.pipeline.local import TRIES, Task, UnitRunner, unfinished
 from filters.pipeline.observer import Observer
@@ -213,8 +213,9 @@ def publish_job(plan: Plan, job: Job) -> RunResult:
     decided.pop("histogram", None)
     read = [(unit.source, job.facts(ATTRIBUTES, unit.index)["digest"]) for unit in job.units if not unit.start]
     result = finish(plan, new, ledger, histograms, dict(read), decided)
-    shutil.rmtree(job.work / "done", ignore_errors=True)  # first: what a kill leaves is then no interrupted run
-    shutil.rmtree(job.work, ignore_errors=True)
+    # Renamed first: what a kill leaves from here on is no interrupted run.
+    gone = job.work.rename(plan.output / FINISHED)
+    shutil.rmtree(gone, ignore_errors=True)
     return result
 
 
