@@ -149,6 +149,13 @@ def test_a_cross_validated_report_is_what_training_measures(folder: Path) -> Non
     assert {row.probe: row.flips.value for row in report.probes}["upper case"] == 0
 
 
+def test_a_page_its_own_table_knows_is_not_probed(folder: Path) -> None:
+    static = {"kind": "static", "table": "edu-en", "head": {"kind": "ridge"}}
+    report = cross_validate_report(config(folder, classifier=static), echo=quiet)
+    assert report.probes is None
+    assert any(note.startswith("no probes") for note in report.notes)
+
+
 def test_a_config_is_compared_with_another_on_the_same_folds(folder: Path) -> None:
     weak = config(folder, classifier={"kind": "linear", "bits": 8, "word_ngrams": 1, "l2": [1000.0]}, window=30)
     report = cross_validate_report(config(folder), against=weak, probes=False, echo=quiet)
