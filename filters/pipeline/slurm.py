@@ -13,12 +13,14 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
 from filters.errors import RunError
@@ -95,7 +97,7 @@ class Submission:
 
 
 class _Executor(SlurmPipelineExecutor):
-    """datatrove's executor without the job that merges statistics, which nobody here reads, and with the cluster's own
+    """datatrove's executor without what nobody here reads (statistics, completion markers), and with the cluster's own
     partition where none is named."""
 
     def get_sbatch_args(self, max_array: int = 1) -> dict[str, Any]:
@@ -104,7 +106,13 @@ class _Executor(SlurmPipelineExecutor):
         return {name: value for name, value in options.items() if value or name != "partition"}
 
     def launch_merge_stats(self) -> None:
-        """Do nothing."""
+        """Submit no job for them."""
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        """Run a task and write nothing behind it: the last one has removed the work folder."""
+        for step in self.pipeline:
+            deque(step.run(None, rank, self.world_size), maxlen=0)
+        return PipelineStats()
 
 
 def submit(job: Job, record: Path) -> Submission:
