@@ -223,7 +223,7 @@ def test_expected_precision_comes_from_the_models_reliability(run: Run) -> None:
 def test_the_card_is_that_of_the_runs_model_or_none(run: Run) -> None:
     card = model_card(run)
     assert card is not None
-    assert ("kind of classifier", "linear") in card.rows
+    assert ("kind of classifier", "static") in card.rows
     assert card.metrics is not None
     assert card.metrics.rows[0][0] == "precision"
     other = Run(run.path)
