@@ -37,7 +37,7 @@ def test_train_and_datasets_read_what_is_exported(config: Make, serve: Serve, tm
     os.environ["HF_HUB_OFFLINE"] = "1"
     import datasets
 
-    loaded = datasets.load_dataset(str(tmp_path / "labels"), split="train")
+    loaded = datasets.load_dataset(str(tmp_path / "labels"), split="train", cache_dir=str(tmp_path))
     assert loaded.num_rows == 80
     assert {"id", "url", "text", "score", "expected_score", "scores", "sampling"} <= set(loaded.column_names)
     row = loaded[0]

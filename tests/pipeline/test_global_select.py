@@ -135,9 +135,12 @@ def test_buckets_are_cut_by_rank(tmp_path: Path, make_config: MakeConfig, files:
     expected = {name: {name} for name in BUCKETS["names"]} if folders else {"data": set(BUCKETS["names"])}
     assert names == expected
     assert all(row["bucket"] is None for row in attributes(result.path) if row["reason"] == "exact_duplicate")
-    assert load_dataset(str(result.path), split="train").num_rows == n
+    assert load_dataset(str(result.path), split="train", cache_dir=str(result.path.parent)).num_rows == n
     if folders:
-        assert load_dataset(str(result.path), "good", split="train").num_rows == counts["good"]
+        assert (
+            load_dataset(str(result.path), "good", split="train", cache_dir=str(result.path.parent)).num_rows
+            == counts["good"]
+        )
 
 
 def test_one_bucket_can_be_kept(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:

@@ -357,5 +357,5 @@ def test_the_card_and_the_manifest_describe_the_files(tmp_path: Path, make_confi
     for name, entry in listed.items():
         assert digest(result.path)[name] == entry["sha256"]
     assert set(digest(result.path)) == set(listed) | {"manifest.json", "README.md"}
-    assert load_dataset(str(result.path), split="train").num_rows == 5
-    assert load_dataset(str(result.path), "attributes", split="train").num_rows == 5
+    assert load_dataset(str(result.path), split="train", cache_dir=str(result.path.parent)).num_rows == 5
+    assert load_dataset(str(result.path), "attributes", split="train", cache_dir=str(result.path.parent)).num_rows == 5
