@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from filters.errors import ModelError
 from filters.model.windows import WindowRule
-from filters.publish import sync_to_disk
+from filters.publish import sha256, sync_to_disk
 
 MANIFEST = "model.json"
 CARD = "README.md"
@@ -134,11 +134,6 @@ class Manifest(_Section):
     """Sub-folders that are model folders of their own (kind ensemble), with the sha256 of their model.json."""
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """The manifest of a model folder and its digest, after every listed file was checked.
 
@@ -188,7 +183,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
                 f"{file}: {file.stat().st_size} bytes where {MANIFEST} says {expected.bytes}. Remedy: the "
                 "copy is incomplete or altered; copy it again"
             )
-        if _sha256(file) != expected.sha256:
+        if sha256(file) != expected.sha256:
             raise ModelError(
                 f"{file}: its sha256 differs from the one in {MANIFEST}. Remedy: the file is damaged or "
                 "altered; copy it again"
@@ -198,7 +193,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         member = folder / name / MANIFEST
         if member.parent.is_symlink() or member.is_symlink() or not member.is_file():
             raise ModelError(f"{member}: a member of {path}, but missing. Remedy: copy the whole model folder again")
-        if member.stat().st_size > MAX_MANIFEST_BYTES or _sha256(member) != digest:
+        if member.stat().st_size > MAX_MANIFEST_BYTES or sha256(member) != digest:
             raise ModelError(
                 f"{member}: its sha256 differs from the one in {path}. Remedy: the file is damaged or altered; copy "
                 "the model folder again"
@@ -252,9 +247,9 @@ def write_folder(
         write(temporary)
         paths = sorted(temporary.iterdir())
         files = {
-            path.name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path)) for path in paths if path.is_file()
+            path.name: FileEntry(bytes=path.stat().st_size, sha256=sha256(path)) for path in paths if path.is_file()
         }
-        members = {path.name: _sha256(path / MANIFEST) for path in paths if path.is_dir()}
+        members = {path.name: sha256(path / MANIFEST) for path in paths if path.is_dir()}
         full = manifest.model_copy(update={"files": files, "members": members})
         text = json.dumps(full.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
         (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")

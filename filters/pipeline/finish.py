@@ -14,11 +14,10 @@ from filters.inspect.summary import Histograms
 from filters.pipeline.card import card
 from filters.pipeline.folder import MANIFEST, publish
 from filters.pipeline.ledger import Ledger
-from filters.pipeline.phases import sha256
 from filters.pipeline.plan import Plan
 from filters.pipeline.shards import read_rows
 from filters.pipeline.write import slice_names
-from filters.publish import publishing
+from filters.publish import publishing, sha256
 
 
 @dataclass(frozen=True)

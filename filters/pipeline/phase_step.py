@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,9 @@ class _Task(PipelineStep):
         path.unlink(missing_ok=True)
         yield from ()
 
+    @abstractmethod
     def do(self, rank: int, world_size: int) -> None:
         """The work of task `rank` of `world_size`."""
-        raise NotImplementedError
 
 
 class RunPhase(_Task):

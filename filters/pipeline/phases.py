@@ -33,7 +33,7 @@ from typing import Any, Protocol, Self
 
 from filters.config import FilterConfig
 from filters.errors import RunError
-from filters.publish import publishing
+from filters.publish import publishing, sha256
 from filters.read.units import Unit
 
 
@@ -205,12 +205,6 @@ def run_unit(job: Job, phase: Phase, unit: int) -> None:
                 raise
             return
     job.enter(phase.name, unit, {"files": files, "facts": facts, "cost": cost})
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

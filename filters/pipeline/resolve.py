@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 from datatrove.pipeline.base import PipelineStep
 
 from filters.config import DedupConfig, QuarantineConfig
+from filters.dedup.bands import id_hashes
 from filters.dedup.stream import StreamingDedup
 from filters.kernels.index import HashIndex
 from filters.pipeline.blocks import Batches
@@ -63,10 +63,11 @@ class UniqueIds(PipelineStep):
             yield batch
 
     def _taken(self, ids: list[str]) -> npt.NDArray[np.bool_]:
-        hashes = np.fromiter((xxhash.xxh3_64_intdigest(i.encode()) for i in ids), dtype=np.uint64, count=len(ids))
         numbers = np.arange(self._seen, self._seen + len(ids), dtype=np.int64)
         self._seen += len(ids)
-        return np.asarray(self._index.resolve(hashes, np.ones(len(ids), dtype=bool), numbers) >= 0)
+        return np.asarray(
+            self._index.resolve(id_hashes(pa.array(ids, pa.string())), np.ones(len(ids), dtype=bool), numbers) >= 0
+        )
 
     def _rename(self, batch: Batch) -> None:
         ids = batch.id.to_pylist()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filters.errors import FinesieveError, RunError
 from filters.pipeline.folder import MANIFEST, WORK, is_held
 from filters.pipeline.phase_step import failures
-from filters.pipeline.phases import DamagedError, Job
+from filters.pipeline.phases import DamagedError, Job, Phase
 from filters.pipeline.recipe import PHASES
 from filters.pipeline.submit import SUBMITTED
 
@@ -83,7 +83,7 @@ def read_status(path: Path) -> RunStatus:
             f"{path}: no run here, finished or begun. Remedy: name the output.path of a filter run"
         ) from None
     queue, notice = _queue(work)
-    phases = tuple(_phase(job, phase.name, queue.get(phase.name, "")) for phase in PHASES)
+    phases = tuple(_phase(job, phase, queue.get(phase.name, "")) for phase in PHASES)
     failed = any(phase.failed for phase in phases) or bool(failures(work, "publish"))
     state: State = "interrupted"
     if running or any("running" in shown for shown in queue.values()):
@@ -106,8 +106,8 @@ def _queue(work: Path) -> tuple[dict[str, str], str]:
         return {}, f"the queue cannot be seen from {socket.gethostname()}: {error}"
 
 
-def _phase(job: Job, name: str, queue: str) -> PhaseStatus:
-    phase = next(phase for phase in PHASES if phase.name == name)
+def _phase(job: Job, phase: Phase, queue: str) -> PhaseStatus:
+    name = phase.name
     try:
         units: int | None = phase.units(job)
     except DamagedError:

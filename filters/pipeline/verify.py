@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import xxhash
 import zstandard
 
 from filters.config import FilterConfig
+from filters.dedup.bands import id_hashes
 from filters.errors import FinesieveError, RunError
 from filters.inspect.run import Run
 from filters.kernels.packed import PackedText
 from filters.pipeline.executor import unit_steps
 from filters.pipeline.ledger import Ledger
-from filters.pipeline.phases import sha256
+from filters.publish import sha256
+from filters.read.batch import Batch
 from filters.read.digest import input_digest
 from filters.read.units import Unit, plan_units
 
@@ -192,11 +193,10 @@ class _Verifier:
             yield Check("input again", None, "there is no input")
             return
         number = int(self.random.integers(len(units)))
-        batches: Iterator[Any] = iter(())
-        for step in unit_steps(self.config, units):
-            batches = (
-                step.run(batches, rank=number, world_size=len(units)) if step.name == "Read" else step.run(batches)
-            )
+        read, *steps = unit_steps(self.config, units)
+        batches: Iterable[Batch] = read.run(None, rank=number, world_size=len(units))
+        for step in steps:
+            batches = step.run(batches)
         unit = units[number]
         rows = _rows_of(self._listed("attributes"), unit.source, unit.start, unit.stop)
         wrong, seen = [], 0
@@ -269,10 +269,9 @@ class _IdSum:
         self.value, self.count = 0, 0
 
     def add(self, ids: pa.ChunkedArray, times: npt.NDArray[np.integer[Any]]) -> None:
-        for name, number in zip(ids.to_pylist(), times.tolist(), strict=True):
-            if number:
-                self.value = (self.value + number * xxhash.xxh3_64_intdigest(name.encode())) % 2**64
-                self.count += number
+        summed = int((id_hashes(ids) * times.astype(np.uint64)).sum(dtype=np.uint64))  # both wrap at 2^64, as meant
+        self.value = (self.value + summed) % 2**64
+        self.count += int(times.sum())
 
 
 def _check(name: str, wrong: list[str], good: str) -> Check:
