@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +22,24 @@ _BYTES_PER_PARTITION = 32 * 2**20
 _UNKNOWN = 64
 
 
+@functools.lru_cache(maxsize=4)  # asked for with every band file that is read, and there may be many units
 def partitions(job: Job) -> int:
     """Hash ranges of the run: so many that one can be joined in memory, and that a larger input keeps many tasks busy.
 
     Depends on the input and the config alone. A range that turns out too large all the same is spilled to disk.
     """
-    if job.config.dedup.partitions is not None:
-        return job.config.dedup.partitions
-    if any(unit.size is None for unit in job.units):
+    sizes = [unit.size for unit in job.units]
+    return partitions_for(job.config.dedup, None if None in sizes else sum(size or 0 for size in sizes))
+
+
+def partitions_for(dedup: DedupConfig, stored: int | None) -> int:
+    """Hash ranges of a run whose input takes `stored` bytes (None: unknown)."""
+    if dedup.partitions is not None:
+        return dedup.partitions
+    if stored is None:
         return _UNKNOWN
-    stored = sum(unit.size or 0 for unit in job.units)
-    near = job.config.dedup.near
-    entries = stored // _BYTES_PER_DOCUMENT * ((near.bands if near else 0) + 2)
-    by_memory = -(-entries * BYTES_PER_ENTRY // job.config.dedup.memory)
+    entries = stored // _BYTES_PER_DOCUMENT * ((dedup.near.bands if dedup.near else 0) + 2)
+    by_memory = -(-entries * BYTES_PER_ENTRY // dedup.memory)
     return int(max(1, min(MAX_PARTITIONS, max(by_memory, min(16, stored // _BYTES_PER_PARTITION)))))
 
 

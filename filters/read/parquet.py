@@ -68,7 +68,7 @@ def read_parquet(unit: Unit, config: InputConfig) -> Iterator[Batch]:
             batch.input_bytes = unit.size or 0
             yield batch
             return
-        columns = _columns(unit, schema, config)
+        columns = read_columns(unit, schema, config)
         position = 0
         for index, (rows, stored) in enumerate(groups):
             if (unit.start is None or position >= unit.start) and (unit.stop is None or position < unit.stop):
@@ -84,7 +84,12 @@ def _group(metadata: Any, index: int) -> tuple[int, int]:
     return int(group.num_rows), int(stored)
 
 
-def _columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str]:
+def read_columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str]:
+    """What is read of a file with this schema: text, id, pass-through columns, url.
+
+    Raises:
+        InputError: it lacks one of them, or its text is no text.
+    """
     wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
     missing = [name for name in dict.fromkeys(wanted) if name not in schema.names]
     if missing:
