@@ -18,11 +18,11 @@ import numpy as np
 
 from benchmarks.encoder_recipes import CONFIG, take
 from filters.config import load_config
+from filters.statistics.splits import group_folds
 from filters.train.annotations import read_annotations
 from filters.train.config import EncoderConfig, TrainConfig
 from filters.train.encoder import EncoderClassifier
 from filters.train.evaluation import compare, estimates
-from filters.train.splits import group_folds
 
 METRICS = ("best_f1", "pr_auc", "spearman")
 WINDOW = 3000

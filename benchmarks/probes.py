@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from filters.model import QualityModel
+from filters.statistics.bootstrap import mean_estimates
+from filters.statistics.splits import connected, near_pairs
 from filters.train.distill import read_pages
-from filters.train.evaluation import mean_estimates
 from filters.train.probes import PROBES, probe_scores
-from filters.train.splits import connected, near_pairs
 
 
 def main() -> None:

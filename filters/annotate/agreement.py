@@ -17,9 +17,8 @@ from filters.annotate.records import Document
 from filters.annotate.reliability import Bootstrap, Panel, among, between, consensus, severities, within
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate
-from filters.train.annotations import host_of
-from filters.train.evaluation import CONFIDENCE, Estimate, mean_estimates
-from filters.train.splits import connected, near_pairs
+from filters.statistics.bootstrap import CONFIDENCE, Estimate, mean_estimates
+from filters.statistics.splits import connected, host_of, near_pairs
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -11,7 +11,7 @@ from rich.text import Text
 from filters.annotate.agreement import AgreementReport, Coefficients, JudgeSummary
 from filters.annotate.learning_curve import LearningCurve
 from filters.inspect.terminal import printable
-from filters.train.evaluation import Estimate
+from filters.statistics.bootstrap import Estimate
 
 SHOWN = {"qwk": "QWK", "alpha": "alpha", "spearman": "Spearman", "f1": "F1 kept"}
 SLICES = 8

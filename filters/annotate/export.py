@@ -23,7 +23,7 @@ from filters.annotate.rubric import Rubric
 from filters.annotate.store import Store
 from filters.errors import AnnotationsError
 from filters.publish import publishing
-from filters.train.annotations import HIGHEST, LOWEST
+from filters.statistics.agreement import HIGHEST, LOWEST
 
 FILE = "annotations.parquet"
 CARD = "README.md"

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from filters.statistics.agreement import Agreement
+from filters.statistics.bootstrap import Estimate, group_resamples, interval
+from filters.statistics.splits import group_folds
 from filters.train.classifier import classifier_class
 from filters.train.config import LinearConfig
-from filters.train.evaluation import Agreement, Estimate, group_resamples, interval
-from filters.train.splits import group_folds
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

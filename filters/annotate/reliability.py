@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from filters.train.evaluation import Estimate, group_resamples, interval
+from filters.statistics.bootstrap import Estimate, group_resamples, interval
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from filters.errors import AnnotationsError, InputError
 from filters.inspect.histogram import BINS, EDGES, HIGH
+from filters.statistics.bootstrap import Estimate
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run
@@ -30,17 +31,6 @@ STEP = 0.25
 LEAST = 5
 """Pages in a bin of the calibration plot at least."""
 MAX_REPORT_BYTES = 64 * 2**20
-
-
-class _Estimate(BaseModel):
-    value: float | None
-    low: float | None
-    high: float | None
-
-    def __str__(self) -> str:
-        if self.value is None or self.low is None or self.high is None:
-            return "-"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 class _Subject(BaseModel):
@@ -56,7 +46,7 @@ class _Source(BaseModel):
 class _Bin(BaseModel):
     rows: int
     score: float
-    judge: _Estimate
+    judge: Estimate
 
 
 class _Point(BaseModel):
@@ -80,8 +70,8 @@ class Evaluation(BaseModel):
     protocol: str
     annotations: _Source
     min_score: float
-    sample: dict[str, _Estimate]
-    natural: dict[str, _Estimate] | None
+    sample: dict[str, Estimate]
+    natural: dict[str, Estimate] | None
     reliability: tuple[_Bin, ...]
     curve: tuple[_Point, ...]
     histogram: tuple[_Decided, ...]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.errors import AnnotationsError
-from filters.train.splits import connected, near_pairs
+from filters.statistics.agreement import HIGHEST, LOWEST
+from filters.statistics.splits import connected, host_of, near_pairs
 
-LOWEST, HIGHEST = 0, 5
 MIN_LABELS = 50
 _SHOWN = 5
 
@@ -244,15 +243,6 @@ def hosts_of(table: pa.Table) -> list[str] | None:
     if "url" not in table.column_names:
         return None
     return [host_of(str(url)) if url else "" for url in table.column("url").to_pylist()]
-
-
-def host_of(url: str) -> str:
-    """Host of `url` in lower case, without "www."; "" where there is none."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-    return host.removeprefix("www.")
 
 
 def _group(texts: tuple[str, ...], members: list[tuple[int, str]]) -> Int64:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
 from filters.train.calibration import fit_calibration
-from filters.train.splits import group_folds
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

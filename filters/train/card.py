@@ -6,7 +6,8 @@ from typing import Any
 
 from filters.model.folder import Manifest
 from filters.model.windows import MAX_WINDOWS
-from filters.train.evaluation import METRICS, Estimate
+from filters.statistics.agreement import METRICS
+from filters.statistics.bootstrap import Estimate
 
 
 def write_card(manifest: Manifest) -> str:

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from filters.errors import ModelError
-from filters.train.annotations import HIGHEST, LOWEST, Annotations
-from filters.train.evaluation import Estimate, Scores, mean_estimates
-from filters.train.splits import group_folds
+from filters.statistics.agreement import HIGHEST, LOWEST, Scores
+from filters.statistics.bootstrap import Estimate, mean_estimates
+from filters.statistics.splits import group_folds
+from filters.train.annotations import Annotations
 
 Float64 = npt.NDArray[np.float64]
 Int8 = npt.NDArray[np.int8]

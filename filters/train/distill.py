@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.errors import AnnotationsError
+from filters.statistics.splits import connected, near_pairs
 from filters.train.annotations import Annotations, hosts_of
 from filters.train.config import DistillConfig
-from filters.train.splits import connected, near_pairs
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from filters.config import load_config
 from filters.errors import ConfigError, FinesieveError
 from filters.model import QualityModel
+from filters.statistics.agreement import Agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
-from filters.train.evaluation import Agreement
 
 GATED = ("f1", "pr_auc", "spearman")
 

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from filters.statistics.agreement import Scores
+from filters.statistics.bootstrap import Estimate, mean_estimates
 from filters.train.annotations import Annotations
-from filters.train.evaluation import Estimate, Scores, mean_estimates
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

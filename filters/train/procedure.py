@@ -20,12 +20,12 @@ from filters.model.ensemble import Combination, EnsembleFeatures, EnsembleScorer
 from filters.model.folder import KeepRule, Manifest
 from filters.model.scorers import Scorer
 from filters.model.windows import pool, split
+from filters.statistics.agreement import Agreement
+from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
 from filters.train.calibration import fit_calibration
 from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
-from filters.train.evaluation import Agreement
-from filters.train.splits import group_folds
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

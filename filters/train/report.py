@@ -20,19 +20,14 @@ import numpy.typing as npt
 from filters.config import load_config
 from filters.inspect.terminal import printable
 from filters.model import QualityModel
+from filters.statistics.agreement import Scores, score_bins
+from filters.statistics.bootstrap import Estimate, mean_estimates
 from filters.train.agreement import self_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.baselines import MEANINGS, baseline_scores
 from filters.train.config import TrainConfig
 from filters.train.conformal import measure_coverage
-from filters.train.evaluation import (
-    Estimate,
-    Scores,
-    compare,
-    estimates,
-    mean_estimates,
-    score_bins,
-)
+from filters.train.evaluation import compare, estimates
 from filters.train.probes import measure_probes, probe_scores
 from filters.train.report_schema import (
     Baseline,

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from filters.errors import InputError, MissingExtraError
 from filters.inspect.terminal import printable
-from filters.train.evaluation import COMPARED, METRICS, Estimate
+from filters.statistics.agreement import METRICS
+from filters.statistics.bootstrap import Estimate
+from filters.train.evaluation import COMPARED
 from filters.train.report_plots import plots
 from filters.train.report_schema import Report
 from filters.train.report_terminal import LABELS, heading, percent, protocol, signed

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from filters.statistics.bootstrap import CONFIDENCE, Estimate
 from filters.train.conformal import Coverage
-from filters.train.evaluation import CONFIDENCE, Difference, Estimate
+from filters.train.evaluation import Difference
 from filters.train.probes import NEAR, REFERENCE, ProbeResult
 from filters.train.slices import Facet
 

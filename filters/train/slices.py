@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from filters.errors import AnnotationsError
-from filters.train.annotations import HIGHEST, LOWEST, Annotations
-from filters.train.evaluation import METRICS, Agreement, Estimate, Scores, group_resamples, interval
+from filters.statistics.agreement import HIGHEST, LOWEST, METRICS, Agreement, Scores
+from filters.statistics.bootstrap import Estimate, group_resamples, interval
+from filters.train.annotations import Annotations
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -32,9 +32,9 @@ from filters.model.encoder_files import EXTRA, locate
 from filters.model.folder import Sha256, read_arrays, read_manifest, write_arrays
 from filters.model.quality import EMBEDDED
 from filters.model.static_scorer import TABLE, StaticScorer, TableShape, Vectors, quantised
+from filters.statistics.splits import connected, near_pairs
 from filters.train.distill import read_pages
 from filters.train.features import encoder_store, text_key
-from filters.train.splits import connected, near_pairs
 from filters.train.static_average import Averages, Part, left_out_means
 from filters.train.static_grams import count_grams, gram_vectors
 

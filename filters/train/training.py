@@ -22,12 +22,13 @@ from filters.errors import ConfigError
 from filters.model import QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
 from filters.model.reliability import Reliability
+from filters.statistics.bootstrap import CONFIDENCE, Estimate
 from filters.train.agreement import check_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
 from filters.train.distill import read_raw_texts
-from filters.train.evaluation import CONFIDENCE, Estimate, compare, estimates
+from filters.train.evaluation import compare, estimates
 from filters.train.procedure import Procedure, score_texts
 
 Float32 = npt.NDArray[np.float32]

@@ -22,8 +22,8 @@ from filters.model.encoder import OUTPUT, EncoderOptions, batches
 from filters.model.encoder_files import locate
 from filters.model.heads import LinearHead
 from filters.model.tuned import TunedFeatures, TunedWeights, tunable
+from filters.statistics.splits import group_folds
 from filters.train.heads import RidgeHead, fit_head
-from filters.train.splits import group_folds
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

@@ -10,7 +10,8 @@ import pytest
 from labelled_pages import columns, write
 
 from filters.errors import AnnotationsError
-from filters.train.annotations import host_of, read_annotations
+from filters.statistics.splits import host_of
+from filters.train.annotations import read_annotations
 
 
 def changed(path: Path, **changes: Any) -> Path:

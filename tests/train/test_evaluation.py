@@ -16,8 +16,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from filters.statistics.agreement import METRICS, Agreement
+from filters.statistics.bootstrap import mean_estimates
 from filters.train.annotations import read_annotations
-from filters.train.evaluation import COMPARED, METRICS, Agreement, compare, estimates, mean_estimates
+from filters.train.evaluation import COMPARED, compare, estimates
 
 
 def sample(rows: int = 500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

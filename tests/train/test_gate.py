@@ -11,9 +11,9 @@ import filters.train.gate as gate
 from filters.config import load_config
 from filters.errors import ConfigError
 from filters.model import QualityModel
+from filters.statistics.agreement import METRICS
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
-from filters.train.evaluation import METRICS
 from filters.train.gate import GATED, Floors
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,9 +18,10 @@ from rich.console import Console
 import filters.train.training as training
 from filters.errors import InputError, MissingExtraError
 from filters.model import QualityModel
+from filters.statistics.agreement import METRICS
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
-from filters.train.evaluation import COMPARED, METRICS
+from filters.train.evaluation import COMPARED
 from filters.train.probes import PROBES
 from filters.train.report import (
     SEEN,

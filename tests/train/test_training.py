@@ -14,9 +14,10 @@ from filters.config import load_config
 from filters.errors import AnnotationsError, ConfigError, ModelError
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
+from filters.statistics.agreement import METRICS
+from filters.statistics.bootstrap import Estimate
 from filters.train.annotations import read_annotations
 from filters.train.config import StaticConfig, TrainConfig
-from filters.train.evaluation import METRICS, Estimate
 from filters.train.report import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
