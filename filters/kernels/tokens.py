@@ -9,6 +9,18 @@ import numpy as np
 
 from filters.kernels.arrays import Float64, Int32, UInt8
 from filters.kernels.packed import PackedText
+from filters.kernels.windows import (
+    WINDOW,
+    digits,
+    letters,
+    lowest,
+    newlines,
+    non_ascii,
+    ones,
+    spaces,
+    trailing_zeros,
+    upper_case,
+)
 
 LETTER, UPPER, DIGIT, SPACE, NEWLINE, PUNCTUATION = range(6)
 
@@ -43,6 +55,7 @@ COEFFICIENTS: Float64 = np.array([
 ])
 # fmt: on
 COEFFICIENTS.flags.writeable = False
+_ONE = np.uint64(1)
 
 
 def token_estimate(packed: PackedText) -> Int32:
@@ -84,12 +97,52 @@ def _classes() -> UInt8:
 
 @numba.njit(nogil=True, cache=True)
 def _count(data, offsets, classes, features):  # type: ignore[no-untyped-def]
+    last = len(data) - WINDOW
     for document in range(len(offsets) - 1):
         counts = features[document]
         length = 0  # letters of the word we are in
         before = -1
-        for position in range(offsets[document], offsets[document + 1]):
+        position, end = offsets[document], offsets[document + 1]
+        while position < end:
             byte = data[position]
+            if byte < 0x80 and position <= last:
+                # ASCII up to the end of the window, counted by the bits of each class.
+                stop = min(trailing_zeros(non_ascii(data, position)), end - position)
+                inside = lowest(stop)
+                found = letters(data, position) & inside
+                numbers = digits(data, position) & inside
+                lines = newlines(data, position) & inside
+                blanks = spaces(data, position) & inside & ~lines
+                marks = inside & ~(found | numbers | lines | blanks)
+                counts[_INNER_UPPER] += ones(
+                    upper_case(data, position) & (found << _ONE | np.uint64(length > 0)) & inside
+                )
+                counts[_DIGITS] += ones(numbers)
+                counts[_PUNCTUATION] += ones(marks)
+                counts[_RUNS] += ones(marks & ~(marks << _ONE | np.uint64(before == PUNCTUATION)))
+                counts[_NEWLINES] += ones(lines & ~(lines << _ONE | np.uint64(before == NEWLINE)))
+                counts[_SPACES] += ones(blanks & (blanks << _ONE | np.uint64(before == SPACE)))
+                rest = stop
+                while True:
+                    run = trailing_zeros(~found)
+                    length += run
+                    rest -= run
+                    if rest == 0:
+                        break
+                    if length > 0:
+                        counts[min(length, LONGEST) - 1] += 1
+                        counts[_BEYOND] += max(0, length - LONGEST)
+                        length = 0
+                    found >>= np.uint64(run)
+                    gap = min(trailing_zeros(found), rest)
+                    rest -= gap
+                    if rest == 0:
+                        break
+                    found >>= np.uint64(gap)
+                position += stop
+                before = int(classes[data[position - 1]])
+                continue
+            position += 1
             if byte < 0x80:
                 kind = int(classes[byte])
                 if kind <= UPPER:

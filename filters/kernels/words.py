@@ -10,11 +10,24 @@ import numpy as np
 from filters.kernels.arrays import Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SINGLE, SPACE, WORD, class_of, decode, encode, tables
+from filters.kernels.windows import (
+    WINDOW,
+    copy_lower,
+    lowest,
+    non_ascii,
+    shifted,
+    spaces,
+    trailing_zeros,
+    word_characters,
+)
 
 _START = np.uint64(0xCBF29CE484222325)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 _SHIFT = np.uint64(32)
+_NONE, _ONE = np.uint64(0), np.uint64(1)
+_SHORT = 8
+"""Letters that most words have at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ def normalize(packed: PackedText) -> PackedText:
     """
     classes, lower = tables()
     # The longest growth is that of an invalid byte, to the three of U+FFFD; pages that are not written cost nothing.
-    data = np.empty(int(packed.lengths.sum()) * 3, np.uint8)
+    data = np.empty(int(packed.lengths.sum()) * 3 + WINDOW, np.uint8)
     offsets = np.zeros(len(packed) + 1, np.int64)
     _normalize(packed.data, packed.offsets, classes, lower, data, offsets)
     return PackedText(data[: offsets[-1]], offsets)
@@ -66,10 +79,11 @@ def finish(h):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no-untyped-def]
-    ascii_letters = np.zeros(128, np.uint64)  # the lower case of a word character, else 0
+    ascii_letters = np.zeros(256, np.uint64)  # the lower case of a word character of ASCII, else 0
     for code in range(128):
         if classes[code] == WORD:
             ascii_letters[code] = lower[code]
+    last = len(data) - WINDOW - _SHORT  # where a window may begin
     count = 0
     for document in range(len(offsets) - 1):
         position, end = offsets[document], offsets[document + 1]
@@ -77,6 +91,35 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
         inside = False
         while position < end:
             byte = data[position]
+            if byte < 128 and not inside and position <= last:
+                # Words of ASCII that begin and end within the window.
+                stop = min(trailing_zeros(non_ascii(data, position)), end - position)
+                found = word_characters(data, position) & lowest(stop)
+                first = 0
+                while found != _NONE:
+                    gap = trailing_zeros(found)
+                    found >>= np.uint64(gap)
+                    length = trailing_zeros(~found)
+                    if first + gap + length == stop and position + stop < end:
+                        first += gap
+                        break
+                    start = position + first + gap
+                    # Always `_SHORT` steps, for a branch on the length would be foretold badly.
+                    for k in range(_SHORT):
+                        longer = (h ^ ascii_letters[data[start + k]]) * _MULTIPLIER
+                        h = longer if k < length else h
+                    for k in range(_SHORT, length):
+                        h = (h ^ ascii_letters[data[start + k]]) * _MULTIPLIER
+                    hashes[count] = finish(h)
+                    count += 1
+                    h = _START
+                    first += gap + length
+                    found = shifted(found, length)
+                else:
+                    first = stop
+                position += first
+                if first > 0:
+                    continue
             if byte < 128:
                 letter = ascii_letters[byte]
                 position += 1
@@ -112,40 +155,36 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
 
 @numba.njit(nogil=True, cache=True)
 def _normalize(data, offsets, classes, lower, target, ends):  # type: ignore[no-untyped-def]
-    ascii_lower = np.zeros(128, np.uint8)  # the lower case, 0 for white space
-    for code in range(128):
-        if classes[code] != SPACE:
-            ascii_lower[code] = lower[code]
+    last = len(data) - WINDOW
     written = 0
     for document in range(len(offsets) - 1):
         position, end = offsets[document], offsets[document + 1]
         start = written
-        pending = False
+        after_space = True  # or at the start, where white space is dropped as well
         while position < end:
-            byte = data[position]
-            if byte < 128:
-                position += 1
-                letter = ascii_lower[byte]
-                if letter == 0 and byte != 0:
-                    pending = written > start
+            if data[position] < 128 and position <= last:
+                white = spaces(data, position)
+                repeated = white & ((white << _ONE) | np.uint64(after_space))
+                stop = min(trailing_zeros(non_ascii(data, position) | repeated), end - position)
+                if stop > 0:
+                    # What lies behind `stop` is written over, or cut off.
+                    copy_lower(data, position, target, written)
+                    position += stop
+                    written += stop
+                    after_space = target[written - 1] == 32
                     continue
-                if pending:
-                    target[written] = 32
-                    written += 1
-                    pending = False
-                target[written] = letter
-                written += 1
-                continue
             code, size = decode(data, position, end)
             position += size
             if code < 65536:
                 if classes[code] == SPACE:
-                    pending = written > start
+                    if not after_space:
+                        target[written] = 32
+                        written += 1
+                        after_space = True
                     continue
                 code = int(lower[code])
-            if pending:
-                target[written] = 32
-                written += 1
-                pending = False
             written = encode(code, target, written)
+            after_space = False
+        if after_space and written > start:
+            written -= 1
         ends[document + 1] = written

@@ -70,7 +70,21 @@ def random_texts(count: int, seed: int) -> list[bytes]:
     return texts
 
 
-TEXTS = HOSTILE + random_texts(150, seed=7)
+def window_texts(seed: int) -> list[bytes]:
+    """ASCII words, marks and white space that begin and end at every place of windows of 64 bytes, some not ASCII."""
+    draw = random.Random(seed)
+    texts = [b"a" * 60 + b"B" * length + b" c" * 40 for length in range(10)]
+    texts += [b"." * 60 + b" " * gap + b"x" * 70 + b"\n" * gap + b"Yz" for gap in range(8)]
+    pieces = ["a", "Be", "tree", "Nine9", "x_y", "0123456789", "__label__no", "</s>", "p" * 70, " ", "  ", "\n", "\n\n"]
+    pieces += [".", "...", ", ", "\t", "\x1c", "\x00", "\r\n", "\u00e9", "\u6f22", "\U0001f600", "\u00a0", "\u00ad"]
+    weights = [10] * 7 + [1, 1] + [12, 2, 4, 2] + [4, 1, 6] + [1] * 9
+    for length in range(60):
+        text = "".join(draw.choices(pieces, weights, k=length)).encode()
+        texts += [text, text + b"\xff" + text]
+    return texts
+
+
+TEXTS = HOSTILE + random_texts(150, seed=7) + window_texts(seed=8)
 
 
 def characters(text: bytes) -> str:

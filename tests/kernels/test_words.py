@@ -69,6 +69,13 @@ def test_hostile_and_random_texts() -> None:
     check(TEXTS)
 
 
+def test_texts_at_the_end_of_the_data() -> None:
+    """Windows never reach beyond the last byte, wherever the texts end."""
+    for text in TEXTS[-40:]:
+        for cut in range(0, len(text), 7):
+            check([text[:cut]])
+
+
 def test_no_texts() -> None:
     check([])
 
