@@ -25,6 +25,7 @@ from filters.errors import ModelError
 from filters.kernels.arrays import Float32, Float64, Int32, Int64, UInt8, UInt64
 from filters.kernels.fasttext_format import HIERARCHICAL_SOFTMAX, SOFTMAX, FastTextFile, read_fasttext
 from filters.kernels.packed import PackedText
+from filters.kernels.windows import WINDOW, fasttext_spaces, load_word, lowest, shifted, trailing_zeros
 
 _FNV_START = np.uint32(2166136261)
 _FNV_PRIME = np.uint32(16777619)
@@ -37,6 +38,8 @@ _END_HASH = np.uint32(3617362777)  # its FNV-1a hash
 _END_TAIL = np.uint64(int.from_bytes(_END_OF_TEXT, "big"))
 _LABEL_PREFIX = np.frombuffer(b"__label__", np.uint8)
 _CHUNK = 65536
+_SHORT = 8
+"""Bytes that most tokens have at most."""
 
 
 class _Vocabulary(NamedTuple):
@@ -357,6 +360,7 @@ def _score(  # type: ignore[no-untyped-def]
 ):
     columns = table.shape[1]
     mask = len(slots) // 2 - 1
+    last = len(data) - WINDOW - _SHORT  # where a window may begin
     longest = 0
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])
@@ -372,14 +376,54 @@ def _score(  # type: ignore[no-untyped-def]
         # First pass: hash every token.
         tokens = 0
         start, end = offsets[document], offsets[document + 1]
-        h = _FNV_START
-        tail = _ZERO
-        for position in range(start, end + 1):
-            byte = data[position] if position < end else np.uint8(32)
-            if byte > 32 or not (byte == 32 or 9 <= byte <= 13 or byte == 0):
+        while start < end:
+            ended = False
+            if start <= last:
+                # Tokens that end within the window.
+                stop = min(start + WINDOW, end)
+                found = ~fasttext_spaces(data, start) & lowest(stop - start)
+                begin = start
+                while found != _ZERO:
+                    gap = trailing_zeros(found)
+                    found >>= np.uint64(gap)
+                    start += gap
+                    length = trailing_zeros(~found)
+                    if start + length == stop < end:
+                        break
+                    h = _FNV_START
+                    # Always `_SHORT` steps, for a branch on the length would be foretold badly.
+                    for k in range(_SHORT):
+                        longer = _step(h, data[start + k])
+                        h = longer if k < length else h
+                    for k in range(_SHORT, length):
+                        h = _step(h, data[start + k])
+                    tail = load_word(data, start + max(length - _SHORT, 0)) >> np.uint64(8 * max(_SHORT - length, 0))
+                    start += length
+                    if tail == _END_TAIL:
+                        ended = True
+                        break
+                    hashes[tokens] = h
+                    tails[tokens] = tail
+                    ends[tokens] = start
+                    lengths[tokens] = length
+                    tokens += 1
+                    found = shifted(found, length)
+                else:
+                    start = stop
+                if ended:
+                    break
+                if start > begin:
+                    continue
+            h = _FNV_START
+            tail = _ZERO
+            position = start
+            while position < end:
+                byte = data[position]
+                if byte == 32 or 9 <= byte <= 13 or byte == 0:
+                    break
                 h = _step(h, byte)
                 tail = (tail << _BYTE) | np.uint64(byte)
-                continue
+                position += 1
             if position > start:
                 if tail == _END_TAIL:
                     break
@@ -388,8 +432,6 @@ def _score(  # type: ignore[no-untyped-def]
                 ends[tokens] = position
                 lengths[tokens] = position - start
                 tokens += 1
-                h = _FNV_START
-                tail = _ZERO
             start = position + 1
         # Second pass: look them up, drop labels, add the rows of words. Their slots are loaded by a loop of its own,
         # because its loads overlap, which those between the branches of a look-up do not.
