@@ -142,7 +142,9 @@ def _print_plan(console: Console, plan: Plan) -> None:
     executor = plan.config.executor
     tasks = "" if executor.kind == "local" else f"at most {executor.tasks} tasks a phase, each with "
     table.add_row("executor", f"{executor.kind}, {tasks}{executor.workers} worker(s)")
-    table.add_row("output", f"{plan.output}/ data/, attributes/, manifest.json")
+    table.add_row("output", f"{plan.config.output.path}/ data/, attributes/, manifest.json")
+    if plan.config.output.is_remote:
+        table.add_row("", f"made in {plan.output}/, then uploaded")
     console.print(table)
 
 

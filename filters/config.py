@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -32,9 +33,24 @@ def parse_size(value: object) -> object:
     return int(float(match[1]) * SIZE_UNITS[match[2].lower()])
 
 
+def _writable(path: str) -> str:
+    protocol, separator, rest = path.partition("://")
+    if not separator:
+        return path
+    if protocol in ("file", "local"):
+        raise ValueError(f"{path!r}: write a folder of this machine as a plain path")
+    if protocol in ("http", "https"):
+        raise ValueError(f"{path!r}: a web server cannot be written to; use a folder, s3://, gs:// or the like")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("no user name or password in an address; put them into output.storage_options")
+    if not rest.strip("/") or ".." in rest.split("/"):
+        raise ValueError(f"{path!r}: an address names a bucket and a folder in it, without '..': s3://bucket/run")
+    return path.rstrip("/")
+
+
 def _local(path: str) -> str:
     if "://" in path:
-        raise ValueError(f"{path!r}: the output of a run is a local folder; copy the finished run to remote storage")
+        raise ValueError(f"{path!r}: a folder of this machine is needed here, no address")
     return path
 
 
@@ -164,7 +180,10 @@ class DedupConfig(_Section):
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
     """global: hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
     against: tuple[str, ...] = ()
-    """global: folders of finished runs that kept their fingerprints; copies of what they kept are removed."""
+    """global: folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
+    removed."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """Given to fsspec as they are, for addresses in `against`."""
     keep_fingerprints: bool = False
     """global: write fingerprints/, so that later runs can name this one in dedup.against."""
 
@@ -244,7 +263,15 @@ class BucketsConfig(_Section):
 class OutputConfig(_Section):
     """Where the run writes: shards in data/, side files in attributes/, and manifest.json."""
 
-    path: Annotated[str, AfterValidator(_local), Field(min_length=1)]
+    path: Annotated[str, AfterValidator(_writable), Field(min_length=1)]
+    """A folder of this machine, or an address fsspec can write to: s3://bucket/run, gs://, ..."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """Given to fsspec as they are, if path is an address (credentials, endpoint_url, ...)."""
+    work: Annotated[str, AfterValidator(_local), Field(min_length=1)] | None = None
+    """Folder where a run whose path is an address is made before it is uploaded: room for all of its output, and on a
+    cluster seen by all nodes. Default: a folder in ./finesieve-work/ named after the address."""
+    retries: Annotated[int, Field(ge=0)] = 4
+    """How often a failed request to the address is made again, with growing pauses."""
     format: Literal["parquet", "jsonl.zst"] = "parquet"
     shard_size: Size = 512 * 2**20
     """A shard ends with the document that brings its text to this many bytes (before compression)."""
@@ -252,6 +279,28 @@ class OutputConfig(_Section):
     """Write removed documents too, with their reasons, to rejected/."""
     repeat: RepeatConfig | None = None
     buckets: BucketsConfig | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether path is an address."""
+        return "://" in self.path
+
+    @property
+    def place(self) -> Path:
+        """The folder of this machine that the run is made in: path itself, if it is no address."""
+        if not self.is_remote:
+            return Path(self.path)
+        if self.work is not None:
+            return Path(self.work)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.path.partition("://")[2])[-60:]
+        return Path("finesieve-work") / f"{name}-{hashlib.sha256(self.path.encode()).hexdigest()[:8]}"
+
+    @model_validator(mode="after")
+    def _work_of_an_address(self) -> Self:
+        if not self.is_remote and (self.work is not None or self.storage_options):
+            key = "work" if self.work is not None else "storage_options"
+            raise ValueError(f"{key} belongs to an output.path that is an address (s3://...); {self.path!r} is none")
+        return self
 
 
 class SlurmConfig(_Section):
@@ -352,6 +401,36 @@ class FilterConfig(_Section):
         if unknown or kept == ():
             raise ValueError(f"keep.buckets: {unknown or kept} are no names of output.buckets: {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _nodes_see_the_work(self) -> Self:
+        executor = self.executor
+        shared = executor.kind == "slurm" or (executor.kind == "ray" and executor.ray.address != "local")
+        if shared and self.output.is_remote and self.output.work is None:
+            raise ValueError(
+                f"executor.kind {executor.kind} with output.path {self.output.path} needs output.work: a folder on a "
+                "file system that all nodes see, in which the run is made before it is uploaded"
+            )
+        return self
+
+    def deciding(self, *others: str) -> dict[str, Any]:
+        """The config as JSON types, without what decides nothing about the output: who does the work, where it is
+        written, and what opens an address, which may be secret.
+
+        Args:
+            others: more sections to leave out.
+        """
+        secret = {"storage_options"}
+        return self.model_dump(
+            mode="json",
+            exclude={
+                "executor": True,
+                "input": secret,
+                "dedup": secret,
+                "output": {"path", "work", "retries", *secret},
+                **dict.fromkeys(others, True),
+            },
+        )
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

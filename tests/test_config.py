@@ -126,8 +126,37 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     assert "cannot read" in refusal(tmp_path / "binary.yaml")
 
 
-def test_a_remote_output_is_refused_with_the_remedy(config_file: Path) -> None:
-    assert "local folder" in refusal(config_file, "output.path=s3://bucket/run")
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        (["output.path=https://server/run"], "web server"),
+        (["output.path=file:///run"], "plain path"),
+        (["output.path=s3://key:secret@bucket/run"], "storage_options"),
+        (["output.path=s3://bucket/../run"], "without '..'"),
+        (["output.path=s3://"], "names a bucket"),
+        (["output.work=work"], "work belongs to an output.path that is an address"),
+        (["output.path=s3://bucket/run", "output.work=s3://bucket/work"], "a folder of this machine"),
+        (
+            ["output.path=s3://bucket/run", "dedup.scope=global", "executor.kind=slurm"],
+            "needs output.work: a folder on a file system that all nodes see",
+        ),
+    ],
+)
+def test_addresses_that_cannot_be_written_to_are_refused(config_file: Path, overrides: list[str], what: str) -> None:
+    message = refusal(config_file, *overrides)
+    assert what in message
+    assert "secret" not in message
+
+
+def test_a_run_behind_an_address_is_made_in_a_folder_of_its_own(config_file: Path) -> None:
+    one = FilterConfig.load(config_file, ["output.path=s3://bucket/a/run/"]).output
+    other = FilterConfig.load(config_file, ["output.path=s3://bucket/b/run"]).output
+    assert one.path == "s3://bucket/a/run"
+    assert one.place != other.place
+    assert one.place.parent == Path("finesieve-work")
+    assert FilterConfig.load(config_file, ["output.path=s3://b/run", "output.work=/shared/w"]).output.place == Path(
+        "/shared/w"
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from filters.config import DedupConfig, NearConfig
 from filters.errors import RunError
 from filters.kernels.arrays import Int64, UInt64
+from filters.storage import inner_name, location, parquet_dataset, parquet_file
 
 FOLDER = "fingerprints"
 SCHEMA = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.int64(), nullable=False)])
@@ -60,7 +61,7 @@ class EarlierRun:
 
     def __init__(self, path: str, dedup: DedupConfig) -> None:
         self.path = path
-        folder = Path(path)
+        folder = location(path, dedup.storage_options)
         try:
             manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             theirs = DedupConfig.model_validate(manifest["config"]["dedup"])
@@ -80,7 +81,7 @@ class EarlierRun:
             )
         _refuse_other_options(path, theirs, dedup)
         self._files = {
-            kind: [folder / name for name in sorted(files) if name.startswith(f"{FOLDER}/{kind}-")]
+            kind: [folder / name for name in sorted(files) if inner_name(name).startswith(f"{FOLDER}/{kind}-")]
             for kind in ("near", "exact")
         }
         self._attributes = [folder / name for name in sorted(files) if name.startswith("attributes/")]
@@ -116,7 +117,7 @@ class EarlierRun:
         wanted = (pc.field("key") >= pa.scalar(first, pa.uint64())) & (pc.field("key") <= pa.scalar(last, pa.uint64()))
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
-        dataset = ds.dataset([str(path) for path in self._files[kind]], schema=SCHEMA, format=parquet)
+        dataset = parquet_dataset(self._files[kind], schema=SCHEMA, format=parquet)
         return dataset.scanner(filter=wanted, use_threads=False)
 
     @contextmanager
@@ -138,7 +139,7 @@ class EarlierRun:
             low, high = np.searchsorted(rows, [start, start + count]).tolist()
             if high > low:
                 try:
-                    ids = pq.read_table(path, columns=["id"])["id"]
+                    ids = parquet_file(path).read(columns=["id"])["id"]
                     found += ids.take(pa.array(rows[low:high] - start)).to_pylist()
                 except (OSError, pa.ArrowException) as error:
                     raise RunError(f"dedup.against: {path}: cannot read this side file: {error}") from error

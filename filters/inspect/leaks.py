@@ -27,6 +27,7 @@ from filters.inspect.run import DAMAGE, Run
 from filters.inspect.summary import BELOW
 from filters.kernels.ngrams import NgramSet
 from filters.kernels.packed import PackedText
+from filters.storage import Location, files_below, parquet_file
 
 NGRAM = 13
 BUCKET = 0.25
@@ -138,10 +139,10 @@ def _items(path: Path, keys: Sequence[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterable[bytes]]:
+def _opened(path: Location) -> Iterator[Iterable[bytes]]:
     """The lines of a file."""
     if path.suffix == ".gz":
-        with gzip.open(path, "rb") as lines:
+        with path.open("rb") as stored, gzip.open(stored, "rb") as lines:
             yield lines
     elif path.suffix == ".zst":
         with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as stream:
@@ -248,15 +249,15 @@ def check_leaks(run: Run, benchmark: Benchmark, *, examples: int = 5) -> Leaks:
     )
 
 
-def _texts(path: Path, folder: str) -> Iterator[tuple[pa.Array, np.ndarray[Any, np.dtype[np.float32]], pa.Array]]:
+def _texts(path: Location, folder: str) -> Iterator[tuple[pa.Array, np.ndarray[Any, np.dtype[np.float32]], pa.Array]]:
     """(ids, scores, texts) of the survivors in data/ or rejected/."""
     columns = ["id", "score", "text", *(["reason"] if folder == "rejected" else [])]
     try:
-        for shard in sorted((path / folder).rglob("*.parquet")):
-            with pq.ParquetFile(shard) as file:
+        for shard in files_below(path / folder, ".parquet"):
+            with parquet_file(shard) as file:
                 for batch in file.iter_batches(1000, columns=columns):
                     yield from _survivors(pa.table(batch))
-        for shard in sorted((path / folder).rglob("*.jsonl.zst")):
+        for shard in files_below(path / folder, ".jsonl.zst"):
             with _opened(shard) as lines:
                 rows: list[dict[str, Any]] = []
                 for line in lines:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from filters.errors import RunError
 from filters.inspect.histogram import Histogram, SlicedHistogram
 from filters.inspect.solver import Scored, Solution, Target, solve
 from filters.inspect.summary import DICTIONARIES, GROUPS, SURVIVOR_COLUMNS, Place, Summary, survivors, values_of
+from filters.storage import Location, files_below, location, parquet_dataset, parquet_file
 
 DAMAGE = (OSError, pa.ArrowException, KeyError, ValueError)
 """What reading damaged side files raises."""
@@ -37,7 +35,8 @@ class Run:
     """A run folder.
 
     Args:
-        path: the folder `finesieve filter` wrote.
+        path: the folder `finesieve filter` wrote, or its address (s3://...).
+        storage_options: given to fsspec as they are, to open an address.
 
     Attributes:
         manifest: content of manifest.json.
@@ -49,8 +48,8 @@ class Run:
         RunError: the folder holds no finished run.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Location, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.path = location(path, storage_options)
         try:
             self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
             self.min_score = float(self.manifest["keep"]["min_score"])
@@ -61,16 +60,16 @@ class Run:
             raise RunError(
                 f"{path}: no manifest.json here, so no finished run. Remedy: name the output.path of a filter run"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.path / 'manifest.json'}: not the manifest of a run by this version: {error!r}. Remedy: name "
                 "the output.path of a filter run, or filter again"
             ) from error
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> list[Location]:
         """The side files, in order."""
-        return sorted((self.path / "attributes").glob("*.parquet"))
+        return files_below(self.path / "attributes", ".parquet")
 
     @property
     def rows(self) -> int:
@@ -87,7 +86,7 @@ class Run:
         coded_columns = [name for name in columns if name in DICTIONARIES or name in self.slices]
         for path in self.files:
             try:
-                with pq.ParquetFile(path, read_dictionary=coded_columns) as file:
+                with parquet_file(path, read_dictionary=coded_columns) as file:
                     for group in range(file.num_row_groups):
                         yield file.read_row_group(group, columns=list(columns), use_threads=False)
             except DAMAGE as error:
@@ -197,9 +196,7 @@ class Run:
             RunError: they are missing or damaged.
         """
         try:
-            return ds.dataset([str(path) for path in self.files], format="parquet").to_table(
-                columns=columns, filter=where
-            )
+            return parquet_dataset(self.files, format="parquet").to_table(columns=columns, filter=where)
         except DAMAGE as error:
             raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
 
@@ -213,7 +210,7 @@ class Run:
         first = 0
         try:
             for path in self.files:
-                with pq.ParquetFile(path) as file:
+                with parquet_file(path) as file:
                     for group in range(file.num_row_groups):
                         count = file.metadata.row_group(group).num_rows
                         inside = sorted({row for row in rows if first <= row < first + count})
@@ -250,9 +247,9 @@ class Run:
     def _texts(self, ids: list[str]) -> dict[str, str]:
         found: dict[str, str] = {}
         for folder in ("data", "rejected"):
-            files = sorted(str(path) for path in (self.path / folder).glob("*.parquet"))
+            files = files_below(self.path / folder, ".parquet")
             if files:
-                dataset = ds.dataset(files, format="parquet")
+                dataset = parquet_dataset(files, format="parquet")
                 wanted = pc.field("id").isin(ids)
                 beginning = {"id": pc.field("id"), "text": pc.utf8_slice_codeunits(pc.field("text"), 0, 400)}
                 found |= {row["id"]: row["text"] for row in dataset.to_table(beginning, filter=wanted).to_pylist()}

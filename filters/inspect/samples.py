@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +12,12 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import zstandard
 
 from filters.errors import RunError
 from filters.inspect.histogram import BINS, bins_of
 from filters.inspect.summary import DUPLICATES, SURVIVOR_COLUMNS, survivors
+from filters.storage import Location, files_below, parquet_file
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run
@@ -172,32 +171,33 @@ def cluster_members(run: Run, clusters: Iterable[int]) -> dict[int, Members]:
     }
 
 
-def _texts(folder: Path, ids: list[str], characters: int) -> dict[str, str]:
+def _texts(folder: Location, ids: list[str], characters: int) -> dict[str, str]:
     """The first characters of the documents with these ids, where the run holds their text."""
     wanted = pa.array(ids, pa.string())
-    hits: list[tuple[int, Path, int, pa.Array]] = []
-    shards = [path for name in ("data", "rejected") for path in sorted((folder / name).rglob("*.parquet"))]
+    hits: list[tuple[int, Location, int, pa.Array]] = []
+    shards = [path for name in ("data", "rejected") for path in files_below(folder / name, ".parquet")]
     for path in shards:
-        file = pq.ParquetFile(path)
+        file = parquet_file(path)
         for number in range(file.num_row_groups):
             mask = pc.is_in(file.read_row_group(number, columns=["id"])["id"], value_set=wanted)
             count = pc.sum(mask).as_py()
             if count:
                 hits.append((count, path, number, mask))
-    hits.sort(key=lambda hit: (-hit[0], hit[1], hit[2]))
+    hits.sort(key=lambda hit: (-hit[0], str(hit[1]), hit[2]))
     found: dict[str, str] = {}
     for _, path, number, mask in hits[:TEXT_GROUPS]:
-        table = pq.ParquetFile(path).read_row_group(number, columns=["id", "text"]).filter(mask)
+        table = parquet_file(path).read_row_group(number, columns=["id", "text"]).filter(mask)
         texts = pc.utf8_slice_codeunits(table["text"], 0, characters)
         found |= dict(zip(table["id"].to_pylist(), texts.to_pylist(), strict=True))
     return found | _json_texts(folder, set(ids) - found.keys(), characters)
 
 
-def _json_texts(folder: Path, wanted: set[str], characters: int) -> dict[str, str]:
+def _json_texts(folder: Location, wanted: set[str], characters: int) -> dict[str, str]:
     found: dict[str, str] = {}
     left = TEXT_LINES
-    for path in (path for name in ("data", "rejected") for path in sorted((folder / name).rglob("*.jsonl.zst"))):
-        with zstandard.open(path, "rb") as stream, io.BufferedReader(stream) as lines:
+    shards = [path for name in ("data", "rejected") for path in files_below(folder / name, ".jsonl.zst")]
+    for path in shards:
+        with path.open("rb") as stored, zstandard.open(stored, "rb") as stream, io.BufferedReader(stream) as lines:
             for line in lines:
                 if not left or len(found) == len(wanted):
                     return found

@@ -12,12 +12,15 @@ from typing import Any
 from filters.inspect.histogram import Histogram
 from filters.inspect.summary import Histograms
 from filters.pipeline.card import card
+from filters.pipeline.destination import Destination
 from filters.pipeline.folder import MANIFEST, publish
 from filters.pipeline.ledger import Ledger
+from filters.pipeline.observer import Observer
 from filters.pipeline.plan import Plan
 from filters.pipeline.shards import read_rows
 from filters.pipeline.write import slice_names
 from filters.publish import publishing, sha256
+from filters.storage import Location
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,17 @@ class RunResult:
     """A finished run.
 
     Attributes:
-        path: the run's folder.
+        path: the run's folder; where output.path is an address, a `filters.storage.RemotePath`.
         ledger: what became of every record.
         histogram: scores of the documents that survived deduplication.
         shards: Parquet or JSONL files of kept documents, in order.
         manifest: content of manifest.json.
     """
 
-    path: Path
+    path: Location
     ledger: Ledger
     histogram: Histogram
-    shards: list[Path]
+    shards: list[Location]
     manifest: dict[str, Any]
 
 
@@ -46,6 +49,8 @@ def finish(
     histograms: Histograms,
     digests: Mapping[str, str | None],
     decided: Mapping[str, Any] | None = None,
+    destination: Destination | None = None,
+    observer: Observer | None = None,
 ) -> RunResult:
     """Write manifest and card beside a run's files in `new`, and publish them all.
 
@@ -56,15 +61,24 @@ def finish(
         histograms: of the documents that survived deduplication.
         digests: of the input files, by source (see `filters.read.digest`).
         decided: what the manifest says of the decisions of a global run (keep, dedup, ...).
+        destination: where the files go, if that is not the folder the run is made in; held by this process.
+        observer: told how far an upload is.
     """
     manifest = _manifest(plan, ledger, histograms, new, digests, decided or {})
     with publishing(new / "README.md") as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
     with publishing(new / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    publish(plan.output, new)
-    shards = [plan.output / entry["path"] for entry in manifest["files"] if entry["path"].startswith("data/")]
-    return RunResult(plan.output, ledger, histograms.total, shards, manifest)
+    output: Location = plan.output
+    if destination is None:
+        publish(plan.output, new)
+    else:
+        digests_of = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+        digests_of |= {name: sha256(new / name) for name in ("README.md", MANIFEST)}
+        destination.publish(new, digests_of, observer or Observer())
+        output = destination.folder
+    shards = [output / entry["path"] for entry in manifest["files"] if entry["path"].startswith("data/")]
+    return RunResult(output, ledger, histograms.total, shards, manifest)
 
 
 def _manifest(
@@ -80,9 +94,7 @@ def _manifest(
     return {
         "format": 1,
         "finesieve": version("finesieve"),
-        "config": plan.config.model_dump(
-            mode="json", exclude={"executor": True, "output": {"path"}, "input": {"storage_options"}}
-        ),
+        "config": plan.config.deciding(),
         "model": {
             "name": plan.model.name,
             "digest": plan.model.digest,

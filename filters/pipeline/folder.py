@@ -31,8 +31,12 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def held(output: Path) -> Iterator[None]:
+def held(output: Path, *, in_passing: bool = False) -> Iterator[None]:
     """Hold a run's folder, which is created if need be; removed again if nothing is in it at the end.
+
+    Args:
+        output: the folder.
+        in_passing: the run goes elsewhere when it is finished: an empty folder is removed whoever made it.
 
     flock keeps other processes of this machine out, and of all machines where the file system passes it on; where it
     does not (Lustre mounted without flock, some network shares), the holder's name in the lock file and its signs of
@@ -60,7 +64,8 @@ def held(output: Path) -> Iterator[None]:
         pulse.join()
         with lock, contextlib.suppress(OSError):  # a disk that became read-only, a folder somebody removed
             (output / LOCK).unlink(missing_ok=True)
-            if created and not any(output.iterdir()):
+            if not any(output.iterdir()) and (created or in_passing):
+                created = created or output
                 for folder in [output, *output.parents]:
                     folder.rmdir()
                     if folder == created or any(folder.parent.iterdir()):

@@ -13,6 +13,7 @@ from filters.errors import RunError
 from filters.inspect.histogram import Histogram, SlicedHistogram
 from filters.inspect.summary import MAX_VALUES, Histograms
 from filters.pipeline.attributes import QUARANTINE
+from filters.pipeline.destination import Destination
 from filters.pipeline.finish import RunResult, finish
 from filters.pipeline.folder import FINISHED, WORK, check_free
 from filters.pipeline.ledger import Account, Ledger, too_much_quarantined
@@ -36,7 +37,13 @@ RunUnits = Callable[[Job, Phase, list[int], Callable[[Task], None]], None]
 
 
 def run_global(
-    plan: Plan, pool: WorkerPool, observer: Observer, *, force_new: bool, run_units: RunUnits | None = None
+    plan: Plan,
+    pool: WorkerPool,
+    observer: Observer,
+    *,
+    force_new: bool,
+    run_units: RunUnits | None = None,
+    destination: Destination | None = None,
 ) -> RunResult:
     """Do or go on with a run whose output folder this process holds.
 
@@ -46,6 +53,7 @@ def run_global(
         observer: told of phases and notices.
         force_new: drop an unfinished run instead of going on with it, replace a finished one.
         run_units: does the units of a phase; None: the pool does.
+        destination: where the run goes, if that is not the folder it is made in; held by this process.
 
     Raises:
         FinesieveError: the folder holds another run, or a unit failed. What is done is kept for the next attempt.
@@ -59,7 +67,7 @@ def run_global(
     try:
         for phase in PHASES:
             run.do(phase)
-        return run.healing(lambda: publish_job(plan, job))
+        return run.healing(lambda: publish_job(plan, job, destination, observer))
     except BaseException:
         if not (job.work / "done").exists():  # nothing to go on from
             shutil.rmtree(job.work, ignore_errors=True)
@@ -175,7 +183,9 @@ def input_accounts(job: Job, units: Iterable[int]) -> Ledger:
     return ledger
 
 
-def publish_job(plan: Plan, job: Job) -> RunResult:
+def publish_job(
+    plan: Plan, job: Job, destination: Destination | None = None, observer: Observer | None = None
+) -> RunResult:
     """Check the ledger of a job whose phases are all done, and publish its files.
 
     Raises:
@@ -212,7 +222,7 @@ def publish_job(plan: Plan, job: Job) -> RunResult:
     decided = summary(job)
     decided.pop("histogram", None)
     read = [(unit.source, job.facts(ATTRIBUTES, unit.index)["digest"]) for unit in job.units if not unit.start]
-    result = finish(plan, new, ledger, histograms, dict(read), decided)
+    result = finish(plan, new, ledger, histograms, dict(read), decided, destination, observer)
     # Renamed first: what a kill leaves from here on is no interrupted run.
     gone = job.work.rename(plan.output / FINISHED)
     shutil.rmtree(gone, ignore_errors=True)

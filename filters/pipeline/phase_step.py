@@ -136,5 +136,6 @@ class FinishRun(_Task):
         job = Job.load(self.work)
         here = ExecutorConfig(workers=job.config.executor.workers)
         config = job.config.model_copy(update={"executor": here})
-        output = config.output.model_copy(update={"path": str(self.work.parent)})
+        here_lies = "work" if config.output.is_remote else "path"
+        output = config.output.model_copy(update={here_lies: str(self.work.parent)})
         run_filter(config.model_copy(update={"output": output}))

@@ -24,7 +24,7 @@ class Plan:
         units: pieces of input a worker takes at a time, in input order.
         model: what scores the documents.
         min_score: the keep rule, from the config or else the model.
-        output: the run's folder.
+        output: the folder the run is made in: its own, or where output.path is an address, that of `output.work`.
         benchmarks: what `decontaminate` removes documents for.
     """
 
@@ -118,7 +118,7 @@ def make_plan(config: FilterConfig) -> Plan:
         load_filter(heuristic)
     open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
-    plan = Plan(config, units, model, min_score, Path(config.output.path), _benchmarks(config))
+    plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config))
     _check_quota(plan)
     return plan
 

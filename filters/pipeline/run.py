@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filters.config import FilterConfig
 from filters.errors import RunError
+from filters.pipeline.destination import Destination
 from filters.pipeline.executor import run_steps, run_units
 from filters.pipeline.finish import RunResult, finish
 from filters.pipeline.folder import WORK, check_free, held
@@ -62,7 +63,12 @@ def run_filter(
             pool = stack.enter_context(WorkerPool(workers, settings))
         plan = plan or make_plan(settings)
         observer.planned(plan)
-        stack.enter_context(held(plan.output))
+        remote = settings.output.is_remote
+        stack.enter_context(held(plan.output, in_passing=remote))
+        destination = None
+        if remote:
+            destination = Destination(settings.output)
+            stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
         try:
             if whole:
                 from filters.pipeline.global_run import run_global
@@ -75,15 +81,19 @@ def run_filter(
 
                     stack.enter_context(connected(settings.executor.ray))
                     run_units = run_on_ray
-                return run_global(plan, pool, observer, force_new=force_new, run_units=run_units)
-            return _stream(plan, pool, observer, force_new=force_new)
+                return run_global(
+                    plan, pool, observer, force_new=force_new, run_units=run_units, destination=destination
+                )
+            return _stream(plan, pool, observer, destination, force_new=force_new)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise RunError(f"{plan.output}: cannot write: {error}. Nothing was published") from error
             raise
 
 
-def _stream(plan: Plan, pool: WorkerPool | None, observer: Observer, *, force_new: bool) -> RunResult:
+def _stream(
+    plan: Plan, pool: WorkerPool | None, observer: Observer, destination: Destination | None, *, force_new: bool
+) -> RunResult:
     check_free(plan.output, force_new)
     work = plan.output / WORK
     if work.exists():
@@ -98,12 +108,14 @@ def _stream(plan: Plan, pool: WorkerPool | None, observer: Observer, *, force_ne
         shutil.rmtree(work)
     work.mkdir()
     try:
-        return _run_stream(plan, work, pool, observer)
+        return _run_stream(plan, work, pool, observer, destination)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _run_stream(plan: Plan, work: Path, pool: WorkerPool | None, observer: Observer) -> RunResult:
+def _run_stream(
+    plan: Plan, work: Path, pool: WorkerPool | None, observer: Observer, destination: Destination | None
+) -> RunResult:
     config = plan.config
     spool, new = work / "spool", work / "new"
     for folder in (spool, new, new / "data", new / "attributes"):
@@ -132,4 +144,4 @@ def _run_stream(plan: Plan, work: Path, pool: WorkerPool | None, observer: Obser
         quarantine_rows=quarantine.rows,
     )
     digests = {unit.source: input_digest(unit) for unit in plan.units if not unit.start}
-    return finish(plan, new, ledger, attributes.histograms, digests)
+    return finish(plan, new, ledger, attributes.histograms, digests, destination=destination, observer=observer)

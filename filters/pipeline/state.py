@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import filters
+from filters.config import DedupConfig
 from filters.errors import RunError
 from filters.pipeline.plan import Plan
 from filters.publish import publishing
 from filters.read.remote import file_system, is_local
 from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS
+from filters.storage import location
 
 STATE = "state.json"
 INSPECT = tuple(f"inspect/{name}.py" for name in ("cells", "histogram", "hosts", "leaks", "solver", "summary"))
@@ -36,15 +38,12 @@ def identity(plan: Plan) -> dict[str, Any]:
     Who does the work (executor, number of workers, cluster), where it is written, and when bad records stop it are no
     part of it.
     """
-    config = plan.config.model_dump(
-        mode="json", exclude={"executor": True, "quarantine": True, "output": {"path"}, "input": {"storage_options"}}
-    )
     return {
-        "config": config,
+        "config": plan.config.deciding("quarantine"),
         "model": {"name": plan.model.name, "digest": plan.model.digest},
         "benchmarks": {benchmark.path: benchmark.sha256 for benchmark in plan.benchmarks},
         "inputs": _inputs(plan),
-        "against": {run: _digest(Path(run) / "manifest.json") for run in plan.config.dedup.against},
+        "against": {run: _manifest_digest(run, plan.config.dedup) for run in plan.config.dedup.against},
         "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
         | {package: metadata.version(package) for package in PACKAGES},
     }
@@ -102,8 +101,12 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+def _manifest_digest(run: str, dedup: DedupConfig) -> str | None:
+    try:
+        content = (location(run, dedup.storage_options) / "manifest.json").read_bytes()
+    except OSError:
+        return None
+    return hashlib.sha256(content).hexdigest()
 
 
 def _inputs(plan: Plan) -> dict[str, Any]:

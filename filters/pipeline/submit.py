@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from filters.config import FilterConfig
 from filters.errors import RunError
 from filters.inspect.histogram import Histogram
+from filters.pipeline.destination import Destination
 from filters.pipeline.finish import RunResult
 from filters.pipeline.folder import MANIFEST, WORK, held
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.observer import Observer
 from filters.pipeline.phase_step import failures
 from filters.pipeline.plan import Plan, make_plan
+from filters.storage import Location, location
 
 SUBMITTED = "submitted.json"
 POLL = 3.0
@@ -57,9 +60,16 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
 
     plan = config if isinstance(config, Plan) else make_plan(config)
     observer.planned(plan)
-    with held(plan.output):
+    settings = plan.config.output
+    with ExitStack() as stack:
+        stack.enter_context(held(plan.output, in_passing=settings.is_remote))
         check_idle(plan.output)
+        destination = Destination(settings) if settings.is_remote else None
+        if destination is not None:
+            stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
         submission = submit(prepare(plan, observer, force_new=force_new), plan.output / WORK / SUBMITTED)
+        if destination is not None:
+            destination.park()
     jobs = [job for some in submission.jobs.values() for job in some]
     observer.notice(
         f"{len(submission.jobs)} phases submitted, jobs {jobs[0]} to {jobs[-1]}. "
@@ -91,10 +101,10 @@ def run_on_slurm(config: FilterConfig | Plan, observer: Observer, *, force_new: 
             if time.monotonic() - gone_since > VANISHED:
                 raise _failed(plan.output, submission.jobs)
         time.sleep(POLL)
-    return load_result(plan.output)
+    return load_result(location(plan.config.output.path, plan.config.output.storage_options))
 
 
-def load_result(path: Path) -> RunResult:
+def load_result(path: Location) -> RunResult:
     """A finished run, read back from its folder."""
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     shards = [path / entry["path"] for entry in manifest["files"] if entry["path"].startswith("data/")]

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, TypeVar, cast
 
 from filters.config import InputConfig
-from filters.errors import InputError, MissingExtraError
+from filters.errors import FinesieveError, InputError, MissingExtraError
 
 READ_SIZE = 1 << 20
 """Bytes asked of a remote file at once when its size is not known and bytes have to be skipped."""
 FIRST_PAUSE = 1.0
 """Seconds before the first retry; each further retry waits twice as long, at most `LONGEST_PAUSE`."""
 LONGEST_PAUSE = 60.0
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
+"""botocore's, by name: s3fs is an extra."""
 
 T = TypeVar("T")
 
@@ -60,8 +62,19 @@ def file_system(address: str, storage_options: Mapping[str, Any]) -> tuple[Any, 
     return system, path
 
 
-def retrying(action: Callable[[], T], retries: int, what: str) -> T:
+def retrying(
+    action: Callable[[], T],
+    retries: int,
+    what: str,
+    failure: Callable[[Exception, int], FinesieveError] | None = None,
+) -> T:
     """The result of `action`, tried again after growing pauses when it fails.
+
+    Args:
+        action: one request.
+        retries: how often it is made again.
+        what: name of the input, for the error.
+        failure: makes another error out of the last exception and the number of retries.
 
     Raises:
         InputError: `what` does not exist or may not be read, or failed `retries` + 1 times.
@@ -69,13 +82,13 @@ def retrying(action: Callable[[], T], retries: int, what: str) -> T:
     for attempt in range(retries + 1):
         try:
             return action()
-        except (MissingExtraError, InputError):
+        except FinesieveError:
             raise
         except Exception as error:  # each fsspec back end has its own family of network errors
-            if is_final(error):
-                raise InputError(f"{what}: no such input, or no permission to read it: {describe(error)}") from error
-            if attempt == retries:
-                raise InputError(f"{what}: failed after {retries} retries: {describe(error)}") from error
+            if is_final(error) or attempt == retries:
+                if failure is not None:
+                    raise failure(error, retries) from error
+                raise InputError(f"{what}: {explain(error, retries)}") from error
             time.sleep(pause_before(attempt))
     raise AssertionError("unreachable")
 
@@ -89,7 +102,20 @@ def is_final(error: BaseException) -> bool:
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and cause is not None and not isinstance(cause, FileNotFoundError):
         return getattr(cause, "status", None) in (401, 403, 404, 410)
-    return isinstance(error, FileNotFoundError | PermissionError)
+    return isinstance(error, FileNotFoundError | PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+
+
+def explain(error: BaseException, retries: int) -> str:
+    """What went wrong with a request to a server, and what to do about it."""
+    text = describe(error)
+    if not is_final(error):
+        return f"failed after {retries} retries: {text}. Remedy: is the server up, and reachable from here?"
+    if isinstance(error, FileNotFoundError):
+        return f"no such file, folder or bucket: {text}. Remedy: correct the address"
+    return (
+        f"access denied: {text}. Remedy: correct the credentials (environment, or storage_options), or have access "
+        "granted to them"
+    )
 
 
 def pause_before(attempt: int) -> float:
@@ -168,7 +194,7 @@ class ResumingFile(io.RawIOBase):
                 raise
             except Exception as error:  # each fsspec back end has its own family of network errors
                 if is_final(error):
-                    raise InputError(f"{self.address}: no such file, or no permission to read it") from error
+                    raise InputError(f"{self.address}: {explain(error, 0)}") from error
                 self._drop()
                 if attempt == self.retries:
                     raise InputError(
