@@ -16,6 +16,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 PAGES = ("web/unlabelled.parquet", "annotations/edu-en-train.parquet", "annotations/legal-en.parquet")
 CHARACTERS = 3200
 """Length of a document: what web pages have on average."""
+LONGEST_SENTENCE = 400
+ROW_GROUP = 5000
 
 
 def build(path: Path, documents: int) -> str:
@@ -24,6 +26,41 @@ def build(path: Path, documents: int) -> str:
     Pages are cut to that length; when they run out, they come again with their sentences in another order, so that
     they are neither copies nor nonsense.
     """
+    pool, kind = _pool()
+    generator = np.random.default_rng(0)
+    while len(pool) < documents:
+        sentences = pool[int(generator.integers(len(pool)))].split(". ")
+        pool.append(". ".join(sentences[row] for row in generator.permutation(len(sentences))))
+    table = pa.table({"id": [str(row) for row in range(documents)], "text": pool[:documents]})
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
+    return kind
+
+
+def vary(path: Path, documents: int, seed: int = 0) -> str:
+    """Write a Parquet file (id, text) of any number of documents, each of sentences drawn at random; say what it is.
+
+    Sentences are those of the pages `build` takes, cut at `LONGEST_SENTENCE` characters, as many to a document as make
+    `CHARACTERS` on average. No two documents are near duplicates, and memory does not grow with their number.
+    """
+    pool, kind = _pool()
+    sentences = [sentence[:LONGEST_SENTENCE] + ". " for text in pool for sentence in text.split(". ") if sentence]
+    each = max(1, round(CHARACTERS * len(sentences) / sum(map(len, sentences))))
+    column = pa.array(sentences, pa.large_string())
+    generator = np.random.default_rng(seed)
+    schema = pa.schema([("id", pa.string()), ("text", pa.large_string())])
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
+        for first in range(0, documents, ROW_GROUP):
+            n = min(ROW_GROUP, documents - first)
+            drawn = column.take(pa.array(generator.integers(len(sentences), size=n * each)))
+            _, offsets, data = drawn.buffers()
+            starts = np.frombuffer(offsets, np.int64)[: n * each + 1 : each].copy()
+            texts = pa.LargeStringArray.from_buffers(n, pa.py_buffer(starts), data)
+            writer.write_table(pa.table([[str(row) for row in range(first, first + n)], texts], schema), ROW_GROUP)
+    return f"documents of {each} random sentences of {kind}"
+
+
+def _pool() -> tuple[list[str], str]:
+    """Texts of at most `CHARACTERS` characters, and what they are."""
     if SHARED.is_dir():
         texts = [text for name in PAGES for text in pq.read_table(SHARED / name, columns=["text"])["text"].to_pylist()]
         kind = "real web pages"
@@ -31,14 +68,7 @@ def build(path: Path, documents: int) -> str:
         texts = _python_docs()
         kind = "documentation of installed packages"
     pool = [text[start : start + CHARACTERS] for text in texts for start in range(0, len(text), CHARACTERS)]
-    pool = [text for text in pool if len(text) > CHARACTERS // 2]
-    generator = np.random.default_rng(0)
-    while len(pool) < documents:
-        sentences = pool[int(generator.integers(len(pool)))].split(". ")
-        pool.append(". ".join(sentences[row] for row in generator.permutation(len(sentences))))
-    table = pa.table({"id": [str(row) for row in range(documents)], "text": pool[:documents]})
-    pq.write_table(table, path, compression="zstd", row_group_size=5000)
-    return kind
+    return [text for text in pool if len(text) > CHARACTERS // 2], kind
 
 
 def _python_docs() -> list[str]:

