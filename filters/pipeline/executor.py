@@ -6,7 +6,7 @@ import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ from filters.pipeline.spool import WriteSpool
 from filters.read.batch import Batch
 from filters.read.units import Unit
 
+if TYPE_CHECKING:
+    from filters.model import QualityModel
+
 LOOKAHEAD = 2
 """Units a worker may be ahead of the ordered half: bounds the disk the spool takes."""
 
@@ -36,8 +39,14 @@ SPOOL = "spool"
 """What a worker of a streaming run does with a unit."""
 
 
-def unit_steps(config: FilterConfig, units: Sequence[Unit]) -> list[PipelineStep]:
-    """What is done to each unit by itself: everything up to the scores. Loads nothing yet."""
+def unit_steps(config: FilterConfig, units: Sequence[Unit], model: QualityModel | None = None) -> list[PipelineStep]:
+    """What is done to each unit by itself: everything up to the scores. Loads nothing yet.
+
+    Args:
+        config: of the run.
+        units: of the input.
+        model: the model of the config, where it is loaded already.
+    """
     by_address = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name == "url"]
     by_text = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name != "url"]
     return [
@@ -48,7 +57,7 @@ def unit_steps(config: FilterConfig, units: Sequence[Unit]) -> list[PipelineStep
         *by_text,
         *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
         Fingerprint(config.dedup),
-        Score(config.model),
+        Score(model or config.model),
     ]
 
 
@@ -87,13 +96,16 @@ def _spooling(job: Job) -> list[PipelineStep]:
     return [*unit_steps(job.config, job.units), WriteSpool(job.work)]
 
 
-def run_units(config: FilterConfig, units: list[Unit], work: Path, pool: WorkerPool | None = None) -> Iterator[int]:
+def run_units(
+    config: FilterConfig, units: list[Unit], work: Path, model: QualityModel, pool: WorkerPool | None = None
+) -> Iterator[int]:
     """Run the unit pipeline for all units and yield their numbers, in order, as their spool files are complete.
 
     Args:
         config: of the run.
         units: of the input.
         work: folder for the spool; exists.
+        model: of the config; the processes of a pool load their own.
         pool: does the work; without one, this process does.
 
     Raises:
@@ -101,10 +113,10 @@ def run_units(config: FilterConfig, units: list[Unit], work: Path, pool: WorkerP
     """
     job = Job(work, config, tuple(units), min_score=0.0)
     if pool is None:
+        steps = [*unit_steps(config, units, model), WriteSpool(work)]
         for unit in range(len(units)):
-            spool_unit(job, unit)
+            run_steps(steps, unit, len(units))
             yield unit
-        _spooling.cache_clear()
         return
     job.save()
     idle = list(range(len(pool)))

@@ -125,7 +125,7 @@ def _run_stream(
     attributes = WriteAttributes(new / "attributes", config.input.slices)
     shards = WriteShards(new / "data", config.output)
     steps = [
-        ReadSpool(spool, run_units(config, plan.units, spool, pool)),
+        ReadSpool(spool, run_units(config, plan.units, spool, plan.model, pool)),
         UniqueIds(),
         Deduplicate(config.dedup),
         Select(plan.min_score),
