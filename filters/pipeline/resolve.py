@@ -6,8 +6,7 @@ the same for any number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -20,27 +19,22 @@ from filters.dedup.stream import StreamingDedup
 from filters.kernels.index import HashIndex
 from filters.pipeline.blocks import Batches
 from filters.pipeline.ledger import Ledger, too_much_quarantined
-from filters.pipeline.spool import read_spool, spool_path
 from filters.read.batch import Batch
 
 
-class ReadSpool(PipelineStep):
-    """Batches of all units, in input order, as their spool files come in; a file that was read is deleted."""
+class Collect(PipelineStep):
+    """Batches of all units, in input order."""
 
     type = "FINESIEVE"
     name = "Collect"
 
-    def __init__(self, folder: Path, ready: Iterable[int]) -> None:
+    def __init__(self, batches: Batches) -> None:
         super().__init__()
-        self.folder = folder
-        self.ready = ready
+        self.batches = batches
 
     def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield batches unit by unit."""
-        for unit in self.ready:
-            path = spool_path(self.folder, unit)
-            yield from read_spool(path)
-            path.unlink()
+        """Yield them."""
+        yield from self.batches
 
 
 class UniqueIds(PipelineStep):
@@ -111,7 +105,8 @@ class Deduplicate(PipelineStep):
         alive = batch.alive
         found = batch.attributes
         verdict = self._stream.add(found["exact"], found.get("keys"), found["has_signature"], alive)
-        ids = batch.id.filter(pa.array(alive))
+        # `take` copies; a view would hold the unit's spool file, deleted or not, in memory and on disk.
+        ids = batch.id.take(pa.array(np.flatnonzero(alive)))
         self._ids.append(ids)
         self._starts.append(self._starts[-1] + len(ids))
         exact = alive & (verdict.exact_root != verdict.number)

@@ -134,6 +134,8 @@ class WriteAttributes(PipelineStep):
                     for column, name in self.slices.items():
                         table = table.append_column(name, slice_column(batch, column))
                     self.histograms.add(table)
+                    # Rows wait for their row group: copied, so that they do not hold whole spool files in the meantime.
+                    table = table.take(pa.array(np.arange(len(batch))))
                     writer.write(table, pa.array(np.ones(len(batch), dtype=np.int64)))
                 yield batch
 
