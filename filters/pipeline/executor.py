@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.config import FilterConfig
 from filters.errors import RunError
+from filters.pipeline.ahead import ahead
 from filters.pipeline.blocks import (
     ApplyHeuristic,
     Decontaminate,
@@ -25,7 +26,7 @@ from filters.pipeline.blocks import (
 )
 from filters.pipeline.phases import Job
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.spool import WriteSpool
+from filters.pipeline.spool import WriteSpool, handed_over, read_spool, spool_path
 from filters.read.batch import Batch
 from filters.read.units import Unit
 
@@ -96,28 +97,46 @@ def _spooling(job: Job) -> list[PipelineStep]:
     return [*unit_steps(job.config, job.units), WriteSpool(job.work)]
 
 
-def run_units(
+def unit_batches(
     config: FilterConfig, units: list[Unit], work: Path, model: QualityModel, pool: WorkerPool | None = None
-) -> Iterator[int]:
-    """Run the unit pipeline for all units and yield their numbers, in order, as their spool files are complete.
+) -> Iterator[Batch]:
+    """Batches of all units behind the unit pipeline, in input order.
 
     Args:
         config: of the run.
         units: of the input.
-        work: folder for the spool; exists.
+        work: folder for the spool of a pool; exists.
         model: of the config; the processes of a pool load their own.
-        pool: does the work; without one, this process does.
+        pool: does the work, and the spool file of a unit is deleted once it is read; without one, two threads of this
+            process do: one reads, one hashes and scores.
 
     Raises:
         FinesieveError: a unit failed, or a worker died.
     """
-    job = Job(work, config, tuple(units), min_score=0.0)
     if pool is None:
-        steps = [*unit_steps(config, units, model), WriteSpool(work)]
-        for unit in range(len(units)):
-            run_steps(steps, unit, len(units))
-            yield unit
-        return
+        return ahead(_batches_of(config, units, model))
+    return _spooled(_run_units(config, units, work, pool), work)
+
+
+def _batches_of(config: FilterConfig, units: list[Unit], model: QualityModel) -> Iterator[Batch]:
+    read, *steps = unit_steps(config, units, model)
+    data: Iterator[Batch] = ahead(read.run())
+    for step in steps:
+        data = step.run(data)
+    for batch in data:
+        yield handed_over(batch)
+
+
+def _spooled(ready: Iterable[int], work: Path) -> Iterator[Batch]:
+    for unit in ready:
+        path = spool_path(work, unit)
+        yield from read_spool(path)
+        path.unlink()
+
+
+def _run_units(config: FilterConfig, units: list[Unit], work: Path, pool: WorkerPool) -> Iterator[int]:
+    """Have a pool run the unit pipeline for all units; their numbers, in order, as their spool files are complete."""
+    job = Job(work, config, tuple(units), min_score=0.0)
     job.save()
     idle = list(range(len(pool)))
     running: dict[int, int] = {}

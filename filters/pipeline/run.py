@@ -10,14 +10,14 @@ from pathlib import Path
 from filters.config import FilterConfig
 from filters.errors import RunError
 from filters.pipeline.destination import Destination
-from filters.pipeline.executor import run_steps, run_units
+from filters.pipeline.executor import run_steps, unit_batches
 from filters.pipeline.finish import RunResult, finish
 from filters.pipeline.folder import WORK, check_free, held
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.observer import Observer
 from filters.pipeline.plan import Plan, make_plan
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.resolve import Book, Deduplicate, ReadSpool, Select, UniqueIds
+from filters.pipeline.resolve import Book, Collect, Deduplicate, Select, UniqueIds
 from filters.pipeline.shards import read_rows
 from filters.pipeline.state import read_state
 from filters.pipeline.submit import check_idle
@@ -125,7 +125,7 @@ def _run_stream(
     attributes = WriteAttributes(new / "attributes", config.input.slices)
     shards = WriteShards(new / "data", config.output)
     steps = [
-        ReadSpool(spool, run_units(config, plan.units, spool, plan.model, pool)),
+        Collect(unit_batches(config, plan.units, spool, plan.model, pool)),
         UniqueIds(),
         Deduplicate(config.dedup),
         Select(plan.min_score),
