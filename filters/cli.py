@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from filters.annotate.config import AnnotateConfig
     from filters.annotate.forecast import Forecast
+    from filters.config import FilterConfig
     from filters.inspect.run import Run
     from filters.pipeline.plan import Plan
     from filters.pipeline.run import RunResult
+    from filters.storage import Location
 
 app = typer.Typer(
     name="finesieve",
@@ -34,23 +36,48 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the config; may be repeated."),
 ]
+RunAddress = Annotated[
+    str, typer.Argument(metavar="RUN", help="output.path of a filter run: a folder, or s3://...", show_default=False)
+]
+Opens = Annotated[
+    Path | None,
+    typer.Option("--config", help="Config of the run: its storage_options open addresses. Default: the environment."),
+]
 Model = Annotated[
     str,
     typer.Argument(help="Embedded model (edu-en), model folder, or fastText file.bin#__label__x.", show_default=False),
 ]
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from filters.inspect.terminal import make_console
 
-    return make_console()
+    return make_console(stderr=stderr)
+
+
+def _location(run: str, config: Path | None) -> Location:
+    from filters.config import FilterConfig
+    from filters.storage import location
+
+    return location(run, None if config is None else FilterConfig.load(config).output.storage_options)
 
 
 @app.command("filter")
 def filter_command(
     config: Config,
     overrides: Set = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan; with dedup.scope global, what it will take, too. Do nothing."),
+    ] = False,
+    pilot: Annotated[
+        int | None, typer.Option(help="--dry-run: forecast from so many documents (1000); 0: the plan alone.")
+    ] = None,
+    duplicates: Annotated[
+        float | None, typer.Option(help="--dry-run: share of the documents that have a copy; else estimated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="--dry-run: of the choice of the pilot's documents.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="--dry-run: print plan and forecast as JSON.")] = False,
     force_new: Annotated[
         bool, typer.Option("--force-new", help="Replace whatever run is in output.path, start afresh.")
     ] = False,
@@ -65,10 +92,11 @@ def filter_command(
     loaded = FilterConfig.load(config, overrides or ())
     console = _console()
     if dry_run:
-        from filters.pipeline.plan import make_plan
-
-        _print_plan(console, make_plan(loaded))
+        _dry_run(console, loaded, pilot, duplicates, seed, as_json)
         return
+    if as_json or pilot is not None or duplicates is not None:
+        given = "--json" if as_json else "--duplicates" if pilot is None else "--pilot"
+        raise typer.BadParameter("belongs to --dry-run", param_hint=given)
     from filters.pipeline.progress import progress
     from filters.pipeline.run import run_filter
 
@@ -82,15 +110,45 @@ def filter_command(
     _print_result(console, result, examples)
 
 
+def _dry_run(
+    console: Console, config: FilterConfig, pilot: int | None, duplicates: float | None, seed: int, as_json: bool
+) -> None:
+    from filters.pipeline.plan import make_plan
+
+    if config.dedup.scope == "stream" and (pilot or duplicates is not None):
+        raise typer.BadParameter(
+            "a forecast is made for dedup.scope: global", param_hint="--pilot" if pilot else "--duplicates"
+        )
+    plan = make_plan(config)
+    if not as_json:
+        _print_plan(console, plan)
+    found = None
+    if config.dedup.scope == "global" and pilot != 0:
+        from filters.pipeline.forecast import forecast
+        from filters.pipeline.pilot import DOCUMENTS
+
+        documents = DOCUMENTS if pilot is None else pilot
+        with _console(stderr=True).status("running a pilot ..."):
+            found = forecast(plan, documents=documents, seed=seed, duplicates=duplicates)
+    if as_json:
+        print(json.dumps({"plan": plan.to_json(), "forecast": found and found.to_json()}, indent=1))
+    elif found is not None:
+        from filters.pipeline.forecast_terminal import forecast_view
+
+        console.print()
+        console.print(forecast_view(found, config, unicode=console.encoding.startswith("utf")))
+
+
 @app.command()
 def status(
-    run: Annotated[Path, typer.Argument(help="output.path of a filter run.", show_default=False)],
+    run: RunAddress,
+    config: Opens = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show how far a run is: phases, units done, failures with their causes, jobs in the queue, time left."""
     from filters.pipeline.status import read_status, status_view
 
-    found = read_status(run)
+    found = read_status(_location(run, config))
     if as_json:
         print(json.dumps(found.to_json(), indent=1))
     else:
@@ -99,7 +157,8 @@ def status(
 
 @app.command()
 def verify(
-    run: Annotated[Path, typer.Argument(help="Folder a filter run wrote.", show_default=False)],
+    run: RunAddress,
+    config: Opens = None,
     sample: Annotated[int, typer.Option(help="Score and fingerprint so many kept documents again.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     inputs: Annotated[bool, typer.Option(help="Look at the input files, too.")] = True,
@@ -108,11 +167,13 @@ def verify(
     """Check a finished run: digests of inputs, model and outputs, ledger, samples scored again; exit status tells."""
     from dataclasses import asdict
 
+    from filters.config import FilterConfig
     from filters.pipeline.verify import check_view, verify_run
 
     console = _console()
     checks = verify_run(
-        run,
+        _location(run, config),
+        input_options={} if config is None else FilterConfig.load(config).input.storage_options,
         sample=sample,
         seed=seed,
         inputs=inputs,
@@ -177,7 +238,7 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
 
 @app.command()
 def inspect(
-    run: Annotated[Path, typer.Argument(help="Folder a filter run wrote.", show_default=False)],
+    run: RunAddress,
     keep: Annotated[
         str | None, typer.Option(help="Solve for a threshold: fraction=0.1, tokens=1.3e12 or min_score=1.5.")
     ] = None,
@@ -193,7 +254,7 @@ def inspect(
     bins: Annotated[int, typer.Option(help="Bars of the histogram; a divisor of 500.")] = 20,
     weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
     examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents.")] = 3,
-    against: Annotated[Path | None, typer.Option(help="Compare with another run; exit status 1 if it drifted.")] = None,
+    against: Annotated[str | None, typer.Option(help="Compare with another run; exit status 1 if it drifted.")] = None,
     max_psi: Annotated[
         float, typer.Option(help="Drift that --against allows, as a population stability index.")
     ] = 0.25,
@@ -214,6 +275,7 @@ def inspect(
     evaluation: Annotated[
         Path | None, typer.Option(help="--html: what evaluate --json printed about the run's model.")
     ] = None,
+    config: Opens = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show a run's score histogram, what other thresholds would keep, and its ledger."""
@@ -227,7 +289,7 @@ def inspect(
 
     if html is None and (annotations or evaluation):
         raise typer.BadParameter("belongs to --html", param_hint="--annotations" if annotations else "--evaluation")
-    loaded = Run(run)
+    loaded = Run(_location(run, config))
     if html is not None:
         from filters.inspect.html import write_page
         from filters.inspect.solver import Target
@@ -237,7 +299,7 @@ def inspect(
         _console().print(f"page: {html} ({size / 1e6:.1f} MB)", soft_wrap=True)
         return
     if against is not None:
-        sys.exit(_compare(loaded, Run(against), max_psi, as_json))
+        sys.exit(_compare(loaded, Run(_location(against, config)), max_psi, as_json))
     if leaks is not None:
         _leaks(loaded, leaks, as_json)
         return
@@ -482,11 +544,19 @@ def score(
     ],
     text_key: Annotated[str, typer.Option(help="Key of the text in JSONL and Parquet.")] = "text",
     id_key: Annotated[str | None, typer.Option(help="Key of the id in JSONL and Parquet.")] = None,
+    error_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Decide keep, drop or undecided, with a band that misses the judge's score at most with this rate.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
 ) -> None:
     """Score documents: a JSON line for each, in input order, with what the keep rule says."""
     from filters.pipeline.scoring import score_files
 
-    for line in score_files(model, files, text_key=text_key, id_key=id_key):
+    for line in score_files(model, files, text_key=text_key, id_key=id_key, error_rate=error_rate):
         sys.stdout.write(line)
 
 

@@ -7,6 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filters.storage import Location
 
 
 @contextmanager
@@ -38,7 +42,7 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Location) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

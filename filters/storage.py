@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -78,7 +78,7 @@ class RemotePath:
         """Itself: an address is whole."""
         return self
 
-    def open(self, mode: str = "rb") -> BinaryIO:
+    def open(self, mode: str = "rb") -> io.BufferedReader:
         """The bytes; dropped connections are resumed.
 
         Raises:
@@ -86,7 +86,7 @@ class RemotePath:
         """
         if mode != "rb":
             raise ValueError(f"mode {mode!r}: a remote file of a run is only read")
-        return cast(BinaryIO, io.BufferedReader(ResumingFile(self.address, self.options, RETRIES), _BUFFER))
+        return io.BufferedReader(ResumingFile(self.address, self.options, RETRIES), _BUFFER)
 
     def read_bytes(self) -> bytes:
         """All of it.

@@ -28,6 +28,7 @@ from typing import Any
 
 from filters.config import OutputConfig
 from filters.errors import FinesieveError, RunError
+from filters.inspect.terminal import printable
 from filters.pipeline.folder import LOCK, MANIFEST, PUBLISHED, WORK
 from filters.pipeline.observer import Observer
 from filters.publish import publishing, sha256
@@ -434,4 +435,5 @@ def _refused(error: OSError) -> bool:
 def _who(found: Mapping[str, Any]) -> str:
     if not {"pid", "host", "work"} <= found.keys():
         return ""
-    return f" (process {found['pid']} on {found['host']}, in {found['work']})"
+    who = f"(process {found['pid']} on {found['host']}, in {found['work']})"
+    return f" {printable(who, 300)}"

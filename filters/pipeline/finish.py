@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from filters.pipeline.ledger import Ledger
 from filters.pipeline.observer import Observer
 from filters.pipeline.plan import Plan
 from filters.pipeline.shards import read_rows
+from filters.pipeline.state import check_unchanged
 from filters.pipeline.write import slice_names
 from filters.publish import publishing, sha256
+from filters.read.digest import input_versions
 from filters.storage import Location
 
 
@@ -48,6 +51,7 @@ def finish(
     ledger: Ledger,
     histograms: Histograms,
     digests: Mapping[str, str | None],
+    versions: Mapping[str, str | None],
     decided: Mapping[str, Any] | None = None,
     destination: Destination | None = None,
     observer: Observer | None = None,
@@ -60,11 +64,15 @@ def finish(
         ledger: checked already.
         histograms: of the documents that survived deduplication.
         digests: of the input files, by source (see `filters.read.digest`).
+        versions: of the remote input files when the run began, by source.
         decided: what the manifest says of the decisions of a global run (keep, dedup, ...).
         destination: where the files go, if that is not the folder the run is made in; held by this process.
         observer: told how far an upload is.
     """
-    manifest = _manifest(plan, ledger, histograms, new, digests, decided or {})
+    now = input_versions(plan.units, plan.config.input.storage_options)
+    check_unchanged(versions, now)
+    manifest = _manifest(plan, ledger, histograms, new, digests, now, decided or {})
+    manifest["digest"] = manifest_digest(manifest)
     with publishing(new / "README.md") as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
     with publishing(new / MANIFEST) as temporary:
@@ -81,12 +89,19 @@ def finish(
     return RunResult(output, ledger, histograms.total, shards, manifest)
 
 
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over a manifest without its key `digest`, so that `verify` notices what was edited."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _manifest(
     plan: Plan,
     ledger: Ledger,
     histograms: Histograms,
     folder: Path,
     digests: Mapping[str, str | None],
+    versions: Mapping[str, str | None],
     decided: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that decided the output and what it is; no times, no machine, no number of workers."""
@@ -103,7 +118,9 @@ def _manifest(
         "benchmarks": [benchmark.to_json() for benchmark in plan.benchmarks],
         "keep": {"min_score": plan.min_score, "tie": "score >= min_score, in float32"},
         "inputs": [
-            {"source": source, "bytes": size, "xxh3_128": digests.get(source)} for source, size in plan.sources.items()
+            {"source": source, "bytes": size, "xxh3_128": digests.get(source)}
+            | ({"version": versions[source]} if source in versions else {})
+            for source, size in plan.sources.items()
         ],
         "ledger": ledger.to_json(),
         **decided,

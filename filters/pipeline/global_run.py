@@ -28,6 +28,8 @@ from filters.pipeline.selection import summary
 from filters.pipeline.shard import SHARD
 from filters.pipeline.state import STATE, check_same, identity, read_state, write_state
 from filters.pipeline.write import slice_names
+from filters.read.digest import is_file
+from filters.read.remote import is_local
 
 FINGERPRINTS = "fingerprints"
 KEPT = ("done", "killers", "failed", "logs")
@@ -222,11 +224,18 @@ def publish_job(
     decided = summary(job)
     decided.pop("histogram", None)
     read = [(unit.source, job.facts(ATTRIBUTES, unit.index)["digest"]) for unit in job.units if not unit.start]
-    result = finish(plan, new, ledger, histograms, dict(read), decided, destination, observer)
+    result = finish(plan, new, ledger, histograms, dict(read), _versions(job), decided, destination, observer)
     # Renamed first: what a kill leaves from here on is no interrupted run.
     gone = job.work.rename(plan.output / FINISHED)
     shutil.rmtree(gone, ignore_errors=True)
     return result
+
+
+def _versions(job: Job) -> dict[str, str | None]:
+    """Versions of the remote input files when the run began."""
+    state = read_state(job.work) or {"identity": {"inputs": {}}}
+    remote = {unit.source for unit in job.units if is_file(unit) and not is_local(unit.address)}
+    return {source: entry["modified"] for source, entry in state["identity"]["inputs"].items() if source in remote}
 
 
 def _merge(histograms: Histograms, found: dict[str, Any]) -> None:

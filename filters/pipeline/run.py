@@ -22,7 +22,7 @@ from filters.pipeline.shards import read_rows
 from filters.pipeline.state import read_state
 from filters.pipeline.submit import check_idle
 from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
-from filters.read.digest import input_digest
+from filters.read.digest import input_digest, input_versions
 
 __all__ = ["RunResult", "run_filter"]
 
@@ -117,6 +117,7 @@ def _run_stream(
     plan: Plan, work: Path, pool: WorkerPool | None, observer: Observer, destination: Destination | None
 ) -> RunResult:
     config = plan.config
+    versions = input_versions(plan.units, config.input.storage_options)
     spool, new = work / "spool", work / "new"
     for folder in (spool, new, new / "data", new / "attributes"):
         folder.mkdir()
@@ -144,4 +145,6 @@ def _run_stream(
         quarantine_rows=quarantine.rows,
     )
     digests = {unit.source: input_digest(unit) for unit in plan.units if not unit.start}
-    return finish(plan, new, ledger, attributes.histograms, digests, destination=destination, observer=observer)
+    return finish(
+        plan, new, ledger, attributes.histograms, digests, versions, destination=destination, observer=observer
+    )

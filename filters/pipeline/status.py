@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,12 +16,13 @@ from filters.pipeline.phase_step import failures
 from filters.pipeline.phases import DamagedError, Job, Phase
 from filters.pipeline.recipe import PHASES
 from filters.pipeline.submit import SUBMITTED
+from filters.storage import Location, RemotePath
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _SHOWN = 3
-State = Literal["finished", "running", "queued", "interrupted", "failed"]
+State = Literal["finished", "running", "queued", "interrupted", "failed", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ class RunStatus:
     """A run, finished or not.
 
     Attributes:
+        state: "unfinished" where another machine knows more.
         notice: why something about it could not be found out.
     """
 
-    path: Path
+    path: Location
     state: State
     phases: tuple[PhaseStatus, ...] = ()
     notice: str = ""
@@ -64,12 +68,14 @@ class RunStatus:
         return asdict(self) | {"path": str(self.path)}
 
 
-def read_status(path: Path) -> RunStatus:
-    """Look at a run's folder.
+def read_status(path: Location) -> RunStatus:
+    """Look at a run's folder: of an address, at what lies there, and at the folder the run is made in if it is here.
 
     Raises:
         RunError: it holds neither a run nor the beginning of one.
     """
+    if isinstance(path, RemotePath):
+        return _read_remote(path)
     work = path / WORK
     running = is_held(path)
     try:
@@ -93,6 +99,29 @@ def read_status(path: Path) -> RunStatus:
     elif failed:
         state = "failed"
     return RunStatus(path, state, tuple(phase for phase in phases if phase.units != 0), notice)
+
+
+def _read_remote(path: RemotePath) -> RunStatus:
+    from filters.pipeline.destination import MARK
+
+    try:
+        mark = json.loads((path / MARK).read_bytes())
+        host, work = str(mark["host"]), Path(mark["work"])
+    except FileNotFoundError:
+        if (path / MANIFEST).exists():
+            return RunStatus(path, "finished")
+        raise RunError(
+            f"{path}: no run here, finished or begun. Remedy: name the output.path of a filter run"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path / MARK}: not the mark of a run: {error!r}") from error
+    if host == socket.gethostname() or (work / WORK).exists():
+        with contextlib.suppress(RunError):  # killed before it began, or behind its end
+            return replace(read_status(work), path=path)
+    from filters.inspect.terminal import printable
+
+    where = f"made by process {mark.get('pid')} on {host} in {work}: follow it there (finesieve status {work})"
+    return RunStatus(path, "unfinished", notice=printable(where, 500))
 
 
 def _queue(work: Path) -> tuple[dict[str, str], str]:

@@ -73,7 +73,7 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
     jobs = [job for some in submission.jobs.values() for job in some]
     observer.notice(
         f"{len(submission.jobs)} phases submitted, jobs {jobs[0]} to {jobs[-1]}. "
-        f"Follow them: finesieve status {plan.output}"
+        f"Follow them: finesieve status {plan.config.output.path}"
     )
     return plan
 

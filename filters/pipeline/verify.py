@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import zstandard
 
 from filters.config import FilterConfig
-from filters.dedup.bands import id_hashes
 from filters.errors import FinesieveError, RunError
 from filters.inspect.run import Run
+from filters.inspect.terminal import printable
 from filters.kernels.packed import PackedText
 from filters.pipeline.executor import unit_steps
+from filters.pipeline.finish import manifest_digest
+from filters.pipeline.folder import MANIFEST
 from filters.pipeline.ledger import Ledger
+from filters.pipeline.run_files import (
+    SideFiles,
+    documents_at,
+    quarantine_accounts,
+    rows_by_id,
+    rows_of_unit,
+    shard_documents,
+)
 from filters.publish import sha256
 from filters.read.batch import Batch
-from filters.read.digest import input_digest
+from filters.read.digest import input_digest, input_version
 from filters.read.units import Unit, plan_units
+from filters.storage import Location, inner_name, sizes_below
 
 MAX_SCORE_DIFFERENCE = 1e-4
 """Scores may differ so much between processors, whose libraries add in another order; a decision must not change."""
@@ -49,28 +58,30 @@ class Check:
 
 
 def verify_run(
-    path: Path,
+    path: Location,
     *,
     sample: int = 200,
     seed: int = 0,
     inputs: bool = True,
+    input_options: Mapping[str, Any] | None = None,
     on_check: Callable[[Check], None] = lambda check: None,
 ) -> list[Check]:
     """Check everything that can be checked about a finished run.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, here or behind an address.
         sample: kept documents to score and fingerprint again; also the beginning of one input unit is read again.
         seed: of the sample.
         inputs: compare input files with their digests; relative names are looked for from the working directory.
+        input_options: given to fsspec to open remote input (no manifest holds credentials).
         on_check: called with each check as it is done.
 
     Raises:
-        RunError: there is no finished run.
+        RunError: there is no finished run, or its manifest is none.
     """
-    verifier = _Verifier(path, sample, seed)
+    verifier = _Verifier(path, sample, seed, input_options or {})
     checks = []
-    steps = [verifier.files, verifier.ledger, verifier.documents, verifier.model]
+    steps = [verifier.manifest_itself, verifier.files, verifier.ledger, verifier.documents, verifier.model]
     steps += [verifier.inputs, verifier.input_again] if inputs else []
     steps.append(verifier.sample_again)
     for step in steps:
@@ -83,54 +94,77 @@ def verify_run(
 def _safely(step: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from step()
-    except (FinesieveError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        yield Check(step.__name__.replace("_", " "), False, f"{type(error).__name__}: {error}")
+    except (FinesieveError, OSError, pa.ArrowException, zstandard.ZstdError, *_NONSENSE) as error:
+        name = step.__name__.replace("_", " ").removesuffix(" itself").replace("sample again", "sample")
+        yield Check(
+            name, False, str(error) if isinstance(error, FinesieveError) else f"{type(error).__name__}: {error}"
+        )
+
+
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""What a manifest raises that somebody edited."""
 
 
 class _Verifier:
-    def __init__(self, path: Path, sample: int, seed: int) -> None:
+    def __init__(self, path: Location, sample: int, seed: int, input_options: Mapping[str, Any]) -> None:
         self.path = path
         self.manifest = Run(path).manifest
         self.size, self.random = sample, np.random.default_rng(seed)
-        data = self.manifest["config"]
-        data["output"] = {**data["output"], "path": str(path)}
-        self.config = FilterConfig.model_validate(data)
+        try:
+            data = self.manifest["config"]
+            data["output"] = {**data["output"], "path": "run"}
+            data["input"] = {**data["input"], "storage_options": dict(input_options)}
+            self.config = FilterConfig.model_validate(data)
+            self.listed = {inner_name(str(entry["path"])): entry for entry in self.manifest["files"]}
+        except _NONSENSE as error:
+            raise RunError(f"{path / MANIFEST}: not the manifest of a run by this version: {error!r:.300}") from error
 
-    def _listed(self, folder: str) -> list[Path]:
-        return [self.path / entry["path"] for entry in self.manifest["files"] if entry["path"].startswith(f"{folder}/")]
+    def _files(self, folder: str) -> list[Location]:
+        return [self.path / name for name in self.listed if name.startswith(f"{folder}/")]
+
+    @cached_property
+    def _side_files(self) -> SideFiles:
+        return SideFiles(self._files("attributes"))
+
+    def manifest_itself(self) -> Iterator[Check]:
+        """The manifest is as it was written."""
+        written = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        wrong = [] if written.get("digest") == manifest_digest(written) else ["manifest.json was changed since"]
+        yield _check("manifest", wrong, "manifest.json is what was written (SHA-256 of itself)")
 
     def files(self) -> Iterator[Check]:
         """Every file of the manifest is there, byte for byte, and no other."""
         wrong, total = [], 0
-        for entry in self.manifest["files"]:
-            file = self.path / entry["path"]
+        there = sizes_below(self.path)
+        for name, entry in self.listed.items():
             total += entry["bytes"]
-            if not file.is_file():
-                wrong.append(f"{entry['path']} is missing")
-            elif file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
-                wrong.append(f"{entry['path']} is not what was written")
-        listed = {entry["path"] for entry in self.manifest["files"]} | {"manifest.json", "README.md"}
-        found = {file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()}
-        wrong += [f"{name} is not the run's" for name in sorted(found - listed) if not name.startswith(".")]
-        good = f"{len(self.manifest['files']):,} files, {total / 1e6:,.1f} MB, are what was written (SHA-256)"
+            if name not in there:
+                wrong.append(f"{name} is missing")
+            elif there[name] != entry["bytes"] or sha256(self.path / name) != entry["sha256"]:
+                wrong.append(f"{name} is not what was written")
+        extra = sorted(there.keys() - self.listed.keys() - {MANIFEST, "README.md"})
+        wrong += [f"{name} is not the run's" for name in extra if not name.startswith(".")]
+        good = f"{len(self.listed):,} files, {total / 1e6:,.1f} MB, are what was written (SHA-256)"
         yield _check("files", wrong, good)
 
     def ledger(self) -> Iterator[Check]:
-        """The accounts add up, and the files have the rows they say."""
-        ledger = Ledger.from_json(self.manifest["ledger"])
-        copies = _total_copies(self._listed("attributes"))
-        quarantine = self.path / "quarantine.jsonl"
+        """The accounts add up, are those of the side files, and the threshold parts kept from dropped."""
+        ledger, side = Ledger.from_json(self.manifest["ledger"]), self._side_files
+        quarantined = quarantine_accounts(self.path / "quarantine.jsonl")
         try:
-            ledger.check(
-                shard_rows=ledger.total.kept,
-                attribute_rows=sum(pq.read_metadata(file).num_rows for file in self._listed("attributes")),
-                quarantine_rows=sum(1 for _ in quarantine.open("rb")),
-            )
+            ledger.check(shard_rows=ledger.total.kept, attribute_rows=side.rows, quarantine_rows=quarantined.total())
         except RunError as error:
-            yield Check("ledger", False, str(error))
+            yield Check("ledger", False, str(error).partition(" Nothing was published")[0])
             return
-        rows = sum(entry["rows"] for entry in self.manifest["files"] if entry["path"].startswith("data/"))
-        wrong = [f"shards have {rows:,} rows, the side files ask for {copies:,}"] if rows != copies else []
+        wrong = _misbooked(ledger, side.accounts, quarantined)
+        if ledger.total.to_json() != self.manifest["ledger"]["total"]:
+            wrong.append("the total of the ledger is not the sum of its accounts")
+        rows = sum(entry["rows"] for name, entry in self.listed.items() if name.startswith("data/"))
+        if rows != side.copies:
+            wrong.append(f"shards have {rows:,} rows, the side files ask for {side.copies:,}")
+        if side.histogram.to_json() != self.manifest["histogram"]:
+            wrong.append("the histogram of manifest.json is not that of the side files")
+        wrong += self._wrong_decisions(side)
         total = ledger.total
         good = (
             f"{total.records:,} in = {total.kept:,} kept + {total.removed.total():,} removed + "
@@ -138,23 +172,22 @@ class _Verifier:
         )
         yield _check("ledger", wrong, good)
 
+    def _wrong_decisions(self, side: SideFiles) -> list[str]:
+        threshold = np.float32(self.manifest["keep"]["min_score"])
+        keep, wrong = self.config.keep, []
+        if keep.buckets is None and side.lowest_kept is not None and np.float32(side.lowest_kept) < threshold:
+            wrong.append(f"a document of score {side.lowest_kept:g} is kept, below the threshold {threshold:g}")
+        by_score_alone = keep.buckets is None and keep.quota is None
+        if by_score_alone and side.highest_dropped is not None and np.float32(side.highest_dropped) >= threshold:
+            wrong.append(f"a document of score {side.highest_dropped:g} is dropped, the threshold is {threshold:g}")
+        return wrong
+
     def documents(self) -> Iterator[Check]:
-        """The documents of the shards are those the side files keep, each as often as they say."""
-        wanted = _IdSum()
-        for file in self._listed("attributes"):
-            for table in _tables(file, ["id", "keep", "copies"]):
-                times = (
-                    table["copies"].to_numpy()
-                    if "copies" in table.column_names
-                    else table["keep"].to_numpy().astype(np.int64)
-                )
-                wanted.add(table["id"], times)
-        found = _IdSum()
-        for file in self._listed("data"):
-            for ids in _ids(file):
-                found.add(ids, np.ones(len(ids), np.int64))
-        wrong = [] if (wanted.value, wanted.count) == (found.value, found.count) else [
-            f"shards hold {found.count:,} documents, the side files keep {wanted.count:,}, or they are others"
+        """The documents of the shards are those the side files keep, each as often as they say, with its score."""
+        wanted, found = self._side_files.documents, shard_documents(self._files("data"))
+        wrong = [] if wanted == found else [
+            f"shards hold {found.count:,} documents, the side files keep {wanted.count:,}"
+            + (", and some have another id or score" if wanted.count == found.count else "")
         ]  # fmt: skip
         yield _check("documents", wrong, f"{found.count:,} documents in shards are those the side files keep")
 
@@ -173,18 +206,32 @@ class _Verifier:
     def inputs(self) -> Iterator[Check]:
         """The input files are those that were read."""
         units = {unit.source: unit for unit in reversed(self._units())}
-        wrong, unknown = [], 0
+        options = self.config.input.storage_options
+        wrong, unknown, versions = [], 0, 0
         for entry in self.manifest["inputs"]:
             unit = units.pop(entry["source"], None)
             if unit is None:
                 wrong.append(f"{entry['source']} is missing")
-            elif entry["xxh3_128"] is None:
+            elif entry["xxh3_128"] is not None:
+                wrong += [f"{unit.source} is not what was read"] * (input_digest(unit) != entry["xxh3_128"])
+            elif entry.get("version") is not None:
+                versions += 1
+                if input_version(unit, options) != entry["version"]:
+                    wrong.append(f"{unit.source} is not what was read (its server says)")
+            else:
                 unknown += 1
-            elif input_digest(unit) != entry["xxh3_128"]:
-                wrong.append(f"{entry['source']} is not what was read")
         wrong += [f"{source} was not there" for source in units]
-        rest = f"; {unknown:,} have no digest (not local files)" if unknown else ""
-        yield _check("inputs", wrong, f"{len(self.manifest['inputs']):,} inputs are what was read (xxh3-128){rest}")
+        local = len(self.manifest["inputs"]) - versions - unknown
+        how = ", ".join(
+            text
+            for count, text in (
+                (local, f"{local:,} by xxh3-128"),
+                (versions, f"{versions:,} by version (ETag) at their server"),
+                (unknown, f"{unknown:,} have no digest"),
+            )
+            if count
+        )
+        yield _check("inputs", wrong, f"{len(self.manifest['inputs']):,} inputs are what was read: {how or 'none'}")
 
     def input_again(self) -> Iterator[Check]:
         """The beginning of one input unit, read, fingerprinted and scored again, gives the same side file rows."""
@@ -198,7 +245,7 @@ class _Verifier:
         for step in steps:
             batches = step.run(batches)
         unit = units[number]
-        rows = _rows_of(self._listed("attributes"), unit.source, unit.start, unit.stop)
+        rows = rows_of_unit(self._files("attributes"), unit.source, unit.start, unit.stop, REREAD_ROWS)
         wrong, seen = [], 0
         for batch in batches:
             for n, position in enumerate(batch.position.tolist()):
@@ -219,59 +266,72 @@ class _Verifier:
             "input again", wrong, f"{seen:,} documents of {unit.source} read again: same fingerprints, same scores"
         )
 
-    def _sample(self) -> tuple[list[str], list[str]]:
-        """(ids, texts) of documents drawn from all shards, each row with the same chance."""
-        shards = [
-            (entry["path"], entry["rows"]) for entry in self.manifest["files"] if entry["path"].startswith("data/")
-        ]
+    def _sample(self) -> list[dict[str, Any]]:
+        """Documents drawn from all shards, each row with the same chance."""
+        shards = [(name, int(entry["rows"])) for name, entry in self.listed.items() if name.startswith("data/")]
         total = sum(rows for _, rows in shards)
         drawn = np.sort(self.random.choice(total, min(self.size, total), replace=False)) if total else np.empty(0, int)
-        ids: list[str] = []
-        texts: list[str] = []
+        found: list[dict[str, Any]] = []
         first = 0
         for name, rows in shards:
             here = drawn[(drawn >= first) & (drawn < first + rows)] - first
             first += rows
             if len(here):
-                for table in _rows_at(self.path / name, here):
-                    ids += table["id"].to_pylist()
-                    texts += table["text"].to_pylist()
-        return ids, texts
+                found += documents_at(self.path / name, here)
+        return found
 
     def sample_again(self) -> Iterator[Check]:
         """A random sample of the shards, scored and fingerprinted again."""
         from filters.dedup.exact import exact_hashes
         from filters.model import QualityModel
 
-        ids, texts = self._sample()
-        if not ids:
+        sample = self._sample()
+        if not sample:
             yield Check("sample", None, "no document was kept")
             return
+        texts = [str(document["text"]) for document in sample]
         scores = QualityModel.load(self.config.model).score(texts)
         exact = exact_hashes(PackedText.from_strings(texts))
-        known = _rows_by_id(self._listed("attributes"), ids)
+        known = rows_by_id(self._files("attributes"), [document["id"] for document in sample])
         wrong = []
-        for number, name in enumerate(ids):
-            row = known.get(name)
+        for document, score, found in zip(sample, scores.tolist(), exact, strict=True):
+            name, row = document["id"], known.get(document["id"])
             if row is None:
                 wrong.append(f"{name}: not in the side files")
-            elif row["exact_hash"] != exact[number].tobytes():
-                wrong.append(f"{name}: another fingerprint")
-            elif not _close(row["score"], float(scores[number])):
-                wrong.append(f"{name}: score {scores[number]:.4f}, was {row['score']:.4f}")
-        yield _check("sample", wrong, f"{len(ids):,} kept documents: same fingerprints, same scores")
+            elif row["exact_hash"] != found.tobytes():
+                wrong.append(f"{name}: another fingerprint, so another text")
+            elif not _close(row["score"], score) or not _close(document["score"], score):
+                shown = row["score"] if _close(document["score"], row["score"]) else document["score"]
+                wrong.append(f"{name}: score {score:.4f}, was {shown:.4f}")
+            else:
+                columns = ("language", "tokens", "source", "position")
+                other = next((column for column in columns if document[column] != row[column]), None)
+                wrong += [f"{name}: {other} {document[other]!r}, in the side files {row[other]!r}"] if other else []
+        yield _check("sample", wrong, f"{len(sample):,} kept documents: same fingerprints, same scores")
 
 
-class _IdSum:
-    """A multiset of ids as a sum of their hashes: equal for equal multisets in any order, in constant memory."""
-
-    def __init__(self) -> None:
-        self.value, self.count = 0, 0
-
-    def add(self, ids: pa.ChunkedArray, times: npt.NDArray[np.integer[Any]]) -> None:
-        summed = int((id_hashes(ids) * times.astype(np.uint64)).sum(dtype=np.uint64))  # both wrap at 2^64, as meant
-        self.value = (self.value + summed) % 2**64
-        self.count += int(times.sum())
+def _misbooked(
+    ledger: Ledger, documents: Counter[tuple[str, str | None]], quarantined: Counter[tuple[str, str]]
+) -> list[str]:
+    """Where the accounts are not what is found in the side files and in quarantine.jsonl."""
+    kept: Counter[tuple[str, str | None]] = Counter()
+    causes: Counter[tuple[str, str | None]] = Counter()
+    for source, account in ledger.accounts.items():
+        kept[source, None] = account.kept
+        kept.update({(source, reason): count for reason, count in account.removed.items()})
+        causes.update({(source, cause): count for cause, count in account.quarantined.items()})
+    found_causes: Counter[tuple[str, str | None]] = Counter(
+        {(source, why): n for (source, why), n in quarantined.items()}
+    )
+    return [
+        f"{source}: the ledger has {books[source, why]:,} {why or 'kept'}, {place} {found[source, why]:,}"
+        for books, found, place in (
+            (kept, documents, "attributes/ has"),
+            (causes, found_causes, "quarantine.jsonl has"),
+        )
+        for source, why in sorted({*books, *found}, key=str)
+        if books[source, why] != found[source, why]
+    ]
 
 
 def _check(name: str, wrong: list[str], good: str) -> Check:
@@ -281,80 +341,11 @@ def _check(name: str, wrong: list[str], good: str) -> Check:
     return Check(name, False, "; ".join(wrong[:_SHOWN]) + more)
 
 
-def _close(before: float, now: float) -> bool:
-    return abs(before - now) <= MAX_SCORE_DIFFERENCE
-
-
-def _tables(file: Path, columns: list[str]) -> Iterator[pa.Table]:
-    parquet = pq.ParquetFile(file)
-    present = [name for name in columns if name in parquet.schema_arrow.names]
-    for batch in parquet.iter_batches(columns=present):
-        yield pa.Table.from_batches([batch])
-
-
-def _rows_at(file: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
-    """(id, text) of the given rows, ascending; only the row groups that hold some are read."""
-    if file.suffix == ".parquet":
-        parquet = pq.ParquetFile(file)
-        first = 0
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            here = rows[(rows >= first) & (rows < first + count)] - first
-            first += count
-            if len(here):
-                yield parquet.read_row_group(group, columns=["id", "text"]).take(pa.array(here))
-        return
-    wanted = set(rows.tolist())
-    with zstandard.open(file, "rt", encoding="utf-8") as lines:
-        found = [json.loads(line) for number, line in enumerate(lines) if number in wanted]
-    yield pa.table({name: pa.array([row[name] for row in found], pa.string()) for name in ("id", "text")})
-
-
-def _ids(file: Path) -> Iterator[pa.ChunkedArray]:
-    if file.suffix == ".parquet":
-        for table in _tables(file, ["id"]):
-            yield table["id"]
-        return
-    with zstandard.open(file, "rt", encoding="utf-8") as lines:
-        yield pa.chunked_array([pa.array([json.loads(line)["id"] for line in lines], pa.string())])
-
-
-def _total_copies(files: list[Path]) -> int:
-    total = 0
-    for file in files:
-        for table in _tables(file, ["keep", "copies"]):
-            column = table["copies"] if "copies" in table.column_names else table["keep"]
-            total += pc.sum(column.cast(pa.int64())).as_py() or 0
-    return total
-
-
-def _rows_of(files: list[Path], source: str, start: int | None, stop: int | None) -> dict[int, dict[str, Any]]:
-    """Side file rows of the first documents of an input unit, by position."""
-    rows: dict[int, dict[str, Any]] = {}
-    for file in files:
-        for table in _tables(file, ["source", "position", "exact_hash", "score"]):
-            mine = pc.equal(table["source"], source)
-            if start is not None and stop is not None:
-                position = table["position"]
-                mine = pc.and_(mine, pc.and_(pc.greater_equal(position, start), pc.less(position, stop)))
-            for row in table.filter(mine).to_pylist():
-                rows[row["position"]] = row
-            if len(rows) > 2 * REREAD_ROWS:
-                return rows
-    return rows
-
-
-def _rows_by_id(files: list[Path], ids: list[str]) -> dict[str, dict[str, Any]]:
-    wanted = pa.array(sorted(set(ids)), pa.string())
-    found: dict[str, dict[str, Any]] = {}
-    for file in files:
-        for table in _tables(file, ["id", "exact_hash", "score"]):
-            mine = table.filter(pc.is_in(table["id"], value_set=wanted))
-            found |= {row["id"]: row for row in mine.to_pylist()}
-    return found
+def _close(before: float | None, now: float) -> bool:
+    return before is not None and abs(before - now) <= MAX_SCORE_DIFFERENCE
 
 
 def check_view(check: Check) -> str:
     """A line for a terminal."""
     mark = {True: "ok     ", False: "WRONG  ", None: "skipped"}[check.ok]
-    return f"{mark} {check.name}: {check.detail}"
+    return f"{mark} {printable(check.name, 40)}: {printable(check.detail, 1000)}"

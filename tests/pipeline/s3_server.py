@@ -84,12 +84,14 @@ class S3Server:
         path = environ["PATH_INFO"] + (f"?{query}" if query else "")
         self.requests.append((method, path))
         self.on_request(method, path)
-        status = 0 if not self.alive else self._fault(method, path)
+        known = f"Credential={KEY}/" in environ.get("HTTP_AUTHORIZATION", "")
+        status = 0 if not self.alive else self._fault(method, path) if known else 401
         if status == 0:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionAbortedError
         if status is not None:
-            code = {403: "AccessDenied", 503: "SlowDown"}.get(status, "InternalError")
+            code = {401: "InvalidAccessKeyId", 403: "AccessDenied", 503: "SlowDown"}.get(status, "InternalError")
+            status = 403 if status == 401 else status
             body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>made to fail</Message></Error>".encode()
             start_response(f"{status} {code}", [("Content-Type", "application/xml")])
             return [] if method == "HEAD" else [body]
