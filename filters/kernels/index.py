@@ -180,16 +180,22 @@ def _resolve_bands(keys, valid, numbers, row, slots, used, count, limit, roots):
     bands = keys.shape[1]
     capacity = len(slots) // _PARTITIONS
     hashes = np.empty(bands, np.uint64)
+    loaded = np.empty(bands, np.uint64)
     while row < len(keys):
         if not valid[row]:
             row += 1
             continue
         if count + bands > limit:
             return row, count, True
-        root = np.int64(-1)
+        # The first slots are loaded by a loop of its own: its loads, from all over memory, overlap.
         for band in range(bands):
             h = finish((keys[row, band] ^ (np.uint64(band) * _BAND)) * _MULTIPLIER)
             hashes[band] = h
+            first = np.int64(h >> _PARTITION_SHIFT) * capacity
+            loaded[band] = slots[first + np.int64(((h & _KEY_MASK) * np.uint64(capacity)) >> _KEY_BITS)]
+        root = np.int64(-1)
+        for band in range(bands):
+            h = hashes[band]
             partition = np.int64(h >> _PARTITION_SHIFT)
             if used[partition] + bands > capacity:
                 needed = 1
@@ -197,7 +203,9 @@ def _resolve_bands(keys, valid, numbers, row, slots, used, count, limit, roots):
                     needed += np.int64(hashes[earlier] >> _PARTITION_SHIFT) == partition
                 if used[partition] + needed > capacity:
                     return row, count, True
-            slot = slots[_find(slots, partition * capacity, capacity, h & _KEY_MASK)]
+            slot = loaded[band]
+            if slot != _EMPTY and slot >> _NUMBER_BITS != h & _KEY_MASK:
+                slot = slots[_find(slots, partition * capacity, capacity, h & _KEY_MASK)]
             if slot != _EMPTY:
                 known = np.int64(slot & _NUMBER_MASK) - 1
                 if root < 0 or known < root:
