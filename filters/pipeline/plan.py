@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filters.config import FilterConfig
 from filters.errors import ConfigError
@@ -83,6 +83,19 @@ class Plan:
             rows.append(("buckets", ", ".join(config.output.buckets.names)))
         rows.append(("shard", f"{config.output.format}, {config.output.shard_size / 2**20:.0f} MiB of text a shard"))
         return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "sources": self.sources,
+            "units": len(self.units),
+            "input_bytes": self.input_bytes,
+            "steps": [list(step) for step in self.steps()],
+            "model": {"name": self.model.name, "digest": self.model.digest},
+            "min_score": self.min_score,
+            "executor": self.config.executor.model_dump(mode="json"),
+            "output": str(self.output),
+        }
 
     def _keep_rule(self) -> str:
         keep = self.config.keep

@@ -1,0 +1,273 @@
+"""A sample of the documents of an input, spread over its units, as small files of the same kind.
+
+Units are drawn with probability proportional to their stored bytes, at even distances from a random start; of each,
+documents are drawn at random from its first bytes (Parquet: from row groups drawn like the units). A compressed file
+cannot be entered in its middle, and nobody wants to read a terabyte to know what it will cost to read.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from filters.config import InputConfig
+from filters.errors import InputError
+from filters.read.decompress import DamagedError, MemberStream
+from filters.read.parquet import read_columns
+from filters.read.remote import describe, is_local, open_input
+from filters.read.units import Unit
+from filters.read.warc import BadRecord, RecordStream
+
+DRAWS = 16
+"""Places of the input that the sample comes from."""
+LOCAL_BYTES, REMOTE_BYTES = 16 << 20, 4 << 20
+"""Bytes, decompressed, from which the documents of one draw are drawn."""
+REPEATS = 4
+_DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What was looked at of one unit.
+
+    Attributes:
+        unit: its index.
+        taken: records that went into the sample.
+        records: records seen, bad ones too.
+        bad: those that the reader would quarantine before they are documents (only what sampling itself noticed).
+        stored: stored bytes they took.
+        whole: the unit was read to its end.
+    """
+
+    unit: int
+    taken: int
+    records: int
+    bad: int
+    stored: int
+    whole: bool
+
+
+@dataclass(slots=True)
+class Sample:
+    """A sample of an input.
+
+    Attributes:
+        units: files of the sample, of the kind of the input.
+        repeated: a file with all of that `REPEATS` times, where the input is files.
+        drawn: where it comes from, in the order of the records of the sample.
+    """
+
+    units: list[Unit] = field(default_factory=list)
+    repeated: Unit | None = None
+    drawn: list[Drawn] = field(default_factory=list)
+
+
+def draw_sample(units: Sequence[Unit], config: InputConfig, documents: int, seed: int, folder: Path) -> Sample:
+    """Draw about `documents` documents; fewer where the input has no more.
+
+    The same seed draws the same documents.
+
+    Args:
+        units: of the input; not of kind "stream", which nobody can look into.
+        config: of the input.
+        documents: how many.
+        seed: of the draw.
+        folder: where the files of the sample are written to; exists.
+
+    Raises:
+        InputError: a unit cannot be read at all.
+    """
+    generator = np.random.default_rng(seed)
+    if units[0].kind == "python-docs":
+        return _whole_units(units, config, documents, generator)
+    sizes = [unit.size or 0 for unit in units]
+    if len(units) <= min(DRAWS, documents) and all(sizes):
+        chosen = {number: size / sum(sizes) for number, size in enumerate(sizes)}
+    else:
+        draws = min(DRAWS, documents)
+        chosen = {number: times / draws for number, times in _proportional(sizes, draws, generator).items()}
+    found, sample = [], Sample()
+    for number, share in sorted(chosen.items()):
+        wanted = math.ceil(documents * share - 1e-9)
+        budget = math.ceil(share * DRAWS * (LOCAL_BYTES if is_local(units[number].address) else REMOTE_BYTES))
+        look = _FORMATS[units[number].kind]
+        records, drawn = look(units[number], config, wanted, budget, generator)
+        found.append(records)
+        sample.drawn.append(drawn)
+    first = units[min(chosen)]
+    for times in (1, REPEATS):
+        path = folder / f"sample-{times}"
+        if first.kind == "parquet":
+            _write_parquet(path, found, times)
+        else:
+            with open_input(first.address, config) as file:
+                compression = MemberStream(file, first.address).compression
+            _write_records(path, [record for records in found for record in records] * times, compression, first.kind)
+        unit = Unit(0, first.kind, first.source, str(path), size=path.stat().st_size)
+        if times == 1:
+            sample.units.append(unit)
+        else:
+            sample.repeated = unit
+    return sample
+
+
+def _proportional(weights: Sequence[int], draws: int, generator: np.random.Generator) -> dict[int, int]:
+    """How often each place is drawn: at even distances along the weights, from a random start."""
+    known = [weight for weight in weights if weight > 0]
+    usual = sum(known) / len(known) if known else 1.0
+    ends = np.cumsum([weight or usual for weight in weights])
+    points = (np.arange(draws) + generator.random()) * (ends[-1] / draws)
+    places, times = np.unique(np.searchsorted(ends, points, side="right"), return_counts=True)
+    return dict(zip(np.minimum(places, len(weights) - 1).tolist(), times.tolist(), strict=True))
+
+
+def _whole_units(units: Sequence[Unit], config: InputConfig, documents: int, generator: np.random.Generator) -> Sample:
+    """Small units that are read whole: as many of them, in random order, as it takes."""
+    from filters.read.reader import read_unit
+
+    sample = Sample()
+    for number in generator.permutation(len(units)).tolist():
+        batches = list(read_unit(units[number], config))
+        records = sum(batch.records for batch in batches)
+        bad = sum(len(batch.quarantined) for batch in batches)
+        unit = units[number]
+        sample.units.append(Unit(len(sample.units), unit.kind, unit.source, unit.address, size=unit.size))
+        sample.drawn.append(Drawn(number, records - bad, records, bad, unit.size or 0, True))
+        if sum(drawn.taken for drawn in sample.drawn) >= documents:
+            break
+    return sample
+
+
+def _chosen(count: int, wanted: int, generator: np.random.Generator) -> list[int]:
+    return sorted(generator.choice(count, min(count, wanted), replace=False).tolist())
+
+
+def _from_parquet(
+    unit: Unit, config: InputConfig, wanted: int, budget: int, generator: np.random.Generator
+) -> tuple[list[pa.Table], Drawn]:
+    start, stop = unit.start or 0, unit.stop
+    with open_input(unit.address, config) as handle:
+        try:
+            file = pq.ParquetFile(handle, page_checksum_verification=True)
+            metadata = file.metadata
+            rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            sizes = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
+            schema = file.schema_arrow
+        except _DAMAGE:
+            return [], Drawn(unit.index, 0, 1, 1, unit.size or 0, True)
+        columns = read_columns(unit, schema, config)
+        begins = np.cumsum([0, *rows])[:-1].tolist()
+        inside = [group for group, begin in enumerate(begins) if begin >= start and (stop is None or begin < stop)]
+        number = max(1, min(len(inside), wanted, budget // max(max(sizes, default=1), 1)))
+        groups = [inside[place] for place in _proportional([rows[group] for group in inside], number, generator)]
+        tables, bad, seen = [], 0, 0
+        for group in groups:
+            part, size = [], 0
+            try:
+                for batch in file.iter_batches(1000, row_groups=[group], columns=columns, use_threads=False):
+                    part.append(batch)
+                    size += batch.nbytes
+                    if size >= budget // len(groups):
+                        break
+            except _DAMAGE:
+                bad += rows[group] - sum(batch.num_rows for batch in part)
+            if part:
+                table = pa.Table.from_batches(part)
+                seen += table.num_rows
+                tables.append(table.take(pa.array(_chosen(table.num_rows, -(-wanted // len(groups)), generator))))
+        taken = sum(table.num_rows for table in tables)
+        return tables, Drawn(unit.index, taken, seen + bad, bad, unit.size or 0, len(groups) == len(inside))
+
+
+def _from_lines(
+    unit: Unit, config: InputConfig, wanted: int, budget: int, generator: np.random.Generator
+) -> tuple[list[bytes], Drawn]:
+    with open_input(unit.address, config) as file:
+        stream = MemberStream(file, unit.address)
+        pieces, size, bad, whole = [], 0, 0, False
+        try:
+            while size < budget:
+                piece = stream.read()
+                if not piece:
+                    whole = True
+                    break
+                pieces.append(piece)
+                size += len(piece)
+        except DamagedError:
+            bad, whole = 1, True
+        content = b"".join(pieces)
+        if not whole:
+            content = content[: content.rfind(b"\n") + 1] or content
+        lines = content.removesuffix(b"\n").split(b"\n") if content else []
+        chosen = [lines[row] + b"\n" for row in _chosen(len(lines), wanted, generator)]
+        # What is behind the last whole line was decompressed, but not counted.
+        stored = unit.size if whole and unit.size else stream.consumed * len(content) // max(size, 1)
+        return chosen, Drawn(unit.index, len(chosen), len(lines) + bad, bad, stored, whole)
+
+
+def _from_warc(
+    unit: Unit, config: InputConfig, wanted: int, budget: int, generator: np.random.Generator
+) -> tuple[list[bytes], Drawn]:
+    found: list[bytes] = []
+    size = bad = 0
+    with open_input(unit.address, config) as file:
+        stream = MemberStream(file, unit.address)
+        records = RecordStream(stream, "conversion" if unit.kind == "wet" else "response", config.max_document_bytes)
+        whole, stored = True, 0
+        for record in records:
+            stored = stream.consumed
+            if isinstance(record, BadRecord):
+                bad += 1
+                continue
+            headers = "".join(f"{name}: {value}\r\n" for name, value in record.headers.items())
+            found.append(f"WARC/1.0\r\n{headers}\r\n".encode() + record.block + b"\r\n\r\n")
+            size += len(found[-1])
+            if size >= budget:
+                whole = False
+                break
+        chosen = [found[row] for row in _chosen(len(found), wanted, generator)]
+        stored = unit.size if whole and unit.size else stored
+        return chosen, Drawn(unit.index, len(chosen), len(found) + bad, bad, stored, whole)
+
+
+_FORMATS: dict[str, Callable[..., tuple[list[Any], Drawn]]] = {
+    "parquet": _from_parquet,
+    "jsonl": _from_lines,
+    "warc": _from_warc,
+    "wet": _from_warc,
+}
+
+
+def _write_parquet(path: Path, found: list[list[pa.Table]], times: int) -> None:
+    tables = [table for tables in found for table in tables] * times
+    if not tables:
+        raise InputError(
+            "no row of the drawn row groups can be read. Remedy: look at the input files, or another --seed"
+        )
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InputError(f"the drawn Parquet files do not fit each other: {describe(error)}") from error
+    pq.write_table(table, path, compression="zstd", row_group_size=max(table.num_rows, 1))
+
+
+def _write_records(path: Path, records: list[bytes], compression: str, kind: str) -> None:
+    """Lines in one compressed member, WARC records in a member each, as such files usually are."""
+    compress: dict[str, Callable[[bytes], bytes]] = {
+        "none": lambda content: content,
+        "gzip": lambda content: gzip.compress(content, 6),
+        "bz2": bz2.compress,
+        "zstd": zstandard.ZstdCompressor(3).compress,
+    }
+    members: Iterator[bytes] = iter([b"".join(records)] if kind == "jsonl" else records)
+    path.write_bytes(b"".join(map(compress[compression], members)))
