@@ -61,11 +61,11 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-## Side-by-side speed: ratios in one run, results in benchmarks/results/.
+## Side-by-side speed: ratios in one run, held to benchmarks/speed_floors.json; results in benchmarks/results/speed/.
+## BENCH=--quick only shows that everything runs.
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python benchmarks/kernels.py
-	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 clean:
 	rm -rf $(VENV) .venv-encoder .venv-judge .venv-browser runs build *.egg-info
