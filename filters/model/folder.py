@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from filters.errors import ModelError
+from filters.model.conformal import ConformalTable
 from filters.model.windows import WindowRule
 from filters.publish import sha256, sync_to_disk
 
@@ -126,6 +127,8 @@ class Manifest(_Section):
     keep: KeepRule = KeepRule()
     calibration: str | None = None
     """Method that fitted the knots in calibration.safetensors; None: the raw score is the score."""
+    conformal: ConformalTable | None = None
+    """Bands round a calibrated score, from scores of pages that the models behind them had not seen."""
     metrics: dict[str, JsonValue] = {}
     settings: dict[str, JsonValue] = {}
     """The training config, with random_state: enough to train the same model again."""

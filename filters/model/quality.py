@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
+from filters.model.conformal import Decisions
 from filters.model.folder import MANIFEST, KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
 from filters.model.scorers import FastTextFeatures, FastTextScorer, Scorer, scorer_class
 from filters.model.windows import score_windows
@@ -191,6 +192,35 @@ class QualityModel:
         if self.metadata.windows == "first":
             texts = [text[: self.window] for text in texts]
         return self.score_packed(PackedText.from_strings(texts))
+
+    def decide(self, texts: Sequence[str], error_rate: float) -> Decisions:
+        """Scores of n texts with bands, and keep, drop or undecided for each.
+
+        A band misses the judge's score of a page like the annotated ones at most with rate `error_rate`, so at most so
+        many pages of all are decided against the judge.
+
+        Raises:
+            ModelError: the model has no bands, or none for an error rate as small as this.
+        """
+        return self.decide_scores(self.score(texts), error_rate)
+
+    def decide_scores(self, scores: npt.NDArray[np.float32], error_rate: float) -> Decisions:
+        """As `decide`, of scores float32[n] that are there already.
+
+        Raises:
+            ModelError: as `decide`.
+        """
+        table = self.metadata.conformal
+        if table is None:
+            raise ModelError(
+                f"{self.name}: no conformal bands are stored with this model. Remedy: train it with finesieve train"
+            )
+        try:
+            low, high = table.interval(scores, error_rate)
+        except ValueError as error:
+            raise ModelError(f"{self.name}: {error}. Remedy: another error rate") from error
+        decision = table.decide(scores, error_rate, float(np.float32(self.keep.min_score)))
+        return Decisions(np.asarray(scores, np.float32), low, high, decision)
 
     def score_packed(self, packed: PackedText) -> npt.NDArray[np.float32]:
         """float32[n]: scores of packed texts; the same as `score` of the same texts."""

@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from filters.config import ExtractConfig, InputConfig
 from filters.errors import InputError
 from filters.kernels.packed import PackedText
@@ -18,14 +21,17 @@ KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".parquet": "p
 COMPRESSIONS = (".gz", ".zst", ".bz2")
 
 
-def score_files(model: str, files: list[str], *, text_key: str = "text", id_key: str | None = None) -> Iterator[str]:
+def score_files(
+    model: str, files: list[str], *, text_key: str = "text", id_key: str | None = None, error_rate: float | None = None
+) -> Iterator[str]:
     """A JSON line for each document (id, source, position, score, keep) and each record that could not be read (cause).
 
-    A file whose suffix names no other kind is one document of UTF-8 text.
+    With an error rate each document has a band (low, high) and a decision (keep, drop, undecided) as well; see
+    `QualityModel.decide`. A file whose suffix names no other kind is one document of UTF-8 text.
 
     Raises:
         InputError: a file cannot be read.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or has no bands for this error rate.
     """
     loaded = QualityModel.load(model)
     for file in files:
@@ -36,23 +42,38 @@ def score_files(model: str, files: list[str], *, text_key: str = "text", id_key:
                 text = Path(file).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"{file}: cannot read it as a text file: {error}") from error
-            score = float(loaded.score_packed(PackedText.from_strings([text]))[0])
-            yield _line(id=file, source=file, position=0, score=score, keep=score >= loaded.keep.min_score)
+            (scored,) = _scored(loaded, loaded.score_packed(PackedText.from_strings([text])), error_rate)
+            yield _line(id=file, source=file, position=0, **scored)
             continue
         config = InputConfig.model_validate({"kind": kind, "paths": [file], "text_key": text_key, "id_key": id_key})
         extract, scorer = Extract(ExtractConfig()), Score(loaded)
         for unit in plan_units(config):
             for batch in scorer.run(extract.run(read_unit(unit, config))):
-                scores = batch.attributes["score"].tolist()
+                found = _scored(loaded, batch.attributes["score"], error_rate)
                 ids, positions = batch.id.to_pylist(), batch.position.tolist()
                 for row, reason in enumerate(batch.reason.tolist()):
                     about = {"id": ids[row], "source": batch.source, "position": positions[row]}
                     if reason is None:
-                        yield _line(**about, score=scores[row], keep=scores[row] >= loaded.keep.min_score)
+                        yield _line(**about, **found[row])
                     else:
                         yield _line(**about, score=None, keep=False, reason=reason)
                 for record in batch.quarantined:
                     yield _line(source=record.source, position=record.position, cause=record.cause)
+
+
+def _scored(
+    model: QualityModel, scores: npt.NDArray[np.float32], error_rate: float | None
+) -> list[dict[str, str | float | bool]]:
+    rows: list[dict[str, str | float | bool]] = [
+        {"score": score, "keep": keep}
+        for score, keep in zip(scores.tolist(), model.keep.keep(scores).tolist(), strict=True)
+    ]
+    if error_rate is not None:
+        # A document that was not read has no score, and no decision is printed for it.
+        found = model.decide_scores(np.nan_to_num(scores), error_rate)
+        for row, low, high, word in zip(rows, found.low.tolist(), found.high.tolist(), found.words, strict=True):
+            row |= {"low": round(low, 4), "high": round(high, 4), "decision": word}
+    return rows
 
 
 def _line(**fields: str | float | int | bool | None) -> str:

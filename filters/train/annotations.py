@@ -1,6 +1,7 @@
 """Reading annotations: a judge's labels of texts, checked, with a stated policy for everything odd.
 
-Columns: `text` and `score` (whole numbers 0 to 5) are required. `expected_score` (0 to 5, the mean of the judge's
+Columns: `text` and `score` (whole numbers 0 to 5) are required; a list column `scores` (one or more ratings of the
+text, 0 to 5) can stand in for `score`, and its mean is the target. `expected_score` (0 to 5, the mean of the judge's
 score distribution) is the target where it is there. `id`, `url`, `natural_weight` and `sampling` are used where they
 are there. The layout of HuggingFaceFW/fineweb-edu-llama3-annotations fits.
 
@@ -39,8 +40,9 @@ class Annotations:
         name: file name.
         sha256: of the file as stored.
         texts: n texts, none empty, no two equal.
-        score: int64[n], the judge's score, 0 to 5.
-        expected: float64[n], what to predict: expected_score, or score where the file has no such column.
+        score: int64[n], the judge's score, 0 to 5; of `scores` the mean, rounded half to even.
+        expected: float64[n], what to predict: expected_score, or where the file has no such column score, or the mean
+            of scores.
         target: name of the column `expected` came from.
         groups: int64[n]; rows of one group (host, near copies) belong on the same side of any split.
         natural_weight: float64[n] or None: from this sample to the natural mix of the crawl.
@@ -79,15 +81,20 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     table, sha256 = _read(path)
     notes: list[str] = []
     texts = _texts(path, table)
-    score = _numbers(path, table, "score")
+    ratings = _means(path, table) if "score" not in table.column_names else None
+    score = np.rint(ratings) if ratings is not None else _numbers(path, table, "score")
     fractional = np.flatnonzero(score != np.rint(score))
     if len(fractional):
         raise AnnotationsError(
             f"{path}: column 'score' must hold whole numbers {LOWEST} to {HIGHEST}, not fractions "
             f"({_rows(fractional)}). Remedy: put fractions into a column 'expected_score'"
         )
-    target = "expected_score" if "expected_score" in table.column_names else "score"
-    expected = _numbers(path, table, target)
+    target = "score" if ratings is None else "scores"
+    if "expected_score" in table.column_names:
+        target = "expected_score"
+    expected = ratings if ratings is not None and target == "scores" else _numbers(path, table, target)
+    if target == "scores":
+        notes.append("no columns score and expected_score: the mean of each row's scores is the target")
     if target == "score":
         notes.append("no column expected_score: the whole-number score is the target")
     apart = int(np.count_nonzero(np.abs(score - expected) > 0.5 + 1e-6))
@@ -165,11 +172,15 @@ def _read(path: Path) -> tuple[pa.Table, str]:
         raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}. Remedy: check the path") from error
     except pa.ArrowException as error:
         raise AnnotationsError(f"{path}: not a Parquet file, or a damaged one: {error}") from error
-    missing = [name for name in ("text", "score") if name not in table.column_names]
-    if missing:
+    found = ", ".join(table.column_names) or "none"
+    if "text" not in table.column_names:
         raise AnnotationsError(
-            f"{path}: column {missing[0]!r} is missing; found {', '.join(table.column_names)}. Remedy: rename the "
-            "column that holds " + ("the page's text" if missing[0] == "text" else "the judge's score, 0 to 5")
+            f"{path}: column 'text' is missing; found {found}. Remedy: rename the column that holds the page's text"
+        )
+    if not {"score", "scores"} & set(table.column_names):
+        raise AnnotationsError(
+            f"{path}: column 'score' is missing; found {found}. Remedy: rename the column that holds the judge's "
+            "score, 0 to 5, or give a list of ratings as 'scores'"
         )
     return table, hashlib.sha256(raw).hexdigest()
 
@@ -207,6 +218,31 @@ def _numbers(path: Path, table: pa.Table, name: str) -> Float64:
             f"({_rows(outside)}). Remedy: map the judge's scale to {LOWEST}-{HIGHEST}"
         )
     return values
+
+
+def _means(path: Path, table: pa.Table) -> Float64:
+    """float64[rows]: mean of each list of `scores`."""
+    column = table.column("scores").combine_chunks()
+    kind = column.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
+        raise AnnotationsError(f"{path}: column 'scores' holds {kind}, not lists of numbers")
+    rows = np.array([[i, rating] for i, each in enumerate(column.to_pylist()) for rating in each or [None]], np.float64)
+    rows = rows.reshape(-1, 2)
+    place = rows[:, 0].astype(np.int64)
+    absent = np.unique(place[np.isnan(rows[:, 1])])
+    if len(absent):
+        raise AnnotationsError(
+            f"{path}: column 'scores' is null, empty or holds NaN in {_rows(absent)}. Remedy: leave such rows out"
+        )
+    outside = np.flatnonzero((rows[:, 1] < LOWEST) | (rows[:, 1] > HIGHEST))
+    if len(outside):
+        raise AnnotationsError(
+            f"{path}: column 'scores' must lie between {LOWEST} and {HIGHEST}; {rows[outside[0], 1]:g} found "
+            f"({_rows(np.unique(place[outside]))}). Remedy: map the judge's scale to {LOWEST}-{HIGHEST}"
+        )
+    means: Float64 = np.bincount(place, rows[:, 1], len(column)) / np.bincount(place, minlength=len(column))
+    return means
 
 
 def _weights(path: Path, table: pa.Table) -> Float64 | None:

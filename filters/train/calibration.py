@@ -1,13 +1,18 @@
 """Fits a monotone map from a classifier's raw score to the judge's 0-5 scale (`filters.model.Calibration`).
 
 Regression to noisy labels shrinks towards the mean, so raw scores seldom reach the ends of the judge's scale and a keep
-rule such as "score >= 1.5" would keep too little. Two maps are offered, both to be fitted on out-of-fold predictions:
+rule such as "score >= 1.5" would keep too little. Four maps are offered, all to be fitted on out-of-fold predictions:
 
 - `isotonic`: the expected label given the raw score (pool adjacent violators, interpolated between the centres of the
   pools: Oron and Flournoy 2017). Least squared error; it cannot undo the shrinkage, since that is what the expectation
   of a noisy prediction is.
+- `spline`: the same expectation as a rising broken line with few knots (monotone regression spline of order 2, Ramsay
+  1988): as true, and no two raw scores become one.
 - `equipercentile`: the label at the same quantile (equipercentile linking; Kolen and Brennan, Test Equating).
-  Calibrated scores are distributed as the judge's, so a threshold keeps the share of pages that the judge would keep.
+  Calibrated scores are distributed as the judge's, so any threshold keeps the share of pages that the judge would keep;
+  the price is that high scores promise too much and low ones too little.
+- `anchored`: a spline that keeps what the judge keeps at one place, the keep rule, and is the expectation as nearly as
+  that allows everywhere else. `benchmarks/results/calibrations.json` has them side by side.
 """
 
 from __future__ import annotations
@@ -18,14 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.model import Calibration
+from filters.statistics.agreement import HIGHEST, LOWEST
 
 Float64 = npt.NDArray[np.float64]
-Method = Literal["equipercentile", "isotonic"]
+Method = Literal["anchored", "spline", "isotonic", "equipercentile"]
 
-LOWEST, HIGHEST = 0.0, 5.0
+_KNOTS = 12
+_LEAST_SLOPE = 0.1
+"""Of a spline, in mean slopes: order is kept everywhere."""
 
 
-def fit_calibration(method: Method, raw: Float64, expected: Float64, weights: Float64 | None = None) -> Calibration:
+def fit_calibration(
+    method: Method, raw: Float64, expected: Float64, weights: Float64 | None = None, min_score: float = 1.5
+) -> Calibration:
     """Fit the map on out-of-fold predictions.
 
     Args:
@@ -33,6 +43,7 @@ def fit_calibration(method: Method, raw: Float64, expected: Float64, weights: Fl
         raw: float64[n], raw scores of rows the classifier was not fitted on.
         expected: float64[n], the judge's scores of the same rows.
         weights: float64[n], positive; None: all 1.
+        min_score: `anchored`: the keep rule, with labels on both sides of it.
 
     Raises:
         ValueError: all raw scores are equal, so nothing can be ordered by them.
@@ -41,7 +52,15 @@ def fit_calibration(method: Method, raw: Float64, expected: Float64, weights: Fl
     weights = np.ones(len(raw)) if weights is None else np.asarray(weights, np.float64)
     if len(raw) == 0 or raw.min() == raw.max():
         raise ValueError("all raw scores are equal: the classifier has learnt nothing that could be calibrated")
-    x, y = (_isotonic if method == "isotonic" else _equipercentile)(raw, expected, weights)
+    if method == "isotonic":
+        x, y = _isotonic(raw, expected, weights)
+    elif method == "equipercentile":
+        x, y = _equipercentile(raw, expected, weights)
+    else:
+        anchor = None
+        if method == "anchored":
+            anchor = (_cut(raw, weights, float(weights[expected >= min_score].sum() / weights.sum())), min_score)
+        x, y = _spline(raw, expected, weights, anchor)
     # Beyond the last knots the map goes on at its mean slope to the ends of the scale, so that order is kept there.
     slope = (y[-1] - y[0]) / (x[-1] - x[0]) if x[-1] > x[0] and y[-1] > y[0] else 1.0
     if y[0] > LOWEST:
@@ -49,6 +68,50 @@ def fit_calibration(method: Method, raw: Float64, expected: Float64, weights: Fl
     if y[-1] < HIGHEST:
         x, y = np.r_[x, x[-1] + (HIGHEST - y[-1]) / slope], np.r_[y, HIGHEST]
     return Calibration(x, np.clip(y, LOWEST, HIGHEST))
+
+
+def _cut(raw: Float64, weights: Float64, share: float) -> float:
+    """The raw score that `share` of the rows reach; half-way to the next lower one, so that rounding moves no row."""
+    values, place = np.unique(raw, return_inverse=True)
+    above = np.cumsum(np.bincount(place, weights)[::-1])[::-1] / weights.sum()
+    first = int(np.clip(np.argmin(np.abs(above - share)), 1, len(values) - 1))
+    return float((values[first - 1] + values[first]) / 2)
+
+
+def _spline(
+    raw: Float64, expected: Float64, weights: Float64, anchor: tuple[float, float] | None
+) -> tuple[Float64, Float64]:
+    """Knots of the rising broken line of least squared error, through `anchor` (raw, score) where there is one."""
+    from scipy.optimize import nnls
+
+    # Even in rank and dense at the top, where scores are rare and matter most.
+    shares = 1 - (1 - np.linspace(0, 1, _KNOTS)) ** 2
+    knots = np.unique(np.r_[np.quantile(raw, shares), [] if anchor is None else anchor[0]])
+    widths = np.diff(knots)
+    ramps = np.clip((raw[:, None] - knots[:-1]) / widths, 0, 1)
+    if anchor is not None:
+        ramps = ramps - (knots[:-1] < anchor[0])
+    spread = float(np.sqrt(np.average((expected - np.average(expected, weights=weights)) ** 2, weights=weights)))
+    least = _LEAST_SLOPE * widths * max(spread, 1e-3) / raw.std()
+    root = np.sqrt(weights)
+    start = 0.0 if anchor is None else anchor[1]
+    rest = (expected - start - ramps @ least) * root
+    # Without an anchor the level is free: two columns, of which only one is used.
+    level = np.empty((len(raw), 0)) if anchor is not None else np.stack([root, -root], axis=1)
+    found, _ = nnls(np.hstack([ramps * root[:, None], level]), rest)
+    steps = found[: len(widths)] + least
+    y = np.r_[0.0, np.cumsum(steps)]
+    y += start - y[np.searchsorted(knots, anchor[0])] if anchor is not None else found[-2] - found[-1]
+    return _within(knots, y)
+
+
+def _within(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+    """The part of a broken line that lies on the judge's scale, cut where it leaves it."""
+    ends = [float(np.interp(level, y, x)) for level in (LOWEST, HIGHEST)]
+    inside = (y > LOWEST) & (y < HIGHEST)
+    low = ([ends[0]], [float(LOWEST)]) if y[0] <= LOWEST else ([], [])
+    high = ([ends[1]], [float(HIGHEST)]) if y[-1] >= HIGHEST else ([], [])
+    return np.r_[low[0], x[inside], high[0]], np.r_[low[1], y[inside], high[1]]
 
 
 def _isotonic(raw: Float64, expected: Float64, weights: Float64) -> tuple[Float64, Float64]:

@@ -8,6 +8,7 @@ from filters.model.folder import Manifest
 from filters.model.windows import MAX_WINDOWS
 from filters.statistics.agreement import METRICS
 from filters.statistics.bootstrap import Estimate
+from filters.train.conformal import Coverage
 
 
 def write_card(manifest: Manifest) -> str:
@@ -50,7 +51,9 @@ def write_card(manifest: Manifest) -> str:
         "## Keep rule",
         "",
         f"Keep a page when {_rule(manifest)}. "
-        f"Scores are mapped to the judge's scale by {manifest.calibration} calibration on out-of-fold predictions.",
+        f"Scores are mapped to the judge's scale by {manifest.calibration} calibration on out-of-fold predictions: "
+        f"{_MEANINGS[str(manifest.calibration)]}",
+        *_three_way(metrics),
         "",
         "## What it is bad at",
         "",
@@ -61,6 +64,39 @@ def write_card(manifest: Manifest) -> str:
     if isinstance(remarks, list) and remarks:
         lines += ["## Remarks", "", *(f"- {remark}" for remark in remarks), ""]
     return "\n".join(lines)
+
+
+_EXPECTED = "a score is what the judge gives such pages on average; fewer reach the keep rule than the judge keeps."
+_MEANINGS = {
+    "anchored": "a score is what the judge gives such pages on average, as nearly as a map can be that also keeps, at "
+    "the keep rule, the share of pages that the judge keeps.",
+    "spline": _EXPECTED,
+    "isotonic": _EXPECTED,
+    "equipercentile": "scores are distributed as the judge's, so high ones promise too much.",
+}
+
+
+def _three_way(metrics: dict[str, Any]) -> list[str]:
+    rows = [Coverage.model_validate(row | {"bins": ()}) for row in metrics["conformal"]]
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## Keep, drop or undecided",
+        "",
+        "Round each score lies a band that misses the judge's score at most with the error rate asked for "
+        "(`finesieve score --error-rate 0.1`, `model.decide(texts, 0.1)`), for pages drawn as those above. A page is "
+        "decided where its whole band is on one side of the keep rule. Quantiles of residuals by score, from "
+        "cross-validation; measured on hosts the quantiles have not seen:",
+        "",
+        "| error rate | judge in the band | keep | undecided | drop | wrong among keeps | wrong among drops |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {row.alpha:g} | {row.coverage} | {row.keep:.1%} | {row.undecided:.1%} | {row.drop:.1%} | "
+        f"{row.wrong_keep} | {row.wrong_drop} |"
+        for row in rows
+    ]
 
 
 def _reads(manifest: Manifest) -> str:

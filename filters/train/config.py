@@ -11,6 +11,7 @@ from filters.model.ensemble import Combine
 from filters.model.folder import KeepRule
 from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams
 from filters.model.windows import WindowRule
+from filters.train.calibration import Method
 from filters.train.heads import HeadConfig, RidgeHead, SvrHead
 from filters.train.losses import Loss
 from filters.train.tuning import HeadOnly, TuneConfig
@@ -184,7 +185,7 @@ class TrainConfig(_Section):
     """How rows count in fitting; natural: by the square root of natural_weight."""
     balance: Literal["none", "sqrt", "full"] = "none"
     """Weigh kept rows up in fitting: full: as much in all as the dropped ones; sqrt: by the root of that factor."""
-    calibration: Literal["equipercentile", "isotonic"] = "equipercentile"
+    calibration: Method = "anchored"
     """See `filters.train.calibration`."""
     keep: KeepRule = KeepRule()
     validation: ValidationConfig = ValidationConfig()

@@ -245,7 +245,13 @@ class Procedure:
 
     def _calibrate(self, raw: Float64, rows: Int64) -> Calibration:
         try:
-            return fit_calibration(self.config.calibration, raw, self.labels.expected[rows], self.weights[rows])
+            return fit_calibration(
+                self.config.calibration,
+                raw,
+                self.labels.expected[rows],
+                self.weights[rows],
+                self.config.keep.min_score,
+            )
         except ValueError as error:
             raise AnnotationsError(
                 f"{self.config.annotations}: {error}. Remedy: annotate more pages, or lower classifier.min_df or "

@@ -26,7 +26,7 @@ from filters.train.agreement import self_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.baselines import MEANINGS, baseline_scores
 from filters.train.config import TrainConfig
-from filters.train.conformal import measure_coverage
+from filters.train.conformal import REPORTED, measure_coverage
 from filters.train.evaluation import compare, estimates
 from filters.train.probes import measure_probes, probe_scores
 from filters.train.report_schema import (
@@ -49,7 +49,6 @@ Float32 = npt.NDArray[np.float32]
 
 RESAMPLES = 1000
 SLICE_RESAMPLES = 300
-ALPHAS = (0.05, 0.1, 0.2, 0.3)
 CURVE_POINTS = 200
 HISTOGRAM_BIN = 0.25
 EXAMPLES = 5
@@ -244,10 +243,7 @@ def report_from_predictions(
     if against is not None:
         metrics = compare(scores, against.scores, labels, (min_score, against.min_score), **drawing)
         comparison = Comparison(subject=against.subject, metrics=metrics)
-    try:
-        conformal = measure_coverage(scores[0], labels, min_score, ALPHAS, **drawing)
-    except ValueError:  # fewer groups than folds
-        conformal = ()
+    conformal = measure_coverage(scores[0], labels, min_score, REPORTED, **drawing)
     return Report(
         finesieve=version("finesieve"),
         subject=predictions.subject,

@@ -134,7 +134,8 @@ def _ratings(path: Path, table: pa.Table, slots: Sequence[int], labels: Annotati
     found = np.full((len(labels), 2), np.nan)
     names = table.column_names
     target = table.column(labels.target).to_pylist()
-    column = next((name for name in ("expected_score_2", "score_2", "scores") if name in names), None)
+    second = ("scores",) if labels.target == "scores" else ("expected_score_2", "score_2", "scores")
+    column = next((name for name in second if name in names), None)
     if column is None:
         source = "rows that repeat a text"
         seen = np.zeros(len(labels), dtype=np.int64)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.errors import ConfigError
-from filters.model import QualityModel
+from filters.model import ConformalTable, QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
 from filters.model.reliability import Reliability
 from filters.statistics.bootstrap import CONFIDENCE, Estimate
@@ -27,6 +27,7 @@ from filters.train.agreement import check_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
+from filters.train.conformal import REPORTED, measure_coverage
 from filters.train.distill import read_raw_texts
 from filters.train.evaluation import compare, estimates
 from filters.train.procedure import Procedure, score_texts
@@ -70,6 +71,14 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         ConfigError: the rubric cannot be read.
         ModelError: the output folder is taken.
     """
+    from threadpoolctl import threadpool_limits
+
+    # Sums in another order on more threads would make another model of the same labels.
+    with threadpool_limits(1, user_api="blas"):
+        return _train(config, overwrite, echo)
+
+
+def _train(config: TrainConfig, overwrite: bool, echo: Callable[[str], None]) -> TrainResult:
     start = time.monotonic()
     output = Path(config.output)
     check_free(output, overwrite)
@@ -124,6 +133,17 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         )
         for name in ("best_f1", "pr_auc", "spearman"):
             echo(f"distillation gains in {name}: {gains[name].difference}")
+    held_out = predictions["model"][0]
+    coverage = measure_coverage(
+        held_out,
+        labels,
+        config.keep.min_score,
+        REPORTED,
+        resamples=config.validation.resamples,
+        random_state=config.random_state,
+    )
+    for row in coverage:
+        echo(f"bands at error rate {row.alpha:g}: coverage {row.coverage}, undecided {row.undecided:.1%}")
     fitted = procedure.fit(np.arange(len(labels)), config.random_state)
     echo(f"final model: {fitted.setting}")
     metrics: dict[str, Any] = {
@@ -136,6 +156,7 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         "groups": groups,
         "sample": {name: estimate.model_dump() for name, estimate in sample.items()},
         "natural": natural and {name: estimate.model_dump() for name, estimate in natural.items()},
+        "conformal": [row.model_dump(exclude={"bins"}) for row in coverage],
         "reliability": Reliability.fit(predictions["model"], labels.expected, config.keep.min_score).to_json(),
     }
     for other, part in compared.items():
@@ -157,6 +178,7 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         features=scorer.features(),
         keep=config.keep,
         calibration=config.calibration,
+        conformal=ConformalTable.fit(held_out, labels.expected),
         metrics=metrics,
         settings=config.model_dump(
             mode="json", exclude={"annotations": True, "output": True, "rubric": True, "distill": {"texts"}}

@@ -128,6 +128,38 @@ def test_only_text_and_score_suffice(tmp_path: Path) -> None:
     assert len(labels.notes) == 2
 
 
+def test_a_list_of_ratings_stands_in_for_the_score(tmp_path: Path) -> None:
+    data = {name: values for name, values in columns().items() if name in ("text", "url")}
+    data["scores"] = [[row % 4, row % 4 + 1] if row % 2 else [row % 5] for row in range(240)]
+    labels = read_annotations(write(tmp_path / "labels.parquet", data))
+    assert labels.target == "scores"
+    assert labels.expected[:4].tolist() == [0.0, 1.5, 2.0, 3.5]
+    assert labels.score[:4].tolist() == [0, 2, 2, 4]
+    assert "the mean of each row's scores is the target" in labels.notes[0]
+    both = read_annotations(changed(tmp_path, scores=data["scores"]))
+    assert both.target == "expected_score"
+    without = read_annotations(changed(tmp_path, scores=data["scores"], score=None))
+    assert without.target == "expected_score"
+    np.testing.assert_array_equal(without.score, labels.score)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([[1], [], *[[2, 3]] * 238], r"'scores' is null, empty or holds NaN in row 1, 1 in all"),
+        ([[1], None, *[[2, 3]] * 238], r"'scores' is null, empty or holds NaN in row 1,"),
+        ([[1.0], [float("nan")], *[[2.0]] * 238], r"'scores' is null, empty or holds NaN in row 1,"),
+        ([[1], [1, 6], *[[2, 3]] * 238], r"'scores' must lie between 0 and 5; 6 found \(row 1, 1 in all\)"),
+        ([["1"]] * 240, r"'scores' holds list<.*string>, not lists of numbers"),
+        ([1] * 240, r"'scores' holds int64, not lists of numbers"),
+        ([[]] * 240, r"'scores' holds list<.*null>, not lists of numbers"),
+    ],
+)
+def test_bad_lists_of_ratings_are_named_with_their_rows(tmp_path: Path, scores: list[Any], message: str) -> None:
+    with pytest.raises(AnnotationsError, match=message):
+        read_annotations(changed(tmp_path, score=None, expected_score=None, scores=scores))
+
+
 def test_rows_chosen_for_their_looks_do_not_represent_the_crawl(tmp_path: Path) -> None:
     sampling = ["random" if row % 3 else "active" for row in range(240)]
     labels = read_annotations(changed(tmp_path, sampling=sampling))

@@ -62,6 +62,47 @@ def test_equipercentile_counts_rows_by_weight() -> None:
     np.testing.assert_allclose(weighted(inner), repeated(inner), atol=0.03)
 
 
+@pytest.mark.parametrize("min_score", [0.5, 1.5, 3.0])
+def test_anchored_keeps_at_the_keep_rule_what_the_judge_keeps(min_score: float) -> None:
+    raw, expected = sample()
+    scores = fit_calibration("anchored", raw, expected, min_score=min_score)(raw)
+    assert np.mean(scores >= np.float32(min_score)) == pytest.approx(np.mean(expected >= min_score), abs=0.001)
+
+
+def test_anchored_counts_rows_by_weight() -> None:
+    raw, expected = sample(400)
+    weights = np.random.default_rng(1).integers(1, 4, 400).astype(float)
+    scores = fit_calibration("anchored", raw, expected, weights)(raw)
+    kept, wanted = (weights[side >= 1.5].sum() / weights.sum() for side in (scores, expected))
+    assert kept == pytest.approx(wanted, abs=0.005)
+
+
+@pytest.mark.parametrize("method", ["anchored", "spline"])
+def test_a_spline_keeps_every_difference_of_rank_and_is_nearly_the_expectation(method: Method) -> None:
+    raw, expected = sample()
+    scores = fit_calibration(method, raw, expected)(raw).astype(np.float64)
+    ordered = scores[np.argsort(raw)]
+    assert np.all(np.diff(ordered[(ordered > 0) & (ordered < 5)]) > 0)
+    best = np.mean((fit_calibration("isotonic", raw, expected)(raw) - expected) ** 2)
+    assert np.mean((scores - expected) ** 2) < 1.05 * best
+    linked = fit_calibration("equipercentile", raw, expected)(raw)
+    for high in (2.0, 2.5):
+        assert abs((scores - expected)[scores >= high].mean()) < abs((linked - expected)[linked >= high].mean())
+
+
+def test_a_spline_is_the_line_where_labels_are_one() -> None:
+    raw = np.linspace(0, 1, 200)
+    scores = fit_calibration("spline", raw, 0.5 + 3 * raw)(raw)
+    np.testing.assert_allclose(scores, 0.5 + 3 * raw, atol=0.02)
+
+
+def test_a_spline_of_labels_that_fall_still_rises() -> None:
+    raw = np.linspace(0, 1, 200)
+    for method in ("anchored", "spline"):
+        scores = fit_calibration(method, raw, 3 - 2 * raw)(raw)
+        assert np.all(np.diff(scores) > 0)
+
+
 def test_isotonic_is_the_mean_label_of_each_pool() -> None:
     # Pool adjacent violators by hand: labels 0 2 1 3 pool to 0, 1.5, 1.5, 3; pool centres at raw 0, 1.5, 3.
     calibration = fit_calibration("isotonic", np.array([0.0, 1, 2, 3]), np.array([0.0, 2, 1, 3]))

@@ -3,11 +3,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from labelled_pages import columns, write
+from threadpoolctl import threadpool_limits
 
 import filters.train.training as training
 from filters.config import load_config
@@ -17,6 +18,7 @@ from filters.model import QualityModel
 from filters.statistics.agreement import METRICS
 from filters.statistics.bootstrap import Estimate
 from filters.train.annotations import read_annotations
+from filters.train.calibration import Method
 from filters.train.config import StaticConfig, TrainConfig
 from filters.train.report import evaluate
 
@@ -58,7 +60,7 @@ def test_training_leaves_a_model_that_says_where_it_comes_from(folder: Path) -> 
     assert manifest.training is not None
     assert manifest.training.sha256 == hashlib.sha256((folder / "labels.parquet").read_bytes()).hexdigest()
     assert manifest.training.rows == 240
-    assert manifest.calibration == "equipercentile"
+    assert manifest.calibration == "anchored"
     for part in ("sample", "natural"):
         assert set(manifest.metrics[part]) == set(METRICS)
     assert Estimate.model_validate(manifest.metrics["sample"]["f1"]) == result.sample["f1"]
@@ -66,6 +68,32 @@ def test_training_leaves_a_model_that_says_where_it_comes_from(folder: Path) -> 
     assert sum("fold" in line for line in lines) == 6
     settings = json.dumps(manifest.settings)
     assert str(folder) not in settings
+
+
+def test_a_model_decides_keep_drop_or_undecided(folder: Path) -> None:
+    result = training.train(config(folder), echo=quiet)
+    model = QualityModel.load(result.path)
+    unseen = read_annotations(write(folder / "unseen.parquet", columns(900, seed=9)))
+    wanted = unseen.expected >= model.keep.min_score
+    undecided = []
+    for error_rate in (0.05, 0.1, 0.3):
+        found = model.decide(unseen.texts, error_rate)
+        np.testing.assert_array_equal(found.scores, model.score(unseen.texts))
+        inside = (unseen.expected >= found.low - 1e-9) & (unseen.expected <= found.high + 1e-9)
+        assert inside.mean() > 1 - error_rate - 0.05
+        words = np.array(found.words)
+        wrong = ((words == "keep") & ~wanted) | ((words == "drop") & wanted)
+        assert wrong.mean() <= error_rate
+        assert {"keep", "drop"} <= set(found.words)
+        undecided.append(np.mean(words == "undecided"))
+    assert undecided == sorted(undecided, reverse=True)
+    assert undecided[0] > undecided[-1]
+    rows = model.metadata.metrics["conformal"]
+    assert [row["alpha"] for row in rows] == [0.05, 0.1, 0.2, 0.3]
+    assert all(row["coverage"]["high"] > 1 - row["alpha"] - 0.02 for row in rows)
+    assert f"| {rows[1]['undecided']:.1%} |" in (result.path / "README.md").read_text()
+    with pytest.raises(ModelError, match=r"alpha 0.001 must lie between 0.01 and 1. Remedy"):
+        model.decide(unseen.texts[:1], 0.001)
 
 
 def test_cross_validated_metrics_are_near_those_on_unseen_pages(folder: Path) -> None:
@@ -107,13 +135,15 @@ def test_a_page_on_many_hosts_does_not_help_its_own_prediction(folder: Path) -> 
 
 
 def test_the_same_config_gives_the_same_model(folder: Path) -> None:
-    first = training.train(config(folder), echo=quiet)
-    second = training.train(config(folder, output=str(folder / "again")), echo=quiet)
+    table = {"classifier": {"kind": "static", "table": "edu-en", "head": {"kind": "svr", "centres": 60}}}
+    first = training.train(config(folder, **table), echo=quiet)
+    with threadpool_limits(2):
+        second = training.train(config(folder, **table, output=str(folder / "again")), echo=quiet)
     assert first.model.digest == second.model.digest
     assert (first.path / "README.md").read_bytes() == (second.path / "README.md").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["isotonic", "equipercentile"])
+@pytest.mark.parametrize("method", get_args(Method))
 def test_calibrated_scores_lie_on_the_judges_scale(folder: Path, method: str) -> None:
     model = training.train(config(folder, calibration=method), echo=quiet).model
     unseen = columns(600, seed=9)
