@@ -1,10 +1,21 @@
 """Classifier kinds side by side: nested cross-validation on the same labels, and documents scored per second.
 
     python benchmarks/classifiers.py ANNOTATIONS CONFIG... [--set KEY=VALUE] [--output RESULTS.json]
+    python benchmarks/classifiers.py --tables        # README's tables of the results that are there
 
 Each CONFIG is one of configs/train-*.yaml, optionally NAME=CONFIG; `--set` overrides a key in all of them, and a CONFIG
 may carry its own after commas: `ordinal=configs/train-edu-en.yaml,classifier.loss=ordinal`. Rows of the same name in
 the output are replaced, others stay. Speed is that of one thread on pages of 3 KB, from Python strings to scores.
+
+The rows beside the shipped configs, each with `--set validation.repeats=1 --set validation.inner_folds=2`:
+
+    linear=configs/train-edu-linear.yaml
+    linear-ordinal=configs/train-edu-linear.yaml,classifier.loss=ordinal
+    linear-classification=configs/train-edu-linear.yaml,classifier.loss=classification
+    linear-balanced=configs/train-edu-linear.yaml,balance=sqrt
+    linear-begin-middle-end=configs/train-edu-linear.yaml,windows=begin-middle-end,window=1500
+    linear-max=configs/train-edu-linear.yaml,windows=max
+    linear-length-weighted=configs/train-edu-linear.yaml,windows=length-weighted
 """
 
 from __future__ import annotations
@@ -43,14 +54,75 @@ def speed(model: Any, texts: list[str]) -> float:
     return best
 
 
+KINDS = {
+    "edu-fasttext": "`fasttext`",
+    "edu-linear": "`linear`: hashed words and pairs, ridge",
+    "edu-minilm": "`encoder`: MiniLM, support vectors",
+    "edu-en": "`static`: the embedded model",
+    "encoder-svr": "`encoder`: SmolLM2's middle layers on 320 tokens, support vectors",
+    "edu-encoder": "`ensemble`: the encoder on 1,800 characters, stacked with `linear`",
+}
+LOSSES = {
+    "linear": "`regression` to the expected score",
+    "linear-balanced": "the same, kept pages weighing more (`balance: sqrt`)",
+    "linear-ordinal": "`ordinal`: all thresholds of the scale",
+    "linear-classification": "`classification`: keep or drop",
+}
+WINDOWS = {
+    "linear": "`first`: 3,000 characters",
+    "linear-length-weighted": "`length-weighted`: windows of 3,000",
+    "linear-max": "`max` of windows of 3,000",
+    "linear-begin-middle-end": "`begin-middle-end`: the mean of three of 1,500",
+}
+
+
+def tables(results: dict[str, Any]) -> dict[str, list[str]]:
+    """README's Markdown tables, by name, of the rows that are among the results.
+
+    Args:
+        results: content of results/classifiers.json.
+    """
+    rows = {row["name"]: row for row in results["rows"]}
+
+    def cells(row: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+        return ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**row["sample"][name]) for name in names]
+
+    kinds = ["| kind | F1 at the keep rule | PR-AUC | Spearman | docs/s | MB |", "|---|---|---|---|---:|---:|"]
+    for name, label in KINDS.items():
+        if name in rows:
+            row = rows[name]
+            speed = (
+                f"{row['docs_per_second']:,.0f}" if row["docs_per_second"] >= 100 else f"{row['docs_per_second']:.1f}"
+            )
+            shown = " | ".join(cells(row, ("f1", "pr_auc", "spearman")))
+            kinds.append(f"| {label} | {shown} | {speed} | {row['bytes'] / 1e6:.1f} |")
+    found = {"kinds": kinds}
+    for title, named in (("loss", LOSSES), ("windows", WINDOWS)):
+        lines = [f"| {title} | best F1 | PR-AUC | Spearman |", "|---|---|---|---|"]
+        lines += [
+            f"| {label} | {' | '.join(cells(rows[name], ('best_f1', 'pr_auc', 'spearman')))} |"
+            for name, label in named.items()
+            if name in rows
+        ]
+        found[title] = lines
+    return found
+
+
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("annotations")
-    parser.add_argument("configs", nargs="+", metavar="CONFIG")
+    parser.add_argument("annotations", nargs="?")
+    parser.add_argument("configs", nargs="*", metavar="CONFIG")
+    parser.add_argument("--tables", action="store_true", help="print README's tables, measure nothing")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "classifiers.json")
     options = parser.parse_args()
+    if options.tables:
+        for lines in tables(json.loads(options.output.read_text())).values():
+            print("\n".join(lines), end="\n\n")
+        return
+    if not options.annotations or not options.configs:
+        parser.error("give ANNOTATIONS and at least one CONFIG")
     labels = read_annotations(options.annotations)
     pages = [text for text in labels.texts if len(text) >= PAGE] or list(labels.texts)
     pages = [pages[number % len(pages)][:PAGE] for number in range(2000)]

@@ -3,7 +3,7 @@
     python -m benchmarks.floors [--results DIR] [--write-floors] [--lower]
 
 Without an option the results are held to the floors: status 1 if one is missed. `--write-floors` takes over rows that
-are new or better; a floor goes down (the bound of a time goes up) with `--lower` only. Rows whose value does not depend
+are new or better; a floor goes down (the bound of a time goes up), or away with its row, with `--lower` only. Rows whose value does not depend
 on the machine are held to their targets and have no floor.
 """
 
@@ -105,12 +105,12 @@ def _kind(row: Mapping[str, Any]) -> str:
 def moved(rows: Rows, floors: Mapping[str, float], *, lower: bool) -> dict[str, float]:
     """The floors after these rows: new ones added, others only ever stricter unless `lower` is set.
 
-    Rows that were not measured this time keep their floors.
+    Rows that were not measured this time keep their floors, unless `lower` is set.
 
     Raises:
         FloorsError: a row misses its floor and `lower` is not set.
     """
-    found = dict(floors)
+    found = {} if lower else dict(floors)
     behind = []
     for name, row in rows.items():
         if row["held_to"] != "floor":

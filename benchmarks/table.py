@@ -2,7 +2,7 @@
 
     python -m benchmarks.table [--results DIR] [--write]
 
-Shows them; `--write` replaces what stands between the markers of each file.
+Shows them; `--write` replaces what stands between the markers of each file. Results of every script are needed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import RESULTS
+from benchmarks.run import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
@@ -29,7 +30,7 @@ TARGETS = (
     "growth",
     "start",
 )
-"""Scripts of the first table, in its order; the second has steps, the third kernels."""
+"""Scripts of the first table, in its order."""
 BEGIN, END = "<!-- {name}: made by python -m benchmarks.table --write -->", "<!-- end of {name} -->"
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -73,42 +74,39 @@ def speed_line(row: Mapping[str, Any]) -> str:
 
 
 def speed_tables(results: Results) -> str:
-    """The section of README.md.
-
-    Raises:
-        TableError: a script has no results.
-    """
-    missing = [name for name in (*TARGETS, "pipeline", "kernels") if name not in results]
-    if missing:
-        raise TableError(f"no results of {', '.join(missing)}. Remedy: make bench")
-    lines = ["| what | against | measured (range) | in processor time | aim |", "|---|---|---|---|---|"]
-    lines += [target_line(row) for name in TARGETS for row in results[name]["rows"]]
-    lines += [
-        f"| {what} | | SKIPPED: {why} | | |" for name in TARGETS for what, why in results[name]["skipped"].items()
+    """The section of README.md: what was measured against aims, then steps, then kernels."""
+    aims = [target_line(row) for name in TARGETS if name in results for row in results[name]["rows"]]
+    skipped = [
+        f"| {what} | | SKIPPED: {why} | | |"
+        for name in TARGETS
+        if name in results
+        for what, why in results[name]["skipped"].items()
     ]
-    lines += ["", "Step by step, and kernel by kernel, in one process, against what one would call otherwise:", ""]
-    lines += ["| step | docs/s | datatrove's block | docs/s | ratio |", "|---|---:|---|---:|---:|"]
-    lines += [speed_line(row) for row in results["pipeline"]["rows"]]
-    lines += ["", "| kernel | docs/s | against | docs/s | ratio |", "|---|---:|---|---:|---:|"]
-    lines += [speed_line(row) for row in results["kernels"]["rows"]]
-    machine = results["end_to_end"]["machine"]
-    lines += [
-        "",
-        f"Measured on {results['end_to_end']['corpus']}; {machine['processor']}, Python {machine['python']}, "
-        + ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if name != "finesieve")
-        + ".",
-    ]
+    lines: list[str] = []
+    if aims or skipped:
+        lines += ["| what | against | measured (range) | in processor time | aim |", "|---|---|---|---|---|"]
+        lines += [*aims, *skipped, ""]
+    for name, title, what, peer in (
+        ("pipeline", "Step by step, in one process:", "step", "datatrove's block"),
+        ("kernels", "And the kernels, against what one would call otherwise:", "kernel", "against"),
+    ):
+        if name in results:
+            head = f"| {what} | docs/s | {peer} | docs/s | ratio |"
+            lines += [title, "", head, "|---|---:|---|---:|---:|", *map(speed_line, results[name]["rows"]), ""]
+    for machine in sorted({json.dumps(one["machine"], sort_keys=True) for one in results.values()}):
+        facts = json.loads(machine)
+        packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items() if name != "finesieve")
+        lines.append(
+            f"{facts['processor']}, {facts['system']}, Python {facts['python']}, {packages}; numbers of documents and of "
+            "repeats are in the [results](benchmarks/results/speed)."
+        )
     return "\n".join(lines)
 
 
 def stage_table(results: Results) -> str:
-    """The section of benchmarks/README.md: share of time per stage.
-
-    Raises:
-        TableError: there are no results.
-    """
+    """The section of benchmarks/README.md: share of time per stage."""
     if "stages" not in results:
-        raise TableError("no results of stages. Remedy: make bench")
+        return ""
     details = results["stages"]["details"]
     kinds = list(details)
     stages = list(dict.fromkeys(stage for kind in kinds for stage in details[kind]["share"]))
@@ -172,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = read_results(options.results)
     try:
+        if missing := [name for name in SCRIPTS if name not in results]:
+            raise TableError(f"no results of {', '.join(missing)}. Remedy: make bench")
         for path, name, make in SECTIONS:
             content = make(results)
             if options.write:

@@ -6,28 +6,23 @@ import json
 import re
 from pathlib import Path
 
+from benchmarks.floors import FLOORS, check
+from benchmarks.measure import RESULTS
+from benchmarks.run import SCRIPTS
+from benchmarks.table import outdated, read_results
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_speed_table_is_the_benchmark_s_result() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "pipeline.json").read_text())["results"]
-    source = (ROOT / "benchmarks" / "pipeline.py").read_text()
-    assert len(results) >= 8
-    for row in results:
-        assert row["step"] in source
-        shown = next(line for line in README.splitlines() if line.startswith(f"| {row['step']} |"))
-        assert f"| {row['docs_per_s']:,} |" in shown
-        if "datatrove" in row:
-            assert shown.endswith(f"| {row['datatrove']} | {row['datatrove_docs_per_s']:,} | {row['ratio']:.1f}x |")
+def test_the_speed_tables_are_the_benchmarks_results() -> None:
+    assert outdated(read_results(RESULTS)) == []
 
 
-def test_the_kernel_table_is_the_benchmark_s_result() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "kernels.json").read_text())["results"]
-    for row in results:
-        if "peer" in row:
-            shown = f"| {row['kernel']} | {row['docs_per_s']:,} | {row['peer']} | {row['peer_docs_per_s']:,} |"
-            assert f"{shown} {row['ratio']:.1f}x |" in README.splitlines()
+def test_the_speed_results_pass_their_floors() -> None:
+    results = read_results(RESULTS)
+    assert {"pipeline", "kernels"} <= set(results) <= set(SCRIPTS)
+    assert check(RESULTS, FLOORS) == []
 
 
 def test_the_table_of_the_global_join_is_the_benchmark_s_result() -> None:

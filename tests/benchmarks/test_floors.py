@@ -69,7 +69,7 @@ def test_floors_rise_by_themselves_and_fall_only_when_asked() -> None:
     assert moved({"a": row(9.0)}, {"a": 7.0}, lower=False) == {"a": 7.0}
     with pytest.raises(FloorsError, match=r"a: 6 x is below its floor 7\. Remedy: .*--lower"):
         moved({"a": row(6.0)}, {"a": 7.0}, lower=False)
-    assert moved({"a": row(6.0)}, {"a": 7.0}, lower=True) == {"a": 4.2}
+    assert moved({"a": row(6.0)}, {"a": 7.0, "gone": 3.0}, lower=True) == {"a": 4.2}
     assert moved({"a": row(7.0, better="lower")}, {"a": 12.0}, lower=False) == {"a": 10.0}
 
 
