@@ -97,8 +97,8 @@ def speed_tables(results: Results) -> str:
         facts = json.loads(machine)
         packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items() if name != "finesieve")
         lines.append(
-            f"{facts['processor']}, {facts['system']}, Python {facts['python']}, {packages}; numbers of documents and of "
-            "repeats are in the [results](benchmarks/results/speed)."
+            f"{facts['processor']}, {facts['system']}, Python {facts['python']}, {packages}; numbers of documents and "
+            "of repeats are in the [results](benchmarks/results/speed)."
         )
     return "\n".join(lines)
 

@@ -32,7 +32,12 @@ def row(**more: Any) -> dict[str, Any]:
 
 
 def results() -> dict[str, dict[str, Any]]:
-    machine = {"processor": "a processor", "python": "3.11", "packages": {"finesieve": "1", "numpy": "2"}}
+    machine = {
+        "processor": "a processor",
+        "system": "Linux",
+        "python": "3.11",
+        "packages": {"finesieve": "1", "numpy": "2"},
+    }
     one = {"rows": [row()], "skipped": {}, "machine": machine, "corpus": "some documents", "seconds": 2.4}
     found = {name: dict(one) for name in (*TARGETS, "pipeline", "kernels", "stages")}
     speed = [row(docs_per_s=53284, peer_docs_per_s=4181)]
