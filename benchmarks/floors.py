@@ -3,8 +3,8 @@
     python -m benchmarks.floors [--results DIR] [--write-floors] [--lower]
 
 Without an option the results are held to the floors: status 1 if one is missed. `--write-floors` takes over rows that
-are new or better; a floor goes down (the bound of a time goes up), or away with its row, with `--lower` only. Rows whose
-value does not depend on the machine are held to their targets and have no floor.
+are new or better; a floor goes down (the bound of a time goes up), or away with its row, with `--lower` only. Where a
+value does not depend on the machine, the row is held to its target and has no floor.
 """
 
 from __future__ import annotations
