@@ -30,13 +30,12 @@ SHAPE = (
     "line breaks per token",
     "punctuation per token",
     "digits per token",
-    "upper-case letters per letter",
     "letters per word",
     "words known",
     "commas per token",
     "question marks per token",
 )
-"""What is counted besides the vectors."""
+"""What is counted besides the vectors. Not capitals: a page in capitals is the same page, and they added nothing."""
 
 _START = np.uint64(0xCBF29CE484222325)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -46,8 +45,8 @@ _BREAK = np.uint64(0xB4EA4)
 _MOST_DIGITS = 5
 
 _LETTER, _DIGIT, _BLANK, _NEWLINE, _OTHER = range(5)
-_BREAKS, _PUNCTUATION, _NUMBERS, _UPPER, _LETTERS, _WORDS, _COMMAS, _QUESTIONS = range(8)
-_COUNTS = 8
+_BREAKS, _PUNCTUATION, _NUMBERS, _LETTERS, _WORDS, _COMMAS, _QUESTIONS = range(7)
+_COUNTS = 7
 _LOGS = 1024
 
 
@@ -263,8 +262,6 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
                 count += 1
                 digits = 0
             small = np.int64(lower[code]) if code < 65536 else np.int64(code)
-            if small != code:
-                counts[_UPPER] += 1
             counts[_LETTERS] += 1
             if not inside:
                 counts[_WORDS] += 1
@@ -273,15 +270,12 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
             blank = False
             final = start
             # The rest of an ASCII word, which is most of most texts, without the questions above.
-            upper = 0
             while position < end:
                 small = np.int64(data[position]) | 32
                 if small < 97 or small > 122:
                     break
-                upper += data[position] < 97
                 h = (h ^ np.uint64(small)) * _MULTIPLIER
                 position += 1
-            counts[_UPPER] += upper
             counts[_LETTERS] += position - final - size
             final = max(final, position - 1)
             continue
@@ -434,8 +428,7 @@ def _all_features(  # type: ignore[no-untyped-def]
         shape[1] = counts[_BREAKS] / size
         shape[2] = counts[_PUNCTUATION] / size
         shape[3] = counts[_NUMBERS] / size
-        shape[4] = counts[_UPPER] / max(counts[_LETTERS], 1)
-        shape[5] = counts[_LETTERS] / max(counts[_WORDS], 1)
-        shape[6] = known / size
-        shape[7] = counts[_COMMAS] / size
-        shape[8] = counts[_QUESTIONS] / size
+        shape[4] = counts[_LETTERS] / max(counts[_WORDS], 1)
+        shape[5] = known / size
+        shape[6] = counts[_COMMAS] / size
+        shape[7] = counts[_QUESTIONS] / size

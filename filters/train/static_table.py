@@ -268,6 +268,11 @@ def read_table(folder: str | Path) -> StaticTableFolder:
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != info.files[name]:
             raise ModelError(f"{file}: missing, or not the file {ABOUT} speaks of. Remedy: build the table again")
     vectors = Vectors.read(files[TABLE], info.shape)
+    columns = vectors.table().columns
+    if info.columns != columns:
+        raise ModelError(
+            f"{path}: features of {info.columns} columns, and there are {columns} now. Remedy: build the table again"
+        )
     size = info.documents
     arrays = read_arrays(
         files[LEFT_OUT], {"keys": ("uint8", (size, 32)), "features": ("float16", (size, info.columns))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,9 +108,10 @@ def test_features_are_sums_of_grams_and_means_of_words() -> None:
     v = words * word_scales[:, None]
     np.testing.assert_allclose(features[0, 5:9], (2 * 0.5 * v[0] + 0.25 * v[1]) / 1.25, rtol=1e-5)
     assert features[0, 9] == pytest.approx(np.log(4))
-    assert features[0, 15] == pytest.approx(0.75)
+    assert features[0, 14] == pytest.approx(0.75)
     assert not features[1].any()
     np.testing.assert_array_equal(features[2], features[0])
+    np.testing.assert_array_equal(static_features(PackedText.from_strings(["SUN LIGHT, SUN"]), made)[0], features[0])
     assert look_up(made, np.array([1], np.uint64)).tolist() == [-1]
     with pytest.raises(ModelError, match="distinct"):
         StaticTable.build(np.r_[keys, keys[:1]], grams, scales, idf, words, word_scales, weights)
@@ -290,3 +292,11 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(ConfigError, match="exists and is no table"):
         build_table(TableConfig(texts=("x.parquet",), output=str(tmp_path / "mine")))
+
+
+def test_a_table_with_features_of_another_number_is_refused(table: Path) -> None:
+    about = json.loads((table / "table.json").read_text())
+    about["columns"] += 1
+    (table / "table.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError, match=r"table\.json: features of \d+ columns, and there are \d+ now. Remedy: build"):
+        read_table(table)
