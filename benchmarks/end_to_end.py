@@ -1,6 +1,6 @@
 """`finesieve filter`, Parquet to Parquet, beside what else does that job: datatrove's recipe, dolma, pyarrow's copy.
 
-    python -m benchmarks.end_to_end [--documents 30000] [--stock-documents 300] [--repeats 5]
+    python -m benchmarks.end_to_end [--documents 40000] [--stock-documents 300] [--repeats 5]
 
 One worker, one core. Peers import and load their models before the clock starts; ours loads its model within the time.
 The stock recipe as it ships (spaCy) gets `--stock-documents`, with a regex tokenizer ten times as many: it is linear in
@@ -84,7 +84,7 @@ def write_jsonl(job: Job) -> None:
 
 def main() -> None:
     """Measure, print, write the JSON."""
-    options = arguments(__doc__, documents=30_000, stock_documents=300, repeats=5)
+    options = arguments(__doc__, documents=40_000, stock_documents=300, repeats=5)
     logger.remove()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         job = Job(Path(name), options.documents)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.corpus import vary
-from benchmarks.filtering import Job
+from benchmarks.filtering import FEW_BUCKETS, Job
 from benchmarks.measure import Report, Row, arguments, bind_to_one_core, rounded
 
 FEW = 100
@@ -113,7 +113,7 @@ def main() -> None:
     sizes = [options.largest // 100, options.largest // 10, options.largest]
     costs = {}
     with tempfile.TemporaryDirectory() as name:
-        job = Job(Path(name), TRAINED_ON, bucket=20_000)
+        job = Job(Path(name), TRAINED_ON, FEW_BUCKETS)
         dump = job.folder / "many.parquet"
         for size in (FEW, *sizes):
             report.corpus = vary(dump, size)

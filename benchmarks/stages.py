@@ -23,7 +23,7 @@ from loguru import logger
 
 import filters
 from benchmarks.corpus import SHARED
-from benchmarks.filtering import Job
+from benchmarks.filtering import FEW_BUCKETS, Job
 from benchmarks.measure import Report, Timing, arguments, bind_to_one_core
 
 WARC = SHARED / "warc" / "wcxb-dev-00.warc.gz"
@@ -143,7 +143,7 @@ def main() -> None:
     options = arguments(__doc__, documents=30_000)
     logger.remove()
     with tempfile.TemporaryDirectory() as name:
-        job = Job(Path(name), max(options.documents, TRAINED_ON), bucket=20_000)
+        job = Job(Path(name), max(options.documents, TRAINED_ON), FEW_BUCKETS)
         report = Report("stages", job.corpus, bind_to_one_core())
         report.details["Parquet"] = profiled(job.run)
         if WARC.exists():
