@@ -6,6 +6,7 @@ the same for any number of workers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -120,7 +121,7 @@ class Deduplicate(PipelineStep):
         found["duplicate_of"] = survivors
 
     def _id_of(self, number: int) -> str:
-        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        chunk = bisect_right(self._starts, number) - 1
         return str(self._ids[chunk][number - self._starts[chunk]])
 
 
