@@ -8,7 +8,7 @@ and what the phase holds besides: CONTRIBUTING.md says of what that depends.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +116,7 @@ class Costs:
         near = config.dedup.near
         if phase == "attributes":
             ranges = size.units * size.partitions * pilot.block_s
-            return size.documents * pilot.document_s + size.units * pilot.unit_s + ranges
+            return self._loading(phase, size) + size.documents * pilot.document_s + size.units * pilot.unit_s + ranges
         if phase == "publish":
             return (size.kept_bytes * pilot.kept_bytes * 2 * pilot.hash_s) + size.units * 4 * pilot.entry_s
         if phase in ("candidates", "shingles", "verify"):
@@ -131,7 +131,7 @@ class Costs:
             return pairs * pilot.compare_s * 2 + size.units * size.partitions * 3 * pilot.entry_s
         if phase == "fingerprints" and not config.dedup.keep_fingerprints:
             return 0.0
-        cost = self._sum(phase, "cpu_s", size)
+        cost = self._loading(phase, size) + self._sum(phase, "cpu_s", size)
         if phase == "join":
             cost += pilot.earlier_keys * pilot.key_s
             if self._range_bytes(size) > config.dedup.memory:
@@ -169,7 +169,7 @@ class Costs:
             "texts": size.documents * pilot.text_bytes,
             "resolve": resolve,
             "output": kept + size.rejected_bytes * pilot.kept_bytes,
-            "fingerprints": self._sum("fingerprints", "bytes", size),
+            "fingerprints": self._sum("fingerprints", "bytes", size) * self.config.dedup.keep_fingerprints,
             "side_files": size.documents * pilot.side_bytes + self._sum("shard", "bytes", size),
         }
 
@@ -205,29 +205,41 @@ class Costs:
             return max(base, pilot.peaks["shard"]) + nodes * (pilot.shingle_bytes + 24)
         return base + rows * 150 + nodes * 300
 
-    def clock(self, cpu: Mapping[str, float], size: Size) -> tuple[int, float, float]:
-        """(processes at a time, seconds it takes at least if each has a core, CPU seconds of starting them)."""
+    @property
+    def processes(self) -> int:
+        """Workers that run at a time, at most."""
         executor = self.config.executor
-        if executor.kind == "local":  # the command itself loads the model, too
-            wall = sum(cost / self._used(name, executor.workers, size) for name, cost in cpu.items())
-            return executor.workers, wall + self.pilot.start_s, (executor.workers + 1) * self.pilot.start_s
+        if executor.kind == "local":
+            return executor.workers
         parallel = executor.slurm.parallel if executor.kind == "slurm" else executor.ray.parallel
-        tasks = min(executor.tasks, parallel or executor.tasks)
-        processes = tasks * executor.workers
-        wall = starts = 0.0
-        for name, cost in cpu.items():  # every phase has processes of its own
-            used = self._used(name, processes, size)
-            wall += cost / used + self.pilot.start_s
-            starts += min(max(executor.tasks, tasks) * executor.workers, self._units(name, size))
-        return processes, wall, starts * self.pilot.start_s
+        return min(executor.tasks, parallel or executor.tasks) * executor.workers
+
+    def wall_s(self, cpu: Mapping[str, float], size: Size) -> float:
+        """Seconds a run takes at least, if each process has a core."""
+        starts = 1 if self.config.executor.kind == "local" else len(cpu)  # on a cluster, each phase has its own workers
+        return starts * self.pilot.start_s + sum(
+            cost / min(self.processes, self._units(name, size)) for name, cost in cpu.items()
+        )
+
+    def starts_s(self, phases: Iterable[str], size: Size) -> float:
+        """CPU seconds of starting workers."""
+        if self.config.executor.kind == "local":  # the command itself loads the model, too
+            return (self.processes + 1) * self.pilot.start_s
+        return sum(self._started(name, size) for name in phases) * self.pilot.start_s
+
+    def _loading(self, phase: str, size: Size) -> float:
+        return self._started(phase, size) * self.pilot.loading.get(phase, 0.0)
+
+    def _started(self, phase: str, size: Size) -> float:
+        """Workers that do a phase, one after the other or at a time."""
+        executor = self.config.executor
+        tasks = 1 if executor.kind == "local" else executor.tasks
+        return min(tasks * executor.workers, self._units(phase, size))
 
     def _units(self, phase: str, size: Size) -> float:
         if phase in SINGLE:
             return 1.0
         return max(1.0, size.partitions if phase in RANGES else size.units)
-
-    def _used(self, phase: str, processes: int, size: Size) -> float:
-        return min(processes, self._units(phase, size))
 
 
 _TERMS: Mapping[str, tuple[str, ...]] = {

@@ -146,14 +146,14 @@ def forecast(plan: Plan, *, documents: int = DOCUMENTS, seed: int = 0, duplicate
             f"{plan.units[0].source}: the pilot met {pilot.records + _bad(sample):,} records and not one document. "
             "Remedy: look at the input, or try another --seed"
         )
-    return _Model(plan, pilot).forecast(seed, duplicates)
+    return Model(plan, pilot).forecast(seed, duplicates)
 
 
 def _bad(sample: Sample) -> int:
     return sum(drawn.bad for drawn in sample.drawn)
 
 
-class _Model:
+class Model:
     """What a pilot says of dumps of any size."""
 
     def __init__(self, plan: Plan, pilot: Pilot) -> None:
@@ -278,7 +278,8 @@ class _Model:
         column.cpu_s = {name: cost for name in PHASES if (cost := self.costs.cpu(name, size)) > 0}
         column.disk = self.costs.disk(size)
         column.peaks = {name: self.costs.memory(name, size) for name in column.cpu_s}
-        column.processes, column.wall_s, column.cpu_s["workers"] = self.costs.clock(column.cpu_s, size)
+        column.processes, column.wall_s = self.costs.processes, self.costs.wall_s(column.cpu_s, size)
+        column.cpu_s["workers"] = self.costs.starts_s(column.cpu_s, size)
         column.cpu_within = _both(counted, _within(self.text, groups), _Z * pilot.spread / math.sqrt(TIMES))
         if n < 2:
             column.cpu_within = None

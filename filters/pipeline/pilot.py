@@ -89,6 +89,7 @@ class Pilot:
         side_bytes: of a document's row in attributes/.
         shingle_s, compare_s, shingle_bytes: of a document in phase `shingles` and `verify`.
         start_s: of starting a worker and loading its model.
+        loading: what a phase's first unit in a process costs more than others, by phase.
         entry_s, hash_s, key_s: of reading a unit's entry, a byte's SHA-256, a key of an earlier run.
         earlier_keys, in_earlier: keys of earlier runs; share of the documents they have (None: not looked for).
         pairs: (near pairs in different draws, in the same), joins: (pairs of keys, of documents) that they came from.
@@ -118,6 +119,7 @@ class Pilot:
     compare_s: float = 0.0
     shingle_bytes: float = 0.0
     start_s: float = 0.0
+    loading: dict[str, float] = field(default_factory=dict)
     entry_s: float = 0.0
     hash_s: float = 0.0
     key_s: float = 0.0
@@ -241,7 +243,7 @@ class _Bench:
             pilot.document_s, pilot.spread = statistics.median(totals) / n, spread(totals)
         else:
             timing = self.job("timing", config, [*self.sample.units, again])
-            self.do(0, timing, ATTRIBUTES, 0)
+            first = self.do(0, timing, ATTRIBUTES, 0)["cpu_s"]
             short, long = [], []
             for _ in range(times):
                 short.append(self.do(0, timing, ATTRIBUTES, 0)["cpu_s"])
@@ -249,6 +251,7 @@ class _Bench:
                 long.append(cost["cpu_s"])
                 pilot.peaks[ATTRIBUTES] = max(pilot.peaks[ATTRIBUTES], cost["peak_bytes"])
             pilot.document_s, pilot.unit_s = apart(statistics.median(short), statistics.median(long), n)
+            pilot.loading[ATTRIBUTES] = max(first - statistics.median(short), 0.0)
             pilot.spread = spread(long)
             reads = [[seconds(partial(read_through, timing, unit)) for unit in (0, 1)] for _ in range(TIMES)]
             begun, through = np.median(np.array(reads), axis=0).tolist()
@@ -294,6 +297,7 @@ class _Bench:
             self.do_all(0, some, "select")
             tries = [self.do(0, some, SHARD, 0) for _ in range(3)]
             costs.append(min(cost["cpu_s"] for cost in tries))
+            pilot.loading.setdefault(SHARD, tries[0]["cpu_s"] - costs[0])
             pilot.peaks[SHARD] = max(pilot.peaks.get(SHARD, 0), *(cost["peak_bytes"] for cost in tries))
             sizes = [read_rows(some, unit, ["bytes"])["bytes"].to_numpy() for unit in range(len(some.units))]
             kept = [decisions(some, unit).copies > 0 for unit in range(len(some.units))]
@@ -320,6 +324,7 @@ class _Bench:
         phases = [phase.name for phase in (*RESOLVE_PHASES, *SELECT_PHASES)]
         if not config.dedup.keep_fingerprints:
             phases.remove(FINGERPRINTS)
+        first: dict[str, float] = {}
         for number, kind in enumerate((SHAPES[0], *SHAPES)):  # the first time, kernels are loaded
             changed = config.dedup.model_copy(update=dedup | {"partitions": kind.partitions})
             keep = config.keep.model_copy(update={"tokens": config.keep.tokens and 100.0 * kind.documents})
@@ -333,6 +338,7 @@ class _Bench:
                 again = self.do_all(1, job, name) if number else costs
                 if not number:
                     pilot.base = pilot.base or costs[0]["peak_bytes"]
+                    first[name] = sum(cost["cpu_s"] for cost in costs)
                     continue
                 entries = [job.entry(name, unit) or {} for unit in range(len(costs))]
                 pilot.observed.setdefault(name, []).append(
@@ -355,6 +361,8 @@ class _Bench:
                     start = time.process_time()
                     first_rows(job)
                     pilot.entry_s = (time.process_time() - start) / kind.units
+        for name, cost in first.items():
+            pilot.loading[name] = max(cost - pilot.observed[name][0].cpu_s, 0.0)
 
 
 def _look_at_copies(job: Job, pilot: Pilot) -> None:

@@ -206,7 +206,9 @@ def _from_lines(
         except DamagedError:
             bad, whole = 1, True
         content = b"".join(pieces)
-        if not whole:
+        if bad:  # what is left of the line where the damage begins is the bad record
+            content = content[: content.rfind(b"\n") + 1]
+        elif not whole:
             content = content[: content.rfind(b"\n") + 1] or content
         lines = content.removesuffix(b"\n").split(b"\n") if content else []
         chosen = [lines[row] + b"\n" for row in _chosen(len(lines), wanted, generator)]
