@@ -18,6 +18,7 @@ RETRIES = 4
 """How often a request that failed in passing is made again, where no config says."""
 _BUFFER = 1 << 20
 _MASK = "***"
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss")
 _OPEN = ("endpoint_url", "region_name", "anon", "use_ssl", "profile", "requester_pays", "addressing_style")
 """Storage options that are no secret; the values of all others never appear in a message."""
 
@@ -72,7 +73,14 @@ class RemotePath:
             MissingExtraError: the protocol needs a package that is not installed.
             InputError: there is no such protocol.
         """
-        return file_system(self.address, self.options)
+        # A listing that s3fs remembers would hide what was written since.
+        fresh = {"use_listings_cache": False} if self.is_object else {}
+        return file_system(self.address, fresh | dict(self.options))
+
+    @property
+    def is_object(self) -> bool:
+        """Whether its server keeps objects and no folders: making one may make a bucket."""
+        return self.address.partition(":")[0] in _OBJECT_STORES
 
     def resolve(self) -> Self:
         """Itself: an address is whole."""

@@ -48,8 +48,6 @@ PART = 8 * 2**20
 """Bytes of a part of a large file; `UPLOADS` times `PARTS` of them are in memory."""
 PARTS = 4
 _MOST_PARTS = 9_000
-_OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "az", "oss")
-"""File systems without folders, where making one may make a bucket."""
 _CLAIMS = 3
 
 
@@ -66,8 +64,7 @@ class Destination:
         self.retries = output.retries
         self._system, self._path = self.folder.system()
         protocol = self._system.protocol
-        names = {protocol} if isinstance(protocol, str) else set(protocol)
-        self._s3, self._keeps_objects = "s3" in names, not names.isdisjoint(_OBJECT_STORES)
+        self._s3 = "s3" in ({protocol} if isinstance(protocol, str) else set(protocol))
         self._token = ""
         self._written: set[str] = set()
         self._stop = threading.Event()
@@ -333,8 +330,10 @@ class Destination:
     def _create(self, name: str, content: bytes) -> bool:
         """Write a small file if there is none of that name; whether it is there now with this content."""
         self._ask(name, lambda path: _create(self._system, path, content))
+        if self._get(name) != content:
+            return False
         self._written.add(name)
-        return self._get(name) == content
+        return True
 
     def _remove(self, name: str) -> None:
         def remove(path: str) -> None:
@@ -354,7 +353,7 @@ class Destination:
 
         def send(path: str) -> None:
             self._written.add(name)
-            if not self._keeps_objects:
+            if not self.folder.is_object:
                 self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._system.put_file(str(file), path, **options)
             stored = int(self._system.info(path)["size"])

@@ -97,10 +97,14 @@ def is_final(error: BaseException) -> bool:
     """Whether an error says that the file is not there or not to be read, so that asking again is no use.
 
     fsspec's HTTP file system reports whatever goes wrong as FileNotFoundError, an unreachable host and a busy server
-    too; what really happened is the error's cause.
+    too; what really happened is the error's cause. (botocore's errors, which s3fs translates, carry a `response`.)
     """
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and cause is not None and not isinstance(cause, FileNotFoundError):
+    if (
+        isinstance(error, FileNotFoundError)
+        and not isinstance(cause, FileNotFoundError | None)
+        and not hasattr(cause, "response")
+    ):
         return getattr(cause, "status", None) in (401, 403, 404, 410)
     return isinstance(error, FileNotFoundError | PermissionError) or type(error).__name__ in _NO_CREDENTIALS
 

@@ -146,6 +146,7 @@ def _expand_local(pattern: str, config: InputConfig) -> list[str]:
 
 def _expand_remote(pattern: str, config: InputConfig) -> list[str]:
     system, path = file_system(pattern, config.storage_options)
+    system.invalidate_cache()  # of an earlier run in this process
     if glob.has_magic(path):
         matches = retrying(lambda: system.glob(path), config.retries, pattern)
         if not matches:
