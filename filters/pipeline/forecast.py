@@ -184,7 +184,8 @@ class Model:
         for documents in LARGE:
             size = None if stored is None else stored * documents
             columns.append(self._column(documents, documents / per_unit, size, large, False))
-        counted = "counted by the input itself" if self.exact_count else "estimated by the stored bytes each takes"
+        measure = "stored bytes" if self.stored else "number of units"
+        counted = "counted by the input itself" if self.exact_count else f"estimated from the pilot, by {measure}"
         assumed.insert(0, f"documents of this dump are {counted}")
         assumed.append(
             f"larger dumps: documents like these, {per_unit:,.0f} in a unit, {1 - math.exp(-large):.0%} with a copy"
@@ -216,7 +217,7 @@ class Model:
         if n >= 0.999 * documents:
             found = 1 - float(self.pilot.stays[self.alive].mean()) if self.alive.any() else 0.0
             return _partners(1 - found), "the pilot is the whole input: copies are those it found"
-        if apart + within < MIN_PAIRS:
+        if apart + within + self.pilot.crowd < MIN_PAIRS:
             some = f"{DUPLICATES:.0%} of the documents are assumed to have a copy (--duplicates sets another share)"
             return -math.log(1 - DUPLICATES), f"{some}: the pilot has {apart + within} pair(s), which says nothing"
         self.scaled = True
@@ -226,11 +227,14 @@ class Model:
         far = 2 * apart / n * documents / n
         if units > len(drawn) > 1:
             far *= (1 - 1 / units) / (1 - 1 / len(drawn))
-        share = 1 - math.exp(-(close + far))
-        text = (
-            f"{share:.0%} of the documents have a copy: {apart + within} pairs among the pilot's documents, scaled up"
-        )
-        return close + far, f"{text} (--duplicates sets another share)"
+        # A page that the pilot has three times the dump has very often; its pairs say nothing about the others.
+        rest = close + far
+        alone = 1 - self.pilot.crowd / max(int(self.alive.sum()), 1)
+        stay = alone * (-math.expm1(-rest) / rest if rest > 0 else 1.0)
+        share = 1 - alone * math.exp(-rest)
+        met = f"{apart + within} pairs and {self.pilot.crowd} documents in larger clusters"
+        text = f"{share:.0%} of the documents have a copy: the pilot has {met}, scaled up"
+        return _partners(max(stay, 1e-5)), f"{text} (--duplicates sets another share)"
 
     def _column(self, documents: float, units: float, stored: float | None, partners: float, here: bool) -> Column:
         config, pilot = self.config, self.pilot
@@ -288,7 +292,7 @@ class Model:
     def _stay_within(self, partners: float) -> float:
         """Half the 95 % interval of the share that survives, where pairs were counted: their number is Poisson."""
         pairs = sum(self.pilot.pairs)
-        if pairs < MIN_PAIRS or not self.scaled:
+        if not pairs or not self.scaled:
             return 0.0
         return _Z / math.sqrt(pairs) * abs(1 - partners / math.expm1(min(partners, 500.0)))
 

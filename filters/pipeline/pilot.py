@@ -92,7 +92,8 @@ class Pilot:
         loading: what a phase's first unit in a process costs more than others, by phase.
         entry_s, hash_s, key_s: of reading a unit's entry, a byte's SHA-256, a key of an earlier run.
         earlier_keys, in_earlier: keys of earlier runs; share of the documents they have (None: not looked for).
-        pairs: (near pairs in different draws, in the same), joins: (pairs of keys, of documents) that they came from.
+        pairs: (near pairs in different draws, in the same); crowd: documents that are copies of two others and more.
+        joins: (pairs of keys, of documents) that they came from.
         peaks: resident set by phase; base: of a worker that has loaded everything and does nothing.
         observed: by phase, on stand-ins.
         spread: relative standard deviation between repetitions.
@@ -126,6 +127,7 @@ class Pilot:
     earlier_keys: int = 0
     in_earlier: float | None = None
     pairs: tuple[int, int] = (0, 0)
+    crowd: int = 0
     joins: tuple[int, int] = (0, 0)
     peaks: dict[str, int] = field(default_factory=dict)
     base: int = 0
@@ -377,6 +379,9 @@ def _look_at_copies(job: Job, pilot: Pilot) -> None:
     for root in np.unique(cluster).tolist():
         _, counts = np.unique(pilot.group[document[cluster == root]], return_counts=True)
         size = int(counts.sum())
+        if size > 2:
+            pilot.crowd += size
+            continue
         same = int((counts * (counts - 1) // 2).sum())
         within += same
         apart += size * (size - 1) // 2 - same

@@ -167,10 +167,12 @@ def test_copies_are_assumed_counted_or_given(found: Found) -> None:
     expected = 2 * 20 / len(pilot.group) * 800 / len(pilot.group)
     assert counted.columns[0].duplicates == pytest.approx(1 - math.exp(-expected), rel=0.02)
     assert "20 pairs" in " ".join(counted.assumed)
+    crowded = Model(found.plan, replace(pilot, crowd=100)).forecast(0, None).columns[0]
+    assert crowded.survivors == pytest.approx(0.75 * counted.columns[0].survivors, rel=0.02)
     assert (counted.columns[0].kept.within or 0) > (assumed.columns[0].kept.within or 0)
 
 
-def test_a_pilot_of_everything_knows_its_copies(tmp_path: Path) -> None:
+def test_a_pilot_of_everything_knows_its_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": f"d{n}", "text": page(n % 60, 100)} for n in range(80)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = FilterConfig.model_validate(
@@ -181,7 +183,8 @@ def test_a_pilot_of_everything_knows_its_copies(tmp_path: Path) -> None:
             "output": {"path": f"{tmp_path}/run"},
         }
     )
-    before = set(Path(tempfile.gettempdir()).glob("finesieve-pilot-*"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     found = forecast(make_plan(config))
     here = found.columns[0]
     assert here.documents.value == 80
@@ -190,7 +193,7 @@ def test_a_pilot_of_everything_knows_its_copies(tmp_path: Path) -> None:
     assert here.kept.value == pytest.approx(60)
     assert "the whole input" in " ".join(found.assumed)
     assert not (tmp_path / "run").exists()
-    assert set(Path(tempfile.gettempdir()).glob("finesieve-pilot-*")) <= before
+    assert not list((tmp_path / "tmp").iterdir())
     assert json.loads(json.dumps(found.to_json()))["columns"][0]["documents"]["value"] == 80
 
 
