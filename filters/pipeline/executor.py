@@ -14,7 +14,6 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.config import FilterConfig
 from filters.errors import RunError
-from filters.pipeline.ahead import ahead
 from filters.pipeline.blocks import (
     ApplyHeuristic,
     Decontaminate,
@@ -107,21 +106,20 @@ def unit_batches(
         units: of the input.
         work: folder for the spool of a pool; exists.
         model: of the config; the processes of a pool load their own.
-        pool: does the work, and the spool file of a unit is deleted once it is read; without one, two threads of this
-            process do: one reads, one hashes and scores.
+        pool: does the work, and the spool file of a unit is deleted once it is read; without one, this process does,
+            a batch at a time and in one thread, for a worker is to keep one core busy and not more.
 
     Raises:
         FinesieveError: a unit failed, or a worker died.
     """
     if pool is None:
-        return ahead(_batches_of(config, units, model))
+        return _batches_of(config, units, model)
     return _spooled(_run_units(config, units, work, pool), work)
 
 
 def _batches_of(config: FilterConfig, units: list[Unit], model: QualityModel) -> Iterator[Batch]:
-    read, *steps = unit_steps(config, units, model)
-    data: Iterator[Batch] = ahead(read.run())
-    for step in steps:
+    data: Any = None
+    for step in unit_steps(config, units, model):
         data = step.run(data)
     for batch in data:
         yield handed_over(batch)

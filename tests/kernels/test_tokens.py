@@ -51,6 +51,17 @@ def test_estimate_is_the_linear_form() -> None:
     assert token_estimate(PackedText.from_bytes([b""])).tolist() == [0]
 
 
+def test_large_texts() -> None:
+    found = token_features(
+        PackedText.from_bytes([b"Q" * 50_000_000, b"ab " * 1_000_000, b"\xff" * 1_000_000, b"\n" * 99])
+    )
+    counts = [dict(zip(FEATURES, row, strict=True)) for row in found.tolist()]
+    assert counts[0]["letters beyond 16"] == counts[0]["upper-case letters inside words"] - 15 == 50_000_000 - 16
+    assert (counts[1]["words of 2 letters"], counts[1]["spaces after a space"]) == (1_000_000, 0)
+    assert counts[2]["characters of four bytes"] == 1_000_000
+    assert counts[3]["runs of newlines"] == 1
+
+
 def test_an_english_sentence() -> None:
     sentence = "The quick brown fox jumps over the lazy dog, and nobody was surprised."  # 15 tokens to GPT-2
     assert token_estimate(PackedText.from_strings([sentence]))[0] == pytest.approx(15, abs=3)
