@@ -617,9 +617,11 @@ def main() -> None:
     except FinesieveError as error:
         sys.stderr.write(f"finesieve: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("finesieve: interrupted\n")
-        sys.exit(130)
+    except SystemExit as error:
+        # Typer turns Ctrl-C into this status, without a word.
+        if error.code == 130:
+            sys.stderr.write("finesieve: interrupted\n")
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from labelled_pages import columns, write
 
 COMMAND = [str(Path(sys.executable).parent / "finesieve")]
 HEAVY = ("numba", "pyarrow", "datatrove", "datasets", "sklearn", "pandas", "trafilatura", "fasttext", "numpy")
@@ -107,6 +109,45 @@ def test_a_damaged_manifest_is_named(dump: Path) -> None:
     for damage in ("{", "[]", '{"keep": {"min_score": 1}, "ledger": {}}'):
         manifest.write_text(damage)
         assert "manifest.json" in finesieve("inspect", dump.parent / "run", status=1).stderr
+
+
+def test_score_decides_keep_drop_or_undecided(dump: Path, tmp_path: Path) -> None:
+    lines = finesieve("score", "edu-en", tmp_path / "in.jsonl", "--error-rate", "0.2").stdout.splitlines()
+    found = [json.loads(line) for line in lines if '"score": ' in line]
+    assert len(found) == 3
+    for line in found:
+        assert 0 <= line["low"] <= line["score"] <= line["high"] <= 5
+        decision = "keep" if line["low"] >= 1.5 else "drop" if line["high"] < 1.5 else "undecided"
+        assert line["decision"] == decision
+    assert found[2]["decision"] == "drop"
+    assert found[0]["score"] == found[1]["score"]  # the second is the first in capitals
+    message = finesieve("score", "edu-en", tmp_path / "in.jsonl", "--error-rate", "0.001", status=1).stderr
+    assert "must lie between 0.01 and 1. Remedy" in message
+
+
+def test_ctrl_c_in_training_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "labels.parquet", columns())
+    (tmp_path / "train.yaml").write_text(
+        f"annotations: {tmp_path}/labels.parquet\noutput: {tmp_path}/model\nname: lessons\n"
+        "classifier: {kind: linear, bits: 12}\nvalidation: {folds: 3, repeats: 20, inner_folds: 2}\n"
+    )
+    with subprocess.Popen(
+        [*COMMAND, "train", str(tmp_path / "train.yaml")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # A shell that starts this in the background has SIGINT ignored, and children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[func-returns-value]
+    ) as process:
+        assert process.stdout is not None
+        while "fold 1" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "finesieve: interrupted\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.parquet", "train.yaml"]
 
 
 def test_score_reads_text_and_record_files(dump: Path, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from filters.train.evaluation import estimates
 from filters.train.report_schema import SelfAgreement
 from filters.train.slices import Columns, read_columns
 
+FEWEST = 20
+"""Texts rated twice that a floor can be held against."""
+
 
 def self_agreement(
     columns: Columns, labels: Annotations, min_score: float, resamples: int, random_state: int
@@ -71,11 +74,12 @@ def check_agreement(
     """
     found = self_agreement(read_columns(path, labels), labels, min_score, resamples, random_state)
     estimate = None if found is None else found.metrics[config.metric]
-    if found is None or estimate is None or estimate.value is None:
+    if found is None or estimate is None or estimate.value is None or found.rows < FEWEST:
         if config.refuse:
             raise AnnotationsError(
-                f"{path}: agreement.refuse is set, and nothing was rated twice, so the judge's agreement with itself "
-                "is unknown. Remedy: annotate with `repeats: 2` or a second judge, or agreement.refuse: false"
+                f"{path}: agreement.refuse is set, and {found.rows if found else 0} texts were rated twice, where "
+                f"{FEWEST} are needed to know the judge's agreement with itself. Remedy: annotate with `repeats: 2` or "
+                "a second judge, or agreement.refuse: false"
             )
         return ()
     what = f"{METRICS[config.metric]} of {found.rows} texts rated twice ({found.source}): {estimate}"

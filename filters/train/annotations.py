@@ -171,7 +171,9 @@ def _read(path: Path) -> tuple[pa.Table, str]:
     except OSError as error:
         raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}. Remedy: check the path") from error
     except pa.ArrowException as error:
-        raise AnnotationsError(f"{path}: not a Parquet file, or a damaged one: {error}") from error
+        raise AnnotationsError(
+            f"{path}: not a Parquet file, or a damaged one: {error}. Remedy: write it again"
+        ) from error
     found = ", ".join(table.column_names) or "none"
     if "text" not in table.column_names:
         raise AnnotationsError(

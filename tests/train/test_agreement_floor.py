@@ -63,5 +63,5 @@ def test_below_the_floor_is_refused_if_told_to(tmp_path: Path) -> None:
 def test_unknown_agreement_is_refused_only_if_told_to(tmp_path: Path) -> None:
     path = labelled_pages.write(tmp_path / "once.parquet", labelled_pages.columns(150))
     assert check(path) == ((), [])
-    with pytest.raises(AnnotationsError, match="nothing was rated twice"):
+    with pytest.raises(AnnotationsError, match="0 texts were rated twice, where 20 are needed"):
         check(path, refuse=True)
