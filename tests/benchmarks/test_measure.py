@@ -78,6 +78,7 @@ def test_time_per_document_is_without_the_start() -> None:
     assert seconds_per_document(costs, start) == [0.001, 0.001]
     assert spread(seconds_per_document(costs, start)) == 1
     assert spread(seconds_per_document(costs, start, "cpu")) == 2
+    assert spread(seconds_per_document([Cost(1000, 1.9, 1.0, 1), *costs], start)) > 1e5
 
 
 def test_memory_per_document_and_what_is_added() -> None:
