@@ -46,6 +46,18 @@ def test_the_table_of_the_global_join_is_the_benchmark_s_result() -> None:
     assert f"{synthetic['documents']:,} synthetic documents, {synthetic['entries']:,} entries" in README
 
 
+def test_the_table_of_the_forecast_is_the_benchmark_s_result() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "forecast.json").read_text())
+    assert len(found["sizes"]) == 3
+    for row in found["sizes"]:
+        cells = [f"{row['documents']:,}"]
+        for what, digits in (("cpu_s", 1), ("disk_mb", 1), ("memory_mb", 0)):
+            assert abs(row[what]["error"]) <= found["limit"]
+            said, was = (f"{row[what][name]:,.{digits}f}" for name in ("forecast", "measured"))
+            cells.append(f"{said}, {was} ({100 * row[what]['error']:+.0f} %)")
+        assert f"| {' | '.join(cells)} |" in README.splitlines()
+
+
 def test_the_metrics_are_those_of_the_model() -> None:
     metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]
     for name, part in (("all 5,281 labels", "sample"), ("natural mix of the crawl", "natural")):
@@ -53,6 +65,39 @@ def test_the_metrics_are_those_of_the_model() -> None:
         for metric in ("f1", "best_f1", "pr_auc", "spearman", "mae"):
             interval = metrics[part][metric]
             assert "{value:.3f} [{low:.3f}, {high:.3f}]".format(**interval) in shown
+
+
+def test_the_tables_of_the_kinds_are_the_benchmark_s_result() -> None:
+    from benchmarks.classifiers import tables
+
+    results = json.loads((ROOT / "benchmarks" / "results" / "classifiers.json").read_text())
+    for lines in tables(results).values():
+        assert len(lines) >= 5
+        assert "\n".join(lines) in README
+
+
+def test_the_bands_and_probes_are_those_of_the_model() -> None:
+    metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]
+    for row in metrics["conformal"]:
+        coverage = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row["coverage"])
+        cells = f"{row['keep']:.1%} | {row['undecided']:.1%} | {row['drop']:.1%}"
+        assert f"| {row['alpha']:g} | {coverage} | {cells} |" in README.splitlines()
+    probes = json.loads((ROOT / "benchmarks" / "results" / "probes.json").read_text())
+    said = " ".join(README.split())
+    names = {
+        "textbook": "a textbook frame",
+        "keywords": "twenty words of school life",
+        "markdown": "markdown",
+        "boilerplate": "a cookie notice",
+        "truncation": "half of the text",
+        "white space": "white space",
+        "encyclopedia": "an encyclopedia's headings",
+        "upper case": "capitals",
+    }
+    assert set(names) == set(probes["flips"])
+    for probe, name in names.items():
+        assert f"{name} {100 * probes['flips'][probe]['value']:.1f} %" in said
+    assert f"calibration error {metrics['sample']['calibration_error']['value']:.3f};" in said
 
 
 def test_the_figures_of_the_page_are_the_benchmark_s_result() -> None:

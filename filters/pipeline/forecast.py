@@ -165,7 +165,8 @@ class Model:
         seen = sum(drawn.records for drawn in pilot.sample.drawn)
         self.bad = _bad(pilot.sample) / max(seen, 1)
         self.bad += (1 - self.bad) * pilot.quarantined / max(pilot.records, 1)
-        self.stored = [unit.size for unit in plan.units if unit.size]
+        sizes = [unit.size for unit in plan.units]
+        self.stored = None if None in sizes else float(sum(size or 0 for size in sizes))
         self.costs = Costs(plan, pilot)
         self.scaled = False
 
@@ -175,16 +176,16 @@ class Model:
         here = self.records * (1 - self.bad)
         partners, why = self._partners(here, duplicates)
         assumed = [why]
-        large = max(partners, -math.log(1 - (DUPLICATES if duplicates is None else duplicates)))
-        columns = [self._column(here, len(self.plan.units), sum(self.stored) or None, partners, True)]
+        looked_for = self.costs.bands > 0 or config.dedup.exact
+        large = max(partners, -math.log(1 - (DUPLICATES if duplicates is None else duplicates))) * looked_for
+        columns = [self._column(here, len(self.plan.units), self.stored, partners, True)]
         per_unit = max(here / len(self.plan.units), MIN_UNIT)
         if self.plan.units[0].kind == "parquet":
             per_unit = max(per_unit, ROWS_PER_UNIT)
-        stored = sum(self.stored) / here if self.stored else None
         for documents in LARGE:
-            size = None if stored is None else stored * documents
+            size = None if self.stored is None else self.stored / here * documents
             columns.append(self._column(documents, documents / per_unit, size, large, False))
-        measure = "stored bytes" if self.stored else "number of units"
+        measure = "stored bytes" if any(unit.size for unit in self.plan.units) else "number of units"
         counted = "counted by the input itself" if self.exact_count else f"estimated from the pilot, by {measure}"
         assumed.insert(0, f"documents of this dump are {counted}")
         assumed.append(
@@ -212,8 +213,8 @@ class Model:
         apart, within = self.pilot.pairs
         n = self.pilot.rows.num_rows
         drawn = self.pilot.sample.drawn
-        if not self.costs.bands:
-            return 0.0, "near duplicates are not looked for: no document is taken for a copy"
+        if not (self.costs.bands or self.config.dedup.exact):
+            return 0.0, "no copies are looked for"
         if n >= 0.999 * documents:
             found = 1 - float(self.pilot.stays[self.alive].mean()) if self.alive.any() else 0.0
             return _partners(1 - found), "the pilot is the whole input: copies are those it found"

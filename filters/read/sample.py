@@ -139,10 +139,9 @@ def _whole_units(units: Sequence[Unit], config: InputConfig, documents: int, gen
     for number in generator.permutation(len(units)).tolist():
         batches = list(read_unit(units[number], config))
         records = sum(batch.records for batch in batches)
-        bad = sum(len(batch.quarantined) for batch in batches)
         unit = units[number]
         sample.units.append(Unit(len(sample.units), unit.kind, unit.source, unit.address, size=unit.size))
-        sample.drawn.append(Drawn(number, records - bad, records, bad, unit.size or 0, True))
+        sample.drawn.append(Drawn(number, records, records, 0, unit.size or 0, True))
         if sum(drawn.taken for drawn in sample.drawn) >= documents:
             break
     return sample
