@@ -67,6 +67,39 @@ def test_the_metrics_are_those_of_the_model() -> None:
             assert "{value:.3f} [{low:.3f}, {high:.3f}]".format(**interval) in shown
 
 
+def test_the_tables_of_the_kinds_are_the_benchmark_s_result() -> None:
+    from benchmarks.classifiers import tables
+
+    results = json.loads((ROOT / "benchmarks" / "results" / "classifiers.json").read_text())
+    for lines in tables(results).values():
+        assert len(lines) >= 5
+        assert "\n".join(lines) in README
+
+
+def test_the_bands_and_probes_are_those_of_the_model() -> None:
+    metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]
+    for row in metrics["conformal"]:
+        coverage = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row["coverage"])
+        cells = f"{row['keep']:.1%} | {row['undecided']:.1%} | {row['drop']:.1%}"
+        assert f"| {row['alpha']:g} | {coverage} | {cells} |" in README.splitlines()
+    probes = json.loads((ROOT / "benchmarks" / "results" / "probes.json").read_text())
+    said = " ".join(README.split())
+    names = {
+        "textbook": "a textbook frame",
+        "keywords": "twenty words of school life",
+        "markdown": "markdown",
+        "boilerplate": "a cookie notice",
+        "truncation": "half of the text",
+        "white space": "white space",
+        "encyclopedia": "an encyclopedia's headings",
+        "upper case": "capitals",
+    }
+    assert set(names) == set(probes["flips"])
+    for probe, name in names.items():
+        assert f"{name} {100 * probes['flips'][probe]['value']:.1f} %" in said
+    assert f"calibration error {metrics['sample']['calibration_error']['value']:.3f};" in said
+
+
 def test_the_figures_of_the_page_are_the_benchmark_s_result() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "page.json").read_text())
     write, page = results["write"], results["page"]
