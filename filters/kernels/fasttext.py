@@ -22,8 +22,9 @@ import numba
 import numpy as np
 
 from filters.errors import ModelError
-from filters.kernels.arrays import Float32, Float64, Int32, Int64, UInt8, UInt64
+from filters.kernels.arrays import Float32, Int32, Int64, UInt8, UInt64
 from filters.kernels.fasttext_format import HIERARCHICAL_SOFTMAX, SOFTMAX, FastTextFile, read_fasttext
+from filters.kernels.fasttext_losses import descend, huffman_tree, tabulated_sigmoid
 from filters.kernels.packed import PackedText
 from filters.kernels.windows import WINDOW, fasttext_spaces, load_word, lowest, shifted, trailing_zeros
 
@@ -76,7 +77,7 @@ class CompiledFastText:
     def __init__(self, file: FastTextFile, name: str = "model") -> None:
         self.labels = tuple(label.decode("utf-8", "replace") for label in file.labels)
         self._loss = file.loss
-        self._tree = _huffman_tree(file.label_counts) if file.loss == HIERARCHICAL_SOFTMAX else None
+        self._tree = huffman_tree(file.label_counts) if file.loss == HIERARCHICAL_SOFTMAX else None
         self._vocabulary = _vocabulary(file)
         pruned = np.empty(0, np.int32) if file.pruned is None else file.pruned
         self._hashing = _Hashing(file.word_ngrams, file.minn, file.maxn, np.uint64(max(1, file.bucket)), pruned)
@@ -150,9 +151,9 @@ class CompiledFastText:
 
     def _activate(self, sums: Float32) -> Float32:
         if self._tree is not None:
-            return _descend(self._tree, sums)
+            return descend(self._tree, sums)
         if self._loss != SOFTMAX:
-            return _tabulated_sigmoid(sums)
+            return tabulated_sigmoid(sums)
         if sums.shape[1] == 1 and len(self.labels) == 2:
             with np.errstate(over="ignore"):
                 return np.concatenate([1 / (1 + np.exp(sums)), 1 / (1 + np.exp(-sums))], axis=1)
@@ -184,48 +185,6 @@ def _sum_subwords(vocabulary: _Vocabulary, hashing: _Hashing, table: Float32) ->
     sizes = np.ones(vocabulary.nwords, np.int32)
     _add_subwords_of_words(*vocabulary[1:], *hashing[1:], table, sums, sizes)
     return sums, sizes
-
-
-def _huffman_tree(counts: Int64) -> Int64:
-    """int64[K - 1, 2]: children of the inner nodes K, K+1, ..., built as `HierarchicalSoftmaxLoss::buildTree` does."""
-    labels = len(counts)
-    total = np.full(2 * labels - 1, 10**15, np.int64)
-    total[:labels] = counts
-    children = np.zeros((labels - 1, 2), np.int64)
-    leaf, node = labels - 1, labels
-    for inner in range(labels, 2 * labels - 1):
-        for side in range(2):
-            if leaf >= 0 and total[leaf] < total[node]:
-                children[inner - labels, side] = leaf
-                leaf -= 1
-            else:
-                children[inner - labels, side] = node
-                node += 1
-        total[inner] = total[children[inner - labels]].sum()
-    return children
-
-
-def _descend(tree: Int64, sums: Float32) -> Float32:
-    """Probabilities of the leaves from the scores of the inner nodes (float32[n, K - 1])."""
-    labels = len(tree) + 1
-    with np.errstate(over="ignore"):
-        right: Float64 = 1 / (1 + np.exp(-sums.T.astype(np.float64)))
-    reach = np.ones((2 * labels - 1, len(sums)))
-    for inner in range(len(tree) - 1, -1, -1):
-        reach[tree[inner, 0]] = reach[labels + inner] * (1 - right[inner] + 1e-5)
-        reach[tree[inner, 1]] = reach[labels + inner] * (right[inner] + 1e-5)
-    return np.ascontiguousarray(reach[:labels].T, np.float32)
-
-
-def _tabulated_sigmoid(x: Float32) -> Float32:
-    """fastText's sigmoid: 513 values from -8 to 8, 0 and 1 beyond."""
-    steps = np.arange(513) * 16 / 512 - 8
-    values = (1 / (1 + np.exp(-steps))).astype(np.float32)
-    index = ((np.clip(x, -8, 8) + np.float32(8)) * np.float32(512) / np.float32(8) / np.float32(2)).astype(np.int64)
-    sigmoid = values[index]
-    sigmoid[x < -8] = 0
-    sigmoid[x > 8] = 1
-    return sigmoid
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
