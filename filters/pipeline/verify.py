@@ -231,7 +231,8 @@ class _Verifier:
             )
             if count
         )
-        yield _check("inputs", wrong, f"{len(self.manifest['inputs']):,} inputs are what was read: {how or 'none'}")
+        count = len(self.manifest["inputs"])
+        yield _check("inputs", wrong, f"{count:,} input(s) are what was read: {how or 'none'}")
 
     def input_again(self) -> Iterator[Check]:
         """The beginning of one input unit, read, fingerprinted and scored again, gives the same side file rows."""

@@ -140,6 +140,25 @@ def test_damage_met_on_the_way_is_done_again(
     assert digest(tmp_path / "run") == undisturbed
 
 
+def test_damage_to_what_is_about_to_be_published_is_done_again(
+    tmp_path: Path, make_config: MakeConfig, files: list[Path], undisturbed: dict[str, str]
+) -> None:
+    flipped: list[str] = []
+
+    class Damage(Heard):
+        def phase(self, name: str, done: int, units: int) -> None:
+            if name == "shard" and done == units and not flipped:
+                for path in sorted((tmp_path / "run" / ".work" / "shard").rglob("*.parquet")):
+                    flip(path)
+                    flipped.append(path.name.partition("-")[0])
+
+    observer = Damage()
+    run_filter(make_config(*files, dedup=GLOBAL), observer=observer)
+    assert {*flipped} == {"shard", "rejected", "attributes"}
+    assert all(any("done again" in notice and name in notice for notice in observer.notices) for name in flipped)
+    assert digest(tmp_path / "run") == undisturbed
+
+
 def test_an_input_that_vanishes_is_named_and_its_return_ends_the_run(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], undisturbed: dict[str, str]
 ) -> None:
