@@ -100,7 +100,7 @@ class Destination:
     def park(self) -> None:
         """Say in the mark that the run waits for jobs of a cluster: no sign of life is to be expected."""
         self._stop_beating()
-        self._write_mark(parked=True)
+        self._write_mark(self._mark(parked=True))
 
     def publish(self, new: Path, files: Mapping[str, str], observer: Observer) -> None:
         """Upload everything in `new`, read it back, then the manifest; what was there before goes, its manifest first.
@@ -236,9 +236,8 @@ class Destination:
             beat += 1
             with contextlib.suppress(FinesieveError):  # a server that is away for a while
                 found = self._read_mark()
-                if found is None or found.get("token") != self._token:
+                if found is None or found.get("token") != self._token or not self._replace_mark(found, beat):
                     return  # another run took over; publishing will say so
-                self._write_mark(beat=beat)
 
     def _stop_beating(self) -> None:
         self._stop.set()
@@ -289,20 +288,19 @@ class Destination:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _write_mark(self, *, parked: bool = False, beat: int = 0) -> None:
-        content = self._mark(parked=parked, beat=beat)
+    def _write_mark(self, content: bytes) -> None:
         self._ask(MARK, lambda path: self._system.pipe_file(path, content))
 
-    def _replace_mark(self, found: dict[str, Any]) -> bool:
+    def _replace_mark(self, found: dict[str, Any], beat: int = 0) -> bool:
         """Put the own mark in place of the one found; False if that is not there any more."""
+        content = self._mark(beat=beat)
         if self._s3:
-            info = self._ask(MARK, lambda path: self._system.info(path, refresh=True))
-            if self._read_mark() != found:
+            etag = self._ask(MARK, lambda path: _etag(self._system, path))
+            if etag is None or self._read_mark() != found:
                 return False
-            content = self._mark()
-            self._ask(MARK, lambda path: _unless_changed(self._system, path, content, info["ETag"]))
+            self._ask(MARK, lambda path: _unless_changed(self._system, path, content, etag))
         else:
-            self._write_mark()
+            self._write_mark(content)
         after = self._read_mark()
         return after is not None and after.get("token") == self._token
 
@@ -417,9 +415,18 @@ def _create(system: Any, path: str, content: bytes) -> None:
             raise
 
 
+def _etag(system: Any, path: str) -> str | None:
+    try:
+        return str(system.info(path)["ETag"])
+    except FileNotFoundError:
+        return None
+
+
 def _unless_changed(system: Any, path: str, content: bytes, etag: str) -> None:
     try:
         system.pipe_file(path, content, IfMatch=etag)
+    except FileNotFoundError:
+        return
     except OSError as error:
         if not _refused(error):
             raise

@@ -285,11 +285,11 @@ def test_a_run_killed_while_it_uploads_is_ended_by_the_same_command(
     def stop(method: str, path: str) -> None:
         if method == "PUT" and "partNumber=2" in path and not go.is_set():
             reached.set()
-            go.wait(60)
+            go.wait(300)
 
     server.on_request = stop
     process = subprocess.Popen([sys.executable, "-c", KILLED, config.model_dump_json()], cwd=tmp_path)
-    assert reached.wait(60)
+    assert reached.wait(300)
     process.kill()
     process.wait()
     go.set()
