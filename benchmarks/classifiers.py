@@ -1,7 +1,7 @@
 """Classifier kinds side by side: nested cross-validation on the same labels, and documents scored per second.
 
-    python benchmarks/classifiers.py ANNOTATIONS CONFIG... [--set KEY=VALUE] [--output RESULTS.json]
-    python benchmarks/classifiers.py --tables        # README's tables of the results that are there
+    python -m benchmarks.classifiers ANNOTATIONS CONFIG... [--set KEY=VALUE] [--output RESULTS.json]
+    python -m benchmarks.classifiers --tables        # README's tables of the results that are there
 
 Each CONFIG is one of configs/train-*.yaml, optionally NAME=CONFIG; `--set` overrides a key in all of them, and a CONFIG
 may carry its own after commas: `ordinal=configs/train-edu-en.yaml,classifier.loss=ordinal`. Rows of the same name in
@@ -9,6 +9,7 @@ the output are replaced, others stay. Speed is that of one thread on pages of 3 
 
 The rows beside the shipped configs, each with `--set validation.repeats=1 --set validation.inner_folds=2`:
 
+    fasttext=configs/train-edu-fasttext.yaml
     linear=configs/train-edu-linear.yaml
     linear-ordinal=configs/train-edu-linear.yaml,classifier.loss=ordinal
     linear-classification=configs/train-edu-linear.yaml,classifier.loss=classification
@@ -55,7 +56,7 @@ def speed(model: Any, texts: list[str]) -> float:
 
 
 KINDS = {
-    "edu-fasttext": "`fasttext`",
+    "fasttext": "`fasttext`",
     "edu-linear": "`linear`: hashed words and pairs, ridge",
     "edu-minilm": "`encoder`: MiniLM, support vectors",
     "edu-en": "`static`: the embedded model",
@@ -126,9 +127,6 @@ def main() -> None:
     labels = read_annotations(options.annotations)
     pages = [text for text in labels.texts if len(text) >= PAGE] or list(labels.texts)
     pages = [pages[number % len(pages)][:PAGE] for number in range(2000)]
-    rows: dict[str, Any] = {}
-    if options.output.is_file():
-        rows = {row["name"]: row for row in json.loads(options.output.read_text())["rows"]}
     for given in options.configs:
         name, separator, rest = given.partition("=")
         if not separator or "," in name or "/" in name:
@@ -142,7 +140,7 @@ def main() -> None:
             result = train(config, echo=lambda line: print("  ", line, flush=True))
             size = sum(file.stat().st_size for file in (Path(folder) / "model").rglob("*") if file.is_file())
             few = pages if config.classifier.kind not in ("encoder", "ensemble") else pages[:64]
-            rows[name] = {
+            row = {
                 "name": name,
                 "kind": config.classifier.kind,
                 "classifier": config.classifier.model_dump(mode="json"),
@@ -160,7 +158,12 @@ def main() -> None:
                 "bytes": size,
                 "seconds": round(result.seconds, 1),
             }
-        about = {
+        # Read now, not at the start: another run may have written its rows in the meantime.
+        rows: dict[str, Any] = {}
+        if options.output.is_file():
+            rows = {known["name"]: known for known in json.loads(options.output.read_text())["rows"]}
+        rows[name] = row
+        about: dict[str, Any] = {
             "annotations": labels.name,
             "annotations_sha256": labels.sha256,
             "labels": len(labels),

@@ -1,10 +1,13 @@
-"""Screenshots of a run's page, light, dark and narrow: the pictures in this folder.
+"""Screenshots of a run's page, light, dark and narrow, and of an evaluation: the pictures in this folder.
 
     make demo test-browser
     .venv/bin/finesieve inspect runs/demo --html runs/demo.html
-    PYTHONPATH=.venv-browser .venv/bin/python docs/screenshots.py runs/demo.html
+    .venv/bin/finesieve evaluate --config configs/train-edu-en.yaml --set annotations=my-labels.parquet \\
+        --html runs/report.html
+    PYTHONPATH=.venv-browser .venv/bin/python docs/screenshots.py runs/demo.html runs/report.html
 
-They show the run of `make demo`, whose texts are the documentation of installed packages.
+They show the run of `make demo`, whose texts are the documentation of installed packages, and the part of a report that
+shows no page's text. Either file may be left out with "-".
 """
 
 from __future__ import annotations
@@ -25,11 +28,16 @@ SHOTS = (
 """Name, colours, width, height, section."""
 
 
-def main(page: Path) -> None:
+def main(page: Path | None, report: Path | None) -> None:
     """Take all of them."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, colours, width, height, section in SHOTS:
+        if report is not None:
+            shown = browser.new_page(color_scheme="light", viewport={"width": 1280, "height": 1000})
+            shown.goto(report.resolve().as_uri())
+            figures = shown.get_by_role("heading", name="Curves").locator("..")
+            figures.screenshot(path=HERE / "evaluate.png")
+        for name, colours, width, height, section in SHOTS if page is not None else ():
             context = browser.new_context(color_scheme=colours, reduced_motion="reduce")
             shown = context.new_page()
             shown.set_viewport_size({"width": width, "height": height})
@@ -42,4 +50,4 @@ def main(page: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*(None if given == "-" else Path(given) for given in sys.argv[1:3]))

@@ -118,7 +118,7 @@ def _reliability(axes: Axes, report: Report) -> None:
     x, y = [part.score for part in bins], [part.judge.value or 0.0 for part in bins]
     low = [value - (part.judge.low or 0.0) for value, part in zip(y, bins, strict=True)]
     high = [(part.judge.high or 0.0) - value for value, part in zip(y, bins, strict=True)]
-    top = max([*x, *y, report.min_score]) * 1.08
+    top = min(max([*x, *(part.judge.high or 0.0 for part in bins), report.min_score]) * 1.04, 5.0)
     axes.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle="--", label="perfect")
     axes.errorbar(
         x, y, yerr=[low, high], fmt="o", markersize=4, color=MODEL, elinewidth=1.2, capsize=2, label="bins of pages"
