@@ -18,8 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from filters import FilterConfig, run_filter
+from filters.cli import app
 from filters.errors import FinesieveError, InputError, RunError
 from filters.inspect.run import Run
 from filters.pipeline import destination
@@ -35,7 +37,6 @@ from tests.read.synthetic import http_response, warc_record
 pytest.importorskip("moto", reason="moto is not installed (pip install 'moto[s3,server]')")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 'finesieve[s3]')")
 KEEP = {"min_score": 0.3}
-FINESIEVE = str(Path(sys.executable).with_name("finesieve"))
 
 
 @pytest.fixture(scope="module")
@@ -465,10 +466,11 @@ def test_commands_work_on_a_run_behind_an_address(
     address = "s3://bucket/dump/run"
 
     def call(*arguments: str, status: int = 0) -> str:
-        done = subprocess.run([FINESIEVE, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.returncode == status, done.stdout + done.stderr
-        assert SECRET not in done.stdout + done.stderr
-        return done.stdout + done.stderr
+        done = CliRunner().invoke(app, [*arguments])
+        shown = done.output + (str(done.exception) if isinstance(done.exception, FinesieveError) else "")
+        assert done.exit_code == status, (shown, done.exception)
+        assert SECRET not in shown
+        return shown
 
     with_config = ("--config", "run.yaml")
     assert "no run here" in call("status", address, *with_config, status=1)
