@@ -106,6 +106,14 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
             if name in rows
         ]
         found[title] = lines
+    if "edu-distilled" in rows:
+        row = rows["edu-distilled"]
+        parts = {"labels alone": row["compared"]["undistilled"], "labels and pseudo-labels": row["sample"]}
+        parts["the teacher"] = row["compared"]["teacher"]
+        found["distillation"] = ["| `linear`, distilled | best F1 | PR-AUC | Spearman |", "|---|---|---|---|"] + [
+            f"| {label} | {' | '.join(cells({'sample': part}, ('best_f1', 'pr_auc', 'spearman')))} |"
+            for label, part in parts.items()
+        ]
     return found
 
 
