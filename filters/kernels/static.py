@@ -20,6 +20,7 @@ from filters.errors import ModelError
 from filters.kernels.arrays import Float32, Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, decode, tables
+from filters.kernels.vectors import SPAN, prefetch, sum_rows
 from filters.kernels.words import finish
 
 Int8 = npt.NDArray[np.int8]
@@ -70,24 +71,19 @@ class StaticTable:
     """Vectors of v grams, the first s of which are single tokens, for look-up.
 
     Attributes:
-        keys: uint64[2^k], the hash in each slot; 0: none.
-        rows: int32[2^k], the gram of each slot.
+        slots: uint64[2^k], what a look-up reads: a hash's low k bits choose the slot to begin with, which holds its
+            other bits and, in place of the low ones, the row + 1; 0: none. A hash that is not in the table passes for
+            one that is if 64 - k bits agree: of 262,144 slots, once in 2^46 for each slot read.
         grams: int8[v, d].
-        gram_scales: float32[v]; a gram's vector is grams * gram_scales.
-        idf: float32[v].
         words: int8[s, e].
-        word_scales: float32[s].
-        weights: float32[s]; of a token in the mean.
+        factors: float32[v, 4]: of a row the idf and what its gram is multiplied by, then of a token the weight in the
+            mean and what its vector is multiplied by. Side by side, for they are read together.
     """
 
-    keys: UInt64
-    rows: Int32
+    slots: UInt64
     grams: Int8
-    gram_scales: Float32
-    idf: Float32
     words: Int8
-    word_scales: Float32
-    weights: Float32
+    factors: Float32
 
     @classmethod
     def build(
@@ -102,24 +98,23 @@ class StaticTable:
     ) -> StaticTable:
         """From keys uint64[v], distinct and not 0, those of single tokens first, and what belongs to each.
 
+        A gram's vector is grams int8[v, d] * gram_scales float32[v], and counts idf float32[v]; a token's is words
+        int8[s, e] * word_scales float32[s], and counts weights float32[s].
+
         Raises:
-            ModelError: keys that repeat or are 0.
+            ModelError: keys that repeat or are 0; more tokens than grams.
         """
         if len(np.unique(keys)) != len(keys) or (keys == 0).any():
             raise ModelError("the table's keys must be distinct and not 0. Remedy: build the table again")
+        if len(words) > len(keys):
+            raise ModelError(f"{len(words)} tokens are more than {len(keys)} grams. Remedy: build the table again")
         size = 1 << max(4, int(2 * len(keys)).bit_length())
-        slots, rows = np.zeros(size, np.uint64), np.zeros(size, np.int32)
-        _fill(np.ascontiguousarray(keys), slots, rows)
-        return cls(
-            slots,
-            rows,
-            np.ascontiguousarray(grams),
-            gram_scales,
-            idf,
-            np.ascontiguousarray(words),
-            word_scales,
-            weights,
-        )
+        slots = np.zeros(size, np.uint64)
+        _fill(np.ascontiguousarray(keys), slots)
+        factors = np.zeros((len(keys), 4), np.float32)
+        factors[:, 0], factors[:, 1] = idf, gram_scales
+        factors[: len(words), 2], factors[: len(words), 3] = weights, word_scales
+        return cls(slots, np.ascontiguousarray(grams), np.ascontiguousarray(words), factors)
 
     @property
     def columns(self) -> int:
@@ -148,7 +143,7 @@ def pair_hashes(first: UInt64, second: UInt64) -> UInt64:
 def look_up(table: StaticTable, hashes: UInt64) -> Int32:
     """int32[m]: row of each hash; -1: it is not in the table."""
     rows = np.empty(len(hashes), np.int32)
-    _look_up(table.keys, table.rows, np.ascontiguousarray(hashes), rows)
+    _look_up(table.slots, np.ascontiguousarray(hashes), rows)
     return rows
 
 
@@ -167,14 +162,10 @@ def static_features(packed: PackedText, table: StaticTable) -> Float32:
         classes,
         lower,
         _ascii(),
-        table.keys,
-        table.rows,
+        table.slots,
         table.grams,
-        table.gram_scales,
-        table.idf,
         table.words,
-        table.word_scales,
-        table.weights,
+        table.factors,
         features,
     )
     return features
@@ -203,33 +194,31 @@ def _pair_hashes(first, second, keys):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill(keys, slots, rows):  # type: ignore[no-untyped-def]
+def _fill(keys, slots):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(slots) - 1)
     for row in range(len(keys)):
         slot = keys[row] & mask
         while slots[slot] != 0:
             slot = (slot + np.uint64(1)) & mask
-        slots[slot] = keys[row]
-        rows[slot] = row
+        slots[slot] = (keys[row] & ~mask) | np.uint64(row + 1)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _find(slots, rows, key):  # type: ignore[no-untyped-def]
+def _find(slots, key):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(slots) - 1)
     slot = key & mask
     while True:
         found = slots[slot]
-        if found == key:
-            return rows[slot]
-        if found == 0:
-            return np.int32(-1)
+        row = found & mask
+        if (found ^ key) <= mask or row == 0:
+            return np.int32(np.int64(row) - 1)
         slot = (slot + np.uint64(1)) & mask
 
 
 @numba.njit(nogil=True, cache=True)
-def _look_up(slots, rows, hashes, found):  # type: ignore[no-untyped-def]
+def _look_up(slots, hashes, found):  # type: ignore[no-untyped-def]
     for position in range(len(hashes)):
-        found[position] = _find(slots, rows, hashes[position])
+        found[position] = _find(slots, hashes[position])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -346,10 +335,18 @@ def _all_tokens(data, offsets, classes, lower, ascii_kinds, hashes, last, ends, 
         ends[document + 1] = filled
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def _add(vector, factor, total):  # type: ignore[no-untyped-def]
-    for column in range(len(total)):
-        total[column] += factor * np.float32(vector[column])
+@numba.njit(nogil=True, cache=True)
+def _sum_rows(vectors, rows, factors, count, total):  # type: ignore[no-untyped-def]
+    """Write the sum of the `count` rows `factors[k] * vectors[rows[k]]` to `total`, each column in the order of k."""
+    width = len(total)
+    whole = width - width % SPAN
+    for column in range(0, whole, SPAN):
+        sum_rows(vectors, width, column, rows, factors, count, total)
+    total[whole:] = 0
+    for place in range(count if whole < width else 0):
+        vector = vectors[rows[place]]
+        for column in range(whole, width):
+            total[column] += factors[place] * np.float32(vector[column])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -360,21 +357,20 @@ def _all_features(  # type: ignore[no-untyped-def]
     lower,
     ascii_kinds,
     slots,
-    rows,
     grams,
-    gram_scales,
-    idf,
     words,
-    word_scales,
-    weights,
+    table_factors,
     features,
 ):
     longest = np.int64(1)
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])
-    hashes, last = np.empty(longest, np.uint64), np.empty(longest, np.int64)
+    hashes, last = np.empty(2 * longest, np.uint64), np.empty(longest, np.int64)
     found, used = np.empty(2 * longest, np.int32), np.empty(2 * longest, np.int32)
-    times = np.zeros(len(idf), np.int32)
+    tokens = np.empty(2 * longest, np.int32)
+    factors, shares = np.empty(2 * longest, np.float32), np.empty(2 * longest, np.float32)
+    mask = np.uint64(len(slots) - 1)
+    times = np.zeros(len(grams), np.int32)
     counts = np.zeros(_COUNTS, np.int64)
     logs = np.empty(_LOGS, np.float32)
     for count in range(1, _LOGS):
@@ -388,34 +384,42 @@ def _all_features(  # type: ignore[no-untyped-def]
             data, offsets[document], offsets[document + 1], classes, lower, ascii_kinds, hashes, last, counts
         )
         # All look-ups first: they miss the cache one by one if each waits for sums over the vector before it.
-        for token in range(count):
-            found[token] = _find(slots, rows, hashes[token])
         for token in range(1, count):
-            found[count + token - 1] = _find(slots, rows, finish(hashes[token - 1] * _PAIR + hashes[token]))
+            pair = finish(hashes[token - 1] * _PAIR + hashes[token])
+            hashes[count + token - 1] = pair
+            prefetch(slots, np.int64(pair & mask))
+        places = 0
+        for token in range(max(0, 2 * count - 1)):
+            row = _find(slots, hashes[token])
+            prefetch(times, row)
+            prefetch(table_factors, 4 * np.int64(row))
+            found[places] = row
+            places += row >= 0
         distinct = 0
         known = 0
-        for place in range(max(0, 2 * count - 1)):
+        for place in range(places):
             row = found[place]
-            if row >= 0:
-                if times[row] == 0:
-                    used[distinct] = row
-                    distinct += 1
-                times[row] += 1
-                known += row < singles
-        summed[:] = 0
-        mean[:] = 0
+            often = times[row]
+            used[distinct] = row
+            distinct += often == 0
+            times[row] = often + 1
+            known += row < singles
+        averaged = 0
         squares, total = np.float32(0), np.float32(0)
         for place in range(distinct):
             row = used[place]
             often = times[row]
             times[row] = 0
-            value = idf[row] * logs[min(often, _LOGS - 1)]
+            value = table_factors[row, 0] * logs[min(often, _LOGS - 1)]
             squares += value * value
-            _add(grams[row], value * gram_scales[row], summed)
-            if row < singles:
-                weight = weights[row] * np.float32(often)
-                total += weight
-                _add(words[row], weight * word_scales[row], mean)
+            factors[place] = value * table_factors[row, 1]
+            weight = table_factors[row, 2] * np.float32(often)
+            total += weight  # 0 for a pair
+            tokens[averaged] = row
+            shares[averaged] = weight * table_factors[row, 3]
+            averaged += row < singles
+        _sum_rows(grams, used, factors, distinct, summed)
+        _sum_rows(words, tokens, shares, averaged, mean)
         size = np.float32(max(count, 1))
         length = np.sqrt(max(squares, np.float32(1e-12)))
         total = max(total, np.float32(1e-6))

@@ -5,9 +5,10 @@ Both standardise the features first. Fitting is in `filters.train.heads`; the re
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,12 @@ import numpy.typing as npt
 from filters.errors import ModelError
 from filters.model.folder import read_arrays, write_arrays
 
+if TYPE_CHECKING:
+    from filters.kernels.products import RadialCentres
+
 Float32 = npt.NDArray[np.float32]
 
 HEAD = "head.safetensors"
-
-_BATCH = 256
 
 HeadKind = Literal["linear", "rbf"]
 
@@ -108,22 +110,21 @@ class RbfHead:
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
-        from filters.kernels.products import row_products, weighted_sums
+        from filters.kernels.products import radial_sums
 
-        scores = np.empty(len(features), np.float32)
-        # gamma goes into the vectors, so that the product of the matrices is all but the exponent.
-        root = np.float32(np.sqrt(2 * self.gamma))
-        centres = np.ascontiguousarray(self.centres.T * root)
-        offset = 0.5 * np.einsum("ij,ij->j", centres, centres)
-        for start in range(0, len(features), _BATCH):
-            z = (features[start : start + _BATCH] - self.mean) / self.scale * root
-            kernel = row_products(z, centres)
-            kernel -= offset
-            kernel -= 0.5 * np.einsum("ij,ij->i", z, z)[:, None]
-            np.minimum(kernel, 0, out=kernel)
-            np.exp(kernel, out=kernel)
-            scores[start : start + _BATCH] = weighted_sums(kernel, self.weights)
-        return scores + np.float32(self.intercept)
+        z = (features - self.mean) / self.scale * self._root
+        return radial_sums(z, self._radial) + np.float32(self.intercept)
+
+    @property
+    def _root(self) -> np.float32:
+        """What a vector is multiplied by for gamma to be 1/2."""
+        return np.float32(np.sqrt(2 * self.gamma))
+
+    @functools.cached_property
+    def _radial(self) -> RadialCentres:
+        from filters.kernels.products import RadialCentres
+
+        return RadialCentres.of(self.centres * self._root, self.weights)
 
     def write(self, path: Path) -> None:
         """Write the arrays as safetensors."""
