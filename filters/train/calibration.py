@@ -7,7 +7,7 @@ rule such as "score >= 1.5" would keep too little. Four maps are offered, all to
   pools: Oron and Flournoy 2017). Least squared error; it cannot undo the shrinkage, since that is what the expectation
   of a noisy prediction is.
 - `spline`: the same expectation as a rising broken line with few knots (monotone regression spline of order 2, Ramsay
-  1988): as true, and no two raw scores become one.
+  1988), its changes of slope penalised (P-splines, Eilers and Marx 1996): as true, and no two raw scores become one.
 - `equipercentile`: the label at the same quantile (equipercentile linking; Kolen and Brennan, Test Equating).
   Calibrated scores are distributed as the judge's, so any threshold keeps the share of pages that the judge would keep;
   the price is that high scores promise too much and low ones too little.
@@ -31,6 +31,9 @@ Method = Literal["anchored", "spline", "isotonic", "equipercentile"]
 _KNOTS = 12
 _LEAST_SLOPE = 0.1
 """Of a spline, in mean slopes: order is kept everywhere."""
+_SMOOTHNESS = 0.01
+"""Weight of a squared change of slope (in standard deviations of the raw score) beside a row's squared error. Without it
+the anchor makes a step next to a plateau, on which hundreds of documents pile up just above the keep rule."""
 
 
 def fit_calibration(
@@ -81,7 +84,7 @@ def _cut(raw: Float64, weights: Float64, share: float) -> float:
 def _spline(
     raw: Float64, expected: Float64, weights: Float64, anchor: tuple[float, float] | None
 ) -> tuple[Float64, Float64]:
-    """Knots of the rising broken line of least squared error, through `anchor` (raw, score) where there is one."""
+    """Knots of the rising, smooth broken line of least squared error, through `anchor` (raw, score) if there is one."""
     from scipy.optimize import nnls
 
     # Even in rank and dense at the top, where scores are rare and matter most.
@@ -98,7 +101,9 @@ def _spline(
     rest = (expected - start - ramps @ least) * root
     # Without an anchor the level is free: two columns, of which only one is used.
     level = np.empty((len(raw), 0)) if anchor is not None else np.stack([root, -root], axis=1)
-    found, _ = nnls(np.hstack([ramps * root[:, None], level]), rest)
+    bends = np.diff(np.diag(1 / widths), axis=0) * raw.std() * np.sqrt(_SMOOTHNESS * weights.sum())
+    sides = np.hstack([np.r_[ramps * root[:, None], bends], np.pad(level, ((0, len(bends)), (0, 0)))])
+    found, _ = nnls(sides, np.r_[rest, -bends @ least])
     steps = found[: len(widths)] + least
     y = np.r_[0.0, np.cumsum(steps)]
     y += start - y[np.searchsorted(knots, anchor[0])] if anchor is not None else found[-2] - found[-1]

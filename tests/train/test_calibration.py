@@ -77,6 +77,15 @@ def test_anchored_counts_rows_by_weight() -> None:
     assert kept == pytest.approx(wanted, abs=0.005)
 
 
+@pytest.mark.parametrize("min_score", [1.0, 1.5, 2.0])
+def test_anchored_piles_nothing_up_at_the_keep_rule(min_score: float) -> None:
+    raw, expected = sample(20_000)
+    scores = fit_calibration("anchored", raw, expected, min_score=min_score)(raw)
+    counts = np.histogram(scores, np.arange(min_score - 0.2, min_score + 0.21, 0.05))[0]
+    assert counts.max() < 4 * counts.min()
+    assert np.all(counts[1:] < 2 * counts[:-1])
+
+
 @pytest.mark.parametrize("method", ["anchored", "spline"])
 def test_a_spline_keeps_every_difference_of_rank_and_is_nearly_the_expectation(method: Method) -> None:
     raw, expected = sample()
