@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.kernels.windows import WINDOW, continuations, ones
+
 
 @dataclass(frozen=True, slots=True)
 class PackedText:
@@ -133,6 +135,13 @@ def _head_ends(data, offsets, max_characters):  # type: ignore[no-untyped-def]
         characters = 0
         if end - position <= max_characters:
             position = end
+        # Whole windows of which every character is wanted.
+        while position + WINDOW <= end:
+            within = WINDOW - ones(continuations(data, position))
+            if characters + within > max_characters:
+                break
+            characters += within
+            position += WINDOW
         while position < end:
             if (data[position] & 0xC0) != 0x80:
                 if characters == max_characters:

@@ -21,6 +21,7 @@ from filters.kernels.arrays import Float32, Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, decode, tables
 from filters.kernels.vectors import SPAN, prefetch, sum_rows
+from filters.kernels.windows import WINDOW, letters, trailing_zeros
 from filters.kernels.words import finish
 
 Int8 = npt.NDArray[np.int8]
@@ -44,6 +45,7 @@ _PAIR = np.uint64(0xA24BAED4963EE407)
 _DIGITS = np.uint64(0xD1617)
 _BREAK = np.uint64(0xB4EA4)
 _MOST_DIGITS = 5
+_SHORT = 8  # letters that most words have after their first, at most
 
 _LETTER, _DIGIT, _BLANK, _NEWLINE, _OTHER = range(5)
 _BREAKS, _PUNCTUATION, _NUMBERS, _LETTERS, _WORDS, _COMMAS, _QUESTIONS = range(7)
@@ -224,6 +226,7 @@ def _look_up(slots, hashes, found):  # type: ignore[no-untyped-def]
 @numba.njit(nogil=True, cache=True)
 def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, counts):  # type: ignore[no-untyped-def]
     """Tokens of one text and what `counts` counts of it; how many tokens."""
+    room = len(data) - WINDOW  # where a window may begin
     count = 0
     h = _START
     inside = False  # a word
@@ -259,14 +262,18 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
             blank = False
             final = start
             # The rest of an ASCII word, which is most of most texts, without the questions above.
-            while position < end:
-                small = np.int64(data[position]) | 32
-                if small < 97 or small > 122:
-                    break
-                h = (h ^ np.uint64(small)) * _MULTIPLIER
-                position += 1
+            if position <= room:
+                run = min(trailing_zeros(~letters(data, position)), end - position)
+                # Always `_SHORT` steps, for a branch on the length would be foretold badly.
+                for k in range(_SHORT):
+                    longer = (h ^ np.uint64(data[position + k] | 32)) * _MULTIPLIER
+                    h = longer if k < run else h
+                for k in range(_SHORT, run):
+                    h = (h ^ np.uint64(data[position + k] | 32)) * _MULTIPLIER
+                position += run
             counts[_LETTERS] += position - final - size
-            final = max(final, position - 1)
+            if position > start + size:
+                final = position - 1
             continue
         if inside:
             apostrophe = code == 39 or code == 0x2019

@@ -68,6 +68,7 @@ ASCII_SPACE = ((9, 5), (0x1C, 4), (32, 1))
 """Ranges of what `str.isspace` calls white space."""
 
 non_ascii = _mask_of((128, 128))
+continuations = _mask_of((128, 64))
 spaces = _mask_of(*ASCII_SPACE)
 word_characters = _mask_of((ord("a"), 26), (ord("A"), 26), (ord("0"), 10), (ord("_"), 1))
 letters = _mask_of((ord("a"), 26), (ord("A"), 26))
