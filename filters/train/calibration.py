@@ -32,8 +32,8 @@ _KNOTS = 12
 _LEAST_SLOPE = 0.1
 """Of a spline, in mean slopes: order is kept everywhere."""
 _SMOOTHNESS = 0.01
-"""Weight of a squared change of slope (in standard deviations of the raw score) beside a row's squared error. Without it
-the anchor makes a step next to a plateau, on which hundreds of documents pile up just above the keep rule."""
+"""Weight of a squared change of slope (per standard deviation of the raw score) beside a row's squared error. Without
+it the anchor makes a step next to a plateau, on which hundreds of documents pile up just above the keep rule."""
 
 
 def fit_calibration(
