@@ -61,7 +61,7 @@ KINDS = {
     "edu-minilm": "`encoder`: MiniLM, support vectors",
     "edu-en": "`static`: the embedded model",
     "encoder-svr": "`encoder`: SmolLM2's middle layers on 320 tokens, support vectors",
-    "edu-encoder": "`ensemble`: the encoder on 1,800 characters, stacked with `linear`",
+    "edu-encoder": "`ensemble`: the encoder on 1,800 characters, stacked with MiniLM and `linear`",
 }
 LOSSES = {
     "linear": "`regression` to the expected score",
