@@ -73,6 +73,7 @@ class EncoderScorer:
     tuned: TunedWeights | None = None
 
     normalisation = "none: the encoder's tokenizer reads the text as it is"
+    in_threads = False
 
     def encoder(self) -> Encoder:
         """The encoder, loaded once per process.
@@ -143,6 +144,7 @@ class SequenceScorer:
     tokenizer: Any
 
     normalisation = "none: the model's tokenizer reads the text as it is"
+    in_threads = False
 
     @classmethod
     def refer(cls, folder: Path) -> Self:

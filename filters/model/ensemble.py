@@ -114,6 +114,11 @@ class EnsembleScorer:
 
     normalisation = "each member's own"
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether all members do."""
+        return all(member.scorer.in_threads for member in self.members)
+
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores; every member reads its own window, which is at most `window`."""
         return self.combination(np.stack([member.score_packed(packed) for member in self.members]))

@@ -37,6 +37,10 @@ class Scorer(Protocol):
     normalisation: str
     """What happens to the text before features are taken."""
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether threads of one process score side by side: it is kernels that do the work, and no state is kept."""
+
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""
 
@@ -136,6 +140,7 @@ class LinearScorer:
     intercept: float
 
     normalisation = "words in lower case; punctuation and white space only separate them (filters.kernels.unicode)"
+    in_threads = True
 
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""
@@ -211,6 +216,7 @@ class FastTextScorer:
     options: FastTextFeatures
 
     normalisation = "none: fastText reads the text as it is, a line break being white space"
+    in_threads = True
 
     @classmethod
     def load(cls, path: Path, options: FastTextFeatures) -> Self:

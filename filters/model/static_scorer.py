@@ -135,6 +135,7 @@ class StaticScorer:
     head: Head
 
     normalisation = "words in lower case, runs of digits by their length; punctuation and line breaks are tokens"
+    in_threads = True
 
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ from filters.pipeline.blocks import (
 from filters.pipeline.phases import Job
 from filters.pipeline.pool import WorkerPool
 from filters.pipeline.spool import WriteSpool, handed_over, read_spool, spool_path
+from filters.pipeline.threads import OrderedMap
 from filters.read.batch import Batch
+from filters.read.remote import is_local
 from filters.read.units import Unit
 
 if TYPE_CHECKING:
@@ -72,10 +75,7 @@ def warm(config: FilterConfig) -> None:
         reason=np.full(1, None, dtype=object),
         columns={"url": pa.nulls(1, pa.string())},
     )
-    batches: Iterator[Batch] = iter([batch])
-    for step in unit_steps(config, ())[1:]:
-        batches = step.run(batches)
-    deque(batches, maxlen=0)
+    _through(unit_steps(config, ())[1:], batch)
 
 
 def run_steps(steps: list[PipelineStep], rank: int = 0, world_size: int = 1) -> None:
@@ -96,9 +96,28 @@ def _spooling(job: Job) -> list[PipelineStep]:
     return [*unit_steps(job.config, job.units), WriteSpool(job.work)]
 
 
+def _through(steps: Sequence[PipelineStep], batch: Batch) -> Batch:
+    batches: Iterator[Batch] = iter([batch])
+    for step in steps:
+        batches = step.run(batches)
+    (done,) = batches
+    return done
+
+
+def threads_will_do(config: FilterConfig) -> bool:
+    """Whether the workers of a streaming run can be threads of one process, which start at once and share the model.
+
+    So it is where the steps spend their time in kernels and Arrow, and where reading is no waiting: one thread reads at
+    a time. Extraction and heuristics are Python; the scorer of a model says of itself whether it is.
+    """
+    given = config.input
+    quick = given.kind in ("parquet", "jsonl") and given.paths_file is None and all(map(is_local, given.paths))
+    return quick and not config.heuristics and config.dedup.scope == "stream" and config.executor.kind == "local"
+
+
 def unit_batches(
     config: FilterConfig, units: list[Unit], work: Path, model: QualityModel, pool: WorkerPool | None = None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of all units behind the unit pipeline, in input order.
 
     Args:
@@ -106,23 +125,29 @@ def unit_batches(
         units: of the input.
         work: folder for the spool of a pool; exists.
         model: of the config; the processes of a pool load their own.
-        pool: does the work, and the spool file of a unit is deleted once it is read; without one, this process does,
-            a batch at a time and in one thread, for a worker is to keep one core busy and not more.
+        pool: does the work, and the spool file of a unit is deleted once it is read; without one, threads of this
+            process do, as many as there are workers, and with one worker the calling thread: a worker is to keep one
+            core busy and not more.
 
     Raises:
         FinesieveError: a unit failed, or a worker died.
     """
-    if pool is None:
-        return _batches_of(config, units, model)
-    return _spooled(_run_units(config, units, work, pool), work)
+    if pool is not None:
+        yield from _spooled(_run_units(config, units, work, pool), work)
+        return
+    workers = config.executor.workers
+    read, *steps = unit_steps(config, units, model)
+    if workers == 1:
+        for batch in read.run():
+            yield handed_over(_through(steps, batch))
+        return
+    functions = [_unit_half(steps)] + [_unit_half(unit_steps(config, units, model)[1:]) for _ in range(workers - 1)]
+    with closing(iter(OrderedMap(read.run(), functions, lambda batch: int(batch.text.nbytes)))) as batches:
+        yield from batches
 
 
-def _batches_of(config: FilterConfig, units: list[Unit], model: QualityModel) -> Iterator[Batch]:
-    data: Any = None
-    for step in unit_steps(config, units, model):
-        data = step.run(data)
-    for batch in data:
-        yield handed_over(batch)
+def _unit_half(steps: Sequence[PipelineStep]) -> Callable[[Batch], Batch]:
+    return lambda batch: handed_over(_through(steps, batch))
 
 
 def _spooled(ready: Iterable[int], work: Path) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -106,6 +107,8 @@ def _manifest(
 ) -> dict[str, Any]:
     """Everything that decided the output and what it is; no times, no machine, no number of workers."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(plan.config.executor.workers) as threads:
+        listed = list(threads.map(lambda path: _entry(path, folder), files))
     return {
         "format": 1,
         "finesieve": version("finesieve"),
@@ -127,13 +130,10 @@ def _manifest(
         "histogram": histograms.total.to_json(),
         "slices": slice_names(plan.config.input.slices),
         "histograms": histograms.to_json(),
-        "files": [
-            {
-                "path": path.relative_to(folder).as_posix(),
-                "bytes": path.stat().st_size,
-                "sha256": sha256(path),
-                **({"rows": read_rows(path)} if path.name.endswith((".parquet", ".jsonl.zst")) else {}),
-            }
-            for path in files
-        ],
+        "files": listed,
     }
+
+
+def _entry(path: Path, folder: Path) -> dict[str, Any]:
+    entry = {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return entry | ({"rows": read_rows(path)} if path.name.endswith((".parquet", ".jsonl.zst")) else {})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from filters.config import FilterConfig
 from filters.errors import RunError
 from filters.pipeline.destination import Destination
-from filters.pipeline.executor import run_steps, unit_batches
+from filters.pipeline.executor import run_steps, threads_will_do, unit_batches
 from filters.pipeline.finish import RunResult, finish
 from filters.pipeline.folder import WORK, check_free, held
 from filters.pipeline.ledger import Ledger
@@ -57,11 +57,13 @@ def run_filter(
 
             return run_on_slurm(config, observer, force_new=force_new)
         pool = None
-        if whole or settings.executor.workers > 1:
+        if whole or (settings.executor.workers > 1 and not threads_will_do(settings)):
             # They import and load the model while this process plans.
             workers = settings.executor.workers if kind == "local" else 1
             pool = stack.enter_context(WorkerPool(workers, settings))
         plan = plan or make_plan(settings)
+        if pool is None and settings.executor.workers > 1 and not plan.model.scorer.in_threads:
+            pool = stack.enter_context(WorkerPool(settings.executor.workers, settings))
         observer.planned(plan)
         remote = settings.output.is_remote
         stack.enter_context(held(plan.output, in_passing=remote))
@@ -125,8 +127,9 @@ def _run_stream(
     quarantine = WriteQuarantine(new / "quarantine.jsonl")
     attributes = WriteAttributes(new / "attributes", config.input.slices)
     shards = WriteShards(new / "data", config.output)
+    batches = unit_batches(config, plan.units, spool, plan.model, pool)
     steps = [
-        Collect(unit_batches(config, plan.units, spool, plan.model, pool)),
+        Collect(batches),
         UniqueIds(),
         Deduplicate(config.dedup),
         Select(plan.min_score),
@@ -138,7 +141,8 @@ def _run_stream(
     if config.output.rejected:
         (new / "rejected").mkdir()
         steps.append(WriteShards(new / "rejected", config.output, rejected=True))
-    run_steps(steps)
+    with closing(batches):
+        run_steps(steps)
     ledger.check(
         shard_rows=sum(read_rows(path) for path in shards.files),
         attribute_rows=sum(read_rows(path) for path in attributes.files),

@@ -1,4 +1,7 @@
-"""Fits the heads of `filters.model.heads` on dense features: ridge, support vectors, kernel ridge on landmarks."""
+"""Fits the heads of `filters.model.heads` on dense features: linear, support vectors, a kernel on landmarks.
+
+Each by any loss of `filters.train.losses`; whatever the loss, a head is the same arrays and scores as fast.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from filters.model.heads import Head, LinearHead, RbfHead
-from filters.train.losses import Loss, fit_loss
+from filters.train.losses import CURVATURE, Loss, boundaries, fit_loss
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
 _REDUCED_L2 = 0.003
+_JITTER = 1e-5
+"""Added to the diagonal of a kernel matrix, which is 1: rounding makes it not quite positive definite."""
 
 
 class _Head(BaseModel):
@@ -29,10 +34,11 @@ class RidgeHead(_Head):
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
     """Candidates; inner cross-validation chooses one."""
     loss: Loss = "regression"
+    """regression: squared error; ordinal, classification: logistic losses."""
 
 
 class SvrHead(_Head):
-    """Support vector regression with a radial basis function kernel (Drucker et al. 1997)."""
+    """Support vectors with a radial basis function kernel (Drucker et al. 1997)."""
 
     kind: Literal["svr"] = "svr"
     c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (2.0,)
@@ -40,14 +46,18 @@ class SvrHead(_Head):
     gamma: Annotated[float, Field(gt=0)] = 0.3
     """Divided by the number of features."""
     epsilon: Annotated[float, Field(ge=0)] = 0.1
+    """Errors that are none, in the judge's score; of `regression`."""
     scale: Literal["unit", "root"] = "unit"
     """Divide each feature by its spread, or by the root of it: what spreads little then counts less."""
     centres: Annotated[int, Field(ge=8, le=16_384)] | None = None
     """Reduce the support vectors to so many (Schoelkopf et al. 1999): a smaller, faster head; null: keep them all."""
+    loss: Loss = "regression"
+    """regression: absolute error beyond epsilon; classification: the hinge, keep or drop; ordinal: the sum of such
+    machines, one for each boundary between the judge's scores (Frank and Hall 2001)."""
 
 
 class LandmarkHead(_Head):
-    """Kernel ridge regression on landmarks (Nystroem; Williams and Seeger 2001): an RBF head of a size one chooses."""
+    """A kernel machine on landmarks (Nystroem; Williams and Seeger 2001): an RBF head of a size one chooses."""
 
     kind: Literal["landmarks"] = "landmarks"
     landmarks: Annotated[int, Field(ge=8, le=16_384)] = 1024
@@ -55,6 +65,8 @@ class LandmarkHead(_Head):
     """Candidates; inner cross-validation chooses one."""
     gamma: Annotated[float, Field(gt=0)] = 0.15
     """Divided by the number of features."""
+    loss: Loss = "regression"
+    """regression: squared error (kernel ridge); ordinal, classification: logistic losses."""
 
 
 HeadConfig = Annotated[RidgeHead | SvrHead | LandmarkHead, Field(discriminator="kind")]
@@ -83,7 +95,7 @@ def fit_head(
         targets: float64[n], the judge's scores.
         weights: float64[n], positive.
         random_state: seed of the choice of landmarks.
-        positive: loss `classification`: targets from here on are one class.
+        positive: the loss `classification`: targets from here on are one class.
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = features.std(axis=0, dtype=np.float64)
@@ -98,13 +110,12 @@ def fit_head(
         if config.loss == "regression":
             coefficients, intercept = _ridge(z, targets, weights, l2)
         else:
-            # A logistic loss is at most a quarter as curved as the square: the same penalty would weigh four times.
-            coefficients, intercept = fit_loss(config.loss, z, targets, weights, l2 / 4, positive)
+            coefficients, intercept = fit_loss(config.loss, z, targets, weights, l2 / CURVATURE, positive)
         return LinearHead(mean, scale, coefficients.astype(np.float32), float(intercept))
     gamma = config.gamma / z.shape[1]
     if isinstance(config, SvrHead):
-        return _svr(config, strength, gamma, mean, scale, z, targets, weights)
-    return _landmarks(config, strength, gamma, mean, scale, z, targets, weights, random_state)
+        return _svr(config, strength, gamma, mean, scale, z, targets, weights, positive)
+    return _landmarks(config, strength, gamma, mean, scale, z, targets, weights, random_state, positive)
 
 
 def _ridge(z: Float32, targets: Float64, weights: Float64, l2: float) -> tuple[Float64, float]:
@@ -141,17 +152,30 @@ def _svr(
     z: Float32,
     targets: Float64,
     weights: Float64,
+    positive: float,
 ) -> RbfHead:
-    from sklearn.svm import SVR
+    from sklearn.svm import SVC, SVR
 
     # Rounded first, so that a head that was saved scores as before.
     z = z.astype(np.float16).astype(np.float32)
-    fitted = SVR(kernel="precomputed", C=c, epsilon=config.epsilon, cache_size=1000, tol=3e-3)
-    fitted.fit(_kernel(z, z, gamma), targets, sample_weight=weights)
-    dual, vectors = fitted.dual_coef_[0], z[fitted.support_]
+    kernel = _kernel(z, z, gamma)
+    if config.loss == "regression":
+        machine = SVR(kernel="precomputed", C=c, epsilon=config.epsilon, cache_size=1000, tol=3e-3)
+        fitted = [machine.fit(kernel, targets, sample_weight=weights)]
+    else:
+        fitted = [
+            SVC(kernel="precomputed", C=c, cache_size=1000, tol=3e-3).fit(kernel, targets >= edge, weights)
+            for edge in boundaries(config.loss, targets, positive)
+        ]
+    whole = np.zeros(len(z))
+    for machine in fitted:
+        whole[machine.support_] += machine.dual_coef_[0]
+    support = np.unique(np.concatenate([machine.support_ for machine in fitted]))
+    dual, vectors = whole[support], z[support]
     if config.centres is not None and config.centres < len(vectors):
         vectors, dual = _reduced(vectors, dual, z, gamma, config.centres)
-    return RbfHead(mean, scale, vectors, dual.astype(np.float32), gamma, float(fitted.intercept_[0]))
+    intercept = sum(float(machine.intercept_[0]) for machine in fitted)
+    return RbfHead(mean, scale, vectors, dual.astype(np.float32), gamma, intercept)
 
 
 def _reduced(vectors: Float32, dual: Float64, z: Float32, gamma: float, count: int) -> tuple[Float32, Float64]:
@@ -176,11 +200,22 @@ def _landmarks(
     targets: Float64,
     weights: Float64,
     random_state: int,
+    positive: float,
 ) -> RbfHead:
+    from scipy.linalg import solve_triangular
+
     chosen = _spread(targets, min(config.landmarks, len(z)), np.random.default_rng(random_state))
     centres = z[chosen].astype(np.float16).astype(np.float32)
-    middle = float(np.average(targets, weights=weights))
     cross, among = _kernel(z, centres, gamma), _kernel(centres, centres, gamma)
+    if config.loss != "regression":
+        # In coordinates in which the penalty on the function is one on the weights.
+        among[np.diag_indices(len(among))] += _JITTER
+        root = np.linalg.cholesky(among)
+        points = np.ascontiguousarray(solve_triangular(root, cross.T, lower=True).T)
+        found, intercept = fit_loss(config.loss, points, targets, weights, l2 / CURVATURE, positive)
+        dual = solve_triangular(root, found, lower=True, trans="T")
+        return RbfHead(mean, scale, centres, dual.astype(np.float32), gamma, intercept)
+    middle = float(np.average(targets, weights=weights))
     gram = cross.T @ (cross * weights[:, None]) + l2 * among
     gram[np.diag_indices(len(gram))] += 1e-6 * np.trace(gram) / len(gram)
     dual = np.linalg.solve(gram, cross.T @ (weights * (targets - middle)))

@@ -12,7 +12,7 @@ from scipy import sparse
 from filters.kernels.packed import PackedText
 from filters.model.scorers import LinearFeatures, LinearScorer
 from filters.train.config import LinearConfig, SingleConfig
-from filters.train.losses import Loss, fit_loss
+from filters.train.losses import CURVATURE, Loss, fit_loss
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -72,8 +72,8 @@ class LinearClassifier:
             ridge.fit(x, targets, sample_weight=weights)
             coefficients, intercept = ridge.coef_, float(ridge.intercept_)
         else:
-            # A logistic loss is at most a quarter as curved as the square: the same penalty would weigh four times.
-            coefficients, intercept = fit_loss(self.loss, x, targets, weights, self.l2 / 4, self.positive)
+            l2 = self.l2 / CURVATURE
+            coefficients, intercept = fit_loss(self.loss, x, targets, weights, l2, self.positive)
         table = np.zeros(2**self.features.bits, dtype=np.float32)
         table[active] = coefficients.astype(np.float16)
         self._scorer = LinearScorer(self.features, table, idf, intercept)

@@ -1,10 +1,11 @@
-"""Losses for linear models other than squared error, each with one weight vector, so that scoring stays one product.
+"""Losses other than the error in the judge's score, each with one weight vector, so that scoring stays one product.
 
 - `ordinal`: proportional odds with all thresholds (Rennie and Srebro 2005): one logistic loss per boundary between the
   judge's scores, all on the same direction.
 - `classification`: logistic regression of "the judge keeps it".
 
-Their raw scores are log-odds; calibration maps them to the judge's scale like any other raw score.
+`filters.train.linear` and `filters.train.heads` fit them. Raw scores are log-odds; calibration maps them to the judge's
+scale like any other raw score.
 """
 
 from __future__ import annotations
@@ -18,9 +19,25 @@ Float64 = npt.NDArray[np.float64]
 
 Loss = Literal["regression", "ordinal", "classification"]
 
+CURVATURE = 4
+"""A logistic loss is at most a quarter as curved as the square: the same penalty would weigh so many times as much."""
 BOUNDARIES = (0.5, 1.5, 2.5, 3.5, 4.5)
 _FEWEST = 5
 """Rows a boundary must have on either side to be learnt."""
+
+
+def boundaries(loss: Loss, targets: Float64, positive: float) -> list[float]:
+    """The scores at which a loss parts the rows in two, ascending.
+
+    Args:
+        loss: `ordinal`: those of `BOUNDARIES` with enough rows on either side; `classification`: `positive` alone.
+        targets: float64[n], the judge's scores.
+        positive: where the kept begin.
+    """
+    if loss != "ordinal":
+        return [positive]
+    counts = [(edge, int((targets >= edge).sum())) for edge in BOUNDARIES]
+    return [edge for edge, above in counts if _FEWEST <= above <= len(targets) - _FEWEST] or [positive]
 
 
 def fit_loss(
@@ -39,13 +56,11 @@ def fit_loss(
     from scipy.optimize import minimize
     from scipy.special import expit
 
-    if loss == "ordinal":
-        counts = [(edge, int((targets >= edge).sum())) for edge in BOUNDARIES]
-        edges = [edge for edge, above in counts if _FEWEST <= above <= len(targets) - _FEWEST] or [positive]
-    else:
-        edges = [positive]
+    edges = boundaries(loss, targets, positive)
     signs = np.where(targets[:, None] >= np.array(edges)[None], 1.0, -1.0)
     size = x.shape[1]
+    if isinstance(x, np.ndarray):
+        x = x.astype(np.float64)  # once, or each product would
 
     def objective(parameters: Float64) -> tuple[float, Float64]:
         direction, offsets = parameters[:size], parameters[size:]

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,11 @@ from datasets import load_dataset
 from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
 from filters.inspect.run import Run
-from filters.pipeline import pool, shards
+from filters.model.static_scorer import StaticScorer
+from filters.pipeline import pool, run, shards
+from filters.pipeline.executor import threads_will_do
 from filters.pipeline.observer import Observer
+from filters.pipeline.pool import WorkerPool
 from filters.pipeline.resolve import Deduplicate
 from filters.pipeline.write import pass_through_names
 from filters.read.batch import Batch
@@ -167,16 +171,60 @@ def many_files(tmp_path: Path) -> list[Path]:
     return files
 
 
+def in_processes(files: list[Path], where: Path) -> dict[str, Any]:
+    """The section `input` that names these files in a way for which workers are processes, not threads."""
+    listed = where / "paths.txt"
+    listed.write_text("".join(f"{path}\n" for path in files))
+    return {"kind": "jsonl", "paths_file": str(listed), "id_key": "id"}
+
+
 def test_the_same_bytes_twice_and_for_any_number_of_workers(
-    tmp_path: Path, make_config: MakeConfig, many_files: list[Path]
+    tmp_path: Path, make_config: MakeConfig, many_files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pools: list[int] = []
+    monkeypatch.setattr(run, "WorkerPool", lambda workers, config: pools.append(workers) or WorkerPool(workers, config))
     trees = []
-    for name, workers in (("one", 1), ("again", 1), ("two", 2), ("three", 3)):
+    for name, workers, threads in (
+        ("one", 1, True),
+        ("again", 1, True),
+        ("two", 2, True),
+        ("three", 3, True),
+        ("two-processes", 2, False),
+        ("three-processes", 3, False),
+    ):
+        monkeypatch.setattr(run, "threads_will_do", lambda config, threads=threads: threads)
         output = {"path": str(tmp_path / name), "shard_size": 20_000, "rejected": True}
         run_filter(make_config(*many_files, output=output, executor={"workers": workers}, keep={"min_score": 0.5}))
         trees.append(digest(tmp_path / name))
     assert len([name for name in trees[0] if name.startswith("data/")]) > 3
-    assert trees[0] == trees[1] == trees[2] == trees[3]
+    assert all(tree == trees[0] for tree in trees)
+    assert pools == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("sections", "threads"),
+    [
+        ({}, True),
+        ({"heuristics": [{"name": "gopher_quality"}]}, False),
+        ({"dedup": {"scope": "global"}}, False),
+        ({"input": {"kind": "warc", "paths": ["a.warc.gz"]}}, False),
+        ({"input": {"kind": "parquet", "paths": ["a.parquet", "s3://bucket/b.parquet"]}}, False),
+        ({"input": {"kind": "parquet", "paths_file": "listed.txt", "prefix": "https://host/"}}, False),
+    ],
+)
+def test_what_threads_will_do(make_config: MakeConfig, sections: dict[str, Any], threads: bool) -> None:
+    config = make_config(Path("a.jsonl"), executor={"workers": 2}, **sections)
+    assert threads_will_do(config) is threads
+
+
+def test_a_model_whose_scoring_stops_other_threads_gets_processes(
+    tmp_path: Path, make_config: MakeConfig, many_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[int] = []
+    monkeypatch.setattr(run, "WorkerPool", lambda workers, config: pools.append(workers) or WorkerPool(workers, config))
+    monkeypatch.setattr(StaticScorer, "in_threads", False)
+    run_filter(make_config(*many_files, executor={"workers": 2}))
+    assert pools == [2]
 
 
 def test_jsonl_output(tmp_path: Path, make_config: MakeConfig) -> None:
@@ -298,26 +346,48 @@ def test_a_killed_worker_ends_the_run_with_its_name(
     monkeypatch.setattr(pool, "WORKER", "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)")
     started = time.monotonic()
     with pytest.raises(RunError, match=r"was killed by SIGKILL while it worked on .*in-\d\.jsonl"):
-        run_filter(make_config(*many_files, executor={"workers": 2}))
+        run_filter(make_config(input=in_processes(many_files, tmp_path), executor={"workers": 2}))
     assert time.monotonic() - started < 30
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("threads", [True, False])
 def test_a_worker_that_raises_ends_the_run_with_the_cause(
-    tmp_path: Path, make_config: MakeConfig, many_files: list[Path]
+    tmp_path: Path, make_config: MakeConfig, many_files: list[Path], threads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "in-5.jsonl").chmod(0)
+    monkeypatch.setattr(run, "threads_will_do", lambda config: threads)
     many_files[5].unlink()
     many_files[5].mkdir()
+    before = threading.active_count()
     with pytest.raises(Exception, match=r"in-5\.jsonl") as caught:
         run_filter(make_config(*many_files, executor={"workers": 2}))
     assert isinstance(caught.value, RunError | InputError)
+    assert not (tmp_path / "run").exists()
+    if threads:
+        assert threading.active_count() == before
 
 
-def test_a_killed_run_leaves_nothing_published_and_the_next_one_succeeds(
+def test_an_output_that_fails_stops_the_threads(
     tmp_path: Path, make_config: MakeConfig, many_files: list[Path]
 ) -> None:
-    config = make_config(*many_files, executor={"workers": 2})
+    before = threading.active_count()
+
+    class Full(Observer):
+        def batch(self, batch: Batch) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RunError, match=r"cannot write: .*No space left on device. Nothing was published"):
+        run_filter(make_config(*many_files, executor={"workers": 3}), observer=Full())
+    assert threading.active_count() == before
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_a_killed_run_leaves_nothing_published_and_the_next_one_succeeds(
+    tmp_path: Path, make_config: MakeConfig, many_files: list[Path], threads: bool
+) -> None:
+    named = {} if threads else {"input": in_processes(many_files, tmp_path)}
+    config = make_config(*many_files, executor={"workers": 2}, **named)
     script = (
         "import os, signal, sys\nfrom filters import FilterConfig, run_filter\n"
         "from filters.pipeline.observer import Observer\n"
@@ -337,7 +407,7 @@ def test_a_killed_run_leaves_nothing_published_and_the_next_one_succeeds(
 def test_a_script_without_a_main_guard_can_use_workers(
     tmp_path: Path, make_config: MakeConfig, many_files: list[Path]
 ) -> None:
-    config = make_config(*many_files, executor={"workers": 2})
+    config = make_config(input=in_processes(many_files, tmp_path), executor={"workers": 2})
     script = tmp_path / "script.py"
     script.write_text(
         "from filters import FilterConfig, run_filter\n"
