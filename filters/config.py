@@ -337,7 +337,8 @@ class ExecutorConfig(_Section):
 
     kind: Literal["local", "slurm", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processes that read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray)."""
+    """How many read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray). Processes; threads
+    in a streaming run of local Parquet or JSON lines without heuristics, unless the model is an encoder."""
     tasks: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Tasks of a phase (slurm, ray): each does every tasks-th unit. Fewer where a phase has fewer units."""
     slurm: SlurmConfig = SlurmConfig()
