@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from filters.errors import ConfigError
+from filters.config_file import load_config
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -295,6 +292,11 @@ class OutputConfig(_Section):
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.path.partition("://")[2])[-60:]
         return Path("finesieve-work") / f"{name}-{hashlib.sha256(self.path.encode()).hexdigest()[:8]}"
 
+    @property
+    def place_key(self) -> str:
+        """The key that names `place`."""
+        return "output.work" if self.is_remote else "output.path"
+
     @model_validator(mode="after")
     def _work_of_an_address(self) -> Self:
         if not self.is_remote and (self.work is not None or self.storage_options):
@@ -337,8 +339,8 @@ class ExecutorConfig(_Section):
 
     kind: Literal["local", "slurm", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    """How many read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray). Processes; threads
-    in a streaming run of local Parquet or JSON lines without heuristics, unless the model is an encoder."""
+    """How many read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray). Processes, or
+    threads in a streaming run of local Parquet or JSON lines without heuristics, unless the model is an encoder."""
     tasks: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Tasks of a phase (slurm, ray): each does every tasks-th unit. Fewer where a phase has fewer units."""
     slurm: SlurmConfig = SlurmConfig()
@@ -441,111 +443,3 @@ class FilterConfig(_Section):
             ConfigError: names the file, the line where it is known, the key, and what is allowed.
         """
         return load_config(cls, path, overrides)
-
-
-C = TypeVar("C", bound=BaseModel)
-
-
-def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
-    """Validate the YAML file at `path`, with overrides applied, against `schema`.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or holds keys or values the schema does not allow.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read this config: {error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply to be a config") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a config is a mapping with keys {', '.join(schema.model_fields)}")
-    overridden: set[tuple[str, ...]] = set()
-    for override in overrides:
-        overridden.add(_apply_override(data, override))
-    try:
-        return schema.model_validate(data)
-    except ValidationError as error:
-        messages = [_describe(detail, schema, str(path), node, overridden) for detail in error.errors()]
-        raise ConfigError("\n".join(messages)) from error
-
-
-def _apply_override(data: dict[str, Any], override: str) -> tuple[str, ...]:
-    key, separator, value = override.partition("=")
-    keys = tuple(part.strip() for part in key.split("."))
-    if not separator or not all(keys):
-        raise ConfigError(f"--set {override}: write it as key.path=value, for example --set keep.min_score=2.5")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
-    place: Any = data
-    for depth, part in enumerate(keys[:-1]):
-        if place.get(part) is None:
-            place[part] = {}
-        place = place[part]
-        if not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} is not a mapping")
-    place[keys[-1]] = parsed
-    return keys
-
-
-def _describe(
-    detail: ErrorDetails, schema: type[BaseModel], path: str, node: yaml.Node | None, overridden: set[tuple[str, ...]]
-) -> str:
-    location = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
-    key = ".".join(str(part) for part in location)
-    names = tuple(str(part) for part in location)
-    if any(names[: len(override)] == override for override in overridden):
-        where = f"{path} (--set)"
-    else:
-        line = _line_of(node, location)
-        where = f"{path}:{line}" if line else path
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        siblings = _keys_at(schema, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), siblings, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        message = f"unknown key{hint} Allowed here: {', '.join(siblings)}" if siblings else f"unknown key{hint}"
-    elif detail["type"] == "missing":
-        message = "this key is required"
-    elif detail["type"] != "value_error":
-        message = f"{message} (got {detail['input']!r:.80})"
-    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
-
-
-def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    current: Any = schema
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = current.model_fields.get(part)
-        if field is None:
-            return []
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if current is None:
-            return []
-    return list(current.model_fields)
-
-
-def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | None:
-    """1-based line of the deepest part of `location` that the file has; None if it has none of it."""
-    line: int | None = None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next((pair for pair in node.value if pair[0].value == part), None)
-            if pair is None:
-                return line
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line

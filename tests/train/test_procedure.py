@@ -1,4 +1,4 @@
-"""Losses, class balance, windows, ensembles and distillation, on made-up pages."""
+"""Options of the procedure: losses, class balance, windows, ensembles and distillation, on made-up pages."""
 
 from __future__ import annotations
 
@@ -12,20 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from labelled_pages import columns, write
-from scipy import sparse
-from sklearn.linear_model import LogisticRegression, Ridge
 
-from filters.config import load_config
+from filters.config_file import load_config
 from filters.errors import AnnotationsError, ModelError
 from filters.model import QualityModel
 from filters.model.ensemble import Combination
-from filters.model.heads import RbfHead
 from filters.train.annotations import read_annotations
 from filters.train.config import DistillConfig, TrainConfig
 from filters.train.distill import read_raw_texts
-from filters.train.heads import LandmarkHead, RidgeHead, SvrHead, fit_head
 from filters.train.linear import LinearClassifier
-from filters.train.losses import fit_loss
 from filters.train.procedure import Procedure
 from filters.train.training import train
 
@@ -53,48 +48,6 @@ def folder(tmp_path: Path) -> Path:
 
 def quiet(line: str) -> None:
     assert line
-
-
-def test_classification_is_logistic_regression() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 4))
-    targets = np.clip(1.5 + x[:, 0] + 0.5 * rng.normal(size=300), 0, 5)
-    weights = rng.random(300) + 0.5
-    found, intercept = fit_loss("classification", sparse.csr_array(x), targets, weights, 2.0, 1.5)
-    reference = LogisticRegression(C=0.5, tol=1e-8).fit(x, targets >= 1.5, sample_weight=weights)
-    np.testing.assert_allclose(found, reference.coef_[0], atol=2e-3)
-    assert intercept == pytest.approx(reference.intercept_[0], abs=2e-3)
-
-
-def test_ordinal_finds_the_direction_of_all_boundaries() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(1000, 5))
-    direction = np.array([2.0, -1, 0.5, 0, 0])
-    # A judge's scale is ordered, not even: a monotone map of what is to be learnt.
-    targets = np.rint(np.clip(np.exp(x @ direction / 2), 0, 5))
-    found, _ = fit_loss("ordinal", x, targets, np.ones(1000), 1.0, 1.5)
-    assert found @ direction / np.linalg.norm(found) / np.linalg.norm(direction) > 0.99
-
-
-@pytest.mark.parametrize("shape", [(200, 5), (20, 50)])
-def test_a_ridge_head_is_ridge_regression(shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(2, 3, size=shape).astype(np.float32)
-    targets, weights = rng.random(shape[0]) * 4, rng.random(shape[0]) + 0.5
-    head = fit_head(RidgeHead(), 0.5, x, targets, weights, 0)
-    z = (x - x.mean(0)) / x.std(0)
-    reference = Ridge(alpha=0.5 * shape[1]).fit(z, targets, sample_weight=weights / weights.mean())
-    np.testing.assert_allclose(head(x), reference.predict(z), atol=1e-3)
-
-
-@pytest.mark.parametrize("config", [SvrHead(gamma=1.0, c=(10.0,)), LandmarkHead(gamma=1.0, landmarks=200, l2=(0.01,))])
-def test_a_kernel_head_learns_what_no_line_can(config: Any) -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(500, 2)).astype(np.float32)
-    targets = 2 + np.sign(x[:, 0] * x[:, 1])
-    head = fit_head(config, 10.0 if isinstance(config, SvrHead) else 0.01, x[:400], targets[:400], np.ones(400), 0)
-    assert isinstance(head, RbfHead)
-    assert np.corrcoef(head(x[400:]), targets[400:])[0, 1] > 0.8
 
 
 @pytest.mark.parametrize(
