@@ -159,6 +159,39 @@ def test_the_contract(torch: Any, tmp_path: Path) -> None:
     shared_encoder.cache_clear()
 
 
+@pytest.mark.parametrize("loss", ["regression", "ordinal", "classification"])
+@pytest.mark.parametrize("head", [{"kind": "ridge"}, {"kind": "svr"}, {"kind": "landmarks", "landmarks": 40}])
+def test_every_head_learns_by_every_loss(torch: Any, tmp_path: Path, head: dict[str, Any], loss: str) -> None:
+    from filters.model.folder import Manifest
+
+    config = EncoderConfig.model_validate(
+        {
+            "encoder": str(bert(tmp_path / "bert")),
+            "layers": [1, 3],
+            "precision": "float32",
+            "head": head | {"loss": loss},
+        }
+    )
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["sun", "light", "a", "b", "c"], 12)) for _ in range(120)]
+    targets = np.array([text.count("sun") / 1.5 for text in texts])
+    (classifier,) = classifier_class("encoder").candidates(config, 200, 1.5)
+    classifier.fit(texts[:80], targets[:80], np.ones(80), 0)
+    scores = classifier.score(texts)
+    kept = targets[80:] >= 1.5
+    higher = scores[80:][kept][:, None] > scores[80:][~kept][None]
+    assert higher.mean() > 0.9  # of pairs of unseen pages
+    scorer = classifier.scorer
+    manifest = Manifest(
+        name="saved", kind="encoder", window=200, normalisation=scorer.normalisation, features=scorer.features()
+    )
+    saved = QualityModel(scorer, None, manifest, "").save(tmp_path / "model")
+    np.testing.assert_array_equal(QualityModel.load(tmp_path / "model").score(texts), saved.score(texts))
+    np.testing.assert_allclose(saved.score(texts), scores, atol=1e-4)
+    shared_encoder.cache_clear()
+    encoder_store.cache_clear()
+
+
 def test_a_sequence_classifier_scores_as_transformers_does(torch: Any, tmp_path: Path) -> None:
     import transformers
 
