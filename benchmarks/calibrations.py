@@ -20,7 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
-from filters.config import load_config
+from filters.config_file import load_config
 from filters.statistics.agreement import METRICS
 from filters.statistics.bootstrap import mean_estimates
 from filters.train.annotations import Annotations, read_annotations

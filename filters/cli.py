@@ -472,7 +472,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model folder.")] = False,
 ) -> None:
     """Train a classifier from annotations, calibrate it to the judge's scale, and write a model folder."""
-    from filters.config import load_config
+    from filters.config_file import load_config
     from filters.train.config import TrainConfig
 
     loaded = load_config(TrainConfig, config, overrides or ())
@@ -563,7 +563,7 @@ def score(
 @app.command()
 def table(config: Config, overrides: Set = None) -> None:
     """Make a table of static vectors from an encoder and raw texts, for classifiers of the kind `static`."""
-    from filters.config import load_config
+    from filters.config_file import load_config
     from filters.train.static_table import TableConfig, build_table
 
     loaded = load_config(TableConfig, config, overrides or ())

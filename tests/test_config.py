@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from filters.annotate.config import AnnotateConfig
-from filters.config import FilterConfig, load_config, parse_size
+from filters.config import FilterConfig, parse_size
+from filters.config_file import load_config
 from filters.errors import ConfigError
 from filters.train.config import TrainConfig
 from filters.train.static_table import TableConfig

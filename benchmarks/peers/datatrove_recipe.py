@@ -6,16 +6,15 @@ datatrove ships it, or "regex"), limit (documents, -1 for all). Answer: seconds,
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from answering import answer
 from datatrove.pipeline.dedup.minhash import (
     MinhashConfig,
     MinhashDedupBuckets,
@@ -99,13 +98,6 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     return {**taken, "documents": documents or request["limit"], "kept": kept}
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
-    logger.remove()
-    for line in sys.stdin:
-        answers.write(json.dumps(run(json.loads(line))) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    logger.remove()
+    answer(run)

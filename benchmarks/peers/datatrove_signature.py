@@ -6,13 +6,11 @@ Answer: seconds, cpu_seconds, documents. Documents are made before the clock sta
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from typing import Any
 
 import pyarrow.parquet as pq
+from answering import answer
 from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.utils.hashing import HashConfig
@@ -35,13 +33,6 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
-    logger.remove()
-    for line in sys.stdin:
-        answers.write(json.dumps(run(json.loads(line))) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    logger.remove()
+    answer(run)

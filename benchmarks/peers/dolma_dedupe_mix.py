@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
-import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from answering import answer
 
 
 def load() -> Any:
@@ -77,13 +77,6 @@ def run(dolma: Any, request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
-    dolma = load()
-    for line in sys.stdin:
-        answers.write(json.dumps(run(dolma, json.loads(line))) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    dolma = load()
+    answer(lambda request: run(dolma, request))

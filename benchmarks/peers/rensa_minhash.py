@@ -8,13 +8,11 @@ and `str.join`, the fastest way found in plain Python. Neither cuts signatures i
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from typing import Any
 
 import pyarrow.parquet as pq
+from answering import answer
 from rensa import RMinHash
 
 PERMUTATIONS = 112
@@ -55,12 +53,5 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
-    for line in sys.stdin:
-        answers.write(json.dumps(run(json.loads(line))) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    answer(run)

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from filters.annotate.sampling import SampleConfig
-from filters.config import ExtractConfig, InputConfig, load_config
+from filters.config import ExtractConfig, InputConfig
+from filters.config_file import load_config
 
 Mode = Literal["expected", "sample", "justify", "reward"]
 

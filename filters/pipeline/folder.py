@@ -31,11 +31,12 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def held(output: Path, *, in_passing: bool = False) -> Iterator[None]:
+def held(output: Path, key: str, *, in_passing: bool = False) -> Iterator[None]:
     """Hold a run's folder, which is created if need be; removed again if nothing is in it at the end.
 
     Args:
         output: the folder.
+        key: what names it in a config.
         in_passing: the run goes elsewhere when it is finished: an empty folder is removed whoever made it.
 
     flock keeps other processes of this machine out, and of all machines where the file system passes it on; where it
@@ -46,7 +47,7 @@ def held(output: Path, *, in_passing: bool = False) -> Iterator[None]:
         RunError: another run holds it, or it cannot be created.
     """
     if output.exists() and not output.is_dir():
-        raise RunError(f"{output}: exists and is not a folder. Remedy: choose another output.path")
+        raise RunError(f"{output}: exists and is not a folder. Remedy: choose another {key}")
     created = next((parent for parent in reversed([output, *output.parents]) if not parent.exists()), None)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -150,8 +151,13 @@ def _beat(path: Path, stop: threading.Event) -> None:
             os.utime(path)
 
 
-def check_free(output: Path, force_new: bool) -> None:
+def check_free(output: Path, force_new: bool, key: str) -> None:
     """Refuse a folder with anything in it that is not known to be a run's: publishing replaces whole folders.
+
+    Args:
+        output: the folder.
+        force_new: a finished run in it may be replaced.
+        key: what names the folder in a config.
 
     Raises:
         RunError: it holds other files, or a finished run that is not to be replaced.
@@ -165,12 +171,10 @@ def check_free(output: Path, force_new: bool) -> None:
         foreign = sorted(present)
     if foreign:
         raise RunError(
-            f"{output}: holds files that are no run's ({', '.join(foreign[:3])}). Remedy: choose an empty output.path"
+            f"{output}: holds files that are no run's ({', '.join(foreign[:3])}). Remedy: choose an empty {key}"
         )
     if MANIFEST in present and not force_new:
-        raise RunError(
-            f"{output}: holds a finished run. Remedy: choose another output.path, or replace it with --force-new"
-        )
+        raise RunError(f"{output}: holds a finished run. Remedy: choose another {key}, or replace it with --force-new")
 
 
 def _unlisted(output: Path) -> set[str]:

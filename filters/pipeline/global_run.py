@@ -85,7 +85,7 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
     work, now = plan.output / WORK, identity(plan)
     before = read_state(work)
     begun = (work / "done").exists()
-    check_free(plan.output, force_new or begun)
+    check_free(plan.output, force_new or begun, plan.config.output.place_key)
     if begun and not force_new:
         if before is None:
             raise RunError(

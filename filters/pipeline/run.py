@@ -66,7 +66,7 @@ def run_filter(
             pool = stack.enter_context(WorkerPool(settings.executor.workers, settings))
         observer.planned(plan)
         remote = settings.output.is_remote
-        stack.enter_context(held(plan.output, in_passing=remote))
+        stack.enter_context(held(plan.output, settings.output.place_key, in_passing=remote))
         destination = None
         if remote:
             destination = Destination(settings.output)
@@ -96,7 +96,7 @@ def run_filter(
 def _stream(
     plan: Plan, pool: WorkerPool | None, observer: Observer, destination: Destination | None, *, force_new: bool
 ) -> RunResult:
-    check_free(plan.output, force_new)
+    check_free(plan.output, force_new, plan.config.output.place_key)
     work = plan.output / WORK
     if work.exists():
         if read_state(work) is not None and not force_new:

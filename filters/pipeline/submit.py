@@ -62,7 +62,7 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
     observer.planned(plan)
     settings = plan.config.output
     with ExitStack() as stack:
-        stack.enter_context(held(plan.output, in_passing=settings.is_remote))
+        stack.enter_context(held(plan.output, settings.place_key, in_passing=settings.is_remote))
         check_idle(plan.output)
         destination = Destination(settings) if settings.is_remote else None
         if destination is not None:

@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from filters.config import load_config
+from filters.config_file import load_config
 from filters.errors import ConfigError, FinesieveError
 from filters.model import QualityModel
 from filters.statistics.agreement import Agreement

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from filters.config import load_config
+from filters.config_file import load_config
 from filters.inspect.terminal import printable
 from filters.model import QualityModel
 from filters.statistics.agreement import Scores, score_bins

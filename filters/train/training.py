@@ -47,6 +47,7 @@ class TrainResult:
         natural: the same under natural_weight; None where the annotations have none.
         compared: with distillation: the same as `sample` for "undistilled", the classifier on labels alone, and for
             "teacher"; otherwise empty.
+        held_out: float32[n] for each repetition: calibrated scores of every row by models that have not seen it.
         seconds: how long it took.
     """
 
@@ -55,6 +56,7 @@ class TrainResult:
     sample: dict[str, Estimate]
     natural: dict[str, Estimate] | None
     compared: dict[str, dict[str, Estimate]]
+    held_out: list[Float32]
     seconds: float
 
 
@@ -187,7 +189,7 @@ def _train(config: TrainConfig, overwrite: bool, echo: Callable[[str], None]) ->
     )
     model = QualityModel(scorer, fitted.calibration, manifest, digest="")
     written = model.save(output, card=write_card(manifest), overwrite=overwrite)
-    return TrainResult(output, written, sample, natural, compared, time.monotonic() - start)
+    return TrainResult(output, written, sample, natural, compared, predictions["model"], time.monotonic() - start)
 
 
 def _rubric(config: TrainConfig) -> Rubric | None:

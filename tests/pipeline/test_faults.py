@@ -318,13 +318,16 @@ def test_a_folder_held_by_another_machine_is_refused_until_it_is_silent(tmp_path
     folder.mkdir()
     lock = folder / LOCK
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 7}))
-    with pytest.raises(RunError, match=r"another run is writing here .process 7 on elsewhere"), held(folder):
+    with (
+        pytest.raises(RunError, match=r"another run is writing here .process 7 on elsewhere"),
+        held(folder, "output.path"),
+    ):
         pass
     past = time.time() - 2 * STALE
     os.utime(lock, (past, past))
-    with held(folder):
+    with held(folder, "output.path"):
         assert json.loads(lock.read_text()) == {"host": socket.gethostname(), "pid": os.getpid()}
-        with pytest.raises(RunError, match=f"process {os.getpid()} on"), held(folder):
+        with pytest.raises(RunError, match=f"process {os.getpid()} on"), held(folder, "output.path"):
             pass
     assert not lock.exists()
 
@@ -334,15 +337,15 @@ def test_where_there_are_no_locks_signs_of_life_count(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    with held(tmp_path):
-        with pytest.raises(RunError, match="another run is writing here"), held(tmp_path):
+    with held(tmp_path, "output.path"):
+        with pytest.raises(RunError, match="another run is writing here"), held(tmp_path, "output.path"):
             pass
         assert (tmp_path / LOCK).exists()
 
 
 def test_a_lock_left_by_a_killed_process_is_free(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1}))
-    with held(tmp_path):
+    with held(tmp_path, "output.path"):
         pass
 
 

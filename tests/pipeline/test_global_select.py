@@ -13,7 +13,7 @@ import pytest
 from datasets import load_dataset
 
 from filters import FilterConfig, run_filter
-from filters.config import load_config
+from filters.config_file import load_config
 from filters.errors import ConfigError
 from filters.inspect.run import Run
 from filters.pipeline.decisions import OutputFile

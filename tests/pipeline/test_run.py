@@ -340,6 +340,13 @@ def test_two_runs_on_one_folder_are_refused(tmp_path: Path, make_config: MakeCon
     assert run_filter(make_config(path), observer=Second()).ledger.total.kept == 5
 
 
+def test_a_work_folder_that_is_taken_is_named_by_its_key(tmp_path: Path, make_config: MakeConfig) -> None:
+    (tmp_path / "scratch").write_text("a file")
+    output = {"path": "s3://bucket/run", "work": str(tmp_path / "scratch")}
+    with pytest.raises(RunError, match=r"scratch: exists and is not a folder. Remedy: choose another output\.work"):
+        run_filter(make_config(jsonl(tmp_path / "a.jsonl", [{"id": "a", "text": page(0)}]), output=output))
+
+
 def test_a_killed_worker_ends_the_run_with_its_name(
     tmp_path: Path, make_config: MakeConfig, many_files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

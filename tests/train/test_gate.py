@@ -8,7 +8,7 @@ import pytest
 from labelled_pages import columns, write
 
 import filters.train.gate as gate
-from filters.config import load_config
+from filters.config_file import load_config
 from filters.errors import ConfigError
 from filters.model import QualityModel
 from filters.statistics.agreement import METRICS

@@ -11,7 +11,7 @@ from labelled_pages import columns, write
 from threadpoolctl import threadpool_limits
 
 import filters.train.training as training
-from filters.config import load_config
+from filters.config_file import load_config
 from filters.errors import AnnotationsError, ConfigError, ModelError
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
