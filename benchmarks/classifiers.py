@@ -1,22 +1,14 @@
 """Classifier kinds side by side: nested cross-validation on the same labels, and documents scored per second.
 
-    python -m benchmarks.classifiers ANNOTATIONS CONFIG... [--set KEY=VALUE] [--output RESULTS.json]
+    python -m benchmarks.classifiers ANNOTATIONS ROW... [--set KEY=VALUE] [--output RESULTS.json]
     python -m benchmarks.classifiers --tables        # README's tables of the results that are there
 
-Each CONFIG is one of configs/train-*.yaml, optionally NAME=CONFIG; `--set` overrides a key in all of them, and a CONFIG
-may carry its own after commas: `ordinal=configs/train-edu-en.yaml,classifier.loss=ordinal`. Rows of the same name in
-the output are replaced, others stay. Speed is that of one thread on pages of 3 KB, from Python strings to scores.
+Each ROW is a name in `ROWS`, or one of configs/train-*.yaml, optionally NAME=CONFIG; CONFIG#0 is the first member of an
+ensemble by itself. `--set` overrides a key in all of them, and a CONFIG may carry its own after commas:
+`four-layers=configs/train-edu-minilm.yaml,window=1800`. Rows of the same name in the output are replaced, others stay.
 
-The rows beside the shipped configs, each with `--set validation.repeats=1 --set validation.inner_folds=2`:
-
-    fasttext=configs/train-edu-fasttext.yaml
-    linear=configs/train-edu-linear.yaml
-    linear-ordinal=configs/train-edu-linear.yaml,classifier.loss=ordinal
-    linear-classification=configs/train-edu-linear.yaml,classifier.loss=classification
-    linear-balanced=configs/train-edu-linear.yaml,balance=sqrt
-    linear-begin-middle-end=configs/train-edu-linear.yaml,windows=begin-middle-end,window=1500
-    linear-max=configs/train-edu-linear.yaml,windows=max
-    linear-length-weighted=configs/train-edu-linear.yaml,windows=length-weighted
+Out-of-fold scores are kept in runs/classifiers/, so that a row in `AGAINST` is compared, by a paired bootstrap, with
+one measured earlier on the same folds. Speed is that of one thread on pages of 3 KB, from Python strings to scores.
 """
 
 from __future__ import annotations
@@ -30,17 +22,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from filters.config import load_config
-from filters.train.annotations import read_annotations
+from filters.config_file import load_config
+from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
-from filters.train.training import train
+from filters.train.evaluation import compare
+from filters.train.training import TrainResult, train
 
 METRICS = ("f1", "best_f1", "pr_auc", "roc_auc", "spearman", "mae")
 PAGE = 3072
 SECONDS = 3.0
+ENCODED = 32
+"""Pages that the speed of an encoder is taken on."""
+SCORES = Path("runs/classifiers")
 
 
 def speed(model: Any, texts: list[str]) -> float:
@@ -55,6 +54,47 @@ def speed(model: Any, texts: list[str]) -> float:
     return best
 
 
+LINEAR, ENCODER = "configs/train-edu-linear.yaml", "configs/train-edu-encoder.yaml#0"
+ONCE = ["validation.repeats=1", "validation.inner_folds=2"]
+"""What is only compared is cross-validated once."""
+# Candidates of each head reach from too weak to too strong a penalty for every loss; inner cross-validation chooses.
+HEADS = {
+    "svr": "kind: svr, c: [1.0, 2.0, 4.0, 8.0], gamma: 0.3",
+    "ridge": "kind: ridge, l2: [0.25, 0.5, 1.0, 2.0]",
+    "landmarks": "kind: landmarks, landmarks: 3000, gamma: 0.3, l2: [0.03, 0.1, 0.3]",
+}
+STATIC_HEAD = "kind: svr, c: [1.0, 2.0, 4.0, 8.0], gamma: 1.0, scale: root, centres: 1500"
+ROWS: dict[str, tuple[str, list[str]]] = {
+    "fasttext": ("configs/train-edu-fasttext.yaml", ONCE),
+    "linear": (LINEAR, ONCE),
+    "linear-balanced": (LINEAR, ["balance=sqrt", *ONCE]),
+    "linear-begin-middle-end": (LINEAR, ["windows=begin-middle-end", "window=1500", *ONCE]),
+    "linear-max": (LINEAR, ["windows=max", *ONCE]),
+    "linear-length-weighted": (LINEAR, ["windows=length-weighted", *ONCE]),
+    "encoder-svr": (
+        ENCODER,
+        [
+            "classifier.prefix=null",
+            "classifier.max_characters=null",
+            "classifier.max_tokens=320",
+            "validation.repeats=1",
+        ],
+    ),
+    "encoder": (ENCODER, ONCE),
+    "encoder-balanced": (ENCODER, ["balance=sqrt", *ONCE]),
+    "static": ("configs/train-edu-en.yaml", ONCE),
+}
+for _loss in ("ordinal", "classification"):
+    ROWS[f"linear-{_loss}"] = LINEAR, [f"classifier.loss={_loss}", "classifier.l2=[0.1, 0.3, 1.0]", *ONCE]
+    ROWS[f"static-{_loss}"] = (
+        "configs/train-edu-en.yaml",
+        [f"classifier.head={{{STATIC_HEAD}, loss: {_loss}}}", *ONCE],
+    )
+for _head, _options in HEADS.items():
+    for _loss in ("regression", "ordinal", "classification"):
+        if (_head, _loss) != ("svr", "regression"):  # the config's: `encoder`
+            ROWS[f"encoder-{_head}-{_loss}"] = ENCODER, [f"classifier.head={{{_options}, loss: {_loss}}}", *ONCE]
+
 KINDS = {
     "fasttext": "`fasttext`",
     "edu-linear": "`linear`: hashed words and pairs, ridge",
@@ -63,18 +103,84 @@ KINDS = {
     "encoder-svr": "`encoder`: SmolLM2's middle layers on 320 tokens, support vectors",
     "edu-encoder": "`ensemble`: the encoder on 1,800 characters, stacked with MiniLM and `linear`",
 }
+_ORDINAL, _CLASSIFICATION = "`ordinal`: all thresholds of the scale", "`classification`: keep or drop"
+_SQUARED, _ABSOLUTE = "`regression`: squared error", "`regression`: absolute error"
+_BALANCED = "the same, kept pages weighing more (`balance: sqrt`)"
 LOSSES = {
-    "linear": "`regression` to the expected score",
-    "linear-balanced": "the same, kept pages weighing more (`balance: sqrt`)",
-    "linear-ordinal": "`ordinal`: all thresholds of the scale",
-    "linear-classification": "`classification`: keep or drop",
+    "linear": ("`linear`", _SQUARED),
+    "linear-balanced": ("`linear`", _BALANCED),
+    "linear-ordinal": ("`linear`", _ORDINAL),
+    "linear-classification": ("`linear`", _CLASSIFICATION),
+    "encoder": ("`encoder`, `svr`", _ABSOLUTE),
+    "encoder-balanced": ("`encoder`, `svr`", _BALANCED),
+    "encoder-svr-ordinal": ("`encoder`, `svr`", _ORDINAL),
+    "encoder-svr-classification": ("`encoder`, `svr`", _CLASSIFICATION),
+    "encoder-landmarks-regression": ("`encoder`, `landmarks`", _SQUARED),
+    "encoder-landmarks-ordinal": ("`encoder`, `landmarks`", _ORDINAL),
+    "encoder-landmarks-classification": ("`encoder`, `landmarks`", _CLASSIFICATION),
+    "encoder-ridge-regression": ("`encoder`, `ridge`", _SQUARED),
+    "encoder-ridge-ordinal": ("`encoder`, `ridge`", _ORDINAL),
+    "encoder-ridge-classification": ("`encoder`, `ridge`", _CLASSIFICATION),
+    "static": ("`static`, `svr`", _ABSOLUTE),
+    "static-ordinal": ("`static`, `svr`", _ORDINAL),
+    "static-classification": ("`static`, `svr`", _CLASSIFICATION),
 }
+"""Kind and head, and loss."""
+AGAINST = {name: name.partition("-")[0] for name in LOSSES if "-" in name}
+"""Each of them with the row of its kind's config, head and loss as shipped."""
 WINDOWS = {
     "linear": "`first`: 3,000 characters",
     "linear-length-weighted": "`length-weighted`: windows of 3,000",
     "linear-max": "`max` of windows of 3,000",
     "linear-begin-middle-end": "`begin-middle-end`: the mean of three of 1,500",
 }
+
+
+def load(given: str, overrides: list[str]) -> tuple[str, TrainConfig]:
+    """(name, config) of a row as the command line gives it.
+
+    Args:
+        given: a name in `ROWS`, CONFIG, or NAME=CONFIG, with overrides of its own after commas.
+        overrides: KEY=VALUE; the row's own come after them.
+    """
+    if given in ROWS:
+        name, (path, own) = given, ROWS[given]
+    else:
+        name, separator, rest = given.partition("=")
+        if not separator or "," in name or "/" in name:
+            name, rest = "", given
+        path, *own = rest.split(",")
+    path, _, member = path.partition("#")
+    if member:
+        alone = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["classifier"]["members"][int(member)]
+        overrides = [f"classifier={json.dumps(alone)}", *overrides]
+    name = name or Path(path).stem.removeprefix("train-")
+    return name, load_config(TrainConfig, Path(path), [*overrides, *own])
+
+
+def gains(name: str, result: TrainResult, labels: Annotations, config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """A row's gains over the row it is held against, where that was measured; keeps its own out-of-fold scores.
+
+    Args:
+        name: of the row.
+        result: its training.
+        labels: all rows.
+        config: its config.
+        folder: of the scores, NAME.npy: float32[repeats, n].
+    """
+    scores = np.stack(result.held_out)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{name}.npy", scores, allow_pickle=False)
+    path = folder / f"{AGAINST.get(name)}.npy"
+    if not path.is_file():
+        return {}
+    other = np.load(path, allow_pickle=False)
+    if other.shape != scores.shape:
+        print(f"   {name} and {path.stem} are of other labels or folds, and cannot be compared", flush=True)
+        return {}
+    cut = config.keep.min_score
+    found = compare(scores, other, labels, (cut, cut), resamples=1000, random_state=0)
+    return {metric: gain.model_dump() for metric, gain in found.items()}
 
 
 def tables(results: dict[str, Any]) -> dict[str, list[str]]:
@@ -98,14 +204,20 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
             shown = " | ".join(cells(row, ("f1", "pr_auc", "spearman")))
             kinds.append(f"| {label} | {shown} | {speed} | {row['bytes'] / 1e6:.1f} |")
     found = {"kinds": kinds}
-    for title, named in (("loss", LOSSES), ("windows", WINDOWS)):
-        lines = [f"| {title} | best F1 | PR-AUC | Spearman |", "|---|---|---|---|"]
-        lines += [
-            f"| {label} | {' | '.join(cells(rows[name], ('best_f1', 'pr_auc', 'spearman')))} |"
-            for name, label in named.items()
-            if name in rows
-        ]
-        found[title] = lines
+    metrics = ("best_f1", "pr_auc", "spearman")
+    found["loss"] = [
+        "| kind, head | loss | best F1 | PR-AUC | Spearman | PR-AUC, minus the config's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, labels in LOSSES.items():
+        if name in rows:
+            gain = rows[name].get("gain", {}).get("pr_auc", {}).get("difference")
+            last = "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**gain) if gain else ""
+            found["loss"].append(f"| {' | '.join([*labels, *cells(rows[name], metrics), last])} |")
+    found["windows"] = ["| windows | best F1 | PR-AUC | Spearman |", "|---|---|---|---|"]
+    found["windows"] += [
+        f"| {' | '.join([label, *cells(rows[name], metrics)])} |" for name, label in WINDOWS.items() if name in rows
+    ]
     if "edu-distilled" in rows:
         row = rows["edu-distilled"]
         parts = {"labels alone": row["compared"]["undistilled"], "labels and pseudo-labels": row["sample"]}
@@ -121,7 +233,7 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", nargs="?")
-    parser.add_argument("configs", nargs="*", metavar="CONFIG")
+    parser.add_argument("rows", nargs="*", metavar="ROW")
     parser.add_argument("--tables", action="store_true", help="print README's tables, measure nothing")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "classifiers.json")
@@ -130,24 +242,19 @@ def main() -> None:
         for lines in tables(json.loads(options.output.read_text())).values():
             print("\n".join(lines), end="\n\n")
         return
-    if not options.annotations or not options.configs:
-        parser.error("give ANNOTATIONS and at least one CONFIG")
+    if not options.annotations or not options.rows:
+        parser.error("give ANNOTATIONS and at least one ROW")
     labels = read_annotations(options.annotations)
     pages = [text for text in labels.texts if len(text) >= PAGE] or list(labels.texts)
     pages = [pages[number % len(pages)][:PAGE] for number in range(2000)]
-    for given in options.configs:
-        name, separator, rest = given.partition("=")
-        if not separator or "," in name or "/" in name:
-            name, rest = "", given
-        path, *own = rest.split(",")
+    for given in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            overrides = [f"annotations={options.annotations}", f"output={folder}/model", *options.overrides, *own]
-            config = load_config(TrainConfig, Path(path), overrides)
-            name = name or Path(path).stem.removeprefix("train-")
+            overrides = [f"annotations={options.annotations}", f"output={folder}/model", *options.overrides]
+            name, config = load(given, overrides)
             print(f"== {name}", flush=True)
             result = train(config, echo=lambda line: print("  ", line, flush=True))
             size = sum(file.stat().st_size for file in (Path(folder) / "model").rglob("*") if file.is_file())
-            few = pages if config.classifier.kind not in ("encoder", "ensemble") else pages[:64]
+            few = pages if config.classifier.kind not in ("encoder", "ensemble") else pages[:ENCODED]
             row = {
                 "name": name,
                 "kind": config.classifier.kind,
@@ -162,6 +269,7 @@ def main() -> None:
                 "compared": {
                     other: {key: part[key].model_dump() for key in METRICS} for other, part in result.compared.items()
                 },
+                "gain": gains(name, result, labels, config, SCORES),
                 "docs_per_second": round(speed(result.model, few), 1),
                 "bytes": size,
                 "seconds": round(result.seconds, 1),

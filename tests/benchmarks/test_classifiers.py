@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.classifiers import KINDS, LOSSES, tables
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.classifiers import AGAINST, KINDS, LOSSES, ROWS, WINDOWS, gains, load, tables
+
+THREE = " | ".join(["0.400 [0.300, 0.500]"] * 3)
 
 
-def row(name: str, value: float, speed: float) -> dict[str, object]:
+def row(name: str, value: float, speed: float) -> dict[str, Any]:
     estimate = {"value": value, "low": value - 0.1, "high": value + 0.1}
     metrics = ("f1", "best_f1", "pr_auc", "roc_auc", "spearman", "mae")
     return {"name": name, "sample": dict.fromkeys(metrics, estimate), "docs_per_second": speed, "bytes": 9_640_000}
@@ -22,5 +30,57 @@ def test_rows_appear_with_intervals_speed_and_size() -> None:
 
 def test_a_row_that_was_not_measured_is_left_out() -> None:
     found = tables({"rows": [row("linear-ordinal", 0.4, 100)]})
-    assert found["loss"][2:] == [f"| {LOSSES['linear-ordinal']} | " + " | ".join(["0.400 [0.300, 0.500]"] * 3) + " |"]
+    assert found["loss"][2:] == [f"| {' | '.join(LOSSES['linear-ordinal'])} | {THREE} |  |"]
     assert len(found["kinds"]) == 2
+
+
+def test_a_loss_has_its_difference_from_the_config_s() -> None:
+    difference = {"value": -0.0123, "low": -0.03, "high": 0.0049}
+    measured = row("encoder-svr-ordinal", 0.4, 1) | {"gain": {"pr_auc": {"difference": difference}}}
+    (line,) = tables({"rows": [measured]})["loss"][2:]
+    assert line.endswith(f"| {THREE} | -0.012 [-0.030, +0.005] |")
+
+
+def test_every_row_of_the_tables_can_be_measured_again() -> None:
+    shipped = {name for name in KINDS if name.startswith("edu-")}
+    assert set(ROWS) == (set(KINDS) | set(LOSSES) | set(WINDOWS)) - shipped
+    assert set(AGAINST.values()) <= set(ROWS)
+    for name in ROWS:
+        found, config = load(name, ["annotations=a.parquet", "output=b", "random_state=5"])
+        assert (found, config.random_state) == (name, 5)
+        if name.startswith("encoder"):
+            assert config.classifier.kind == "encoder"  # one member of the config's ensemble
+        head = getattr(config.classifier, "head", config.classifier)
+        loss = name.rpartition("-")[2]
+        assert getattr(head, "loss", "regression") == (loss if loss in ("ordinal", "classification") else "regression")
+
+
+def test_a_config_may_be_named_and_changed() -> None:
+    name, config = load("short=configs/train-edu-linear.yaml,window=900,classifier.bits=12", ["window=800"])
+    assert (name, config.window, config.classifier.bits) == ("short", 900, 12)
+    assert load("configs/train-edu-linear.yaml,window=900", [])[0] == "edu-linear"
+
+
+class Labels(SimpleNamespace):
+    """As much of annotations as a comparison asks for."""
+
+    def __len__(self) -> int:
+        return len(self.expected)
+
+
+def test_gains_are_over_the_same_pages(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    expected = rng.random(200) * 3
+    labels: Any = Labels(expected=expected, score=np.rint(expected).astype(np.int64), groups=np.arange(200))
+    config: Any = SimpleNamespace(keep=SimpleNamespace(min_score=1.5))
+
+    def result(noise: float) -> Any:
+        return SimpleNamespace(held_out=[(expected + noise * rng.normal(size=200)).astype(np.float32)])
+
+    assert gains("encoder-balanced", result(1.0), labels, config, tmp_path) == {}  # nothing to hold it against yet
+    assert gains("encoder", result(1.0), labels, config, tmp_path) == {}
+    found = gains("encoder-svr-ordinal", result(0.1), labels, config, tmp_path)
+    assert found["pr_auc"]["difference"]["low"] > 0.05
+    assert found["pr_auc"]["first"] > 0.9 > found["pr_auc"]["second"]
+    np.save(tmp_path / "linear.npy", np.zeros((2, 200), np.float32))
+    assert gains("linear-ordinal", result(0.1), labels, config, tmp_path) == {}
