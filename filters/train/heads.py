@@ -5,6 +5,7 @@ Each by any loss of `filters.train.losses`; whatever the loss, a head is the sam
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -104,18 +105,35 @@ def fit_head(
     if isinstance(config, SvrHead) and config.scale == "root":
         scale = np.sqrt(scale * np.sqrt(np.mean(scale**2))).astype(np.float32)
     z: Float32 = (features - mean) / scale
-    weights = weights / weights.mean()
+    rows = _Rows(mean, scale, z, targets, weights / weights.mean(), positive)
     if isinstance(config, RidgeHead):
-        l2 = strength * z.shape[1]
-        if config.loss == "regression":
-            coefficients, intercept = _ridge(z, targets, weights, l2)
-        else:
-            coefficients, intercept = fit_loss(config.loss, z, targets, weights, l2 / CURVATURE, positive)
-        return LinearHead(mean, scale, coefficients.astype(np.float32), float(intercept))
+        return _linear(config, strength * z.shape[1], rows)
     gamma = config.gamma / z.shape[1]
     if isinstance(config, SvrHead):
-        return _svr(config, strength, gamma, mean, scale, z, targets, weights, positive)
-    return _landmarks(config, strength, gamma, mean, scale, z, targets, weights, random_state, positive)
+        return _svr(config, strength, gamma, rows)
+    return _landmarks(config, strength, gamma, rows, random_state)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a head is fitted to: the arguments of `fit_head`, with features standardised and weights of mean 1."""
+
+    mean: Float32
+    scale: Float32
+    z: Float32
+    targets: Float64
+    weights: Float64
+    positive: float
+
+
+def _linear(config: RidgeHead, l2: float, rows: _Rows) -> LinearHead:
+    if config.loss == "regression":
+        coefficients, intercept = _ridge(rows.z, rows.targets, rows.weights, l2)
+    else:
+        coefficients, intercept = fit_loss(
+            config.loss, rows.z, rows.targets, rows.weights, l2 / CURVATURE, rows.positive
+        )
+    return LinearHead(rows.mean, rows.scale, coefficients.astype(np.float32), float(intercept))
 
 
 def _ridge(z: Float32, targets: Float64, weights: Float64, l2: float) -> tuple[Float64, float]:
@@ -143,39 +161,29 @@ def _kernel(a: Float32, b: Float32, gamma: float) -> Float64:
     return kernel
 
 
-def _svr(
-    config: SvrHead,
-    c: float,
-    gamma: float,
-    mean: Float32,
-    scale: Float32,
-    z: Float32,
-    targets: Float64,
-    weights: Float64,
-    positive: float,
-) -> RbfHead:
+def _svr(config: SvrHead, c: float, gamma: float, rows: _Rows) -> RbfHead:
     from sklearn.svm import SVC, SVR
 
     # Rounded first, so that a head that was saved scores as before.
-    z = z.astype(np.float16).astype(np.float32)
+    z = rows.z.astype(np.float16).astype(np.float32)
     kernel = _kernel(z, z, gamma)
+    options = {"kernel": "precomputed", "C": c, "cache_size": 1000, "tol": 3e-3}
     if config.loss == "regression":
-        machine = SVR(kernel="precomputed", C=c, epsilon=config.epsilon, cache_size=1000, tol=3e-3)
-        fitted = [machine.fit(kernel, targets, sample_weight=weights)]
+        machines = [SVR(epsilon=config.epsilon, **options).fit(kernel, rows.targets, rows.weights)]
     else:
-        fitted = [
-            SVC(kernel="precomputed", C=c, cache_size=1000, tol=3e-3).fit(kernel, targets >= edge, weights)
-            for edge in boundaries(config.loss, targets, positive)
+        machines = [
+            SVC(**options).fit(kernel, rows.targets >= edge, rows.weights)
+            for edge in boundaries(config.loss, rows.targets, rows.positive)
         ]
     whole = np.zeros(len(z))
-    for machine in fitted:
+    for machine in machines:
         whole[machine.support_] += machine.dual_coef_[0]
-    support = np.unique(np.concatenate([machine.support_ for machine in fitted]))
+    support = np.unique(np.concatenate([machine.support_ for machine in machines]))
     dual, vectors = whole[support], z[support]
     if config.centres is not None and config.centres < len(vectors):
         vectors, dual = _reduced(vectors, dual, z, gamma, config.centres)
-    intercept = sum(float(machine.intercept_[0]) for machine in fitted)
-    return RbfHead(mean, scale, vectors, dual.astype(np.float32), gamma, intercept)
+    intercept = sum(float(machine.intercept_[0]) for machine in machines)
+    return RbfHead(rows.mean, rows.scale, vectors, dual.astype(np.float32), gamma, intercept)
 
 
 def _reduced(vectors: Float32, dual: Float64, z: Float32, gamma: float, count: int) -> tuple[Float32, Float64]:
@@ -190,36 +198,26 @@ def _reduced(vectors: Float32, dual: Float64, z: Float32, gamma: float, count: i
     return centres, weights
 
 
-def _landmarks(
-    config: LandmarkHead,
-    l2: float,
-    gamma: float,
-    mean: Float32,
-    scale: Float32,
-    z: Float32,
-    targets: Float64,
-    weights: Float64,
-    random_state: int,
-    positive: float,
-) -> RbfHead:
+def _landmarks(config: LandmarkHead, l2: float, gamma: float, rows: _Rows, random_state: int) -> RbfHead:
     from scipy.linalg import solve_triangular
 
+    z, targets, weights = rows.z, rows.targets, rows.weights
     chosen = _spread(targets, min(config.landmarks, len(z)), np.random.default_rng(random_state))
     centres = z[chosen].astype(np.float16).astype(np.float32)
     cross, among = _kernel(z, centres, gamma), _kernel(centres, centres, gamma)
-    if config.loss != "regression":
+    if config.loss == "regression":
+        intercept = float(np.average(targets, weights=weights))
+        gram = cross.T @ (cross * weights[:, None]) + l2 * among
+        gram[np.diag_indices(len(gram))] += 1e-6 * np.trace(gram) / len(gram)
+        dual = np.linalg.solve(gram, cross.T @ (weights * (targets - intercept)))
+    else:
         # In coordinates in which the penalty on the function is one on the weights.
         among[np.diag_indices(len(among))] += _JITTER
         root = np.linalg.cholesky(among)
         points = np.ascontiguousarray(solve_triangular(root, cross.T, lower=True).T)
-        found, intercept = fit_loss(config.loss, points, targets, weights, l2 / CURVATURE, positive)
+        found, intercept = fit_loss(config.loss, points, targets, weights, l2 / CURVATURE, rows.positive)
         dual = solve_triangular(root, found, lower=True, trans="T")
-        return RbfHead(mean, scale, centres, dual.astype(np.float32), gamma, intercept)
-    middle = float(np.average(targets, weights=weights))
-    gram = cross.T @ (cross * weights[:, None]) + l2 * among
-    gram[np.diag_indices(len(gram))] += 1e-6 * np.trace(gram) / len(gram)
-    dual = np.linalg.solve(gram, cross.T @ (weights * (targets - middle)))
-    return RbfHead(mean, scale, centres, dual.astype(np.float32), gamma, middle)
+    return RbfHead(rows.mean, rows.scale, centres, dual.astype(np.float32), gamma, intercept)
 
 
 def _spread(targets: Float64, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
