@@ -59,7 +59,7 @@ ONCE = ["validation.repeats=1", "validation.inner_folds=2"]
 """What is only compared is cross-validated once."""
 # Candidates of each head reach from too weak to too strong a penalty for every loss; inner cross-validation chooses.
 HEADS = {
-    "svr": "kind: svr, c: [1.0, 2.0, 4.0, 8.0], gamma: 0.3",
+    "svr": "kind: svr, c: [2.0, 4.0, 8.0, 16.0], gamma: 0.3",
     "ridge": "kind: ridge, l2: [0.25, 0.5, 1.0, 2.0]",
     "landmarks": "kind: landmarks, landmarks: 3000, gamma: 0.3, l2: [0.03, 0.1, 0.3]",
 }
@@ -85,7 +85,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "static": ("configs/train-edu-en.yaml", ONCE),
 }
 for _loss in ("ordinal", "classification"):
-    ROWS[f"linear-{_loss}"] = LINEAR, [f"classifier.loss={_loss}", "classifier.l2=[0.1, 0.3, 1.0]", *ONCE]
+    ROWS[f"linear-{_loss}"] = LINEAR, [f"classifier.loss={_loss}", "classifier.l2=[0.3, 1.0, 3.0, 10.0]", *ONCE]
     ROWS[f"static-{_loss}"] = (
         "configs/train-edu-en.yaml",
         [f"classifier.head={{{STATIC_HEAD}, loss: {_loss}}}", *ONCE],

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from filters.model.heads import Head, LinearHead, RbfHead
-from filters.train.losses import CURVATURE, Loss, boundaries, fit_loss
+from filters.train.losses import BOUNDARIES, CURVATURE, Loss, boundaries, fit_loss
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -168,13 +168,17 @@ def _svr(config: SvrHead, c: float, gamma: float, rows: _Rows) -> RbfHead:
     z = rows.z.astype(np.float16).astype(np.float32)
     kernel = _kernel(z, z, gamma)
     options = {"kernel": "precomputed", "C": c, "cache_size": 1000, "tol": 3e-3}
+    intercept = 0.0
     if config.loss == "regression":
         machines = [SVR(epsilon=config.epsilon, **options).fit(kernel, rows.targets, rows.weights)]
     else:
-        machines = [
-            SVC(**options).fit(kernel, rows.targets >= edge, rows.weights)
-            for edge in boundaries(config.loss, rows.targets, rows.positive)
-        ]
+        edges = boundaries(config.loss, rows.targets, rows.positive)
+        machines = [SVC(**options).fit(kernel, rows.targets >= edge, rows.weights) for edge in edges]
+        if config.loss == "ordinal":
+            # A boundary with too few rows beyond it would say -1 of nearly all; without it, scores of the parts of a
+            # cross-validation would not mean the same.
+            missing = [edge for edge in BOUNDARIES if edge not in edges]
+            intercept = sum(1.0 if (rows.targets >= edge).mean() > 0.5 else -1.0 for edge in missing)
     whole = np.zeros(len(z))
     for machine in machines:
         whole[machine.support_] += machine.dual_coef_[0]
@@ -182,7 +186,7 @@ def _svr(config: SvrHead, c: float, gamma: float, rows: _Rows) -> RbfHead:
     dual, vectors = whole[support], z[support]
     if config.centres is not None and config.centres < len(vectors):
         vectors, dual = _reduced(vectors, dual, z, gamma, config.centres)
-    intercept = sum(float(machine.intercept_[0]) for machine in machines)
+    intercept += sum(float(machine.intercept_[0]) for machine in machines)
     return RbfHead(rows.mean, rows.scale, vectors, dual.astype(np.float32), gamma, intercept)
 
 

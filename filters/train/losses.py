@@ -45,13 +45,16 @@ def fit_loss(
 ) -> tuple[Float64, float]:
     """(weights float64[d], intercept) that minimise the weighted loss + l2 / 2 |w|^2, by L-BFGS.
 
+    The intercept of `ordinal` is that of the boundary nearest to `positive`: which others there are differs between the
+    parts of a cross-validation, and raw scores must mean the same in all of them.
+
     Args:
         loss: see the module.
         x: features [n, d], an array or a sparse matrix.
         targets: float64[n], the judge's scores.
         weights: float64[n], positive.
         l2: the penalty.
-        positive: `classification`: targets from here on are one class.
+        positive: where the kept begin; `classification`: targets from here on are one class.
     """
     from scipy.optimize import minimize
     from scipy.special import expit
@@ -73,4 +76,5 @@ def fit_loss(
     share = np.clip((signs > 0).mean(axis=0), 1e-3, 1 - 1e-3)
     start = np.r_[np.zeros(size), np.log(share / (1 - share))]
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 300, "maxcor": 10})
-    return found.x[:size], float(found.x[size:].mean())
+    nearest = int(np.argmin(np.abs(np.array(edges) - positive)))
+    return found.x[:size], float(found.x[size + nearest])

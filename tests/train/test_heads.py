@@ -22,6 +22,7 @@ from filters.errors import ConfigError
 from filters.model.heads import Head, LinearHead, RbfHead, read_head
 from filters.train.config import TrainConfig
 from filters.train.heads import LandmarkHead, RidgeHead, SvrHead, fit_head, strengths
+from filters.train.losses import boundaries
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -225,3 +226,17 @@ def test_a_loss_that_there_is_not_is_refused_where_it_stands(
         load_config(TrainConfig, tmp_path / "mine.yaml")
     key = "los" if "los:" in head else "loss"
     assert str(error.value).startswith(f"{tmp_path / 'mine.yaml'}:{number + 1}: classifier.head.{key}: ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_boundary_that_is_not_learnt_moves_no_score(kind: str) -> None:
+    """Enough rows above 3.5 in one part of a cross-validation, too few in the next: one calibration serves both."""
+    x, targets = slope()
+    targets = np.minimum(targets, 3.4)
+    rare, fewer = targets.copy(), targets.copy()
+    top = np.argsort(targets)[-7:]
+    rare[top], fewer[top[:4]] = 4.0, 4.0
+    assert boundaries("ordinal", rare, 1.5) == [0.5, 1.5, 2.5, 3.5] != boundaries("ordinal", fewer, 1.5)
+    first, second = (fit(made(kind, "ordinal"), x, scores)(x) for scores in (rare, fewer))
+    shown = targets < 3
+    assert abs(np.mean(first[shown] - second[shown])) < 0.1 * np.std(first[shown])
