@@ -30,7 +30,7 @@ COMPARED = ("cpu_s", "disk_mb", "memory_mb")
 FORECAST = """
 import json, sys
 from filters import FilterConfig
-from filters.pipeline.forecast import forecast
+from filters.pipeline.forecast.forecast import forecast
 from filters.pipeline.plan import make_plan
 found = forecast(make_plan(FilterConfig.model_validate_json(sys.argv[1])), seed=int(sys.argv[2])).to_json()
 here = found["columns"][0]
@@ -45,8 +45,8 @@ RUN = """
 import json, sys
 from filters import FilterConfig
 from filters.pipeline.folder import held
-from filters.pipeline.global_run import run_global
-from filters.pipeline.local import UnitRunner
+from filters.pipeline.phases.global_run import run_global
+from filters.pipeline.phases.local import UnitRunner
 from filters.pipeline.observer import Observer
 from filters.pipeline.plan import make_plan
 from filters.pipeline.pool import WorkerPool

@@ -102,7 +102,7 @@ def filter_command(
 
     with progress(console, lambda plan: _print_plan(console, plan)) as observer:
         if submit:
-            from filters.pipeline.submit import submit_run
+            from filters.pipeline.schedulers.submit import submit_run
 
             submit_run(loaded, observer, force_new=force_new)
             return
@@ -124,8 +124,8 @@ def _dry_run(
         _print_plan(console, plan)
     found = None
     if config.dedup.scope == "global" and pilot != 0:
-        from filters.pipeline.forecast import forecast
-        from filters.pipeline.pilot import DOCUMENTS
+        from filters.pipeline.forecast.forecast import forecast
+        from filters.pipeline.forecast.pilot import DOCUMENTS
 
         documents = DOCUMENTS if pilot is None else pilot
         with _console(stderr=True).status("running a pilot ..."):
@@ -133,7 +133,7 @@ def _dry_run(
     if as_json:
         print(json.dumps({"plan": plan.to_json(), "forecast": found and found.to_json()}, indent=1))
     elif found is not None:
-        from filters.pipeline.forecast_terminal import forecast_view
+        from filters.pipeline.forecast.terminal import forecast_view
 
         console.print()
         console.print(forecast_view(found, config, unicode=console.encoding.startswith("utf")))
@@ -146,7 +146,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show how far a run is: phases, units done, failures with their causes, jobs in the queue, time left."""
-    from filters.pipeline.status import read_status, status_view
+    from filters.pipeline.schedulers.status import read_status, status_view
 
     found = read_status(_location(run, config))
     if as_json:

@@ -24,7 +24,7 @@ from filters.pipeline.blocks import (
     ReadUnits,
     Score,
 )
-from filters.pipeline.phases import Job
+from filters.pipeline.phases.phase import Job
 from filters.pipeline.pool import WorkerPool
 from filters.pipeline.spool import WriteSpool, handed_over, read_spool, spool_path
 from filters.pipeline.threads import OrderedMap

@@ -18,9 +18,9 @@ from filters.pipeline.observer import Observer
 from filters.pipeline.plan import Plan, make_plan
 from filters.pipeline.pool import WorkerPool
 from filters.pipeline.resolve import Book, Collect, Deduplicate, Select, UniqueIds
+from filters.pipeline.schedulers.submit import check_idle
 from filters.pipeline.shards import read_rows
 from filters.pipeline.state import read_state
-from filters.pipeline.submit import check_idle
 from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
 from filters.read.digest import input_digest, input_versions
 
@@ -53,7 +53,7 @@ def run_filter(
         whole = settings.dedup.scope == "global"
         kind = settings.executor.kind
         if kind == "slurm":
-            from filters.pipeline.submit import run_on_slurm
+            from filters.pipeline.schedulers.submit import run_on_slurm
 
             return run_on_slurm(config, observer, force_new=force_new)
         pool = None
@@ -73,13 +73,13 @@ def run_filter(
             stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
         try:
             if whole:
-                from filters.pipeline.global_run import run_global
+                from filters.pipeline.phases.global_run import run_global
 
                 assert pool is not None
                 check_idle(plan.output)
                 run_units = None
                 if kind == "ray":
-                    from filters.pipeline.ray_tasks import connected, run_on_ray
+                    from filters.pipeline.schedulers.ray_tasks import connected, run_on_ray
 
                     stack.enter_context(connected(settings.executor.ray))
                     run_units = run_on_ray

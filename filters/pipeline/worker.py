@@ -2,7 +2,7 @@
 
 {"warm": config}                             load model and kernels; no answer
 {"work": folder, "phase": p, "unit": n}      do a unit of a phase of the job in that folder
-{"work": ..., "phase": ..., "unit": ..., "probe": {...}}    look for the document that kills (see `poison.py`)
+{"work": ..., "phase": ..., "unit": ..., "probe": {...}}    look for the document that kills (see `phases/poison.py`)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from filters.config import FilterConfig
 from filters.errors import FinesieveError
 from filters.pipeline.executor import SPOOL, spool_unit, warm
-from filters.pipeline.phases import DamagedError, Job, run_unit
+from filters.pipeline.phases.phase import DamagedError, Job, run_unit
 
 _PR_SET_PDEATHSIG = 1
 
@@ -54,13 +54,13 @@ def main() -> None:
 
 def _do(job: Job, task: dict[str, Any]) -> None:
     if "probe" in task:
-        from filters.pipeline.poison import probe
+        from filters.pipeline.phases.poison import probe
 
         probe(job, task["unit"], **task["probe"])
     elif task["phase"] == SPOOL:
         spool_unit(job, task["unit"])
     else:
-        from filters.pipeline.recipe import phase_named
+        from filters.pipeline.phases.recipe import phase_named
 
         run_unit(job, phase_named(task["phase"]), task["unit"])
 

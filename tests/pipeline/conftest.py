@@ -13,11 +13,11 @@ import pytest
 
 from filters.config import FilterConfig
 from filters.pipeline.finish import RunResult
-from filters.pipeline.global_run import publish_job
 from filters.pipeline.observer import Observer
-from filters.pipeline.phases import Job, run_unit
+from filters.pipeline.phases.global_run import publish_job
+from filters.pipeline.phases.phase import Job, run_unit
+from filters.pipeline.phases.recipe import PHASES
 from filters.pipeline.plan import make_plan
-from filters.pipeline.recipe import PHASES
 
 WORDS = (
     *("the", "of", "water", "light", "plant", "cell", "number", "line", "angle", "river", "history", "map", "king"),

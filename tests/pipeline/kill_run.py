@@ -33,7 +33,7 @@ LONGEST = 120.0
 RUN = """
 import sys, time
 from filters import FilterConfig, run_filter
-from filters.pipeline import global_run
+from filters.pipeline.phases import global_run
 from filters.pipeline.observer import Observer
 class Tell(Observer):
     last = ""

@@ -18,7 +18,7 @@ from filters import run_filter
 from filters.config import FilterConfig
 from filters.errors import RunError
 from filters.pipeline.observer import Observer
-from filters.pipeline.status import read_status
+from filters.pipeline.schedulers.status import read_status
 from tests.pipeline.conftest import digest, jsonl, page
 from tests.pipeline.slurm_cluster import SlurmCluster, missing
 

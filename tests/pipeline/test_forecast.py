@@ -20,18 +20,18 @@ import pytest
 from filters import FilterConfig
 from filters.config import InputConfig
 from filters.errors import ConfigError, InputError, RunError
-from filters.pipeline import pilot as pilots
-from filters.pipeline.bands import partitions_for
-from filters.pipeline.costs import PHASES, _least_squares
-from filters.pipeline.forecast import DUPLICATES, Forecast, Model, _partners, forecast
-from filters.pipeline.forecast_terminal import forecast_view
-from filters.pipeline.phases import Job, run_unit
-from filters.pipeline.pilot import Pilot, run_pilot
+from filters.pipeline.forecast import pilot as pilots
+from filters.pipeline.forecast.costs import PHASES, _least_squares
+from filters.pipeline.forecast.forecast import DUPLICATES, Forecast, Model, _partners, forecast
+from filters.pipeline.forecast.pilot import Pilot, run_pilot
+from filters.pipeline.forecast.stand_in import StandIn, write_stand_in
+from filters.pipeline.forecast.terminal import forecast_view
+from filters.pipeline.phases.bands import partitions_for
+from filters.pipeline.phases.phase import Job, run_unit
+from filters.pipeline.phases.recipe import PHASES as RUN_PHASES
+from filters.pipeline.phases.recipe import phase_named
 from filters.pipeline.plan import Plan, make_plan
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.recipe import PHASES as RUN_PHASES
-from filters.pipeline.recipe import phase_named
-from filters.pipeline.stand_in import StandIn, write_stand_in
 from filters.read.sample import draw_sample
 from filters.read.units import Unit
 from tests.pipeline.conftest import page

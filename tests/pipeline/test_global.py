@@ -15,12 +15,13 @@ from datasets import load_dataset
 
 from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
-from filters.pipeline import pool, shard
-from filters.pipeline.global_run import prepare, publish_job
+from filters.pipeline import pool
 from filters.pipeline.observer import Observer
-from filters.pipeline.phases import Job, run_unit
+from filters.pipeline.phases import shard
+from filters.pipeline.phases.global_run import prepare, publish_job
+from filters.pipeline.phases.phase import Job, run_unit
+from filters.pipeline.phases.recipe import PHASES
 from filters.pipeline.plan import make_plan
-from filters.pipeline.recipe import PHASES
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 from tests.pipeline.test_run import attributes, kept
 

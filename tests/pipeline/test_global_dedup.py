@@ -20,10 +20,10 @@ from filters.config import NearConfig
 from filters.dedup.stream import Fingerprinter
 from filters.errors import RunError
 from filters.kernels.packed import PackedText
-from filters.pipeline import survivors
-from filters.pipeline.phases import DamagedError, Job, run_unit
+from filters.pipeline.phases import survivors
+from filters.pipeline.phases.phase import DamagedError, Job, run_unit
+from filters.pipeline.phases.recipe import PHASES
 from filters.pipeline.plan import make_plan
-from filters.pipeline.recipe import PHASES
 from tests.pipeline.conftest import digest, jsonl, page
 from tests.pipeline.conftest import run_in_process as run_filter
 

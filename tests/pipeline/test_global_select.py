@@ -16,9 +16,9 @@ from filters import FilterConfig, run_filter
 from filters.config_file import load_config
 from filters.errors import ConfigError
 from filters.inspect.run import Run
-from filters.pipeline.decisions import OutputFile
+from filters.pipeline.phases.decisions import OutputFile
+from filters.pipeline.phases.selection import _Series
 from filters.pipeline.plan import make_plan
-from filters.pipeline.selection import _Series
 from tests.pipeline.conftest import digest, jsonl, page, run_in_process
 
 MakeConfig = Callable[..., FilterConfig]

@@ -26,7 +26,7 @@ from filters.errors import FinesieveError, InputError, RunError
 from filters.inspect.run import Run
 from filters.pipeline import destination
 from filters.pipeline.destination import MARK
-from filters.pipeline.status import read_status
+from filters.pipeline.schedulers.status import read_status
 from filters.pipeline.verify import verify_run
 from filters.read import remote
 from filters.storage import RemotePath

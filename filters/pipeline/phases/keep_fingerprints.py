@@ -10,10 +10,10 @@ import numpy as np
 from filters.dedup.fingerprints import write_keys
 from filters.kernels.arrays import Int64, UInt64
 from filters.kernels.pairs import marked
-from filters.pipeline.bands import partitions, reading_bands
-from filters.pipeline.cluster import read_nodes
-from filters.pipeline.phases import Job
-from filters.pipeline.survivors import read_survivors
+from filters.pipeline.phases.bands import partitions, reading_bands
+from filters.pipeline.phases.cluster import read_nodes
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.survivors import read_survivors
 
 FINGERPRINTS = "fingerprints"
 SELECT, BITMAP = "select", "kept.bits"

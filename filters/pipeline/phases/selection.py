@@ -22,15 +22,15 @@ from filters.inspect.histogram import Histogram
 from filters.inspect.solver import Scored, Solution, Target, solve
 from filters.kernels.arrays import Bool, Float32, Int64
 from filters.kernels.pairs import mark
-from filters.pipeline.bands import reading_blocks
-from filters.pipeline.cluster import CLUSTER, pairs_joined, read_nodes
-from filters.pipeline.clusters import survivors, verdicts
-from filters.pipeline.decisions import Decisions, OutputFile
-from filters.pipeline.keep_fingerprints import BITMAP, SELECT, Fingerprints
-from filters.pipeline.phases import Job, Phase
-from filters.pipeline.rows import first_rows, read_rows
-from filters.pipeline.survivors import unique_ids
-from filters.pipeline.verification import false_joins
+from filters.pipeline.phases.bands import reading_blocks
+from filters.pipeline.phases.cluster import CLUSTER, pairs_joined, read_nodes
+from filters.pipeline.phases.clusters import survivors, verdicts
+from filters.pipeline.phases.decisions import Decisions, OutputFile
+from filters.pipeline.phases.keep_fingerprints import BITMAP, SELECT, Fingerprints
+from filters.pipeline.phases.phase import Job, Phase
+from filters.pipeline.phases.rows import first_rows, read_rows
+from filters.pipeline.phases.survivors import unique_ids
+from filters.pipeline.phases.verification import false_joins
 
 TALLY = "tally"
 SCORES, KEPT, PLAN, SUMMARY = "scores.bin", "kept.bin", "files.json", "summary.json"

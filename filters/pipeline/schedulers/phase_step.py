@@ -11,10 +11,10 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 
 from filters.errors import FinesieveError, RunError
-from filters.pipeline.local import UnitRunner, unfinished
-from filters.pipeline.phases import DamagedError, Job, Phase
+from filters.pipeline.phases.local import UnitRunner, unfinished
+from filters.pipeline.phases.phase import DamagedError, Job, Phase
+from filters.pipeline.phases.recipe import PHASES, phase_named
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.recipe import PHASES, phase_named
 from filters.publish import publishing
 
 FAILED = "failed"

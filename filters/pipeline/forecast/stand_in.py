@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from filters.dedup.bands import BANDS, BandWriter
 from filters.kernels.arrays import Int64, UInt64
-from filters.pipeline.bands import partitions
-from filters.pipeline.phases import Job
-from filters.pipeline.rows import ATTRIBUTES, ROWS
+from filters.pipeline.phases.bands import partitions
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import ATTRIBUTES, ROWS
 from filters.publish import sha256
 
 _BATCH = 1000

@@ -22,9 +22,9 @@ from filters.errors import ConfigError, InputError
 from filters.inspect.histogram import Histogram
 from filters.inspect.solver import Scored, Target, solve
 from filters.kernels.arrays import Bool, Int64
-from filters.pipeline.bands import partitions_for
-from filters.pipeline.costs import MIN_PAIRS, PHASES, Costs, Size
-from filters.pipeline.pilot import DOCUMENTS, TIMES, Pilot, run_pilot
+from filters.pipeline.forecast.costs import MIN_PAIRS, PHASES, Costs, Size
+from filters.pipeline.forecast.pilot import DOCUMENTS, TIMES, Pilot, run_pilot
+from filters.pipeline.phases.bands import partitions_for
 from filters.pipeline.plan import Plan
 from filters.read.sample import Sample, draw_sample
 from filters.read.units import ROWS_PER_UNIT, Unit

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 from datatrove.pipeline.base import PipelineStep
 
-from filters.pipeline.bands import open_bands
 from filters.pipeline.executor import unit_steps
-from filters.pipeline.phases import Job
-from filters.pipeline.poison import SetAside, killers
-from filters.pipeline.rows import ATTRIBUTES, ROWS, RowsWriter
-from filters.pipeline.texts import TEXT, TextWriter, keeps_text
+from filters.pipeline.phases.bands import open_bands
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.poison import SetAside, killers
+from filters.pipeline.phases.rows import ATTRIBUTES, ROWS, RowsWriter
+from filters.pipeline.phases.texts import TEXT, TextWriter, keeps_text
 from filters.pipeline.write import quarantine_line
 from filters.read.batch import Batch
 from filters.read.digest import input_digest

@@ -18,13 +18,13 @@ from filters.dedup.fingerprints import open_earlier
 from filters.kernels.packed import PackedText
 from filters.kernels.shingles import shingle_sets, verify_stars
 from filters.kernels.words import word_hashes
-from filters.pipeline.phases import Job
-from filters.pipeline.texts import read_texts
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.texts import read_texts
 from filters.publish import sha256
 from filters.read.sample import REPEATS
 
 if TYPE_CHECKING:
-    from filters.pipeline.pilot import Pilot
+    from filters.pipeline.forecast.pilot import Pilot
 
 EARLIER_KEYS = 2_000_000
 """Up to so many keys of earlier runs a pilot looks at; more would take it longer than everything else."""

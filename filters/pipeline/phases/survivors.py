@@ -15,10 +15,10 @@ from filters.dedup.blocks import BlockWriter
 from filters.dedup.components import best_first, firsts
 from filters.dedup.fingerprints import offsets, open_earlier
 from filters.kernels.arrays import Int64
-from filters.pipeline.bands import reading_blocks
-from filters.pipeline.cluster import read_names, read_nodes
-from filters.pipeline.phases import Job
-from filters.pipeline.rows import first_rows, read_rows
+from filters.pipeline.phases.bands import reading_blocks
+from filters.pipeline.phases.cluster import read_names, read_nodes
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import first_rows, read_rows
 
 BEST, SURVIVORS = "best", "survivors"
 FILES = {"near": "near.arrow", "exact": "exact.arrow"}
@@ -122,7 +122,7 @@ class Stays:
 
 
 def read_survivors(job: Job, unit: int) -> Stays:
-    """What stays of the clusters of an input unit's nodes, as `filters.pipeline.cluster.read_nodes` gives them.
+    """What stays of the clusters of an input unit's nodes, as `filters.pipeline.phases.cluster.read_nodes` gives them.
 
     Raises:
         DamagedError: what is read is missing or damaged.

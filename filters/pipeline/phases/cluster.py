@@ -10,11 +10,11 @@ import numpy as np
 from filters.dedup.blocks import BlockWriter
 from filters.dedup.components import Clusters, Nodes
 from filters.kernels.arrays import Int64
-from filters.pipeline.bands import partitions, reading_blocks
-from filters.pipeline.joins import EXACT, HITS, JOIN, NAMES, pairs_of
-from filters.pipeline.phases import Job
-from filters.pipeline.rows import first_rows
-from filters.pipeline.verification import near_pairs
+from filters.pipeline.phases.bands import partitions, reading_blocks
+from filters.pipeline.phases.joins import EXACT, HITS, JOIN, NAMES, pairs_of
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import first_rows
+from filters.pipeline.phases.verification import near_pairs
 
 CLUSTER = "cluster"
 NODES, RENAMED = "nodes.bin", "names.bin"

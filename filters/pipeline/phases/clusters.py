@@ -1,6 +1,6 @@
 """Resolve: from the keys of documents to what deduplication over the whole run says of each.
 
-join        a unit for each hash range: documents that share a key (`filters.pipeline.joins`)
+join        a unit for each hash range: documents that share a key (`filters.pipeline.phases.joins`)
 cluster     one unit: connected components, sent to the input units of their documents
 best        a unit for each input unit: the best document it has of each cluster
 survivors   one unit: the best document of each cluster, sent to the input units that have one of the cluster
@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from filters.kernels.arrays import Bool, Int32, Int64
-from filters.pipeline.cluster import Cluster, read_names, read_nodes
-from filters.pipeline.decisions import Verdicts
-from filters.pipeline.joins import Join
-from filters.pipeline.phases import Job, Phase
-from filters.pipeline.rows import read_rows
-from filters.pipeline.survivors import Best, Survivors, read_survivors, unique_ids
-from filters.pipeline.verification import Candidates, Shingles, Verify
+from filters.pipeline.phases.cluster import Cluster, read_names, read_nodes
+from filters.pipeline.phases.decisions import Verdicts
+from filters.pipeline.phases.joins import Join
+from filters.pipeline.phases.phase import Job, Phase
+from filters.pipeline.phases.rows import read_rows
+from filters.pipeline.phases.survivors import Best, Survivors, read_survivors, unique_ids
+from filters.pipeline.phases.verification import Candidates, Shingles, Verify
 
 RESOLVE_PHASES: tuple[Phase, ...] = (
     Join(), Candidates(), Shingles(), Verify(), Cluster(), Best(), Survivors(),

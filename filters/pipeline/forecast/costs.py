@@ -15,7 +15,7 @@ import numpy as np
 
 from filters.dedup.join import BYTES_PER_ENTRY
 from filters.kernels.arrays import Float64
-from filters.pipeline.pilot import Observation, Pilot
+from filters.pipeline.forecast.pilot import Observation, Pilot
 from filters.pipeline.plan import Plan
 from filters.pipeline.shards import ROW_GROUP_BYTES
 from filters.pipeline.write import ATTRIBUTE_ROWS

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from filters.kernels.packed import PackedText
-from filters.pipeline.phases import Job
+from filters.pipeline.phases.phase import Job
 from filters.pipeline.write import slice_column
 from filters.read.batch import Batch
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from filters.config import ExecutorConfig, RayConfig
 from filters.errors import MissingExtraError, RunError
-from filters.pipeline.local import Task, unfinished
-from filters.pipeline.phase_step import RunPhase, failures
-from filters.pipeline.phases import Job, Phase
+from filters.pipeline.phases.local import Task, unfinished
+from filters.pipeline.phases.phase import Job, Phase
+from filters.pipeline.schedulers.phase_step import RunPhase, failures
 
 _SHOWN = 3
 POLL = 2.0

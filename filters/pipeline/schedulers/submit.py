@@ -15,8 +15,8 @@ from filters.pipeline.finish import RunResult
 from filters.pipeline.folder import MANIFEST, WORK, held
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.observer import Observer
-from filters.pipeline.phase_step import failures
 from filters.pipeline.plan import Plan, make_plan
+from filters.pipeline.schedulers.phase_step import failures
 from filters.storage import Location, location
 
 SUBMITTED = "submitted.json"
@@ -36,7 +36,7 @@ def check_idle(output: Path) -> None:
     work = output / WORK
     if not (work / SUBMITTED).exists():
         return
-    from filters.pipeline.slurm import Submission
+    from filters.pipeline.schedulers.slurm import Submission
 
     submission = Submission.load(work / SUBMITTED)
     alive = submission.states()
@@ -55,8 +55,8 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
         FinesieveError: see `make_plan`; or the output folder holds something else, jobs of this run are in the queue
             already, Slurm refuses.
     """
-    from filters.pipeline.global_run import prepare
-    from filters.pipeline.slurm import submit
+    from filters.pipeline.phases.global_run import prepare
+    from filters.pipeline.schedulers.slurm import submit
 
     plan = config if isinstance(config, Plan) else make_plan(config)
     observer.planned(plan)
@@ -84,8 +84,8 @@ def run_on_slurm(config: FilterConfig | Plan, observer: Observer, *, force_new: 
     Raises:
         FinesieveError: as `submit_run`; or a task failed. What is done is kept, and the same command goes on.
     """
-    from filters.pipeline.slurm import Submission
-    from filters.pipeline.status import read_status
+    from filters.pipeline.schedulers.slurm import Submission
+    from filters.pipeline.schedulers.status import read_status
 
     plan = submit_run(config, observer, force_new=force_new)
     submission = Submission.load(plan.output / WORK / SUBMITTED)

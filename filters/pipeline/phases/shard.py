@@ -18,13 +18,13 @@ from filters.errors import RunError
 from filters.inspect.hosts import hosts
 from filters.inspect.summary import Histograms
 from filters.kernels.arrays import Bool
-from filters.pipeline.attributes import column_schema
-from filters.pipeline.decisions import Decisions, OutputFile
-from filters.pipeline.phases import Job
-from filters.pipeline.rows import SLICE, first_rows, read_rows
-from filters.pipeline.selection import decisions, output_files
+from filters.pipeline.phases.attributes import column_schema
+from filters.pipeline.phases.decisions import Decisions, OutputFile
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import SLICE, first_rows, read_rows
+from filters.pipeline.phases.selection import decisions, output_files
+from filters.pipeline.phases.texts import read_texts
 from filters.pipeline.shards import ShardWriter
-from filters.pipeline.texts import read_texts
 from filters.pipeline.write import (
     ATTRIBUTE_FIELDS,
     ATTRIBUTE_ROWS,

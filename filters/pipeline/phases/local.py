@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from filters.errors import ConfigError, FinesieveError, MissingExtraError, ModelError, RunError
-from filters.pipeline.phases import Job, Phase
-from filters.pipeline.poison import MOST, add_killer, killers, read_mark
+from filters.pipeline.phases.phase import Job, Phase
+from filters.pipeline.phases.poison import MOST, add_killer, killers, read_mark
+from filters.pipeline.phases.rows import ATTRIBUTES
 from filters.pipeline.pool import Answer, WorkerPool
-from filters.pipeline.rows import ATTRIBUTES
 
 TRIES = 3
 """How often a unit is begun anew whose worker was killed, or that met a damaged file."""

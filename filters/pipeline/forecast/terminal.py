@@ -8,8 +8,8 @@ from rich.text import Text
 
 from filters.config import FilterConfig
 from filters.inspect.terminal import printable, short
-from filters.pipeline.forecast import LARGE, Estimate, Forecast
-from filters.pipeline.pilot import DOCUMENTS
+from filters.pipeline.forecast.forecast import LARGE, Estimate, Forecast
+from filters.pipeline.forecast.pilot import DOCUMENTS
 
 _DISK = {
     "rows": "rows of documents",

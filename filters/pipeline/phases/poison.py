@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
-from filters.pipeline.phases import Job
+from filters.pipeline.phases.phase import Job
 from filters.publish import publishing
 from filters.read.batch import Batch
 

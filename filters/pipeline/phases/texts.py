@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 
 from filters.config import FilterConfig
 from filters.errors import InputError
-from filters.pipeline.phases import Job
-from filters.pipeline.rows import ATTRIBUTES, read_rows, text_checksums
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import ATTRIBUTES, read_rows, text_checksums
 from filters.read.batch import Batch
 from filters.read.units import Unit
 

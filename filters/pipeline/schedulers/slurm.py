@@ -24,9 +24,9 @@ from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
 from filters.errors import RunError
-from filters.pipeline.phase_step import FinishRun, RunPhase, tasks_of
-from filters.pipeline.phases import Job
-from filters.pipeline.recipe import PHASES
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.recipe import PHASES
+from filters.pipeline.schedulers.phase_step import FinishRun, RunPhase, tasks_of
 from filters.publish import publishing
 
 FINISH = "publish"
@@ -194,7 +194,7 @@ def _launch(job: Job, name: str, step: PipelineStep, tasks: int, largest: int, p
 
 def _environment() -> str:
     """Shell commands that let a job find this Python, its programs and this package."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     return "\n".join(
         [
             f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",

@@ -14,9 +14,9 @@ from filters.dedup.fingerprints import EarlierRun, offsets, open_earlier
 from filters.dedup.join import join
 from filters.dedup.names import suffixes
 from filters.kernels.arrays import Int64, UInt64
-from filters.pipeline.bands import partitions, reading_bands, reading_blocks
-from filters.pipeline.phases import Job
-from filters.pipeline.rows import first_rows
+from filters.pipeline.phases.bands import partitions, reading_bands, reading_blocks
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import first_rows
 
 JOIN = "join"
 NEAR, EXACT, HITS, NAMES = "near.bin", "exact.bin", "hits.bin", "names.bin"

@@ -12,20 +12,20 @@ from typing import Any, TypeVar
 from filters.errors import RunError
 from filters.inspect.histogram import Histogram, SlicedHistogram
 from filters.inspect.summary import MAX_VALUES, Histograms
-from filters.pipeline.attributes import QUARANTINE
 from filters.pipeline.destination import Destination
 from filters.pipeline.finish import RunResult, finish
 from filters.pipeline.folder import FINISHED, WORK, check_free
 from filters.pipeline.ledger import Account, Ledger, too_much_quarantined
-from filters.pipeline.local import TRIES, Task, UnitRunner, unfinished
 from filters.pipeline.observer import Observer
-from filters.pipeline.phases import DamagedError, Job, Phase
+from filters.pipeline.phases.attributes import QUARANTINE
+from filters.pipeline.phases.local import TRIES, Task, UnitRunner, unfinished
+from filters.pipeline.phases.phase import DamagedError, Job, Phase
+from filters.pipeline.phases.recipe import PHASES, phase_named
+from filters.pipeline.phases.rows import ATTRIBUTES
+from filters.pipeline.phases.selection import summary
+from filters.pipeline.phases.shard import SHARD
 from filters.pipeline.plan import Plan
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.recipe import PHASES, phase_named
-from filters.pipeline.rows import ATTRIBUTES
-from filters.pipeline.selection import summary
-from filters.pipeline.shard import SHARD
 from filters.pipeline.state import STATE, check_same, identity, read_state, write_state
 from filters.pipeline.write import slice_names
 from filters.read.digest import is_file

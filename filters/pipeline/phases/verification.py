@@ -22,11 +22,11 @@ from filters.kernels.arrays import Int64, UInt32
 from filters.kernels.packed import PackedText
 from filters.kernels.shingles import shingle_sets, verify_stars
 from filters.kernels.words import word_hashes
-from filters.pipeline.bands import partitions, reading_blocks
-from filters.pipeline.joins import NEAR, pairs_of
-from filters.pipeline.phases import Job
-from filters.pipeline.rows import first_rows
-from filters.pipeline.texts import read_texts
+from filters.pipeline.phases.bands import partitions, reading_blocks
+from filters.pipeline.phases.joins import NEAR, pairs_of
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import first_rows
+from filters.pipeline.phases.texts import read_texts
 
 CANDIDATES, SHINGLES, VERIFY = "candidates", "shingles", "verify"
 NODES, PAIRS, SETS, VERIFIED = "nodes.bin", "pairs.bin", "sets.bin", "near.bin"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filters.errors import FinesieveError, RunError
 from filters.pipeline.folder import MANIFEST, WORK, is_held
-from filters.pipeline.phase_step import failures
-from filters.pipeline.phases import DamagedError, Job, Phase
-from filters.pipeline.recipe import PHASES
-from filters.pipeline.submit import SUBMITTED
+from filters.pipeline.phases.phase import DamagedError, Job, Phase
+from filters.pipeline.phases.recipe import PHASES
+from filters.pipeline.schedulers.phase_step import failures
+from filters.pipeline.schedulers.submit import SUBMITTED
 from filters.storage import Location, RemotePath
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _read_remote(path: RemotePath) -> RunStatus:
 def _queue(work: Path) -> tuple[dict[str, str], str]:
     if not (work / SUBMITTED).exists():
         return {}, ""
-    from filters.pipeline.slurm import Submission
+    from filters.pipeline.schedulers.slurm import Submission
 
     try:
         return Submission.load(work / SUBMITTED).states(), ""

@@ -11,8 +11,8 @@ from filters.config import DedupConfig
 from filters.dedup.bands import BANDS, BandReader, BandWriter
 from filters.dedup.blocks import BlockFileError, BlockReader
 from filters.dedup.join import BYTES_PER_ENTRY
-from filters.pipeline.phases import DamagedError, Job
-from filters.pipeline.rows import ATTRIBUTES
+from filters.pipeline.phases.phase import DamagedError, Job
+from filters.pipeline.phases.rows import ATTRIBUTES
 from filters.read.batch import Batch
 
 MAX_PARTITIONS = 4096

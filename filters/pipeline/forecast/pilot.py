@@ -24,18 +24,18 @@ from filters.config import FilterConfig, KeepConfig
 from filters.dedup.fingerprints import open_earlier
 from filters.errors import RunError
 from filters.kernels.arrays import Int64
-from filters.pipeline.clusters import RESOLVE_PHASES
-from filters.pipeline.keep_fingerprints import FINGERPRINTS
-from filters.pipeline.phases import Job
+from filters.pipeline.forecast.stand_in import StandIn, write_stand_in
+from filters.pipeline.forecast.timings import EARLIER_KEYS, apart, read_through, seconds, spread, time_parts
+from filters.pipeline.phases.clusters import RESOLVE_PHASES
+from filters.pipeline.phases.keep_fingerprints import FINGERPRINTS
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.recipe import phase_named
+from filters.pipeline.phases.rows import ATTRIBUTES, ROWS, SCHEMA, SLICE, first_rows, read_rows
+from filters.pipeline.phases.selection import SELECT_PHASES, decisions
+from filters.pipeline.phases.shard import SHARD
+from filters.pipeline.phases.texts import TEXT
 from filters.pipeline.plan import Plan
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.recipe import phase_named
-from filters.pipeline.rows import ATTRIBUTES, ROWS, SCHEMA, SLICE, first_rows, read_rows
-from filters.pipeline.selection import SELECT_PHASES, decisions
-from filters.pipeline.shard import SHARD
-from filters.pipeline.stand_in import StandIn, write_stand_in
-from filters.pipeline.texts import TEXT
-from filters.pipeline.timings import EARLIER_KEYS, apart, read_through, seconds, spread, time_parts
 from filters.read.sample import REPEATS, Sample
 from filters.read.units import Unit
 
@@ -288,7 +288,7 @@ class _Bench:
         shutil.copytree(job.work, self.folder / "tenth")
         _look_at_copies(job, pilot)
         if look:
-            from filters.pipeline.cluster import read_nodes
+            from filters.pipeline.phases.cluster import read_nodes
 
             hits = sum(int((read_nodes(job, unit)[1].earlier >= 0).sum()) for unit in range(len(job.units)))
             pilot.in_earlier = hits / max(int(pilot.rows["reason"].is_null().to_numpy().sum()), 1)
@@ -369,7 +369,7 @@ class _Bench:
 
 def _look_at_copies(job: Job, pilot: Pilot) -> None:
     """Near copies among the pilot's documents, in the same draw and in different ones."""
-    from filters.pipeline.cluster import pairs_joined, read_nodes
+    from filters.pipeline.phases.cluster import pairs_joined, read_nodes
 
     found = [read_nodes(job, unit)[1] for unit in range(len(job.units))]
     document = np.concatenate([nodes.document for nodes in found])
