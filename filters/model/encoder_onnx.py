@@ -83,7 +83,10 @@ class OnnxEncoder(Encoder):
             )
         return named[0].name, named[0].shape[2]
 
-    def _tokenize(self, texts: Sequence[str], special: bool, limit: int | None) -> tuple[list[list[int]], list[Any]]:
+    def _tokenize(
+        self, texts: Sequence[str], plain: bool, special: bool, limit: int | None
+    ) -> tuple[list[list[int]], list[Any]]:
+        self._tokenizer.encode_special_tokens = plain
         if limit is None:
             self._tokenizer.no_truncation()
         else:

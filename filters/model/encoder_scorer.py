@@ -178,7 +178,12 @@ class SequenceScorer:
         limit = min(self.options.max_tokens, getattr(self.model.config, "max_position_embeddings", None) or 2**20)
         for rows in _by_length(texts):
             batch = self.tokenizer(
-                [texts[row] for row in rows], return_tensors="pt", padding="longest", truncation=True, max_length=limit
+                [texts[row] for row in rows],
+                return_tensors="pt",
+                padding="longest",
+                truncation=True,
+                max_length=limit,
+                split_special_tokens=True,  # a page that spells one out has only written its characters
             )
             with torch.inference_mode():
                 logits = self.model(**batch.to(self.model.device)).logits

@@ -86,9 +86,13 @@ class TorchEncoder(Encoder):
     def _keep(self, layer: int, module: Any, arguments: Any, output: Any) -> None:
         self._states[layer] = output[0] if isinstance(output, tuple) else output
 
-    def _tokenize(self, texts: Sequence[str], special: bool, limit: int | None) -> tuple[list[list[int]], list[Any]]:
-        cut: dict[str, Any] = {} if limit is None else {"truncation": True, "max_length": limit}
-        coded = self._tokenizer(list(texts), add_special_tokens=special, return_offsets_mapping=True, **cut)
+    def _tokenize(
+        self, texts: Sequence[str], plain: bool, special: bool, limit: int | None
+    ) -> tuple[list[list[int]], list[Any]]:
+        options: dict[str, Any] = {"split_special_tokens": plain, "add_special_tokens": special}
+        if limit is not None:
+            options |= {"truncation": True, "max_length": limit}
+        coded = self._tokenizer(list(texts), return_offsets_mapping=True, **options)
         return coded["input_ids"], coded["offset_mapping"]
 
     @property

@@ -21,7 +21,7 @@ from filters.model.importing import import_model
 from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.features import FeatureStore, encoder_store
-from tests.model.tiny_encoders import bert, llama
+from tests.model.tiny_encoders import WORDS, bert, llama
 
 
 @pytest.fixture
@@ -78,6 +78,24 @@ def test_a_text_is_cut_to_characters_and_tokens(torch: Any, tmp_path: Path) -> N
     assert [len(ids) for ids in open_encoder(options(folder, max_tokens=8), "cpu").tokens(["a b " * 30, ""])] == [8, 1]
     with pytest.raises(ModelError, match="leave none for the text"):
         open_encoder(options(folder, prefix="a " * 70), "cpu")
+
+
+@pytest.mark.parametrize("make", [bert, llama])
+def test_a_page_that_spells_out_special_tokens_has_none(torch: Any, tmp_path: Path, make: Any) -> None:
+    encoder = open_encoder(options(make(tmp_path / "model")), "cpu")
+    marker = WORDS.index("[SEP]")
+    plain, spelled = encoder.tokens(["the sun", "the [SEP] sun"])
+    assert spelled.count(marker) == plain.count(marker)
+    assert len(spelled) > len(plain)
+
+
+def test_a_prompt_may_hold_special_tokens(torch: Any, tmp_path: Path) -> None:
+    encoder = open_encoder(
+        options(llama(tmp_path / "llama"), pooling=["last"], prefix="a [SEP]", suffix="[CLS] b"), "cpu"
+    )
+    assert encoder.surround([7]) == [WORDS.index(word) for word in ("a", "[SEP]")] + [7] + [
+        WORDS.index(word) for word in ("[CLS]", "b")
+    ]
 
 
 @pytest.mark.parametrize("make", [bert, llama])

@@ -72,6 +72,7 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
     tokenizer.enable_padding()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -95,6 +96,12 @@ def states(text: str, special: bool = True) -> Any:
     ids = [WORDS.index(word) if word in WORDS else 1 for word in text.split()]
     rows = TABLE[[2, *ids, 3] if special else ids]
     return rows + rows.mean(axis=0)
+
+
+def test_a_page_that_spells_out_special_tokens_has_none(folder: Path) -> None:
+    encoder = open_(folder)
+    ends = WORDS.index("[SEP]")
+    assert encoder.tokens(["the [SEP] sun"])[0].count(ends) == encoder.tokens(["the sun"])[0].count(ends) == 1
 
 
 def test_states_are_pooled(folder: Path) -> None:
