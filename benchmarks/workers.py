@@ -1,6 +1,6 @@
 """`finesieve filter` with 2 workers beside 1 worker, starting them included.
 
-    python -m benchmarks.workers [--documents 200000] [--repeats 5]
+    python -m benchmarks.workers [--documents 160000] [--repeats 5]
 
 On all processors there are: with fewer than two there is nothing to measure. The classifier has few buckets: every
 worker reads it once, which is nothing in a dump's hours and would be much in this minute.
@@ -24,7 +24,7 @@ WHAT = "`finesieve filter`, 2 workers"
 
 def main() -> None:
     """Measure, print, write the JSON."""
-    options = arguments(__doc__, documents=200_000, repeats=5)
+    options = arguments(__doc__, documents=160_000, repeats=5)
     logger.remove()
     report = Report("workers", f"{options.documents:,} ")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
