@@ -98,8 +98,10 @@ class Encoder(ABC):
             raise ModelError(
                 f"encoder {options.encoder}: reads both ways, so it answers no prefix or suffix. Remedy: leave them out"
             )
-        self._prefix = self._tokenize([options.prefix], False, False, None)[0][0] if options.prefix else []
-        questions = self._tokenize(options.suffix, False, False, None)[0] if options.suffix else []
+        self._prefix = (
+            self._tokenize([options.prefix], None, plain=False, special=False)[0][0] if options.prefix else []
+        )
+        questions = self._tokenize(options.suffix, None, plain=False, special=False)[0] if options.suffix else []
         self._suffix = [token for question in questions for token in question]
         self._ends = np.cumsum([len(question) for question in questions]).tolist() or [0]
         self.max_tokens = min(options.max_tokens, positions - len(self._prefix) - len(self._suffix))
@@ -111,16 +113,16 @@ class Encoder(ABC):
 
     @abstractmethod
     def _tokenize(
-        self, texts: Sequence[str], plain: bool, special: bool, limit: int | None
+        self, texts: Sequence[str], limit: int | None, *, plain: bool, special: bool
     ) -> tuple[list[list[int]], list[Any]]:
         """Of each text the token numbers, at most `limit`, and the characters (begin, end) each token is of.
 
         Args:
             texts: n texts.
+            limit: None: all.
             plain: whether a special token that a text spells out is but its characters: a page that writes <|im_end|>
                 must not end its part of the prompt. A prompt's own may.
             special: whether to put in the special tokens the model was trained with.
-            limit: None: all.
         """
 
     @property
@@ -151,7 +153,7 @@ class Encoder(ABC):
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers of each text, cut to `max_characters` and `max_tokens`; never none."""
         whole = [text[: self.options.max_characters].encode("utf-8", "replace").decode() for text in texts]
-        ids, _ = self._tokenize(whole, True, not self.causal, self.max_tokens) if whole else ([], [])
+        ids, _ = self._tokenize(whole, self.max_tokens, plain=True, special=not self.causal) if whole else ([], [])
         return [tokens or [self._blank] for tokens in ids]
 
     def surround(self, tokens: Sequence[int]) -> list[int]:
@@ -208,7 +210,7 @@ class Encoder(ABC):
         out, and special tokens, prefix and suffix are.
         """
         read = [text[: self.options.max_characters] for text in texts]
-        tokens, offsets = self._tokenize(read, True, not self.causal, self.max_tokens)
+        tokens, offsets = self._tokenize(read, self.max_tokens, plain=True, special=not self.causal)
         used = [row for row, ids in enumerate(tokens) if len(ids) > 1]
         for batch in batches([len(tokens[row]) for row in used]):
             states = self._forward([tokens[used[place]] for place in batch])

@@ -84,7 +84,7 @@ class OnnxEncoder(Encoder):
         return named[0].name, named[0].shape[2]
 
     def _tokenize(
-        self, texts: Sequence[str], plain: bool, special: bool, limit: int | None
+        self, texts: Sequence[str], limit: int | None, *, plain: bool, special: bool
     ) -> tuple[list[list[int]], list[Any]]:
         self._tokenizer.encode_special_tokens = plain
         if limit is None:

@@ -87,7 +87,7 @@ class TorchEncoder(Encoder):
         self._states[layer] = output[0] if isinstance(output, tuple) else output
 
     def _tokenize(
-        self, texts: Sequence[str], plain: bool, special: bool, limit: int | None
+        self, texts: Sequence[str], limit: int | None, *, plain: bool, special: bool
     ) -> tuple[list[list[int]], list[Any]]:
         options: dict[str, Any] = {"split_special_tokens": plain, "add_special_tokens": special}
         if limit is not None:

@@ -135,14 +135,12 @@ def unit_batches(
     if pool is not None:
         yield from _spooled(_run_units(config, units, work, pool), work)
         return
-    workers = config.executor.workers
-    read, *steps = unit_steps(config, units, model)
-    if workers == 1:
-        for batch in read.run():
-            yield handed_over(_through(steps, batch))
+    read = ReadUnits(units, config.input).run()
+    functions = [_unit_half(unit_steps(config, units, model)[1:]) for _ in range(config.executor.workers)]
+    if len(functions) == 1:
+        yield from map(functions[0], read)
         return
-    functions = [_unit_half(steps)] + [_unit_half(unit_steps(config, units, model)[1:]) for _ in range(workers - 1)]
-    with closing(iter(OrderedMap(read.run(), functions, lambda batch: int(batch.text.nbytes)))) as batches:
+    with closing(iter(OrderedMap(read, functions, lambda batch: int(batch.text.nbytes)))) as batches:
         yield from batches
 
 
