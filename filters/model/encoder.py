@@ -98,9 +98,10 @@ class Encoder(ABC):
             raise ModelError(
                 f"encoder {options.encoder}: reads both ways, so it answers no prefix or suffix. Remedy: leave them out"
             )
-        self._prefix = (
-            self._tokenize([options.prefix], None, plain=False, special=False)[0][0] if options.prefix else []
-        )
+        self._start = self._begin_token() if self.causal else []
+        prefix = self._tokenize([options.prefix], None, plain=False, special=False)[0][0] if options.prefix else []
+        # A prefix may spell out the token itself.
+        self._prefix = prefix if self._start == prefix[: len(self._start)] else [*self._start, *prefix]
         questions = self._tokenize(options.suffix, None, plain=False, special=False)[0] if options.suffix else []
         self._suffix = [token for question in questions for token in question]
         self._ends = np.cumsum([len(question) for question in questions]).tolist() or [0]
@@ -137,6 +138,12 @@ class Encoder(ABC):
     @abstractmethod
     def _compute(self, batch: Sequence[Sequence[int]]) -> Float32:
         """float32[n, columns]: features of token sequences without prefix and suffix."""
+
+    def _begin_token(self) -> list[int]:
+        """What the tokenizer puts before a text: a model trained to begin with it reads little sense without it."""
+        (alone,), _ = self._tokenize(["a"], None, plain=True, special=False)
+        (whole,), _ = self._tokenize(["a"], None, plain=True, special=True)
+        return whole[: whole.index(alone[0])] if alone else []
 
     def _is_causal(self) -> bool:
         """Whether the first token's state is blind to the second: read off the model, not off a list of names."""
@@ -206,22 +213,23 @@ class Encoder(ABC):
     def token_states(self, texts: Sequence[str]) -> Iterator[tuple[int, Float32, Int64]]:
         """Of each text with tokens, in any order: row, states float32[t, layers * width] and spans int64[t, 2].
 
-        `spans` are where tokens start and end in the text, in characters. The first token of a causal model is left
+        `spans` are where tokens start and end in the text, in characters. The first token a causal model reads is left
         out, and special tokens, prefix and suffix are.
         """
         read = [text[: self.options.max_characters] for text in texts]
         tokens, offsets = self._tokenize(read, self.max_tokens, plain=True, special=not self.causal)
         used = [row for row, ids in enumerate(tokens) if len(ids) > 1]
         for batch in batches([len(tokens[row]) for row in used]):
-            states = self._forward([tokens[used[place]] for place in batch])
+            states = self._forward([[*self._start, *tokens[used[place]]] for place in batch])
             for place, number in enumerate(batch):
                 row = used[number]
                 spans = np.array(offsets[row], np.int64)
                 whole = spans[:, 1] > spans[:, 0]
-                if self.causal:
+                if self.causal and not self._start:
                     whole[0] = False
+                begin, end = len(self._start), len(self._start) + len(spans)
                 joined = np.concatenate(
-                    [np.asarray(states[layer][place][: len(spans)], np.float32) for layer in self.options.read], axis=1
+                    [np.asarray(states[layer][place][begin:end], np.float32) for layer in self.options.read], axis=1
                 )
                 yield row, joined[whole], spans[whole]
 

@@ -70,6 +70,29 @@ def test_the_first_token_of_a_causal_model_is_left_out(torch: Any, tmp_path: Pat
     np.testing.assert_allclose(found, states[1:3].numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("prefix", [None, "a b", "[CLS] a b"])
+def test_a_causal_model_begins_with_the_token_it_was_trained_to_begin_with(
+    torch: Any, tmp_path: Path, prefix: str | None
+) -> None:
+    import transformers
+
+    folder = llama(tmp_path / "llama", around="[CLS] $A")
+    encoder = open_encoder(options(folder, pooling=["mean"], prefix=prefix), "cpu")
+    begin = [WORDS.index(word) for word in ("[CLS]", *("ab" if prefix else ""))]
+    assert encoder.surround([7, 8]) == [*begin, 7, 8]
+    assert encoder.tokens(["the sun"]) == [[WORDS.index("the"), WORDS.index("sun")]]
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    ids = [*begin, *encoder.tokens(["the sun"])[0]]
+    with torch.inference_mode():
+        states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0]
+    (row,) = encoder.features(["the sun"])
+    np.testing.assert_allclose(row, states[len(begin) :].mean(0).numpy(), atol=1e-5)
+    if prefix is None:
+        ((_, found, spans),) = encoder.token_states(["the sun"])
+        assert spans.tolist() == [[0, 3], [4, 7]]
+        np.testing.assert_allclose(found, states[1:].numpy(), atol=1e-5)
+
+
 def test_a_text_is_cut_to_characters_and_tokens(torch: Any, tmp_path: Path) -> None:
     folder = llama(tmp_path / "llama")
     encoder = open_encoder(options(folder, max_characters=9, suffix=["a", "b c"], pooling=["mean", "last"]), "cpu")

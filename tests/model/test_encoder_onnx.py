@@ -122,9 +122,9 @@ def test_a_causal_graph_answers_a_question(folder: Path) -> None:
     encoder = open_(folder / "causal.onnx", pooling=["mean", "last"], prefix="the", suffix=["a b"])
     assert encoder.causal
     (row,) = encoder.features(["sun light"])
-    ids = [WORDS.index(word) for word in ("the", "sun", "light", "a", "b")]
+    ids = [WORDS.index(word) for word in ("[CLS]", "the", "sun", "light", "a", "b")]
     every = TABLE[ids] + TABLE[ids].cumsum(axis=0)
-    np.testing.assert_allclose(row, np.r_[every[1:3].mean(0), every[4]], atol=1e-5)
+    np.testing.assert_allclose(row, np.r_[every[2:4].mean(0), every[5]], atol=1e-5)
     with pytest.raises(ModelError, match="reads both ways"):
         open_(folder, suffix="good?")
 

@@ -16,13 +16,18 @@ _SIZES = {
 }
 
 
-def save(folder: Path, model: Any) -> Path:
-    """A folder of safetensors, config and tokenizer."""
+def save(folder: Path, model: Any, around: str = "[CLS] $A [SEP]") -> Path:
+    """A folder of safetensors, config and tokenizer, which puts special tokens `around` a text."""
     import transformers
+    from tokenizers import processors
 
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    tokens = transformers.BertTokenizerFast(str(folder / "vocab.txt")).backend_tokenizer
+    special = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]")]
+    tokens.post_processor = processors.TemplateProcessing(single=around, special_tokens=special)
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokens, **names).save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -38,10 +43,10 @@ def bert(folder: Path, outputs: int = 0) -> Path:
     return save(folder, kind(config))
 
 
-def llama(folder: Path) -> Path:
+def llama(folder: Path, around: str = "$A") -> Path:
     """Causal."""
     import torch
     import transformers
 
     torch.manual_seed(0)
-    return save(folder, transformers.LlamaModel(transformers.LlamaConfig(**_SIZES, num_key_value_heads=2)))
+    return save(folder, transformers.LlamaModel(transformers.LlamaConfig(**_SIZES, num_key_value_heads=2)), around)
