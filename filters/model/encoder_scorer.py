@@ -1,4 +1,4 @@
-"""Kind `encoder`: a language model and a small head, or a transformers sequence classifier with one output.
+"""Kind `encoder`: language models and a small head, or a transformers sequence classifier with one output.
 
 A frozen encoder is referred to by name or path, with the digest of its files; the model folder holds the head, and
 what fine-tuning changed in the encoder. A sequence classifier that was imported lies in the model folder whole.
@@ -47,23 +47,29 @@ def _check_digest(where: str, encoder: str, expected: str) -> None:
         )
 
 
-class EncoderFeatures(Options):
-    """An encoder and the shape of its head."""
+class KnownEncoder(Options):
+    """An encoder, what is read from it, and which files it is."""
 
     encoder: EncoderOptions
     sha256: Sha256
     """Of the encoder's weights, config and tokenizer."""
+
+
+class EncoderFeatures(KnownEncoder):
+    """An encoder, those beside it, and the shape of the head on the states of all."""
+
     head: HeadKind
     columns: Annotated[int, Field(gt=0, le=2**20)]
     tuned: TunedFeatures | None = None
+    beside: Annotated[tuple[KnownEncoder, ...], Field(max_length=7)] = ()
 
 
 @dataclass(frozen=True)
 class EncoderScorer:
-    """A head on the pooled hidden states of an encoder.
+    """A head on the pooled hidden states of an encoder, and of those beside it.
 
     Attributes:
-        options: the encoder and what is read from it.
+        options: the encoders and what is read from them.
         head: features to scores.
         tuned: what fine-tuning changed in the encoder; None: nothing.
     """
@@ -75,17 +81,24 @@ class EncoderScorer:
     normalisation = "none: the encoder's tokenizer reads the text as it is"
     in_threads = False
 
-    def encoder(self) -> Encoder:
-        """The encoder, loaded once per process.
+    def encoders(self) -> list[Encoder]:
+        """The encoder and those beside it, each loaded once per process.
 
         Raises:
-            MissingExtraError: what it needs is not installed.
+            MissingExtraError: what they need is not installed.
         """
-        return shared_encoder(self.options.encoder, self.tuned)
+        return [
+            shared_encoder(self.options.encoder, self.tuned),
+            *(shared_encoder(other.encoder) for other in self.options.beside),
+        ]
+
+    def states(self, texts: Sequence[str]) -> Float32:
+        """float32[n, columns]: what the head reads, encoder by encoder."""
+        return np.concatenate([encoder.features(texts) for encoder in self.encoders()], axis=1)
 
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""
-        return self.head(self.encoder().features(strings(packed, window)))
+        return self.head(self.states(strings(packed, window)))
 
     def features(self) -> dict[str, JsonValue]:
         """Options as model.json holds them."""
@@ -99,7 +112,7 @@ class EncoderScorer:
 
     @classmethod
     def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self | SequenceScorer:
-        """Read what `write` wrote, and check that the encoder is the one it was trained with.
+        """Read what `write` wrote, and check that the encoders are those it was trained with.
 
         A sequence classifier, which has a `path` among its features, is read as such.
 
@@ -110,10 +123,11 @@ class EncoderScorer:
         if "path" in features:
             return SequenceScorer.read(folder, features)
         options = EncoderFeatures.parse(folder, features)
-        name = options.encoder.encoder
-        if locate(name).onnx is None:
-            require(f"{folder / MANIFEST}: the encoder {name}")
-        _check_digest(str(folder / MANIFEST), name, options.sha256)
+        for about in (options, *options.beside):
+            name = about.encoder.encoder
+            if locate(name).onnx is None:
+                require(f"{folder / MANIFEST}: the encoder {name}")
+            _check_digest(str(folder / MANIFEST), name, about.sha256)
         tuned = TunedWeights.read(folder / TUNED, options.tuned) if options.tuned is not None else None
         return cls(options, read_head(folder / HEAD, options.head, options.columns), tuned)
 

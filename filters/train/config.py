@@ -69,11 +69,14 @@ class FastTextConfig(_Section):
 
 
 class EncoderConfig(EncoderOptions):
-    """A language model's hidden states under a small head (extra `encoder`)."""
+    """Hidden states of a language model, or of several side by side, under a small head (extra `encoder`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["encoder"] = "encoder"
+    beside: Annotated[tuple[EncoderOptions, ...], Field(max_length=7)] = ()
+    """Other encoders that read the same pages; the head sees the states of all. A head on two encoders ranks better
+    than a mean of two heads (`combine: stack`), for it learns what neither says alone."""
     head: HeadConfig = RidgeHead(l2=(2.0,))
     tune: TuneConfig = HeadOnly()
     """head: the language model stays as it is; last_layers or lora: fine-tuned, which takes a GPU or patience: one
@@ -86,11 +89,17 @@ class EncoderConfig(EncoderOptions):
         plain = isinstance(self.head, RidgeHead) and self.head.loss == "regression"
         if not isinstance(self.tune, HeadOnly) and not plain:
             raise ValueError("tuning starts from, and ends in, a ridge head; give head: {kind: ridge, l2: [2.0]}")
+        if not isinstance(self.tune, HeadOnly) and self.beside:
+            raise ValueError("an encoder is tuned by itself; leave out beside, or make two members of an ensemble")
         return self
 
     def options(self) -> EncoderOptions:
-        """What is read from the encoder."""
+        """What is read from the encoder itself."""
         return EncoderOptions.model_validate({name: getattr(self, name) for name in EncoderOptions.model_fields})
+
+    def encoders(self) -> tuple[EncoderOptions, ...]:
+        """What is read from it and from those beside it."""
+        return (self.options(), *self.beside)
 
 
 class StaticConfig(_Section):

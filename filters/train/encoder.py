@@ -1,5 +1,5 @@
-"""An encoder, frozen or tuned, under a ridge, support vector or landmark head: FineWeb-Edu's recipe, from the middle
-layers.
+"""An encoder, frozen or tuned, or several side by side, under a ridge, support vector or landmark head: FineWeb-Edu's
+recipe, from the middle layers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.model.encoder_files import locate
-from filters.model.encoder_scorer import EncoderFeatures, EncoderScorer
+from filters.model.encoder_scorer import EncoderFeatures, EncoderScorer, KnownEncoder
 from filters.model.heads import Head
 from filters.train.config import EncoderConfig, SingleConfig
 from filters.train.features import FeatureStore, encoder_store
@@ -24,7 +24,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 class EncoderClassifier:
-    """A head on the hidden states of an encoder.
+    """A head on the hidden states of an encoder, and of those beside it.
 
     Args:
         config: the encoder, what is read from it, what of it is tuned, and the head.
@@ -61,11 +61,12 @@ class EncoderClassifier:
             )
         return setting
 
-    def _store(self) -> FeatureStore:
-        return encoder_store(self.config.options(), self.config.cache)
+    def _stores(self) -> list[FeatureStore]:
+        return [encoder_store(options, self.config.cache) for options in self.config.encoders()]
 
     def _features(self, texts: Sequence[str]) -> Float32:
-        return self._store().get([text[: self.window] for text in texts])
+        read = [text[: self.window] for text in texts]
+        return np.concatenate([store.get(read) for store in self._stores()], axis=1)
 
     def fit(
         self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int, groups: Int64 | None = None
@@ -97,8 +98,11 @@ class EncoderClassifier:
             encoder=options,
             sha256=locate(options.encoder).digest(),
             head=head.kind,
-            columns=self._store().columns,
+            columns=sum(store.columns for store in self._stores()),
             tuned=weights_changed.features if weights_changed is not None else None,
+            beside=tuple(
+                KnownEncoder(encoder=other, sha256=locate(other.encoder).digest()) for other in self.config.beside
+            ),
         )
         self._scorer = EncoderScorer(about, head, weights_changed)
         return self
@@ -108,7 +112,7 @@ class EncoderClassifier:
         scorer = self.scorer
         if scorer.tuned is None:
             return scorer.head(self._features(texts))
-        return scorer.head(scorer.encoder().features([text[: self.window] for text in texts]))
+        return scorer.head(scorer.states([text[: self.window] for text in texts]))
 
     @property
     def scorer(self) -> EncoderScorer:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from filters.cli import app
@@ -229,6 +230,42 @@ def test_every_head_learns_by_every_loss(torch: Any, tmp_path: Path, head: dict[
     saved = QualityModel(scorer, None, manifest, "").save(tmp_path / "model")
     np.testing.assert_array_equal(QualityModel.load(tmp_path / "model").score(texts), saved.score(texts))
     np.testing.assert_allclose(saved.score(texts), scores, atol=1e-4)
+    shared_encoder.cache_clear()
+    encoder_store.cache_clear()
+
+
+def test_a_head_reads_encoders_side_by_side(torch: Any, tmp_path: Path) -> None:
+    from filters.model.folder import Manifest
+
+    one, other = bert(tmp_path / "bert"), llama(tmp_path / "llama")
+    config = EncoderConfig.model_validate(
+        {
+            "encoder": str(one),
+            "layers": [2],
+            "precision": "float32",
+            "beside": [{"encoder": str(other), "layers": [1, 3], "pooling": ["mean", "last"], "precision": "float32"}],
+            "head": {"kind": "svr"},
+            "cache": str(tmp_path / "cache"),
+        }
+    )
+    texts = [f"the sun {letter} light {'a ' * place}" for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
+    targets = np.arange(26) / 8
+    (classifier,) = classifier_class("encoder").candidates(config, 200)
+    scores = classifier.fit(texts, targets, np.ones(26), 0).score(texts)
+    scorer = classifier.scorer
+    apart = [open_encoder(options, "cpu").features(texts) for options in config.encoders()]
+    assert [part.shape[1] for part in apart] == [16, 64]
+    np.testing.assert_allclose(scores, scorer.head(np.concatenate(apart, axis=1)), atol=1e-5)
+    manifest = Manifest(
+        name="saved", kind="encoder", window=200, normalisation=scorer.normalisation, features=scorer.features()
+    )
+    QualityModel(scorer, None, manifest, "").save(tmp_path / "model")
+    np.testing.assert_allclose(QualityModel.load(tmp_path / "model").score(texts), scores, atol=1e-4)
+    (other / "config.json").write_text(json.dumps(json.loads((other / "config.json").read_text()) | {"x": 1}))
+    with pytest.raises(ModelError, match=r"llama has sha256 .* was trained with"):
+        QualityModel.load(tmp_path / "model")
+    with pytest.raises(ValidationError, match="an encoder is tuned by itself"):
+        EncoderConfig.model_validate(config.model_dump() | {"head": {"kind": "ridge"}, "tune": {"kind": "lora"}})
     shared_encoder.cache_clear()
     encoder_store.cache_clear()
 
