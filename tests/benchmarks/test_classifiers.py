@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.classifiers import AGAINST, KINDS, LOSSES, ROWS, WINDOWS, gains, load, tables
+from benchmarks.classifiers import AGAINST, BESIDE, KINDS, LOSSES, ROWS, WINDOWS, gains, load, tables
 
 THREE = " | ".join(["0.400 [0.300, 0.500]"] * 3)
 
@@ -43,13 +43,15 @@ def test_a_loss_has_its_difference_from_the_config_s() -> None:
 
 def test_every_row_of_the_tables_can_be_measured_again() -> None:
     shipped = {name for name in KINDS if name.startswith("edu-")}
-    assert set(ROWS) == (set(KINDS) | set(LOSSES) | set(WINDOWS)) - shipped
-    assert set(AGAINST.values()) <= set(ROWS)
+    assert set(ROWS) == (set(KINDS) | set(LOSSES) | set(WINDOWS) | set(BESIDE)) - shipped
+    assert set(AGAINST.values()) <= set(ROWS) | shipped
     for name in ROWS:
         found, config = load(name, ["annotations=a.parquet", "output=b", "random_state=5"])
         assert (found, config.random_state) == (name, 5)
         if name.startswith("encoder"):
             assert config.classifier.kind == "encoder"  # one member of the config's ensemble
+        if name in BESIDE:
+            assert len(config.classifier.beside) == len(BESIDE[name][1])
         head = getattr(config.classifier, "head", config.classifier)
         loss = name.rpartition("-")[2]
         assert getattr(head, "loss", "regression") == (loss if loss in ("ordinal", "classification") else "regression")
