@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from filters.model.encoder_scorer import EncoderFeatures
 from filters.model.folder import Manifest
 from filters.model.windows import MAX_WINDOWS
 from filters.statistics.agreement import METRICS
@@ -21,8 +22,9 @@ def write_card(manifest: Manifest) -> str:
     lines = [
         f"# {manifest.name}",
         "",
-        f"A `{manifest.kind}` classifier that predicts the score, 0 to 5, that {judge} gives a page. "
-        f"{_reads(manifest)}",
+        f"{'An' if manifest.kind.startswith('e') else 'A'} `{manifest.kind}` classifier that predicts the score, 0 to "
+        f"5, that {judge} gives a page. {_reads(manifest)}",
+        *_encoders(manifest),
         "",
         "## Trained on",
         "",
@@ -97,6 +99,18 @@ def _three_way(metrics: dict[str, Any]) -> list[str]:
         f"{row.wrong_keep} | {row.wrong_drop} |"
         for row in rows
     ]
+
+
+def _encoders(manifest: Manifest) -> list[str]:
+    if manifest.kind != "encoder":
+        return []
+    about = EncoderFeatures.model_validate(manifest.features)
+    lines = ["", "Its head reads the states of", ""]
+    for known in (about, *about.beside):
+        options = known.encoder
+        layers = "its output" if options.layers == "output" else f"layers {', '.join(map(str, options.layers))}"
+        lines.append(f"- `{options.encoder}`, {layers}: {', '.join(options.pooling)} (sha256 `{known.sha256}`)")
+    return lines
 
 
 def _reads(manifest: Manifest) -> str:

@@ -23,6 +23,7 @@ from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.features import FeatureStore, encoder_store
 from tests.model.tiny_encoders import WORDS, bert, llama
+from tests.train.labelled_pages import columns, write
 
 
 @pytest.fixture
@@ -266,6 +267,33 @@ def test_a_head_reads_encoders_side_by_side(torch: Any, tmp_path: Path) -> None:
         QualityModel.load(tmp_path / "model")
     with pytest.raises(ValidationError, match="an encoder is tuned by itself"):
         EncoderConfig.model_validate(config.model_dump() | {"head": {"kind": "ridge"}, "tune": {"kind": "lora"}})
+    shared_encoder.cache_clear()
+    encoder_store.cache_clear()
+
+
+def test_the_card_names_what_reads_the_page(torch: Any, tmp_path: Path) -> None:
+    from filters.train.config import TrainConfig
+    from filters.train.training import train
+
+    one, other = bert(tmp_path / "bert"), llama(tmp_path / "llama")
+    classifier = {
+        "kind": "encoder",
+        "encoder": str(one),
+        "layers": [1, 3],
+        "beside": [{"encoder": str(other), "layers": [2], "pooling": ["mean", "last"]}],
+    }
+    given = {
+        "annotations": str(write(tmp_path / "labels.parquet", columns(90))),
+        "output": str(tmp_path / "model"),
+        "name": "side-by-side",
+        "classifier": classifier,
+        "keep": {"min_score": 1.5},
+        "validation": {"folds": 2, "repeats": 1, "inner_folds": 2, "resamples": 100},
+    }
+    card = (train(TrainConfig.model_validate(given), echo=lambda _: None).path / "README.md").read_text()
+    assert "An `encoder` classifier" in card
+    assert f"- `{one}`, layers 1, 3: mean (sha256 `{locate(str(one)).digest()}`)" in card
+    assert f"- `{other}`, layers 2: mean, last (sha256 `{locate(str(other)).digest()}`)" in card
     shared_encoder.cache_clear()
     encoder_store.cache_clear()
 
