@@ -143,7 +143,7 @@ class Encoder(ABC):
         """What the tokenizer puts before a text: a model trained to begin with it reads little sense without it."""
         (alone,), _ = self._tokenize(["a"], None, plain=True, special=False)
         (whole,), _ = self._tokenize(["a"], None, plain=True, special=True)
-        return whole[: whole.index(alone[0])] if alone else []
+        return whole[: whole.index(alone[0])] if alone and alone[0] in whole else []
 
     def _is_causal(self) -> bool:
         """Whether the first token's state is blind to the second: read off the model, not off a list of names."""
