@@ -274,7 +274,7 @@ def open_encoder(options: EncoderOptions, device: str | None = None, tuned: Tune
     return TorchEncoder(options, device, tuned)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)  # eight members of an ensemble, eight encoders each
 def shared_encoder(options: EncoderOptions, tuned: TunedWeights | None = None) -> Encoder:
     """One loaded encoder for all that use the same options and weights in this process."""
     return open_encoder(options, tuned=tuned)

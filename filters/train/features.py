@@ -93,7 +93,7 @@ class FeatureStore:
         return np.stack([self._rows[key] for key in keys])
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)  # eight members of an ensemble, eight encoders each
 def encoder_store(options: EncoderOptions, cache: str | None) -> FeatureStore:
     """The store of an encoder's features, one per process and set of options.
 
