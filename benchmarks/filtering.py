@@ -94,5 +94,5 @@ def labelled(texts: list[str], labels: tuple[str, ...]) -> str:
     """Lines as fastText trains on them, with equally frequent labels that words do tell: how long they are."""
     flat = [" ".join(text.split()) for text in texts]
     lengths = np.array([len(text) / (text.count(" ") + 1) for text in flat])
-    order = lengths.argsort().argsort() * len(labels) // len(flat)
+    order = lengths.argsort(kind="stable").argsort(kind="stable") * len(labels) // len(flat)
     return "".join(f"__label__{labels[rank]} {text}\n" for rank, text in zip(order, flat, strict=True))

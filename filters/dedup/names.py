@@ -31,5 +31,5 @@ def suffixes(pairs: Int64) -> tuple[Int64, Int64]:
         used = set((-taken[taken[:, 0] == first, 1]).tolist())
         free = (number for number in range(2, stop - start + len(used) + 2) if number not in used)
         numbers[start:stop] = [next(free) for _ in range(stop - start)]
-    order = np.argsort(pairs[:, 1])
+    order = np.argsort(pairs[:, 1], kind="stable")
     return pairs[order, 1], numbers[order]

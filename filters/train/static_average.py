@@ -83,7 +83,7 @@ def _weights(counts: Float32, tokens: int) -> Float32:
 
 def numbering(keys: UInt64) -> Callable[[UInt64], Int64]:
     """A function from hashes to their places in `keys`, -1 for those that are not in it."""
-    order = np.argsort(keys)
+    order = np.argsort(keys, kind="stable")
     ordered = keys[order]
 
     def number(hashes: UInt64) -> Int64:

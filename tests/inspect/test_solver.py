@@ -151,7 +151,7 @@ def quota_by_sorting(batch: Scored, budget: int, quotas: dict[str, int]) -> set[
     kept: set[int] = set()
     full = dict.fromkeys(quotas, 0)
     assert batch.values is not None
-    for row in np.argsort(-batch.scores).tolist():
+    for row in np.argsort(-batch.scores, kind="stable").tolist():
         value = batch.values[row]
         if value in full and full[value] >= quotas[value]:
             continue

@@ -181,7 +181,7 @@ def test_the_best_copy_stays_where_the_stream_keeps_the_first(tmp_path: Path, ma
     base = page(1, 300)
     variants = [edited(base, 2, seed) for seed in range(12)]
     scores = QualityModel.load("edu-en").score(variants)
-    order = np.argsort(scores).tolist()  # the worst comes first
+    order = np.argsort(scores, kind="stable").tolist()  # the worst comes first
     path = jsonl(tmp_path / "a.jsonl", [{"id": f"v{n}", "text": variants[n]} for n in order])
     first = run_stream(make_config(path, output="first", keep={"min_score": -1}))
     best = run_filter(make_config(path, output="best", dedup=GLOBAL, keep={"min_score": -1}))

@@ -315,7 +315,7 @@ class Model:
         histogram.add(scored.scores, tokens=scored.tokens, text_bytes=scored.text_bytes)
         buckets = self.config.output.buckets
         if keep.buckets is not None and buckets is not None:
-            ranks = np.argsort(np.argsort(scored.scores)) / max(len(scored.scores), 1)
+            ranks = np.argsort(np.argsort(scored.scores, kind="stable"), kind="stable") / max(len(scored.scores), 1)
             place = np.searchsorted(np.array(buckets.borders), ranks, side="right")
             decided = np.isin(place, [buckets.names.index(name) for name in keep.buckets])
         else:

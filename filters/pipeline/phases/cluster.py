@@ -46,7 +46,7 @@ class Cluster:
                 blocks.write(one, nodes.document, nodes.exact, nodes.near, nodes.size, nodes.copied, nodes.earlier)
                 found += int(((nodes.near == nodes.document) & (nodes.size > 1)).sum())
         names = np.concatenate([np.empty((0, 2), np.int64), *pairs_of(job, NAMES)()])
-        names = names[np.argsort(names[:, 0])]
+        names = names[np.argsort(names[:, 0], kind="stable")]
         cuts = np.searchsorted(names[:, 0], bounds).tolist()
         with BlockWriter(folder / RENAMED, _NAMES) as blocks:
             for number in range(len(job.units)):
