@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from filters.errors import FinesieveError
+from filters.terminal import guard_streams
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ Model = Annotated[
 
 
 def _console(*, stderr: bool = False) -> Console:
-    from filters.inspect.terminal import make_console
+    from filters.terminal import make_console
 
     return make_console(stderr=stderr)
 
@@ -188,7 +189,7 @@ def verify(
 def _print_plan(console: Console, plan: Plan) -> None:
     from rich.table import Table
 
-    from filters.inspect.terminal import path_end
+    from filters.terminal import path_end
 
     size = "" if plan.input_bytes is None else f", {plan.input_bytes / 1e6:,.1f} MB"
     what = "installed packages" if plan.config.input.kind == "python-docs" else "file(s)"
@@ -388,7 +389,7 @@ def annotate(
     from filters.annotate.progress import show_progress
     from filters.annotate.run import Hooks, run_annotate
     from filters.annotate.terminal import forecast_view, result_view
-    from filters.inspect.terminal import make_console
+    from filters.terminal import make_console
 
     errors = make_console(stderr=True)
 
@@ -448,7 +449,8 @@ def _leaks(run: Run, path: Path, as_json: bool) -> None:
 def _read(run: Run, count: int, store: Path, judge: str, min_score: float | None, seed: int, as_json: bool) -> None:
     from filters.inspect.keys import reading_keys
     from filters.inspect.reading import ReadingTest, read
-    from filters.inspect.terminal import agreement_view, make_console, text_view
+    from filters.inspect.terminal import agreement_view, text_view
+    from filters.terminal import make_console
 
     console = make_console(stderr=as_json)
     with ReadingTest(run, count, store, judge, min_score=min_score, seed=seed) as test, reading_keys() as key:
@@ -612,6 +614,7 @@ def import_model_command(
 
 def main() -> None:
     """Run the command; a user's mistake ends in one message and exit status 1, never in a traceback."""
+    guard_streams()
     try:
         app()
     except FinesieveError as error:

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from filters.annotate.agreement import AgreementReport, Coefficients, JudgeSummary
 from filters.annotate.learning_curve import LearningCurve
-from filters.inspect.terminal import printable
 from filters.statistics.bootstrap import Estimate
+from filters.terminal import printable
 
 SHOWN = {"qwk": "QWK", "alpha": "alpha", "spearman": "Spearman", "f1": "F1 kept"}
 SLICES = 8

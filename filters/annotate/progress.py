@@ -14,7 +14,7 @@ from rich.text import Text
 from filters.annotate.budget import Budget
 from filters.annotate.judge import Judge
 from filters.annotate.tally import Tally
-from filters.inspect.terminal import printable
+from filters.terminal import printable
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""

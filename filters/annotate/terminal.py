@@ -13,7 +13,8 @@ from filters.annotate.config import BudgetConfig
 from filters.annotate.forecast import Forecast, Interval
 from filters.annotate.plan import AnnotatePlan
 from filters.annotate.run import AnnotateResult, JudgeResult, Outcome
-from filters.inspect.terminal import BAR, BLOCKS, printable
+from filters.inspect.terminal import BAR, BLOCKS
+from filters.terminal import printable
 
 OUTCOMES: dict[Outcome, str] = {
     "complete": "every page of the sample has its answers",

@@ -16,9 +16,9 @@ from filters.inspect.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHT
 from filters.inspect.model_card import ModelCard, model_card
 from filters.inspect.solver import Target
 from filters.inspect.summary import GROUPS, SURVIVOR_COLUMNS, Summary, survivors, values_of
-from filters.inspect.terminal import path_end, printable
 from filters.inspect.whatif import what_if
 from filters.model.reliability import Reliability
+from filters.terminal import path_end, printable
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from filters.inspect.histogram import HIGH, LOW, Histogram, nearest_edge
+from filters.terminal import path_end, printable, short
 
 if TYPE_CHECKING:
     from filters.inspect.compare import Comparison
@@ -36,23 +35,6 @@ HEIGHTS, ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
 SIZE_CLASSES = ((2, 2), (3, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, 0))
 """Sizes of clusters that are counted together; the last class is open."""
 THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-
-
-def printable(text: str, limit: int) -> str:
-    """Page text that is safe to show: one line, control and format characters gone, at most `limit` characters."""
-    shown = "".join(
-        " " if character.isspace() else character
-        for character in text[: limit * 4]
-        if character.isspace() or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn")
-    )
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def path_end(name: str, limit: int) -> str:
-    """A file name that is safe to show; of a long one the end, which tells files apart."""
-    shown = printable(name, 4096)
-    return shown if len(shown) <= limit else f"...{shown[3 - limit :]}"
 
 
 def histogram_view(
@@ -235,15 +217,6 @@ def sparkline(counts: npt.NDArray[np.int64], *, unicode: bool = True) -> str:
     return "".join(levels[height] for height in heights)
 
 
-def short(number: float) -> str:
-    """A count in at most six characters: 812, 45.3K, 1.30T."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if number >= size:
-            value = number / size
-            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{unit}"
-    return f"{number:.0f}"
-
-
 def _span(interval: Interval | None, unicode: bool) -> str:
     if interval is None:
         return ""
@@ -395,14 +368,3 @@ def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:
         if extreme.text is not None:
             lines.append(Text(f"       {printable(extreme.text, 72)}", style="dim"))
     return Group(*lines)
-
-
-def make_console(*, stderr: bool = False) -> Console:
-    """A console that does not guess at markup or numbers in page text; 80 columns where there is no terminal.
-
-    Where the output's encoding lacks a character of a page, "?" takes its place.
-    """
-    stream = sys.stderr if stderr else sys.stdout
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="replace")
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)

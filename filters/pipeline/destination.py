@@ -28,12 +28,12 @@ from typing import Any
 
 from filters.config import OutputConfig
 from filters.errors import FinesieveError, RunError
-from filters.inspect.terminal import printable
 from filters.pipeline.folder import LOCK, MANIFEST, PUBLISHED, WORK
 from filters.pipeline.observer import Observer
 from filters.publish import publishing, sha256
 from filters.read.remote import explain
 from filters.storage import RemotePath, attempt, redacted
+from filters.terminal import printable
 
 MARK = ".finesieve.json"
 OWN = f"{LOCK}.destination"

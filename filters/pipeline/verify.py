@@ -16,7 +16,6 @@ import zstandard
 from filters.config import FilterConfig
 from filters.errors import FinesieveError, RunError
 from filters.inspect.run import Run
-from filters.inspect.terminal import printable
 from filters.kernels.packed import PackedText
 from filters.pipeline.executor import unit_steps
 from filters.pipeline.finish import manifest_digest
@@ -35,6 +34,7 @@ from filters.read.batch import Batch
 from filters.read.digest import input_digest, input_version
 from filters.read.units import Unit, plan_units
 from filters.storage import Location, inner_name, sizes_below
+from filters.terminal import printable
 
 MAX_SCORE_DIFFERENCE = 1e-4
 """Scores may differ so much between processors, whose libraries add in another order; a decision must not change."""

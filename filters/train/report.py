@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.config_file import load_config
-from filters.inspect.terminal import printable
 from filters.model import QualityModel
 from filters.statistics.agreement import Scores, score_bins
 from filters.statistics.bootstrap import Estimate, mean_estimates
+from filters.terminal import printable
 from filters.train.agreement import self_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.baselines import MEANINGS, baseline_scores

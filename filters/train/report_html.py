@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 
 from filters.errors import InputError, MissingExtraError
-from filters.inspect.terminal import printable
 from filters.statistics.agreement import METRICS
 from filters.statistics.bootstrap import Estimate
+from filters.terminal import printable
 from filters.train.evaluation import COMPARED
 from filters.train.report_plots import plots
 from filters.train.report_schema import Report

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from filters.errors import MissingExtraError
-from filters.inspect.terminal import printable
+from filters.terminal import printable
 from filters.train.report_schema import Report
 from filters.train.slices import Facet
 

@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from filters.inspect.terminal import printable
 from filters.statistics.bootstrap import Estimate
+from filters.terminal import printable
 from filters.train.evaluation import COMPARED
 from filters.train.report_schema import Report
 from filters.train.slices import OTHER, Slice

@@ -16,7 +16,8 @@ from filters.inspect.compare import compare
 from filters.inspect.inspection import inspect_run, parse_quotas
 from filters.inspect.run import Run
 from filters.inspect.solver import Target
-from filters.inspect.terminal import comparison_view, short, sparkline, text_view
+from filters.inspect.terminal import comparison_view, sparkline, text_view
+from filters.terminal import short
 from tests.inspect.synthetic import write_run
 
 

@@ -10,8 +10,9 @@ from rich.console import Console, RenderableType
 
 from filters.inspect.histogram import Histogram
 from filters.inspect.run import Extreme
-from filters.inspect.terminal import extremes_view, histogram_view, ledger_view, printable, what_if_view
+from filters.inspect.terminal import extremes_view, histogram_view, ledger_view, what_if_view
 from filters.inspect.whatif import what_if
+from filters.terminal import printable
 
 
 def shown(view: RenderableType) -> str:

@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from filters.config import FilterConfig
-from filters.inspect.terminal import printable, short
 from filters.pipeline.forecast.forecast import LARGE, Estimate, Forecast
 from filters.pipeline.forecast.pilot import DOCUMENTS
+from filters.terminal import printable, short
 
 _DISK = {
     "rows": "rows of documents",

@@ -118,7 +118,7 @@ def _read_remote(path: RemotePath) -> RunStatus:
     if host == socket.gethostname() or (work / WORK).exists():
         with contextlib.suppress(RunError):  # killed before it began, or behind its end
             return replace(read_status(work), path=path)
-    from filters.inspect.terminal import printable
+    from filters.terminal import printable
 
     where = f"made by process {mark.get('pid')} on {host} in {work}: follow it there (finesieve status {work})"
     return RunStatus(path, "unfinished", notice=printable(where, 500))
@@ -165,7 +165,7 @@ def status_view(status: RunStatus) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from filters.inspect.terminal import printable
+    from filters.terminal import printable
 
     lines: list[RenderableType] = [Text(f"{status.path}: {status.state}", style="bold")]
     if status.notice:
