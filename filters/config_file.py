@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from filters.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of every section of a config: unknown keys, NaN and infinity are refused, and nothing changes it later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """`value`, a tree of JSON types.
+
+    Raises:
+        ValueError: a number in it is NaN or infinite.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _finite(part)
+    return value
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Options that are handed on as they are."""
 
 
 def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:

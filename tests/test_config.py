@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from filters.annotate.config import AnnotateConfig
+from filters.annotate.rubric import Rubric
+from filters.annotate.sampling import SampleConfig
 from filters.config import FilterConfig, parse_size
-from filters.config_file import load_config
+from filters.config_file import Section, _models, load_config
 from filters.errors import ConfigError
+from filters.model.folder import Manifest
 from filters.train.config import TrainConfig
+from filters.train.gate import Floors
 from filters.train.static_table import TableConfig
 
 GOOD = """\
@@ -171,3 +177,36 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])
+@pytest.mark.parametrize(
+    "key",
+    ["keep.min_score", "keep.tokens", "quarantine.max_share", "dedup.near.verify", "heuristics.0.options.x.y",
+     "input.storage_options.a"],
+)  # fmt: skip
+def test_no_section_takes_a_number_that_is_none(tmp_path: Path, key: str, number: str) -> None:
+    value: object = yaml.safe_load(number)
+    for part in reversed(key.split(".")):
+        value = [{"name": "url"} | value] if part == "0" and isinstance(value, dict) else {part: value}
+    assert isinstance(value, dict)
+    base = {"input": {"kind": "jsonl", "paths": ["x"]}, "output": {"path": "y"}, "dedup": {"scope": "global"}}
+    data = {name: base.get(name, {}) | value[name] if name in base else value[name] for name in value}
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(base | data))
+    with pytest.raises(ConfigError, match="finite number"):
+        load_config(FilterConfig, path)
+
+
+def test_every_section_has_the_one_base() -> None:
+    """What pydantic knows of a number is what `Section` says: a section of its own would forget to refuse NaN."""
+
+    def sections(schema: type[BaseModel]) -> set[type[BaseModel]]:
+        found = {schema}
+        for field in schema.model_fields.values():
+            found |= {inner for model in _models(field.annotation) for inner in sections(model)}
+        return found
+
+    for schema in (FilterConfig, TrainConfig, TableConfig, AnnotateConfig, SampleConfig, Rubric, Manifest, Floors):
+        assert all(issubclass(section, Section) for section in sections(schema))
+        assert all(not section.model_config.get("allow_inf_nan", True) for section in sections(schema))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from filters.annotate.sampling import SampleConfig
 from filters.config import ExtractConfig, InputConfig
-from filters.config_file import load_config
+from filters.config_file import Section, load_config
 
 Mode = Literal["expected", "sample", "justify", "reward"]
 
@@ -25,10 +25,6 @@ FALLBACK_REPEATS = 5
 """Answers per page where a server has no log-probabilities, and of mode `sample` by default."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 def _http(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -38,7 +34,7 @@ def _http(url: str) -> str:
     return url.rstrip("/")
 
 
-class PriceConfig(_Section):
+class PriceConfig(Section):
     """What a judge costs, in any one currency for the whole config."""
 
     input: Annotated[float, Field(ge=0)] = 0.0
@@ -51,7 +47,7 @@ class PriceConfig(_Section):
         return (tokens_in * self.input + tokens_out * self.output) / 1e6
 
 
-class JudgeConfig(_Section):
+class JudgeConfig(Section):
     """A language model behind one or several OpenAI-compatible servers."""
 
     name: Name
@@ -113,7 +109,7 @@ class JudgeConfig(_Section):
         return self
 
 
-class BudgetConfig(_Section):
+class BudgetConfig(Section):
     """Hard caps. Each request is reserved at its upper bound before it is sent, so that none is ever exceeded."""
 
     max_tokens: Count | None = None
@@ -124,7 +120,7 @@ class BudgetConfig(_Section):
     """Of this run."""
 
 
-class StopConfig(_Section):
+class StopConfig(Section):
     """When failing requests stop the run: a server that is gone should not use up every page's retries."""
 
     window: Annotated[int, Field(ge=5)] = 50
@@ -133,7 +129,7 @@ class StopConfig(_Section):
     """... of which this share has failed after all retries."""
 
 
-class AnnotateConfig(_Section):
+class AnnotateConfig(Section):
     """Everything `finesieve annotate` does, from input to annotations. See configs/judge.yaml."""
 
     input: InputConfig

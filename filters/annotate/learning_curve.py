@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from filters.statistics.agreement import Agreement
 from filters.statistics.bootstrap import Estimate, group_resamples, interval
 from filters.statistics.splits import group_folds
+from filters.train.blas import one_blas_thread
 from filters.train.classifier import classifier_class
 from filters.train.config import LinearConfig
 
@@ -58,6 +59,7 @@ class LearningCurve(BaseModel):
     limit: dict[str, Estimate]
 
 
+@one_blas_thread
 def learning_curve(
     texts: Sequence[str],
     targets: Float64,

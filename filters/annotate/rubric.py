@@ -7,18 +7,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from filters.config_file import load_config
+from filters.config_file import Section, load_config
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z ]{0,39}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Scale(_Section):
+class Scale(Section):
     """Whole numbers from `min` to `max`."""
 
     min: Annotated[int, Field(ge=0, le=100)] = 0
@@ -36,7 +32,7 @@ class Scale(_Section):
         return range(self.min, self.max + 1)
 
 
-class Attribute(_Section):
+class Attribute(Section):
     """One of several things that are scored separately."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,39}$")]
@@ -44,7 +40,7 @@ class Attribute(_Section):
     """In the page's score, which is the weighted mean of its attributes; a negative weight counts against."""
 
 
-class Example(_Section):
+class Example(Section):
     """A page with its right answer, shown to the judge as a finished exchange."""
 
     text: Annotated[str, Field(min_length=1)]
@@ -55,7 +51,7 @@ class Example(_Section):
     """Of a rubric with attributes."""
 
 
-class Rubric(_Section):
+class Rubric(Section):
     """What a judge is asked about a page.
 
     Attributes:

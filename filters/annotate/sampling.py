@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from filters.annotate.records import Document
 from filters.config import ExtractConfig, InputConfig, NearConfig
+from filters.config_file import Section
 from filters.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -41,10 +42,8 @@ SCORE_STEP = 0.5
 """Width of the strata by score."""
 
 
-class SampleConfig(BaseModel):
+class SampleConfig(Section):
     """Which documents of the input are annotated. Copies and near copies are drawn once."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     size: Annotated[int, Field(ge=1)] = 1000
     design: Literal["random", "stratified", "active"] = "random"

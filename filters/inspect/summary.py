@@ -24,8 +24,8 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.signedinteger[Any]]
 
-BELOW = ("low_score", "other_bucket")
-"""Reasons of a document that nothing but its score removed."""
+BELOW = ("low_score", "over_quota", "other_bucket")
+"""Reasons of a document that nothing but the keep rule removed."""
 DUPLICATES = ("exact_duplicate", "near_duplicate")
 PLAIN = ("score", "tokens", "bytes", "keep", "near_cluster")
 GROUPS = ("host", "source")

@@ -17,8 +17,9 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from filters.config_file import Section
 from filters.statistics.agreement import HIGHEST, LOWEST, Scores
 
 Float64 = npt.NDArray[np.float64]
@@ -54,7 +55,7 @@ class Decisions:
         return [_WORDS[value] for value in self.decision.tolist()]
 
 
-class ConformalTable(BaseModel):
+class ConformalTable(Section):
     """Residual quantiles per bin of the score: a few hundred bytes that go into a model folder.
 
     Attributes:
@@ -65,8 +66,6 @@ class ConformalTable(BaseModel):
         below: [bin][alpha], how far the band reaches below the score; None: to the end of the scale.
         above: the same above the score.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     residual: Residual
     edges: tuple[float, ...]

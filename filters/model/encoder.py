@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from filters.config_file import Section
 from filters.errors import ModelError
 from filters.model.encoder_files import locate
 
@@ -34,10 +35,8 @@ Pooling = Literal["mean", "std", "first", "last"]
 Layer = Annotated[int, Field(ge=1)]
 
 
-class EncoderOptions(BaseModel):
+class EncoderOptions(Section):
     """What is read from an encoder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: Annotated[str, Field(min_length=1)]
     """A name in `filters.model.encoder_files.WHEELS`, a folder of safetensors, a GGUF file, or an ONNX file or

@@ -20,8 +20,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from filters.config_file import Section
 from filters.errors import ModelError
 from filters.model.conformal import ConformalTable
 from filters.model.windows import WindowRule
@@ -40,11 +41,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class KeepRule(_Section):
+class KeepRule(Section):
     """Which scores are kept: score >= min_score, both as float32.
 
     FineWeb-Edu publishes two rules for its classifier: score >= 2.5, which is `KeepRule(min_score=2.5)`, and the score
@@ -80,14 +77,14 @@ class KeepRule(_Section):
         return np.asarray(scores, dtype=np.float32) >= np.float32(self.min_score)
 
 
-class Rubric(_Section):
+class Rubric(Section):
     """What the judge was asked, so that scores of two models can be told apart."""
 
     name: str
     sha256: Sha256
 
 
-class TrainingData(_Section):
+class TrainingData(Section):
     """What a model was trained on."""
 
     name: str
@@ -99,14 +96,14 @@ class TrainingData(_Section):
     notes: tuple[str, ...] = ()
 
 
-class FileEntry(_Section):
+class FileEntry(Section):
     """Size and digest of one file of the folder."""
 
     bytes: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
     sha256: Sha256
 
 
-class Manifest(_Section):
+class Manifest(Section):
     """Schema of model.json."""
 
     format: Literal["finesieve-model"] = "finesieve-model"
@@ -129,11 +126,11 @@ class Manifest(_Section):
     """Method that fitted the knots in calibration.safetensors; None: the raw score is the score."""
     conformal: ConformalTable | None = None
     """Bands round a calibrated score, from scores of pages that the models behind them had not seen."""
-    metrics: dict[str, JsonValue] = {}
-    settings: dict[str, JsonValue] = {}
+    metrics: dict[str, JsonValue] = Field(default_factory=dict)
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
     """The training config, with random_state: enough to train the same model again."""
-    files: dict[str, FileEntry] = {}
-    members: dict[str, Sha256] = {}
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+    members: dict[str, Sha256] = Field(default_factory=dict)
     """Sub-folders that are model folders of their own (kind ensemble), with the sha256 of their model.json."""
 
 

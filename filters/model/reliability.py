@@ -7,14 +7,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from filters.config_file import Section
 from filters.errors import ModelError
 
 Float64 = npt.NDArray[np.float64]
 
 
-class Reliability(BaseModel):
+class Reliability(Section):
     """A non-decreasing map from score to the probability that the judge would keep the page.
 
     Fitted by isotonic regression (pool adjacent violators) on scores of pages that the model had not seen, and
@@ -28,8 +29,6 @@ class Reliability(BaseModel):
         rows: labelled pages in each pool.
         kept: share of them that the judge would keep, not decreasing.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_score: float
     scores: tuple[float, ...] = Field(min_length=1, max_length=10_000)

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from filters.config_file import Section
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.folder import MANIFEST, read_arrays, write_arrays
@@ -74,10 +75,8 @@ def scorer_class(kind: str, where: str) -> type[Scorer]:
     return loaded
 
 
-class Options(BaseModel):
+class Options(Section):
     """The `features` of model.json; each kind has its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     @classmethod
     def parse(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:

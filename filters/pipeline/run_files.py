@@ -60,6 +60,7 @@ class SideFiles:
 
     Args:
         files: of attributes/.
+        by: column that the run's quotas look at; None without quotas.
 
     Attributes:
         rows: how many.
@@ -69,17 +70,23 @@ class SideFiles:
         histogram: scores of the survivors.
         lowest_kept: lowest score of a kept document; None where none is.
         highest_dropped: highest score of a survivor that nothing but its score removed; None where there is none.
+        kept_from: value of `by` -> lowest score of its kept documents.
+        over_quota: value of `by` -> (lowest, highest) score of its documents that a quota removed.
     """
 
-    def __init__(self, files: Iterable[Location]) -> None:
+    def __init__(self, files: Iterable[Location], by: str | None = None) -> None:
         self.rows = self.copies = 0
+        self._by = by
+        self.kept_from: dict[str | None, float] = {}
+        self.over_quota: dict[str | None, tuple[float, float]] = {}
         self.accounts: Counter[tuple[str, str | None]] = Counter()
         self.documents = DocumentSum()
         self.histogram = Histogram()
         self.lowest_kept: float | None = None
         self.highest_dropped: float | None = None
         for file in files:
-            for table in tables(file, [*SURVIVOR_COLUMNS, "id", "source", "keep", "copies"]):
+            for table in tables(file, list(dict.fromkeys([*SURVIVOR_COLUMNS, "id", "source", "keep", "copies", *(
+                [by] if by else [])]))):  # fmt: skip
                 self._add(table)
 
     def _add(self, table: pa.Table) -> None:
@@ -98,8 +105,20 @@ class SideFiles:
         self.histogram.merge(part)
         low = pc.min(table["score"].filter(table["keep"])).as_py()
         high = pc.max(table["score"].filter(pc.equal(table["reason"], "low_score"))).as_py()
+        if self._by is not None:
+            self._add_quotas(table, self._by)
         self.lowest_kept = min((score for score in (self.lowest_kept, low) if score is not None), default=None)
         self.highest_dropped = max((score for score in (self.highest_dropped, high) if score is not None), default=None)
+
+    def _add_quotas(self, table: pa.Table, by: str) -> None:
+        by_value = table.group_by([by, "reason"]).aggregate([("score", "min"), ("score", "max")])
+        for row in by_value.to_pylist():
+            value, low, high = row[by], row["score_min"], row["score_max"]
+            if row["reason"] is None:
+                self.kept_from[value] = min(low, self.kept_from.get(value, low))
+            elif row["reason"] == "over_quota":
+                before = self.over_quota.get(value, (low, high))
+                self.over_quota[value] = min(low, before[0]), max(high, before[1])
 
 
 def shard_documents(files: Iterable[Location]) -> DocumentSum:

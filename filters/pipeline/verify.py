@@ -124,7 +124,8 @@ class _Verifier:
 
     @cached_property
     def _side_files(self) -> SideFiles:
-        return SideFiles(self._files("attributes"))
+        quota = self.config.keep.quota
+        return SideFiles(self._files("attributes"), quota.by if quota else None)
 
     def manifest_itself(self) -> Iterator[Check]:
         """The manifest is as it was written."""
@@ -177,9 +178,16 @@ class _Verifier:
         keep, wrong = self.config.keep, []
         if keep.buckets is None and side.lowest_kept is not None and np.float32(side.lowest_kept) < threshold:
             wrong.append(f"a document of score {side.lowest_kept:g} is kept, below the threshold {threshold:g}")
-        by_score_alone = keep.buckets is None and keep.quota is None
-        if by_score_alone and side.highest_dropped is not None and np.float32(side.highest_dropped) >= threshold:
+        if keep.buckets is None and side.highest_dropped is not None and np.float32(side.highest_dropped) >= threshold:
             wrong.append(f"a document of score {side.highest_dropped:g} is dropped, the threshold is {threshold:g}")
+        quotas = self.manifest["keep"]["solution"]["quotas"] if keep.quota is not None else {}
+        for value, (low, high) in side.over_quota.items():
+            above = np.float32(quotas[value]["threshold"]) if value in quotas else threshold
+            if np.float32(low) < threshold or np.float32(high) >= above:
+                wrong.append(f"documents of {value} are over_quota with scores {low:g} to {high:g}, outside its quota")
+        for value, low in side.kept_from.items():
+            if value in quotas and np.float32(low) < np.float32(quotas[value]["threshold"]):
+                wrong.append(f"a document of {value} of score {low:g} is kept, which its quota leaves out")
         return wrong
 
     def documents(self) -> Iterator[Check]:

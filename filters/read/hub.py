@@ -105,7 +105,7 @@ def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
             _require_columns(unit, names or list(row), config)
         group.append(row)
         text = row.get(config.text_key)
-        size += len(text) if isinstance(text, str) else 0
+        size += _bytes(text)
         if len(group) == BATCH_ROWS or size >= BATCH_BYTES:
             yield _batch(unit.source, position, group, config)
             position += len(group)
@@ -126,6 +126,13 @@ def _require_columns(unit: Unit, names: list[str], config: InputConfig) -> None:
         )
 
 
+def _bytes(text: Any) -> int:
+    """Length in UTF-8; 0 for what is no text."""
+    if not isinstance(text, str):
+        return 0
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 def _batch(source: str, first: int, rows: list[dict[str, Any]], config: InputConfig) -> Batch:
     kept: list[dict[str, Any]] = []
     texts: list[str | None] = []
@@ -136,7 +143,7 @@ def _batch(source: str, first: int, rows: list[dict[str, Any]], config: InputCon
         cause = None
         if text is not None and not isinstance(text, str):
             cause = f"text_not_a_string: {config.text_key!r} is a {type(text).__name__}"
-        elif text is not None and len(text) > config.max_document_bytes:
+        elif _bytes(text) > config.max_document_bytes:
             cause = f"too_large: text of more than {config.max_document_bytes:,} bytes (input.max_document_bytes)"
         if cause is not None:
             rejected.append(quarantined(source, position, cause, repr(text)[:200].encode("utf-8", "replace")))

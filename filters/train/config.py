@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from filters.config_file import Section
 from filters.model.encoder import EncoderOptions
 from filters.model.ensemble import Combine
 from filters.model.folder import KeepRule
@@ -17,11 +18,7 @@ from filters.train.losses import Loss
 from filters.train.tuning import HeadOnly, TuneConfig
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LinearConfig(_Section):
+class LinearConfig(Section):
     """Ridge regression to the judge's expected score on hashed tf-idf n-grams."""
 
     kind: Literal["linear"] = "linear"
@@ -54,7 +51,7 @@ class LinearConfig(_Section):
         return LinearFeatures.model_validate({name: getattr(self, name) for name in LinearFeatures.model_fields})
 
 
-class FastTextConfig(_Section):
+class FastTextConfig(Section):
     """fastText's own trainer on rounded scores; the score is the expectation over its labels."""
 
     kind: Literal["fasttext"] = "fasttext"
@@ -70,8 +67,6 @@ class FastTextConfig(_Section):
 
 class EncoderConfig(EncoderOptions):
     """Hidden states of a language model, or of several side by side, under a small head (extra `encoder`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["encoder"] = "encoder"
     beside: Annotated[tuple[EncoderOptions, ...], Field(max_length=7)] = ()
@@ -102,7 +97,7 @@ class EncoderConfig(EncoderOptions):
         return (self.options(), *self.beside)
 
 
-class StaticConfig(_Section):
+class StaticConfig(Section):
     """The mean of a page's word vectors under a small head: an encoder's knowledge at the speed of a table."""
 
     kind: Literal["static"] = "static"
@@ -115,7 +110,7 @@ MemberConfig = Annotated[LinearConfig | FastTextConfig | EncoderConfig | StaticC
 SingleConfig = LinearConfig | FastTextConfig | EncoderConfig | StaticConfig
 
 
-class EnsembleConfig(_Section):
+class EnsembleConfig(Section):
     """Several classifiers of the same annotations, each calibrated by itself, and one score from theirs."""
 
     kind: Literal["ensemble"] = "ensemble"
@@ -127,7 +122,7 @@ class EnsembleConfig(_Section):
     """Of max-percentile."""
 
 
-class DistillConfig(_Section):
+class DistillConfig(Section):
     """A slow teacher labels raw text, and the classifier trains on labels and pseudo-labels.
 
     The teacher is a recipe, not a finished model: wherever a classifier is fitted, in each fold and inside it, a
@@ -147,7 +142,7 @@ class DistillConfig(_Section):
     """Cross-validate the classifier without distillation as well, and report the difference."""
 
 
-class ValidationConfig(_Section):
+class ValidationConfig(Section):
     """How the metrics in model.json are taken: repeated cross-validation, nested, over groups of host and near copy."""
 
     folds: Annotated[int, Field(ge=2, le=20)] = 5
@@ -158,7 +153,7 @@ class ValidationConfig(_Section):
     """Of the bootstrap behind the intervals."""
 
 
-class AgreementConfig(_Section):
+class AgreementConfig(Section):
     """What to do where the judge's two ratings of a text hardly agree; see `filters.train.agreement`."""
 
     metric: Literal["qwk", "spearman", "f1"] = "qwk"
@@ -169,7 +164,7 @@ class AgreementConfig(_Section):
     """Do not train below the floor, nor where nothing was rated twice."""
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Everything `finesieve train` does, from annotations to a model folder. See configs/ for examples."""
 
     annotations: str

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from filters.config_file import load_config
+from filters.config_file import Section, load_config
 from filters.errors import ConfigError, FinesieveError
 from filters.model import QualityModel
 from filters.statistics.agreement import Agreement
@@ -32,7 +32,7 @@ from filters.train.config import TrainConfig
 GATED = ("f1", "pr_auc", "spearman")
 
 
-class Floors(BaseModel):
+class Floors(Section):
     """Schema of the floors' file.
 
     Attributes:
@@ -47,8 +47,6 @@ class Floors(BaseModel):
         epsilon: how far below its floor a metric may be: arithmetic differs a little between machines.
         floors: metric of `GATED` -> floor.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["finesieve-floors"] = "finesieve-floors"
     version: Literal[1] = 1

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from filters.config_file import Section
 from filters.model.heads import Head, LinearHead, RbfHead
 from filters.train.losses import BOUNDARIES, CURVATURE, Loss, boundaries, fit_loss
 
@@ -24,11 +25,7 @@ _JITTER = 1e-5
 """Added to the diagonal of a kernel matrix, which is 1: rounding makes it not quite positive definite."""
 
 
-class _Head(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RidgeHead(_Head):
+class RidgeHead(Section):
     """Linear; `l2` is the penalty per feature, so that one value suits encoders of any width."""
 
     kind: Literal["ridge"] = "ridge"
@@ -38,7 +35,7 @@ class RidgeHead(_Head):
     """regression: squared error; ordinal, classification: logistic losses."""
 
 
-class SvrHead(_Head):
+class SvrHead(Section):
     """Support vectors with a radial basis function kernel (Drucker et al. 1997)."""
 
     kind: Literal["svr"] = "svr"
@@ -57,7 +54,7 @@ class SvrHead(_Head):
     machines, one for each boundary between the judge's scores (Frank and Hall 2001)."""
 
 
-class LandmarkHead(_Head):
+class LandmarkHead(Section):
     """A kernel machine on landmarks (Nystroem; Williams and Seeger 2001): an RBF head of a size one chooses."""
 
     kind: Literal["landmarks"] = "landmarks"

@@ -23,6 +23,7 @@ from filters.model.windows import pool, split
 from filters.statistics.agreement import Agreement
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
+from filters.train.blas import one_blas_thread
 from filters.train.calibration import fit_calibration
 from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
@@ -197,6 +198,7 @@ class Procedure:
                 )
         return [(rows[training], rows[test]) for training, test in parts]
 
+    @one_blas_thread
     def fit(self, rows: Int64, seed: int, distill: bool = True) -> Fitted:
         """Choose, calibrate and fit on `rows`, without a look at other rows.
 
@@ -305,6 +307,7 @@ class Procedure:
             self._taught[key] = taught, softened
         return self._taught[key]
 
+    @one_blas_thread
     def teacher(self, rows: Int64, seed: int) -> Classifier:
         """The teacher fitted to `rows`, by the first of its candidates: choosing would cost a fit for every fold."""
         assert self.config.distill is not None

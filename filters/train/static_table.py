@@ -21,8 +21,9 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from filters.config_file import Section
 from filters.errors import AnnotationsError, ConfigError, MissingExtraError, ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, static_features, static_tokens
@@ -33,6 +34,7 @@ from filters.model.folder import Sha256, read_arrays, read_manifest, write_array
 from filters.model.quality import EMBEDDED
 from filters.model.static_scorer import TABLE, StaticScorer, TableShape, Vectors, quantised
 from filters.statistics.splits import connected, near_pairs
+from filters.train.blas import one_blas_thread
 from filters.train.distill import read_pages
 from filters.train.features import encoder_store, text_key
 from filters.train.static_average import Averages, Part, left_out_means
@@ -54,11 +56,7 @@ _OUTLIER = 3000.0
 """Norm of a state beyond which it is a sink's, not a word's."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ContextualSource(_Section):
+class ContextualSource(Section):
     """Hidden states of an encoder (extra `encoder`)."""
 
     kind: Literal["contextual"] = "contextual"
@@ -98,7 +96,7 @@ class ContextualSource(_Section):
         return f"layers {layers} of {Path(self.encoder).name} regressed on grams, mean states of layer {self.layer}"
 
 
-class EmbeddingSource(_Section):
+class EmbeddingSource(Section):
     """Rows of a token embedding matrix: safetensors, with a tokenizer in JSON."""
 
     kind: Literal["embedding"] = "embedding"
@@ -114,7 +112,7 @@ class EmbeddingSource(_Section):
         return f"rows of {Path(self.weights).name}"
 
 
-class TableConfig(_Section):
+class TableConfig(Section):
     """What a table is made of. See configs/table-edu-en.yaml."""
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -152,7 +150,7 @@ class TableConfig(_Section):
         return self
 
 
-class TableInfo(_Section):
+class TableInfo(Section):
     """Schema of table.json."""
 
     format: Literal["finesieve-static-table"] = "finesieve-static-table"
@@ -185,6 +183,7 @@ class StaticTableFolder:
     left_out: dict[bytes, Float32]
 
 
+@one_blas_thread
 def build_table(config: TableConfig, echo: Callable[[str], None] = print) -> Path:
     """Make a table and write its folder.
 

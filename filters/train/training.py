@@ -25,6 +25,7 @@ from filters.model.reliability import Reliability
 from filters.statistics.bootstrap import CONFIDENCE, Estimate
 from filters.train.agreement import check_agreement
 from filters.train.annotations import Annotations, read_annotations
+from filters.train.blas import one_blas_thread
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
 from filters.train.conformal import REPORTED, measure_coverage
@@ -60,6 +61,7 @@ class TrainResult:
     seconds: float
 
 
+@one_blas_thread
 def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], None] = print) -> TrainResult:
     """Train, cross-validate and calibrate a classifier, and write its model folder in one step at the end.
 
@@ -73,14 +75,6 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         ConfigError: the rubric cannot be read.
         ModelError: the output folder is taken.
     """
-    from threadpoolctl import threadpool_limits
-
-    # Sums in another order on more threads would make another model of the same labels.
-    with threadpool_limits(1, user_api="blas"):
-        return _train(config, overwrite, echo)
-
-
-def _train(config: TrainConfig, overwrite: bool, echo: Callable[[str], None]) -> TrainResult:
     start = time.monotonic()
     output = Path(config.output)
     check_free(output, overwrite)

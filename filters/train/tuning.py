@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from filters.config_file import Section
 from filters.errors import ModelError
 from filters.model.encoder import OUTPUT, EncoderOptions, batches
 from filters.model.encoder_files import locate
@@ -39,9 +40,7 @@ CLIP = 1.0
 """Largest norm of a step's gradient."""
 
 
-class _Tune(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+class _Tune(Section):
     layers: Annotated[int, Field(ge=1)] = 6
     """How many blocks are tuned, counted down from the highest layer that is read."""
     epochs: Annotated[float, Field(gt=0, le=100)] = 3.0
@@ -76,10 +75,8 @@ class Lora(_Tune):
     """Candidates for the learning rate; inner cross-validation chooses one."""
 
 
-class HeadOnly(BaseModel):
+class HeadOnly(Section):
     """Nothing but the head: the encoder stays as it is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["head"] = "head"
 

@@ -19,9 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters import FilterConfig, run_filter
-from filters.errors import InputError, RunError
+from filters.errors import FinesieveError, InputError, RunError
 from filters.pipeline import pool
 from filters.pipeline.folder import LOCK, STALE, held
+from filters.pipeline.phases.attributes import Attributes
+from filters.pipeline.phases.local import UnitRunner
+from filters.pipeline.phases.phase import Job
+from filters.read.units import Unit
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 
 MakeConfig = Callable[..., FilterConfig]
@@ -362,3 +366,35 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path, make_config: MakeConfig, 
             return
         time.sleep(0.1)
     raise AssertionError("the worker outlived its parent")
+
+
+class FailingPool(pool.WorkerPool):
+    """Two workers whose every unit fails alike."""
+
+    def __init__(self, error: str) -> None:
+        self.error, self.sent = error, 0
+        self._idle: list[int] = []
+
+    def __len__(self) -> int:
+        return 2
+
+    def send(self, worker: int, task: dict[str, Any]) -> None:
+        self.sent += 1
+        self._idle.append(worker)
+
+    def receive(self) -> tuple[int, pool.Answer | None]:
+        return self._idle.pop(0), {"unit": 0, "error": self.error, "message": "pip install 'finesieve[url]'"}
+
+    def failure(self, worker: int, source: str, answer: pool.Answer) -> FinesieveError:
+        return RunError(str(answer["message"]))
+
+
+@pytest.mark.parametrize(("error", "sent"), [("MissingExtraError", 2), ("ModelError", 2), ("RunError", 11)])
+def test_what_every_unit_would_meet_ends_the_run_at_once(tmp_path: Path, error: str, sent: int) -> None:
+    """A missing extra is fatal; what befalls one unit costs that unit, up to ten of them."""
+    units = tuple(Unit(n, "jsonl", f"{n}.jsonl", f"{n}.jsonl", None, None, 0) for n in range(30))
+    config = FilterConfig.model_validate({"input": {"kind": "jsonl", "paths": ["x"]}, "output": {"path": "y"}})
+    failing = FailingPool(error)
+    with pytest.raises(FinesieveError, match=r"finesieve\[url\]"):
+        UnitRunner(Job(tmp_path, config, units, 0.0), failing).run(Attributes(), range(30))
+    assert failing.sent == sent

@@ -19,6 +19,8 @@ from filters.inspect.run import Run
 from filters.pipeline.phases.decisions import OutputFile
 from filters.pipeline.phases.selection import _Series
 from filters.pipeline.plan import make_plan
+from filters.pipeline.verify import verify_run
+from filters.storage import location
 from tests.pipeline.conftest import digest, jsonl, page, run_in_process
 
 MakeConfig = Callable[..., FilterConfig]
@@ -48,7 +50,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def scored(run: Path) -> list[Row]:
-    return [row for row in attributes(run) if row["reason"] in (None, "low_score", "other_bucket")]
+    return [row for row in attributes(run) if row["reason"] in (None, "low_score", "over_quota", "other_bucket")]
 
 
 def test_a_share_keeps_the_best(make_config: MakeConfig, files: list[Path]) -> None:
@@ -97,7 +99,19 @@ def test_a_quota_caps_a_source(make_config: MakeConfig, files: list[Path]) -> No
     assert kept[str(files[0])] == budget // 10
     assert kept[str(files[1])] == 0
     assert kept.total() == budget
-    assert set(result.manifest["keep"]["solution"]["quotas"]) == set(quota["shares"])
+    solution = result.manifest["keep"]["solution"]
+    assert set(solution["quotas"]) == set(quota["shares"])
+    rows = scored(result.path)
+    lowest = min(row["score"] for row in rows if row["source"] == str(files[2]) and row["keep"])
+    assert lowest == solution["threshold"]
+    over = [row for row in rows if row["reason"] == "over_quota"]
+    assert {row["id"] for row in over} == {
+        row["id"] for row in rows if not row["keep"] and row["score"] >= solution["threshold"]
+    }
+    assert {row["source"] for row in over} == set(quota["shares"])
+    assert result.ledger.total.removed["over_quota"] == len(over)
+    assert Run(result.path).summary().histograms.total.total() == len(rows)
+    assert [check.name for check in verify_run(location(result.path)) if check.ok is False] == []
 
 
 def test_a_quota_by_language(tmp_path: Path, make_config: MakeConfig) -> None:

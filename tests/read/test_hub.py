@@ -87,6 +87,9 @@ def test_rows_of_a_stream_without_text(tmp_path: Path) -> None:
     assert result.causes == ["too_large"]
     (tmp_path / "corpus" / "train.json").write_text(json.dumps([{"text": [1]}, {"text": [2, 3]}]))
     assert read_all(hub()).causes == ["text_not_a_string"] * 2
+    (tmp_path / "corpus" / "train.json").write_text(json.dumps([{"text": "å" * 500}, {"text": "å" * 501}]))
+    result = read_all(hub(max_document_bytes=1000))
+    assert (result.texts, result.causes) == (["å" * 500], ["too_large"])
 
 
 def test_a_stream_that_breaks_keeps_what_was_read(tmp_path: Path) -> None:

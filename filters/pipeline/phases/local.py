@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from filters.errors import ConfigError, FinesieveError, MissingExtraError, ModelError, RunError
+from filters.errors import FinesieveError, RunError
 from filters.pipeline.phases.phase import Job, Phase
 from filters.pipeline.phases.poison import MOST, add_killer, killers, read_mark
 from filters.pipeline.phases.rows import ATTRIBUTES
@@ -19,6 +19,8 @@ MOST_FAILURES = 10
 """A phase is given up when so many of its units have failed; before that, the others go on."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """What no other unit will be spared."""
+FATAL = ("ConfigError", "ModelError", "MissingExtraError", "ModuleNotFoundError")
+"""Errors that every unit would meet."""
 _VERIFIERS = 4
 
 Task = tuple[str, int]
@@ -155,8 +157,7 @@ class UnitRunner:
             self._fatal = True
             return RunError(f"{self.job.work}: cannot write: {answer['message']}")
         error = self.pool.failure(worker, self._name(task), answer)
-        if isinstance(error, ConfigError | ModelError | MissingExtraError):
-            self._fatal = True
+        self._fatal |= answer["error"] in FATAL
         return error
 
     def _fail(self, task: Task, error: FinesieveError) -> None:

@@ -35,7 +35,7 @@ from filters.pipeline.phases.verification import false_joins
 TALLY = "tally"
 SCORES, KEPT, PLAN, SUMMARY = "scores.bin", "kept.bin", "files.json", "summary.json"
 _SCORES = ["<i8", "<i8", "<f4", "<i8", "<i8", "<i8"]
-_KEPT = ["<i8", "<i8", "|i1"]
+_KEPT = ["<i8", "<i8", "|i1", "|i1"]
 
 
 class Tally:
@@ -74,7 +74,8 @@ class Tally:
 
 
 class Select:
-    """kept.bin: a block for each input unit with its survivors: row, times to write (0: not kept), bucket.
+    """kept.bin: a block for each input unit with its survivors: row, times to write (0: not kept), bucket,
+    and whether nothing but a quota removes it.
 
     kept.bits: a bit for each document of the run, set where it is kept. files.json: the plan of the output files.
     summary.json: the keep rule, solved, and what it writes.
@@ -103,10 +104,11 @@ class Select:
                 sizes, rows, score, tokens, times, _ = _tally(job, number)
                 bucket = np.searchsorted(borders, score, side="right")
                 keep = solution.keeps(score, _values(job, number))
+                over_quota = ~keep & (score >= np.float32(solution.threshold))
                 if config.keep.buckets is not None:
                     keep = np.isin(bucket, _wanted(config))
                 times = np.where(keep, times, 0)
-                blocks.write(rows, times, bucket)
+                blocks.write(rows, times, bucket, over_quota)
                 mark(bitmap, rows[times > 0] + firsts[number])
                 plan.add(number, sizes, rows, times, bucket)
                 written += int((times * tokens).sum())
@@ -280,7 +282,7 @@ def decisions(job: Job, unit: int) -> Decisions:
     """
     found = verdicts(job, unit)
     with reading_blocks(job, SELECT, 0, KEPT, _KEPT) as reader:
-        rows, times, bucket = reader.arrays(unit)
+        rows, times, bucket, over_quota = reader.arrays(unit)
     n = len(found.renamed)
     every = np.zeros(n, np.int64)
     every[rows] = times
@@ -293,6 +295,7 @@ def decisions(job: Job, unit: int) -> Decisions:
     reason = np.array(found.reason.to_numpy(zero_copy_only=False), dtype=object)
     stays = found.reason.is_null().to_numpy(zero_copy_only=False)
     reason[stays & (every == 0)] = "low_score" if job.config.keep.buckets is None else "other_bucket"
+    reason[rows[over_quota != 0]] = "over_quota"
     return Decisions(replace(found, reason=pa.array(reason, pa.string())), every, names)
 
 
