@@ -199,6 +199,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
         table.add_row("", path_end(source, 50) + ("" if bytes_ is None else f" ({bytes_ / 1e6:,.1f} MB)"))
     if len(plan.sources) > 3:
         table.add_row("", f"... and {len(plan.sources) - 3:,} more")
+    for line in plan.not_taken:
+        table.add_row("", line)
     for name, does in plan.steps():
         table.add_row(name, does)
     executor = plan.config.executor

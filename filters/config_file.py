@@ -16,6 +16,9 @@ from filters.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
 
+MAX_ITEMS = 100_000
+"""Most values of a config, each counted as often as aliases repeat it."""
+
 
 class Section(BaseModel):
     """Base of every section of a config: unknown keys, NaN and infinity are refused, and nothing changes it later."""
@@ -52,6 +55,7 @@ def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()
         raise ConfigError(f"{path}: cannot read this config: {error}") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_size(node)
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
@@ -69,12 +73,51 @@ def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()
         raise ConfigError("\n".join(messages)) from error
 
 
+def _check_size(node: yaml.Node | None) -> None:
+    """Refuse aliases that nine lines can make a billion values of, before anything copies or prints them.
+
+    Raises:
+        yaml.YAMLError: the values are too many, or an alias stands inside of what it names.
+    """
+    sizes: dict[int, int] = {}
+    inside: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        place = id(node)
+        if place in inside:
+            raise yaml.constructor.ConstructorError(
+                None, None, "an alias (*name) stands inside of what it names", node.start_mark
+            )
+        if place not in sizes:
+            inside.add(place)
+            parts: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                parts = node.value
+            sizes[place] = 1 + sum(map(size, parts))
+            inside.remove(place)
+            if sizes[place] > MAX_ITEMS:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"aliases (*name) make {sizes[place]:,} values of this, {MAX_ITEMS:,} at most are read. Remedy: "
+                    "write out what is meant",
+                    node.start_mark,
+                )
+        return sizes[place]
+
+    if node is not None:
+        size(node)
+
+
 def _apply_override(data: dict[str, Any], override: str) -> tuple[str, ...]:
     key, separator, value = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not separator or not all(keys):
         raise ConfigError(f"--set {override}: write it as key.path=value, for example --set keep.min_score=2.5")
     try:
+        _check_size(yaml.compose(value, Loader=yaml.SafeLoader))
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error

@@ -210,3 +210,28 @@ def test_every_section_has_the_one_base() -> None:
     for schema in (FilterConfig, TrainConfig, TableConfig, AnnotateConfig, SampleConfig, Rubric, Manifest, Floors):
         assert all(issubclass(section, Section) for section in sections(schema))
         assert all(not section.model_config.get("allow_inf_nan", True) for section in sections(schema))
+
+
+def aliases(levels: int) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("text", [aliases(9), "a: &a [*a]", "a: &a {b: *a}"])
+def test_aliases_that_explode_are_refused_before_they_are_followed(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml: not valid YAML: .*alias"):
+        FilterConfig.load(path)
+    path.write_text("input: {kind: jsonl, paths: [a]}\noutput: {path: o}")
+    with pytest.raises(ConfigError, match=r"--set .*alias"):
+        FilterConfig.load(path, [f"input.storage_options={{{text.replace(chr(10), ', ')}}}"])
+
+
+def test_aliases_save_writing(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("input: {kind: jsonl, paths: &p [a, b]}\ndecontaminate: {files: *p}\noutput: {path: o}")
+    assert (
+        FilterConfig.load(path).decontaminate == FilterConfig.load(path, ["decontaminate.files=[a, b]"]).decontaminate
+    )

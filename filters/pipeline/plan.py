@@ -26,6 +26,7 @@ class Plan:
         min_score: the keep rule, from the config or else the model.
         output: the folder the run is made in: its own, or where output.path is an address, that of `output.work`.
         benchmarks: what `decontaminate` removes documents for.
+        not_taken: a line for each input folder that holds files that are not read: how many, and of which suffix.
     """
 
     config: FilterConfig
@@ -34,6 +35,7 @@ class Plan:
     min_score: float
     output: Path
     benchmarks: tuple[Benchmark, ...] = ()
+    not_taken: tuple[str, ...] = ()
 
     @property
     def sources(self) -> dict[str, int | None]:
@@ -90,6 +92,7 @@ class Plan:
             "sources": self.sources,
             "units": len(self.units),
             "input_bytes": self.input_bytes,
+            "not_taken": list(self.not_taken),
             "steps": [list(step) for step in self.steps()],
             "model": {"name": self.model.name, "digest": self.model.digest},
             "min_score": self.min_score,
@@ -125,13 +128,14 @@ def make_plan(config: FilterConfig) -> Plan:
     from filters.model import QualityModel
     from filters.pipeline.heuristics import load_filter
 
-    units = plan_units(config.input)
+    not_taken: list[str] = []
+    units = plan_units(config.input, not_taken.append)
     model = QualityModel.load(config.model)
     for heuristic in config.heuristics:
         load_filter(heuristic)
     open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
-    plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config))
+    plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config), tuple(not_taken))
     _check_quota(plan)
     return plan
 

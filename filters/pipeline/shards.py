@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
+from filters.pipeline.json_rows import check_schema, json_lines
 from filters.publish import publishing
 
 ROW_GROUP_BYTES = 32 * 2**20
@@ -51,8 +51,7 @@ class _JsonLinesWriter:
 
     def write(self, table: pa.Table) -> None:
         for batch in table.to_batches():
-            lines = [orjson.dumps(row, default=str) for row in batch.to_pylist()]
-            self._stream.write(b"\n".join([*lines, b""]))
+            self._stream.write(b"\n".join([*json_lines(batch), b""]))
 
     def close(self) -> None:
         self._stream.close()
@@ -73,6 +72,9 @@ class ShardWriter:
         format: "parquet" or "jsonl.zst".
         plain: columns of mostly distinct values, written without dictionary and statistics.
         first: number of the first file.
+
+    Raises:
+        InputError: a column of the schema has no form in JSON, where that is asked for.
 
     Attributes:
         files: published or begun, in order.
@@ -100,6 +102,8 @@ class ShardWriter:
         self._pending_bytes = 0
         self._writer: _Writer | None = None
         self._publishing: AbstractContextManager[Path] | None = None
+        if format != "parquet":
+            check_schema(schema)
 
     def write(self, table: pa.Table, weights: pa.Array) -> None:
         """Append rows.

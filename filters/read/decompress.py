@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import bz2
+import lzma
 import re
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
-Compression = Literal["none", "gzip", "bz2", "zstd"]
+Compression = Literal["none", "gzip", "bz2", "zstd", "xz"]
 
 READ_SIZE = 1 << 18
 """Bytes read from the file at once."""
@@ -20,6 +22,8 @@ GZIP_OUTPUT = 4 << 20
 BZ2_PIECE = 256
 """Compressed bytes given to bz2 at once: an error loses what the same call had decompressed before it."""
 BZ2_OUTPUT = 1 << 20
+XZ_MEMORY = 256 << 20
+"""Bytes that decompressing xz may take: four times what its highest level asks for."""
 HISTORY = 4 << 20
 """Stored bytes of the current member kept to search for the next one when it is damaged."""
 ZSTD_WINDOW = 1 << 31
@@ -28,10 +32,13 @@ ZSTD_WINDOW = 1 << 31
 _MAGIC: dict[Compression, re.Pattern[bytes]] = {
     "gzip": re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
     "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
 }
 _MAGIC_BYTES = 10
-_SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".bgz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd"}
+_SUFFIXES: dict[str, Compression] = {
+    ".gz": "gzip", ".bgz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd", ".xz": "xz"
+}  # fmt: skip
 
 
 class DamagedError(Exception):
@@ -160,13 +167,13 @@ class MemberStream:
                 return compression
         for suffix, compression in _SUFFIXES.items():
             # A text that was decompressed on its way keeps its old name; anything else has a damaged header.
-            if name.endswith(suffix) and re.search(rb"[\x00-\x08\x0e-\x1f]", self._raw[:512]):
+            if name.lower().endswith(suffix) and re.search(rb"[\x00-\x08\x0e-\x1f]", self._raw[:512]):
                 return compression
         return "none"
 
     def _next_member(self) -> bool:
-        while self._require(1) and self.compression == "gzip" and self._raw[self._cursor] == 0:
-            self._take(1)  # zero padding between members, as tar writes it
+        while self._require(1) and self.compression in ("gzip", "xz") and self._raw[self._cursor] == 0:
+            self._take(1)  # zero padding between members, as tar writes it, and xz in fours
         self._history.clear()
         self._history_at = self.member_offset = self.consumed
         if not self._require(1):
@@ -174,7 +181,7 @@ class MemberStream:
         self._require(18)
         if not _MAGIC[self.compression].match(self._raw, self._cursor):
             raise self.damaged("corrupt", f"no {self.compression} member starts here")
-        self._decoder = _Gzip() if self.compression == "gzip" else _Bz2() if self.compression == "bz2" else _Zstd()
+        self._decoder = _DECODERS[self.compression]()
         return True
 
     def _require(self, size: int) -> bool:
@@ -273,15 +280,17 @@ class _Gzip:
 
 
 class _Bz2:
-    def __init__(self) -> None:
-        self._inner = bz2.BZ2Decompressor()
+    """bz2, and xz: their decompressors work alike."""
+
+    def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None) -> None:
+        self._inner = inner or bz2.BZ2Decompressor()
         self.eof = False
 
     def decode(self, stream: MemberStream) -> bytes:
         piece = stream.take(BZ2_PIECE) if self._inner.needs_input else b""
         try:
             data = self._inner.decompress(piece, BZ2_OUTPUT)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, lzma.LZMAError) as error:
             raise stream.damaged("corrupt", str(error)) from error
         if self._inner.eof:
             self.eof = True
@@ -341,3 +350,11 @@ class _Zstd:
     def _skip(stream: MemberStream, size: int) -> None:
         while size:
             size -= len(stream.take(min(size, READ_SIZE)))
+
+
+_DECODERS: dict[Compression, Callable[[], _Decoder]] = {
+    "gzip": _Gzip,
+    "bz2": _Bz2,
+    "xz": lambda: _Bz2(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)),
+    "zstd": _Zstd,
+}

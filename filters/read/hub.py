@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
+from filters.read.json_values import NotJsonError
 from filters.read.remote import describe, is_local
 from filters.read.rows import (
     BATCH_BYTES,
@@ -157,8 +160,15 @@ def _batch(source: str, first: int, rows: list[dict[str, Any]], config: InputCon
         texts,
         [text_reason(text) for text in texts],
         [row.get(config.id_key) if config.id_key else None for row in kept],
-        {name: string_column([row.get(name) for row in kept]) for name in pass_through(config)},
+        {name: _column(source, name, [row.get(name) for row in kept]) for name in pass_through(config)},
     )
     batch.quarantined = rejected
     batch.records = len(rows)
     return batch
+
+
+def _column(source: str, name: str, values: list[Any]) -> pa.Array:
+    try:
+        return string_column(values)
+    except NotJsonError as error:
+        raise InputError(f"{source}: column {name!r}: {error}. Remedy: leave it out of input.columns") from error

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import xxhash
 
+from filters.read.json_values import BigInteger
+
 
 def derived_ids(source: str, positions: Iterable[int]) -> list[str]:
     """xxh3-128 of source and position, as 32 hexadecimal digits: the same in every run over the same input."""
@@ -16,7 +18,8 @@ def derived_ids(source: str, positions: Iterable[int]) -> list[str]:
 
 def given_ids(source: str, positions: Sequence[int], values: Sequence[object]) -> list[str]:
     """Ids as the input gives them (`str()` of numbers), derived where there is none or it is a list or an object."""
-    ids = [value if type(value) is str else str(value) if isinstance(value, int | float) else "" for value in values]
+    numbers = (int, float, BigInteger)
+    ids = [value if type(value) is str else str(value) if isinstance(value, numbers) else "" for value in values]
     missing = [row for row, value in enumerate(ids) if not value]
     for row, value in zip(missing, derived_ids(source, [positions[row] for row in missing]), strict=True):
         ids[row] = value

@@ -1,8 +1,9 @@
-"""JSON lines (plain, gzip, zstd, bz2): one object per line, each line decoded by itself."""
+"""JSON lines (plain, gzip, zstd, bz2, xz): one object per line, each line decoded by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 from filters.config import InputConfig
 from filters.read.batch import FIRST_BYTES, Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
+from filters.read.json_values import loads_exactly, may_be_rounded
 from filters.read.remote import open_input
 from filters.read.rows import (
     BATCH_BYTES,
@@ -29,10 +31,10 @@ BOM = b"\xef\xbb\xbf"
 def read_jsonl(unit: Unit, config: InputConfig) -> Iterator[Batch]:
     """Batches of a JSON lines file; positions are line numbers from 1.
 
-    A line is a record. Blank lines and lines without text are documents with a reason; a line that is no JSON object
-    (RFC 8259 in UTF-8: no NaN, no lone surrogate), whose text is no string, or that is longer than
-    `max_document_bytes`, is quarantined. Where decompression fails, the lines before are kept and all that follows is
-    one quarantined record, because what it holds is unknown.
+    A line is a record, without a byte order mark before it. Blank lines and lines without text are documents with a
+    reason; a line that is no JSON object (RFC 8259 in UTF-8: no NaN, no lone surrogate), whose text is no string, or
+    that is longer than `max_document_bytes`, is quarantined. Where decompression fails, the lines before are kept and
+    all that follows is one quarantined record, because what it holds is unknown.
 
     Raises:
         InputError: the file cannot be opened, or a remote file stays unreachable.
@@ -77,7 +79,6 @@ def _line_groups(stream: MemberStream, limit: int) -> Iterator[_Lines]:
     parts: list[bytes] = []  # of the line that is not complete yet
     size = 0
     too_large = False
-    start = True
     damage: DamagedError | None = None
     while True:
         try:
@@ -87,9 +88,6 @@ def _line_groups(stream: MemberStream, limit: int) -> Iterator[_Lines]:
             break
         if not data:
             break
-        if start:
-            data = data.removeprefix(BOM)
-            start = False
         pieces = data.split(b"\n")
         for index, piece in enumerate(pieces):
             size += len(piece)
@@ -127,17 +125,19 @@ def _parse(source: str, group: _Lines, config: InputConfig) -> Batch:
     positions: list[int] = list(range(group.first, group.first + group.records))
     reasons: list[str | None]
     rejected: list[Quarantined] = []
-    if not group.bad:
+    whole = not group.bad
+    if whole:
         try:
             rows: list[dict[str, Any]] = [loads(line) for line in group.lines]
             texts = [row.get(key) for row in rows]
-        except (ValueError, AttributeError):
-            texts = [0]
-        whole = set(map(type, texts)) <= {str, type(None)}
-    if group.bad or not whole:
-        rows, texts, positions, reasons, rejected = _parse_one_by_one(source, group, key)
-    else:
-        reasons = [text_reason(text) for text in texts]
+            reasons = [text_reason(text) for text in texts]
+            _read_rounded_again(rows, group.lines, config)
+        except (ValueError, AttributeError):  # a line that is no object, or what text_reason makes of no string
+            whole = False
+        else:
+            whole = set(map(type, texts)) <= {str, type(None)}
+    if not whole:
+        rows, texts, positions, reasons, rejected = _parse_one_by_one(source, group, config)
     id_key = config.id_key
     batch = batch_of_rows(
         source,
@@ -152,19 +152,33 @@ def _parse(source: str, group: _Lines, config: InputConfig) -> Batch:
     return batch
 
 
+def _read_rounded_again(rows: list[dict[str, Any]], lines: list[bytes], config: InputConfig) -> None:
+    """Replace each row of whose id or pass-through columns orjson may have rounded an integer, in place."""
+    names = pass_through(config)
+    for name in names if config.id_key is None else (config.id_key, *names):
+        values = [row.get(name) for row in rows]
+        if not {float, dict, list}.isdisjoint(map(type, values)):
+            for place, value in enumerate(values):
+                if may_be_rounded(value):
+                    with suppress(RecursionError):  # what lies that deep becomes null anyway
+                        rows[place] = loads_exactly(lines[place])
+
+
 def _parse_one_by_one(
-    source: str, group: _Lines, key: str
+    source: str, group: _Lines, config: InputConfig
 ) -> tuple[list[dict[str, Any]], list[str | None], list[int], list[str | None], list[Quarantined]]:
     bad = {position: (cause, first_bytes) for position, cause, first_bytes in group.bad}
+    key = config.text_key
     rows: list[dict[str, Any]] = []
     texts: list[str | None] = []
     positions: list[int] = []
     reasons: list[str | None] = []
     rejected: list[Quarantined] = []
-    for position, line in enumerate(group.lines, group.first):
+    for position, stored in enumerate(group.lines, group.first):
         if position in bad:
             rejected.append(quarantined(source, position, *bad[position]))
             continue
+        line = stored.removeprefix(BOM)
         row: Any = {}
         reason = None
         if not line.strip():
@@ -184,7 +198,9 @@ def _parse_one_by_one(
             cause = f"text_not_a_string: {key!r} is a JSON {type(text).__name__}"
             rejected.append(quarantined(source, position, cause, line))
             continue
-        rows.append(row)
+        again = [row]
+        _read_rounded_again(again, [line], config)
+        rows += again
         texts.append(text)
         positions.append(position)
         reasons.append(reason or text_reason(text))

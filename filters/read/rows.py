@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from filters.config import InputConfig
 from filters.read.batch import FIRST_BYTES, Batch, Quarantined
 from filters.read.ids import given_ids
+from filters.read.json_values import json_text
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 32 << 20
@@ -30,17 +30,15 @@ def text_reason(text: str | None) -> str | None:
 
 
 def string_column(values: Sequence[object]) -> pa.Array:
-    """string[n]: strings as they are, other values as JSON text, so that the type does not depend on the rows."""
+    """string[n]: strings as they are, other values as JSON text, so that the type does not depend on the rows;
+    null where a value is nested deeper than 254 levels.
+
+    Raises:
+        NotJsonError: a value is of a type that JSON has no form for.
+    """
     if not set(map(type, values)) <= {str, type(None)}:
-        values = [value if value is None or isinstance(value, str) else _json(value) for value in values]
+        values = [value if value is None or isinstance(value, str) else json_text(value) for value in values]
     return pa.array(values, pa.string())
-
-
-def _json(value: object) -> str | None:
-    try:
-        return orjson.dumps(value, default=str).decode()
-    except TypeError:  # nested deeper than orjson writes (254 levels), or a date out of range
-        return None
 
 
 def batch_of_rows(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from filters.config import InputConfig
 from filters.errors import InputError
+from filters.read.decompress import DamagedError, MemberStream
 from filters.read.remote import describe, file_system, is_local, open_input, retrying
 
 ROWS_PER_UNIT = 50_000
@@ -21,15 +20,19 @@ ROWS_PER_UNIT = 50_000
 CHECKED_REMOTE_FILES = 1_000
 """So many listed remote files are looked up while planning; the rest (a whole crawl) when they are opened."""
 CONNECTIONS = 16
+LIST_BYTES = 256 * 2**20
+"""Most bytes of a `paths_file`, decompressed: two million paths of a crawl."""
 
-_COMPRESSED = ("", ".gz", ".zst", ".bz2")
+_COMPRESSED = ("", ".gz", ".zst", ".zstd", ".bz2", ".xz")
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "warc": tuple(".warc" + suffix for suffix in _COMPRESSED),
     "wet": tuple(stem + suffix for stem in (".wet", ".warc.wet") for suffix in _COMPRESSED),
     "jsonl": tuple(stem + suffix for stem in (".jsonl", ".ndjson", ".json") for suffix in _COMPRESSED),
     "parquet": (".parquet", ".pq"),
 }
-"""What is read of a folder, by kind of input."""
+"""What is read of a folder, by kind of input: in any case."""
+NAMED = 2
+"""Files of each suffix that are named where a folder holds some that are not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,12 @@ class InputFile:
     size: int | None
 
 
-def plan_units(config: InputConfig) -> list[Unit]:
+def plan_units(config: InputConfig, notice: Callable[[str], None] | None = None) -> list[Unit]:
     """The units of an input, in the order of the run.
+
+    Args:
+        config: of the input.
+        notice: told of each folder how many of its files are not taken.
 
     Raises:
         InputError: a pattern matches nothing, a file does not exist, or a data set cannot be opened.
@@ -84,7 +91,7 @@ def plan_units(config: InputConfig) -> list[Unit]:
     else:
         files = [
             InputFile(config.kind, _printable(address), address, size)
-            for address, size in _sized(list(_addresses(config)), config)
+            for address, size in _sized(list(_addresses(config, notice)), config)
         ]
         if not files:
             raise InputError(f"{config.paths_file}: lists no paths")
@@ -117,10 +124,11 @@ def _units_of_files(files: list[InputFile], config: InputConfig) -> Iterator[Uni
             yield from units_of(file)
 
 
-def _addresses(config: InputConfig) -> Iterator[str]:
+def _addresses(config: InputConfig, notice: Callable[[str], None] | None) -> Iterator[str]:
     found: dict[str, None] = {}
     for pattern in config.paths:
-        found |= dict.fromkeys(_expand_local(pattern, config) if is_local(pattern) else _expand_remote(pattern, config))
+        expand = _expand_local if is_local(pattern) else _expand_remote
+        found |= dict.fromkeys(expand(pattern, config, notice))
     ordered = dict.fromkeys(sorted(found))
     if config.paths_file is not None:
         ordered |= dict.fromkeys(config.prefix + line for line in _listed(config.paths_file, config))
@@ -130,10 +138,10 @@ def _addresses(config: InputConfig) -> Iterator[str]:
         yield address
 
 
-def _expand_local(pattern: str, config: InputConfig) -> list[str]:
+def _expand_local(pattern: str, config: InputConfig, notice: Callable[[str], None] | None) -> list[str]:
     if os.path.isdir(pattern):
-        inside = (str(path) for path in Path(pattern).rglob("*") if path.is_file())
-        return _of_kind(pattern, inside, config)
+        found = {os.path.relpath(path, pattern) + path[len(path.rstrip(os.sep)) :]: path for path in _walk(pattern)}
+        return _of_kind(pattern, {inside: str(Path(path)) for inside, path in found.items()}, config, notice)
     if os.path.exists(pattern):
         return [pattern]
     if not glob.has_magic(pattern):
@@ -144,7 +152,45 @@ def _expand_local(pattern: str, config: InputConfig) -> list[str]:
     return matches
 
 
-def _expand_remote(pattern: str, config: InputConfig) -> list[str]:
+def _walk(folder: str) -> Iterator[str]:
+    """The files below a folder, and hidden folders (which end with a separator) in place of what is in them.
+
+    A link to a folder is followed when all folders that lie here have been walked, and only if it leads neither to one
+    of these nor to one that holds the link: each folder is walked once, under the path that has the fewest links.
+    """
+    seen: set[str] = set()
+    waiting = [folder]
+    while waiting:
+        links: list[str] = []
+        for start in sorted(waiting):
+            # A link in a circle leads to a folder it lies in itself.
+            inside = os.path.realpath(os.path.dirname(start) or ".") + os.sep
+            target = os.path.realpath(start)
+            if start != folder and inside.startswith(target.rstrip(os.sep) + os.sep):
+                continue
+            for path, folders, files in os.walk(start, onerror=_unreadable):
+                real = os.path.realpath(path)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                yield from (os.path.join(path, name) for name in files if os.path.isfile(os.path.join(path, name)))
+                yield from (os.path.join(path, name, "") for name in folders if _hidden(name))
+                shown = sorted(name for name in folders if not _hidden(name))
+                folders[:] = [name for name in shown if not os.path.islink(os.path.join(path, name))]
+                links += (os.path.join(path, name) for name in shown if name not in folders)
+        waiting = links
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot look into this folder: {error.strerror or error}") from error
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], None] | None) -> list[str]:
     system, path = file_system(pattern, config.storage_options)
     system.invalidate_cache()  # of an earlier run in this process
     if glob.has_magic(path):
@@ -156,26 +202,67 @@ def _expand_remote(pattern: str, config: InputConfig) -> list[str]:
         return [pattern]  # a web server has no folders
     if retrying(lambda: system.isdir(path), config.retries, pattern):
         inside = retrying(lambda: system.find(path), config.retries, pattern)
-        return _of_kind(pattern, (str(system.unstrip_protocol(match)) for match in inside), config)
+        root = path.rstrip("/")
+        below = {match.removeprefix(root).lstrip("/"): str(system.unstrip_protocol(match)) for match in inside}
+        return _of_kind(pattern, below, config, notice)
     return [pattern]
 
 
-def _of_kind(folder: str, paths: Iterable[str], config: InputConfig) -> list[str]:
+def _of_kind(
+    folder: str, below: Mapping[str, str], config: InputConfig, notice: Callable[[str], None] | None
+) -> list[str]:
+    """The files of the input's kind among those below a folder (path in the folder -> path); the rest is told of."""
     suffixes = SUFFIXES[config.kind]
-    files = [path for path in paths if path.endswith(suffixes) and not os.path.basename(path).startswith((".", "_"))]
+    files: list[str] = []
+    others: dict[str, list[str]] = {}
+    for inside, path in below.items():
+        if any(map(_hidden, inside.split("/"))):
+            others.setdefault("named . or _ first", []).append(inside)
+        elif path.lower().endswith(suffixes):
+            files.append(path)
+        else:
+            others.setdefault(_suffix(inside) or "without a suffix", []).append(inside)
+    left = _left_out(others)
     if not files:
-        raise InputError(f"{folder}: no file in this folder ends with {', '.join(suffixes)} (kind {config.kind})")
+        there = f"; it has {left}" if left else ""
+        raise InputError(
+            f"{folder}: no file in this folder ends with {', '.join(suffixes)} (kind {config.kind}){there}"
+        )
+    if left and notice is not None:
+        notice(f"{folder}: not taken: {left}")
     return files
 
 
+def _suffix(path: str) -> str:
+    stem, suffix = os.path.splitext(path.lower())
+    return os.path.splitext(stem)[1] + suffix if suffix in _COMPRESSED else suffix
+
+
+def _left_out(others: dict[str, list[str]]) -> str:
+    """How many files of which suffix, the first of them by name: "3 .csv (a.csv, b.csv, ...)"."""
+    parts = []
+    for suffix, names in sorted(others.items()):
+        names.sort()
+        more = ", ..." if len(names) > NAMED else ""
+        parts.append(f"{len(names):,} {suffix} ({', '.join(map(_printable, names[:NAMED]))}{more})")
+    return ", ".join(parts)
+
+
 def _listed(path: str, config: InputConfig) -> list[str]:
-    with open_input(path, config) as file:
-        data = file.read()
+    parts: list[bytes] = []
+    size = 0
     try:
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a list of paths (plain text or .gz): {describe(error)}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        with open_input(path, config) as file:
+            stream = MemberStream(file, path)
+            while part := stream.read():
+                parts.append(part)
+                size += len(part)
+                if size > LIST_BYTES:
+                    raise InputError(f"{path}: a list of paths of more than {LIST_BYTES:,} bytes. Remedy: cut it")
+        text = b"".join(parts).decode()
+    except (DamagedError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a list of paths (plain text or compressed): {describe(error)}") from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _sized(addresses: list[str], config: InputConfig) -> list[tuple[str, int | None]]:

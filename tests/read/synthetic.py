@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ COMPRESS = {
     ".gz": lambda data: gzip.compress(data, mtime=0),
     ".zst": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
     ".bz2": bz2.compress,
+    ".xz": lzma.compress,
 }
 
 

@@ -217,3 +217,28 @@ def test_a_file_that_may_not_be_read_is_an_input_error(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match=r"a\.jsonl"):
         list(read_unit(unit, config))
+
+
+def test_integers_of_any_size_stay_what_they_are(tmp_path: Path) -> None:
+    numbers = ["18446744073709551615", "18446744073709551616", "-9223372036854775809", "9" * 40, "1" * 300, "1e30"]
+    lines = [
+        f'{{"text": "t", "id": {digits}, "n": {digits}, "deep": {{"a": [{digits}, "1e99"], "f": 2.5}}}}'
+        for digits in numbers
+    ]
+    expected = [*numbers[:-1], "1e+30"]
+    for extra in ([], ["no json"]):  # read at once, and line by line
+        path = tmp_path / "a.jsonl"
+        path.write_text("\n".join([*lines, *extra]))
+        result = read_file(path, "jsonl", id_key="id", columns=["n", "deep"])
+        assert result.ids == expected
+        assert result.column("n") == expected
+        assert result.column("deep") == [f'{{"a":[{digits},"1e99"],"f":2.5}}' for digits in expected]
+
+
+def test_a_byte_order_mark_on_any_line_is_none_of_it(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n' + mark + b'{"text": "two"}\n' + mark + b"\n" + mark)
+    result = read_file(tmp_path / "a.jsonl", "jsonl")
+    assert result.texts[:2] == ["one", "two"]
+    assert result.reasons == [None, None, "blank_line", "blank_line"]
+    assert not result.quarantined

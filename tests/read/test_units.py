@@ -12,6 +12,7 @@ from synthetic import json_lines, read_all
 
 from filters.config import FilterConfig, InputConfig
 from filters.errors import InputError
+from filters.read import units as units_module
 from filters.read.ids import derived_ids
 from filters.read.units import Unit, plan_units
 
@@ -133,3 +134,80 @@ def test_shipped_configs_are_valid(name: str) -> None:
     assert config.model == "edu-en"
     assert config.dedup.exact
     assert config.dedup.near is not None
+
+
+def link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target, target_is_directory=True)
+
+
+def test_linked_folders_are_read_once_each_and_circles_end(folder: Path) -> None:
+    (folder / "other" / "deep").mkdir(parents=True)
+    (folder / "other" / "d.jsonl").write_bytes(json_lines(2))
+    (folder / "other" / "deep" / "e.jsonl").write_bytes(json_lines(2))
+    for name, target in {
+        "data/disk2": "../other",
+        "data/disk3": "../other/deep",  # read as a part of disk2
+        "data/again": "deep",
+        "data/here": ".",
+        "data/up": "..",
+        "data/deep/round": "../deep",
+        "other/back": "../data",
+        "other/self": "../data/disk2",
+        "data/gone": "nowhere",
+    }.items():
+        link(folder / name, target)
+    assert sources("data") == [
+        "data/a.jsonl.gz",
+        "data/b.jsonl",
+        "data/deep/c.jsonl",
+        "data/disk2/d.jsonl",
+        "data/disk2/deep/e.jsonl",
+    ]
+    link(folder / "entry", "data")
+    assert len(sources("entry")) == 5
+
+
+def test_hidden_parts_below_the_folder_are_left_out_but_not_above(folder: Path) -> None:
+    for name in ("_run/.cache/in/a.jsonl", "_run/.cache/in/_temporary/0/b.jsonl", "_run/.cache/in/x/.y/c.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(json_lines(1))
+    assert sources("_run/.cache/in") == ["_run/.cache/in/a.jsonl"]
+    assert sources("_run/.cache/in/_temporary") == ["_run/.cache/in/_temporary/0/b.jsonl"]
+
+
+def test_suffixes_count_in_any_case_and_what_is_not_taken_is_told_by_suffix(folder: Path) -> None:
+    for name in ("c.JSONL", "d.Jsonl.GZ", "e.jsonl.zstd", "f.ndjson.xz", "y.CSV", "z.csv", "t.tar.gz", "README"):
+        (folder / "data" / name).write_bytes(b"")
+    told: list[str] = []
+    units = plan_units(InputConfig(kind="jsonl", paths=("data",)), told.append)
+    assert [unit.source for unit in units] == [
+        f"data/{name}"
+        for name in (
+            "a.jsonl.gz",
+            "b.jsonl",
+            "c.JSONL",
+            "d.Jsonl.GZ",
+            "deep/c.jsonl",
+            "e.jsonl.zstd",
+            "f.ndjson.xz",
+        )
+    ]
+    assert told == [
+        "data: not taken: 3 .csv (x.csv, y.CSV, ...), 1 .tar.gz (t.tar.gz), 2 named . or _ first (.h.jsonl, _SUCCESS), "
+        "1 without a suffix (README)"
+    ]
+    told.clear()
+    plan_units(InputConfig(kind="jsonl", paths=("data/deep",)), told.append)
+    assert told == []
+    (folder / "csv").mkdir()
+    (folder / "csv" / "x.csv").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no file in this folder ends with .*; it has 1 \.csv \(x\.csv\)"):
+        sources("csv")
+
+
+def test_a_paths_file_that_unpacks_to_gigabytes_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units_module, "LIST_BYTES", 1 << 20)
+    (folder / "list").write_bytes(gzip.compress(b"data/b.jsonl\n" + b"\n" * (64 << 20)))
+    with pytest.raises(InputError, match="list: a list of paths of more than"):
+        sources(paths_file="list")
