@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -615,18 +617,34 @@ def import_model_command(
 
 
 def main() -> None:
-    """Run the command; a user's mistake ends in one message and exit status 1, never in a traceback."""
+    """Run the command; a user's mistake ends in one message and exit status 1, never in a traceback.
+
+    SIGTERM ends a verb as Ctrl-C does, with exit status 143 (Ctrl-C: 130).
+    """
+    terminated = False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt):
+            interrupt(signal.SIGINT, frame)
+        else:  # a shell ignores SIGINT for what it runs in the background
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     guard_streams()
     try:
         app()
     except FinesieveError as error:
         sys.stderr.write(f"finesieve: {error}\n")
         sys.exit(1)
-    except SystemExit as error:
-        # Typer turns Ctrl-C into this status, without a word.
-        if error.code == 130:
-            sys.stderr.write("finesieve: interrupted\n")
-        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Typer turns Ctrl-C into status 130, without a word.
+        if isinstance(error, SystemExit) and error.code != 130:
+            raise
+        sys.stderr.write("finesieve: terminated\n" if terminated else "finesieve: interrupted\n")
+        sys.exit(143 if terminated else 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -125,7 +125,16 @@ def test_score_decides_keep_drop_or_undecided(dump: Path, tmp_path: Path) -> Non
     assert "must lie between 0.01 and 1. Remedy" in message
 
 
-def test_ctrl_c_in_training_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "line"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_in_training_says_so_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, status: int, line: str, *, ignored: bool
+) -> None:
+    if ignored and number == signal.SIGINT:
+        pytest.skip("a process that ignores SIGINT is not interrupted by it")
+    before = signal.SIG_IGN if ignored else signal.default_int_handler
     write(tmp_path / "labels.parquet", columns())
     (tmp_path / "train.yaml").write_text(
         f"annotations: {tmp_path}/labels.parquet\noutput: {tmp_path}/model\nname: lessons\n"
@@ -138,15 +147,15 @@ def test_ctrl_c_in_training_says_so_and_leaves_nothing(tmp_path: Path) -> None:
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         # A shell that starts this in the background has SIGINT ignored, and children inherit it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[func-returns-value]
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),  # type: ignore[func-returns-value]
     ) as process:
         assert process.stdout is not None
         while "fold 1" not in process.stdout.readline():
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == "finesieve: interrupted\n"
+    assert process.returncode == status
+    assert errors == f"finesieve: {line}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.parquet", "train.yaml"]
 
 

@@ -3,6 +3,10 @@
 Two texts whose sets of shingles have Jaccard similarity s agree in each row of the signature with probability s, and
 in at least one band with 1 - (1 - s^rows)^bands (Broder 1997; Leskovec et al., Mining of Massive Datasets, ch. 3).
 Permutations are 32-bit multiply-shift functions of one hash per shingle.
+
+A text of one distinct shingle (few words, or one word again and again) would have all of its signature from one 32-bit
+hash: among 150,000 of them two that share no word would agree in every row. Its band keys are made of the 64-bit hash
+of its shingle instead: they are equal only where the words are.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ def band_keys(
 ) -> tuple[UInt64, Bool]:
     """A 64-bit hash of each band of each text's signature; texts that share one are candidates for near duplicates.
 
+    A text of one distinct shingle shares keys only with texts that have the same one and no other.
+
     Returns:
         uint64[n, bands], and bool[n]: whether the text has a signature (its keys are 0 if not).
     """
@@ -67,16 +73,21 @@ def _permutations(count: int, seed: int) -> tuple[UInt32, UInt32]:
 
 @numba.njit(nogil=True, cache=True)
 def _minima(hashes, start, end, shingle, multipliers, addends, minima):  # type: ignore[no-untyped-def]
-    """Lower `minima` (uint32[permutations]) by every shingle of one text."""
+    """Lower `minima` (uint32[permutations]) by every shingle of one text; the last one's hash, and if all are that."""
     width = min(shingle, end - start)
+    last, alone = np.uint64(0), True
     for first in range(start, end - width + 1):
         h = np.uint64(0)
         for k in range(first, first + width):
             h = (h + hashes[k]) * _MULTIPLIER
-        x = np.uint32(finish(h))
+        h = finish(h)
+        alone &= first == start or h == last
+        last = h
+        x = np.uint32(h)
         for k in range(len(multipliers)):
             value = np.uint32((x ^ addends[k]) * multipliers[k])
             minima[k] = min(minima[k], value)
+    return last, alone
 
 
 @numba.njit(nogil=True, cache=True)
@@ -95,9 +106,12 @@ def _key(hashes, offsets, shingle, multipliers, addends, keys):  # type: ignore[
         if offsets[document] == offsets[document + 1]:
             continue
         minima[:] = 0xFFFFFFFF
-        _minima(hashes, offsets[document], offsets[document + 1], shingle, multipliers, addends, minima)
+        only, alone = _minima(hashes, offsets[document], offsets[document + 1], shingle, multipliers, addends, minima)
         for band in range(bands):
             h = np.uint64(band + 1)
+            if alone:
+                keys[document, band] = finish((only ^ h) * _MULTIPLIER)
+                continue
             for k in range(band * rows, (band + 1) * rows):
                 h = finish((h ^ np.uint64(minima[k])) * _MULTIPLIER)
             keys[document, band] = h

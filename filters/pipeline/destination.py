@@ -192,7 +192,7 @@ class Destination:
                 listed = {str(entry["path"]) for entry in json.loads(self._get(MANIFEST) or b"")["files"]}
             except (ValueError, KeyError, TypeError):
                 listed = set()
-            foreign |= there.keys() - listed - {MANIFEST, "README.md"}
+            foreign |= there.keys() - listed - {MANIFEST}
         elif not began:
             foreign |= there.keys()
         else:

@@ -15,7 +15,7 @@ from filters.inspect.histogram import Histogram
 from filters.inspect.summary import Histograms
 from filters.pipeline.card import card
 from filters.pipeline.destination import Destination
-from filters.pipeline.folder import MANIFEST, publish
+from filters.pipeline.folder import CARD, MANIFEST, publish
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.observer import Observer
 from filters.pipeline.plan import Plan
@@ -73,21 +73,27 @@ def finish(
     now = input_versions(plan.units, plan.config.input.storage_options)
     check_unchanged(versions, now)
     manifest = _manifest(plan, ledger, histograms, new, digests, now, decided or {})
-    manifest["digest"] = manifest_digest(manifest)
-    with publishing(new / "README.md") as temporary:
+    with publishing(new / CARD) as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
+    manifest["files"].append(_entry(new / CARD, new))
+    manifest["digest"] = manifest_digest(manifest)
     with publishing(new / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(manifest_text(manifest), encoding="utf-8")
     output: Location = plan.output
     if destination is None:
         publish(plan.output, new)
     else:
         digests_of = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-        digests_of |= {name: sha256(new / name) for name in ("README.md", MANIFEST)}
+        digests_of[MANIFEST] = sha256(new / MANIFEST)
         destination.publish(new, digests_of, observer or Observer())
         output = destination.folder
     shards = [output / entry["path"] for entry in manifest["files"] if entry["path"].startswith("data/")]
     return RunResult(output, ledger, histograms.total, shards, manifest)
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """manifest.json of a run."""
+    return json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

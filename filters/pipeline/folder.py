@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -17,16 +18,18 @@ from typing import IO, Any
 from filters.errors import RunError
 from filters.publish import sync_to_disk
 
-MANIFEST = "manifest.json"
+MANIFEST, CARD = "manifest.json", "README.md"
 WORK, FINISHED, LOCK = ".work", ".work.finished", ".lock"
 """FINISHED: the work folder of a run that is published, on its way out."""
-PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", "README.md", MANIFEST)
+PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", CARD, MANIFEST)
 """Everything a run puts into its folder; the manifest comes last, so a folder without one is no finished run."""
 
 HEARTBEAT = 10.0
 """Seconds between signs of life of the holder of a lock."""
 STALE = 60.0
 """A lock held by another machine is free when there was no sign of life for so many seconds."""
+_LOOKS, _A_LOOK = 200, 0.02
+"""How often a lock is asked for that somebody looks at (`finesieve status`), and the seconds between."""
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -92,13 +95,18 @@ def is_held(output: Path) -> bool:
 
 
 def _acquire(output: Path) -> IO[str]:
-    path = output / LOCK
+    path, tries = output / LOCK, _LOOKS
     while True:
         lock, locked = path.open("a+"), True
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if tries and _is_looked_at(lock):
+                    tries -= 1
+                    lock.close()
+                    time.sleep(_A_LOOK)
+                    continue
                 raise _occupied(output, _holder(lock)) from None
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
@@ -120,6 +128,15 @@ def _acquire(output: Path) -> IO[str]:
             lock.close()
             raise
         return lock
+
+
+def _is_looked_at(lock: IO[str]) -> bool:
+    """Whether what keeps us out is only `is_held` of another process, which shares the lock for a moment."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _occupied(output: Path, holder: dict[str, Any]) -> RunError:
@@ -184,7 +201,7 @@ def _unlisted(output: Path) -> set[str]:
     except (ValueError, KeyError, TypeError):
         return {MANIFEST}
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    return files - listed - {LOCK, MANIFEST, "README.md"}
+    return {name for name in files - listed - {MANIFEST} if not name.startswith(LOCK)}
 
 
 def publish(output: Path, new: Path) -> None:

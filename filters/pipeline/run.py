@@ -67,6 +67,7 @@ def run_filter(
         observer.planned(plan)
         remote = settings.output.is_remote
         stack.enter_context(held(plan.output, settings.output.place_key, in_passing=remote))
+        check_idle(plan.output)
         destination = None
         if remote:
             destination = Destination(settings.output)
@@ -76,7 +77,6 @@ def run_filter(
                 from filters.pipeline.phases.global_run import run_global
 
                 assert pool is not None
-                check_idle(plan.output)
                 run_units = None
                 if kind == "ray":
                     from filters.pipeline.schedulers.ray_tasks import connected, run_on_ray

@@ -18,7 +18,7 @@ from filters.errors import FinesieveError, RunError
 from filters.inspect.run import Run
 from filters.kernels.packed import PackedText
 from filters.pipeline.executor import unit_steps
-from filters.pipeline.finish import manifest_digest
+from filters.pipeline.finish import manifest_digest, manifest_text
 from filters.pipeline.folder import MANIFEST
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.run_files import (
@@ -128,9 +128,11 @@ class _Verifier:
         return SideFiles(self._files("attributes"), quota.by if quota else None)
 
     def manifest_itself(self) -> Iterator[Check]:
-        """The manifest is as it was written."""
-        written = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        wrong = [] if written.get("digest") == manifest_digest(written) else ["manifest.json was changed since"]
+        """The manifest is as it was written, to the byte."""
+        text = (self.path / MANIFEST).read_text(encoding="utf-8")
+        written = json.loads(text)
+        same = written.get("digest") == manifest_digest(written) and text == manifest_text(written)
+        wrong = [] if same else ["manifest.json was changed since"]
         yield _check("manifest", wrong, "manifest.json is what was written (SHA-256 of itself)")
 
     def files(self) -> Iterator[Check]:
@@ -143,7 +145,7 @@ class _Verifier:
                 wrong.append(f"{name} is missing")
             elif there[name] != entry["bytes"] or sha256(self.path / name) != entry["sha256"]:
                 wrong.append(f"{name} is not what was written")
-        extra = sorted(there.keys() - self.listed.keys() - {MANIFEST, "README.md"})
+        extra = sorted(there.keys() - self.listed.keys() - {MANIFEST})
         wrong += [f"{name} is not the run's" for name in extra if not name.startswith(".")]
         good = f"{len(self.listed):,} files, {total / 1e6:,.1f} MB, are what was written (SHA-256)"
         yield _check("files", wrong, good)
@@ -307,7 +309,7 @@ class _Verifier:
             name, row = document["id"], known.get(document["id"])
             if row is None:
                 wrong.append(f"{name}: not in the side files")
-            elif row["exact_hash"] != found.tobytes():
+            elif row["exact_hash"] != (found.tobytes() if self.config.dedup.exact else None):
                 wrong.append(f"{name}: another fingerprint, so another text")
             elif not _close(row["score"], score) or not _close(document["score"], score):
                 shown = row["score"] if _close(document["score"], row["score"]) else document["score"]

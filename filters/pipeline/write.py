@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from datatrove.pipeline.base import PipelineStep
@@ -271,21 +272,25 @@ def _attributes_table(batch: Batch) -> pa.Table:
     found, n = batch.attributes, len(batch)
     url = batch.columns["url"].cast(pa.string()) if "url" in batch.columns else pa.nulls(n, pa.string())
     missing = found["exact_cluster"] < 0
-    exact = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(16), n, [None, pa.py_buffer(np.ascontiguousarray(found["exact"]).tobytes())]
-    )
     return pa.table(
         _found(batch)
         | {
             "url": url,
             "host": hosts(url),
             "bytes": pa.array(batch.text_bytes),
-            "exact_hash": pc.if_else(pa.array(missing), pa.scalar(None, pa.binary(16)), exact),
+            "exact_hash": exact_column(found["exact"], missing),
             "exact_cluster": pa.array(found["exact_cluster"], mask=missing),
             "near_cluster": pa.array(found["near_cluster"], mask=missing),
             "keep": pa.array(batch.alive),
         }
     )
+
+
+def exact_column(exact: npt.NDArray[np.uint64], missing: npt.NDArray[np.bool_]) -> pa.Array:
+    """binary(16)[n]: exact hashes (uint64[n, 2]); null where they are missing, and `dedup.exact` is off (zeros)."""
+    stored = pa.py_buffer(np.ascontiguousarray(exact).tobytes())
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(exact), [None, stored])
+    return pc.if_else(pa.array(missing | ~exact.any(axis=1)), pa.scalar(None, pa.binary(16)), column)
 
 
 def _shard_table(batch: Batch, schema: pa.Schema, own: int) -> pa.Table:

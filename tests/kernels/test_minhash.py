@@ -30,18 +30,26 @@ def permutations(count: int, seed: int) -> list[tuple[int, int]]:
     return drawn
 
 
-def signature_of(words: list[int], shingle: int, drawn: list[tuple[int, int]]) -> list[int]:
+def shingles_of(words: list[int], shingle: int) -> set[int]:
     width = min(shingle, len(words))
     shingles = set()
     for first in range(len(words) - width + 1):
         h = 0
         for word in words[first : first + width]:
             h = ((h + word) * GOLDEN) & MASK
-        shingles.add(finish(h) & 0xFFFFFFFF)
-    return [min(((x ^ add) * multiply) & 0xFFFFFFFF for x in shingles) for multiply, add in drawn]
+        shingles.add(finish(h))
+    return shingles
 
 
-def keys_of(signature: list[int], bands: int, rows: int) -> list[int]:
+def signature_of(shingles: set[int], drawn: list[tuple[int, int]]) -> list[int]:
+    low = {x & 0xFFFFFFFF for x in shingles}
+    return [min(((x ^ add) * multiply) & 0xFFFFFFFF for x in low) for multiply, add in drawn]
+
+
+def keys_of(shingles: set[int], signature: list[int], bands: int, rows: int) -> list[int]:
+    if len(shingles) == 1:
+        (only,) = shingles
+        return [finish(((only ^ (band + 1)) * GOLDEN) & MASK) for band in range(bands)]
     keys = []
     for band in range(bands):
         h = band + 1
@@ -64,8 +72,9 @@ def test_matches_the_reference(shingle: int, bands: int, rows: int, seed: int) -
         own = words.hashes[words.offsets[row] : words.offsets[row + 1]].tolist()
         assert has_signature[row] == bool(own)
         if own:
-            assert minima[row].tolist() == signature_of(own, shingle, drawn)
-            assert keys[row].tolist() == keys_of(minima[row].tolist(), bands, rows)
+            shingles = shingles_of(own, shingle)
+            assert minima[row].tolist() == signature_of(shingles, drawn)
+            assert keys[row].tolist() == keys_of(shingles, minima[row].tolist(), bands, rows)
         else:
             assert not keys[row].any()
 
@@ -83,6 +92,16 @@ def test_short_texts_have_one_shingle_of_all_their_words() -> None:
     assert keys[0].tolist() == keys[1].tolist()
     assert not set(keys[0].tolist()) & set(keys[2].tolist())
     assert not set(keys[0].tolist()) & set(keys[3].tolist())
+
+
+def test_texts_of_one_shingle_share_keys_only_if_their_words_are_equal() -> None:
+    texts = [f"w{n} v" for n in range(300_000)]
+    texts += [" ".join([f"x{n}"] * (1 + n % 9)) for n in range(100_000)]
+    keys, _ = band_keys(word_hashes(PackedText.from_strings(texts)))
+    for band in keys.T:
+        assert len(np.unique(band)) == len(texts)
+    again, _ = band_keys(word_hashes(PackedText.from_strings(["x7 " * 8, "x7 " * 20, "x7 " * 5, "x7 " * 4])))
+    assert again[0].tolist() == again[1].tolist() == again[2].tolist() != again[3].tolist()
 
 
 def _joined(similarity: float, shingles: int, pairs: int) -> tuple[Bool, float]:

@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 from filters import FilterConfig, run_filter
 from filters.cli import app
+from filters.errors import FinesieveError
 from filters.model import QualityModel
 from filters.model.quality import EMBEDDED
-from filters.pipeline.finish import manifest_digest
+from filters.pipeline.finish import manifest_digest, manifest_text
+from filters.pipeline.verify import _safely, _Verifier
 from tests.pipeline.conftest import jsonl, page
 
 SHARD, SIDE = "data/shard-00001.parquet", "attributes/attributes-00000.parquet"
@@ -77,7 +79,7 @@ def edit(run: Path, change: Callable[[dict[str, Any]], object], *, sign: bool = 
     change(manifest)
     if sign:
         manifest["digest"] = manifest_digest(manifest)
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    (run / "manifest.json").write_text(manifest_text(manifest))
 
 
 def digests_rewritten(manifest: dict[str, Any]) -> None:
@@ -105,6 +107,56 @@ def test_a_flipped_byte_of_a_shard(run: Path) -> None:
     content[len(content) // 3] ^= 1
     (run / SHARD).write_bytes(content)
     assert f"{SHARD} is not what was written" in wrong(run)["files"]
+
+
+def test_a_flipped_bit_of_any_published_file(run: Path) -> None:
+    draw = np.random.default_rng(5)
+    files = [path for path in sorted(run.rglob("*")) if path.is_file()]
+    assert {"README.md", "manifest.json", "quarantine.jsonl"} < {path.name for path in files}
+    missed = []
+    for path in files:
+        content = path.read_bytes()
+        for bit in draw.choice(8 * len(content), min(8 * len(content), 40), replace=False).tolist():
+            changed = bytearray(content)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            try:
+                verifier = _Verifier(run, 0, 0, {})
+            except FinesieveError:
+                continue
+            checks = [check for step in (verifier.manifest_itself, verifier.files) for check in _safely(step)]
+            if all(check.ok for check in checks):
+                missed.append((path.name, bit))
+        path.write_bytes(content)
+    assert not missed
+
+
+def test_a_number_of_the_manifest_written_otherwise(run: Path) -> None:
+    text = (run / "manifest.json").read_text()
+    (run / "manifest.json").write_text(text.replace('": ', '":  ', 1))
+    assert wrong(run)["manifest"] == "manifest.json was changed since"
+
+
+def test_a_card_that_opens_something_else(run: Path) -> None:
+    card = (run / "README.md").read_text()
+    (run / "README.md").write_text(card.replace("data/*.parquet", "https://elsewhere/*.parquet"))
+    assert wrong(run) == {"files": "README.md is not what was written"}
+    (run / "README.md").unlink()
+    assert wrong(run) == {"files": "README.md is missing"}
+
+
+@pytest.mark.parametrize("scope", ["stream", "global"])
+def test_a_run_without_exact_hashes_passes(tmp_path: Path, scope: str) -> None:
+    jsonl(tmp_path / "in.jsonl", [{"id": f"d{n}", "text": page(n, 40)} for n in range(12)])
+    config = {
+        "input": {"kind": "jsonl", "paths": [str(tmp_path / "in.jsonl")], "id_key": "id"},
+        "dedup": {"scope": scope, "exact": False},
+        "keep": {"min_score": -1},
+        "output": {"path": str(tmp_path / "run")},
+    }
+    run_filter(FilterConfig.model_validate(config))
+    assert pq.read_table(tmp_path / "run" / SIDE)["exact_hash"].null_count == 12
+    assert wrong(tmp_path / "run") == {}
 
 
 def test_a_removed_shard(run: Path) -> None:

@@ -22,7 +22,7 @@ import xxhash
 
 from filters.kernels.packed import PackedText
 from filters.pipeline.phases.phase import Job
-from filters.pipeline.write import slice_column
+from filters.pipeline.write import exact_column, slice_column
 from filters.read.batch import Batch
 
 ATTRIBUTES = "attributes"
@@ -105,9 +105,6 @@ def to_rows(batch: Batch) -> pa.RecordBatch:
     """The rows of a batch, with the columns of `SCHEMA`."""
     found, n = batch.attributes, len(batch)
     dead = ~batch.alive
-    exact = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(16), n, [None, pa.py_buffer(np.ascontiguousarray(found["exact"]).tobytes())]
-    )
     language = pa.array(found["language"], pa.string()) if "language" in found else pa.nulls(n, pa.string())
     columns = {
         "position": pa.array(batch.position),
@@ -120,7 +117,7 @@ def to_rows(batch: Batch) -> pa.RecordBatch:
         if "language" in found
         else pa.nulls(n, pa.float32()),
         "score": pa.array(found["score"], mask=dead),
-        "exact_hash": pc.if_else(pa.array(dead), pa.scalar(None, pa.binary(16)), exact),
+        "exact_hash": exact_column(found["exact"], dead),
         "has_signature": pa.array(found["has_signature"], mask=dead),
         "reason": pa.array(batch.reason, pa.string()),
         "checksum": pa.array(text_checksums(batch.text)),

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ from filters.publish import publishing
 
 FINISH = "publish"
 DEFAULT_MAX_ARRAY_SIZE = 1000
+_PARSABLE = re.compile(r"([0-9]+)(?:;[^;\s]+)?")
+_SENTENCE = re.compile(r"Submitted batch job ([0-9]+)(?: on cluster \S+)?")
 ALIVE = (
     "PENDING",
     "RUNNING",
@@ -154,11 +157,8 @@ def _launch(job: Job, name: str, step: PipelineStep, tasks: int, largest: int, p
     ids: list[str] = []
 
     def remember(output: str) -> str:
-        match = re.search(r"\d+", output.rpartition("job")[2])
-        if match is None:
-            raise RunError(f"sbatch did not answer with a job id but with: {output.strip()[:200]}")
-        ids.append(match[0])
-        return match[0]
+        ids.append(job_number(output))
+        return ids[-1]
 
     logs = (job.work / "logs" / name / f"{time.time_ns()}").resolve()
     slurm = config.slurm
@@ -168,12 +168,18 @@ def _launch(job: Job, name: str, step: PipelineStep, tasks: int, largest: int, p
         time=slurm.time,
         partition=slurm.partition or "",
         cpus_per_task=config.workers,
-        mem_per_cpu_gb=max(1, round(slurm.memory_per_cpu / 2**30)),
+        mem_per_cpu_gb=-(-slurm.memory_per_cpu // 2**30),  # for datatrove; what Slurm is asked for is below
         workers=slurm.parallel or -1,
         job_name=f"finesieve-{name}",
         qos=slurm.qos or "",
         env_command="\n".join(filter(None, [slurm.environment, _environment()])),
-        sbatch_args={"kill-on-invalid-dep": "yes", "open-mode": "append", **slurm.options},
+        sbatch_args={
+            "parsable": "",
+            "mem-per-cpu": f"{-(-slurm.memory_per_cpu // 2**20)}M",
+            "kill-on-invalid-dep": "yes",
+            "open-mode": "append",
+            **slurm.options,
+        },
         max_array_size=largest,
         depends_job_id=previous or "",
         logging_dir=str(logs),
@@ -192,6 +198,26 @@ def _launch(job: Job, name: str, step: PipelineStep, tasks: int, largest: int, p
     return ids
 
 
+def job_number(answer: str) -> str:
+    """The number of a submitted job in what sbatch printed, with a site's banners before and behind it.
+
+    sbatch is asked for `--parsable` (NUMBER, or NUMBER;CLUSTER); wrappers round it may print its sentence all the same.
+
+    Raises:
+        RunError: no line says it, or lines say different ones.
+    """
+    for pattern in (_SENTENCE, _PARSABLE):
+        numbers = {match[1] for line in answer.splitlines() if (match := pattern.fullmatch(line.strip()))}
+        if len(numbers) == 1:
+            return numbers.pop()
+        if numbers:
+            break
+    raise RunError(
+        f"sbatch did not answer with the number of a job but with: {answer.strip()[:200]!r}. What it submitted may be "
+        "in the queue. Remedy: look with squeue --me, cancel it, and have sbatch --parsable print NUMBER"
+    )
+
+
 def _environment() -> str:
     """Shell commands that let a job find this Python, its programs and this package."""
     root = Path(__file__).resolve().parents[3]
@@ -206,6 +232,17 @@ def _environment() -> str:
 def _max_array_size() -> int:
     match = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(match[1]) - 1) if match else DEFAULT_MAX_ARRAY_SIZE
+
+
+def check_commands() -> None:
+    """See that jobs can be submitted from here.
+
+    Raises:
+        RunError: a command of Slurm's is missing.
+    """
+    for command in ("sbatch", "squeue", "scontrol", "scancel"):
+        if shutil.which(command) is None:
+            raise RunError(f"{command}: not found. Remedy: submit from a machine where Slurm's commands are")
 
 
 def _call(*command: str) -> str:

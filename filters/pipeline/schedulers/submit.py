@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from filters.config import FilterConfig
-from filters.errors import RunError
+from filters.errors import ConfigError, RunError
 from filters.inspect.histogram import Histogram
 from filters.pipeline.destination import Destination
 from filters.pipeline.finish import RunResult
@@ -52,12 +52,19 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
     """Plan a run and hand its phases to Slurm; return as soon as they are in the queue.
 
     Raises:
-        FinesieveError: see `make_plan`; or the output folder holds something else, jobs of this run are in the queue
-            already, Slurm refuses.
+        FinesieveError: see `make_plan`; or the executor is another, the output folder holds something else, jobs of
+            this run are in the queue already, Slurm refuses.
     """
     from filters.pipeline.phases.global_run import prepare
-    from filters.pipeline.schedulers.slurm import submit
+    from filters.pipeline.schedulers.slurm import check_commands, submit
 
+    kind = (config.config if isinstance(config, Plan) else config).executor.kind
+    if kind != "slurm":
+        raise ConfigError(
+            f"--submit hands a run over to Slurm, and executor.kind is {kind}. Remedy: set executor.kind: slurm, or "
+            "leave --submit out"
+        )
+    check_commands()
     plan = config if isinstance(config, Plan) else make_plan(config)
     observer.planned(plan)
     settings = plan.config.output
