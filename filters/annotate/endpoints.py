@@ -7,11 +7,14 @@ import email.utils
 import json
 import os
 import random
-import socket
+import re
 import time
+import urllib.request
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from filters.annotate.config import JudgeConfig
 from filters.annotate.limiter import Limiter
@@ -25,9 +28,45 @@ LONGEST_PAUSE = 60.0
 LONGEST_WAIT = 900.0
 """Seconds of Retry-After that are waited for; a server that asks for more has run out of quota."""
 
-Trouble = Literal["busy", "broken", "refused", "fatal", "bad_answer"]
-"""busy: 429, 503, timeouts: send less. broken: 5xx, connections: perhaps dead. refused: this request, for good. fatal:
-every request, for good. bad_answer: an answer that is no answer."""
+MOST_ERROR_BYTES = 2**16
+"""What is read of the body of an error."""
+
+Trouble = Literal["busy", "broken", "too_long", "refused", "fatal", "bad_answer", "unreadable"]
+"""busy: 429, 503, timeouts: send less. broken: 5xx, connections: perhaps dead. too_long: the page does not fit.
+refused: this request, for good. fatal: every request, for good. bad_answer: a reply that is no answer. unreadable: an
+answer, and nobody can read it."""
+
+_TOO_LONG = re.compile(
+    "|".join(
+        (
+            # error codes of OpenAI, Groq, llama.cpp, LiteLLM
+            r"context_length_exceeded|reduce_message_length|exceed_context_size|ContextWindowExceeded",
+            # OpenAI, vLLM, SGLang, Mistral, OpenRouter, xAI: "This model's maximum context length is 8192 tokens"
+            r"maximum (?:context|prompt|input|model) length",
+            # Gemini: "The input token count (9) exceeds the maximum number of tokens allowed (8)"; OpenAI: "Your input
+            # exceeds the context window"; llama.cpp: "the request exceeds the available context size"; SGLang: "The
+            # input is longer than the model's context length"; Anthropic: "input length and `max_tokens` exceed context
+            # limit"
+            r"\b(?:inputs?|prompt|request(?:ed)?|messages?)\b.{0,80}"
+            r"\b(?:exceed(?:s|ed)?|longer than|too (?:long|large) for)\b.{0,60}?"
+            r"\b(?:context (?:size|length|window|limit)|number of tokens|tokens? limit|allowed length|"
+            r"max(?:imum)? (?:input |prompt )?length)",
+            # Anthropic: "prompt is too long: 9 tokens > 8 maximum"; Bedrock: "Input is too long for requested model"
+            r"\b(?:prompt|inputs?|messages) (?:(?:is|are) )?too long\b",
+            # TGI: "`inputs` tokens + `max_new_tokens` must be <= 8. Given: 9 `inputs` tokens"
+            r"`inputs`.{0,40}must (?:have less than|be <=) ?[0-9]+",
+            # Groq, Cerebras: "Please reduce the length of the messages or completion"; vLLM: "... of the input prompt"
+            r"reduce (?:the length of )?(?:the |your )?(?:input )?(?:messages?|prompt)\b",
+            # Groq: "Request too large for model `m` ... tokens per minute (TPM): Limit 8, Requested 9"
+            r"request too large for",
+            # vLLM: "the model's context length is only 8 tokens"; llama.cpp: "Context size has been exceeded"
+            r"context (?:length|size|window)\b.{0,20}\b(?:only|exceed(?:s|ed))\b",
+            # Cohere: "too many tokens: size limit exceeded"; DashScope: "Range of input length should be [1, 8]"
+            r"too many (?:input |prompt )?tokens|range of input length",
+        )
+    ),
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class RequestError(Exception):
@@ -36,7 +75,7 @@ class RequestError(Exception):
     Attributes:
         trouble: what kind it is, which decides what is done.
         cause: one word of snake case, for counting.
-        message: what the server or the connection said, shortened.
+        message: what the server or the connection said: one printable line.
         retry_after: seconds the server asked to wait, or None.
         billed: whether the server may have done the work.
     """
@@ -44,8 +83,8 @@ class RequestError(Exception):
     def __init__(
         self, trouble: Trouble, cause: str, message: str, *, retry_after: float | None = None, billed: bool = False
     ) -> None:
-        super().__init__(f"{cause}: {message}")
-        self.trouble, self.cause, self.message = trouble, cause, message
+        self.trouble, self.cause, self.message = trouble, cause, _short(message)
+        super().__init__(f"{cause}: {self.message}")
         self.retry_after, self.billed = retry_after, billed
 
 
@@ -66,14 +105,10 @@ class Endpoint:
         fatal: why it is not tried any more, or None.
     """
 
-    def __init__(self, url: str, judge: JudgeConfig, key: str) -> None:
+    def __init__(self, url: str, judge: JudgeConfig, key: str | None) -> None:
         try:
-            import openai
+            import aiohttp
         except ImportError as error:
-            raise MissingExtraError("finesieve annotate", "annotate", str(error)) from error
-        try:
-            transport = openai.DefaultAioHttpClient(timeout=judge.timeout_seconds)
-        except (ImportError, RuntimeError) as error:
             raise MissingExtraError("finesieve annotate", "annotate", str(error)) from error
         self.url = url
         self.limiter = Limiter(judge.max_concurrency)
@@ -83,39 +118,61 @@ class Endpoint:
         self.pauses = 0
         self.closed_until = 0.0
         self._timeout = judge.timeout_seconds
-        self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=key, max_retries=0, timeout=judge.timeout_seconds, http_client=transport
+        parts = urlsplit(url)
+        bypassed = urllib.request.proxy_bypass(parts.netloc)
+        self._proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         )
-        self._errors = openai
 
-    async def post(self, body: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
-        """The server's answer to a chat completion request, as JSON, at most `timeout` seconds later.
+    async def post(self, body: dict[str, Any], most_bytes: int, timeout: float | None = None) -> bytes:
+        """The body of the server's answer to a chat completion request.
+
+        Args:
+            body: of the request.
+            most_bytes: a longer answer is none.
+            timeout: seconds, at most those of the config.
 
         Raises:
-            RequestError: there was none.
+            RequestError: there was no answer.
         """
-        errors = self._errors
+        import aiohttp
+
         limit = self._timeout if timeout is None else min(self._timeout, timeout)
         try:
-            async with asyncio.timeout(limit):
-                # The typed `chat.completions.create` spends more time on turning log-probabilities into objects than
-                # everything else together: 820 requests a second on the core that does 1,370 like this.
-                answer = await self._client.post("/chat/completions", body=body, cast_to=object)
+            async with (
+                asyncio.timeout(limit),
+                self._session.post(
+                    f"{self.url}/chat/completions", json=body, allow_redirects=False, proxy=self._proxy
+                ) as response,
+            ):
+                fine = response.status < 300
+                content = bytearray()
+                async for part in response.content.iter_any():
+                    content += part
+                    if len(content) > (most_bytes if fine else MOST_ERROR_BYTES):
+                        break
+                if fine and len(content) > most_bytes:
+                    said = f"more than {most_bytes:,} bytes came, which no answer of this length needs"
+                    raise RequestError("unreadable", "endless_reply", said, billed=True)
+                if fine:
+                    return bytes(content)
+                raise refusal(response.status, bytes(content[:MOST_ERROR_BYTES]), response.headers)
         except TimeoutError as error:
             raise RequestError("busy", "timeout", f"no answer within {limit:.0f} s", billed=True) from error
-        except errors.APIStatusError as error:
-            raise _of_status(error.status_code, error.message, error.response.headers) from error
-        except (errors.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RequestError("bad_answer", "malformed_reply", _short(str(error)), billed=True) from error
-        except errors.APIConnectionError as error:
-            raise _of_connection(error, limit) from error
-        if not isinstance(answer, dict):
-            raise RequestError("bad_answer", "malformed_reply", "the reply is no JSON object", billed=True)
-        return answer
+        except aiohttp.ClientConnectorError as error:
+            raise RequestError("broken", "connection", f"{type(error).__name__}: {error}") from error
+        except aiohttp.ClientResponseError as error:  # header lines without end, a status line that is none
+            raise RequestError("unreadable", "odd_reply", error.message, billed=True) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise RequestError("broken", "connection", f"{type(error).__name__}: {error}", billed=True) from error
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.close()
+        await self._session.close()
 
     def succeeded(self) -> None:
         """It answers."""
@@ -153,15 +210,20 @@ class Endpoints:
     """All servers of a judge.
 
     Raises:
-        ConfigError: the environment variable with the key is not set.
-        MissingExtraError: the openai package, or its aiohttp transport, is not installed.
+        ConfigError: the environment variable with the key is not set, or holds no key.
+        MissingExtraError: the aiohttp package is not installed.
     """
 
     def __init__(self, judge: JudgeConfig) -> None:
         self.judge = judge
-        key = "none"
+        key = None
         if judge.api_key_env is not None:
-            key = os.environ.get(judge.api_key_env, "")
+            key = os.environ.get(judge.api_key_env, "").strip()
+            if not key.isascii() or not key.isprintable():
+                raise ConfigError(
+                    f"judges.{judge.name}.api_key_env: {judge.api_key_env} holds characters that no key has. Remedy: "
+                    "export the key again"
+                )
             if not key:
                 raise ConfigError(
                     f"judges.{judge.name}.api_key_env: the environment variable {judge.api_key_env} is not set. "
@@ -280,35 +342,54 @@ def pause_before(attempt: int) -> float:
     return random.uniform(0, min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE))  # noqa: S311
 
 
-def _of_connection(error: BaseException, limit: float) -> RequestError:
-    """The transport calls connections that are refused or broken time-outs; the chain of causes tells."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    if any(isinstance(each, TimeoutError) for each in chain):
-        return RequestError("busy", "timeout", f"no answer within {limit:.0f} s", billed=True)
-    refused = any(isinstance(each, ConnectionRefusedError | socket.gaierror) for each in chain)
-    said = f"{type(chain[-1]).__name__}: {chain[-1]}"
-    return RequestError("broken", "connection", _short(said), billed=not refused)
-
-
-def _of_status(status: int, message: str, headers: Any) -> RequestError:
-    said = _short(message)
-    retry_after = _retry_after(headers)
+def refusal(status: int, body: bytes | dict[str, Any], headers: Mapping[str, str] | None = None) -> RequestError:
+    """What a reply means that is no answer, by its status and the server's words in its body."""
+    if isinstance(body, bytes):
+        try:
+            said = _words(json.loads(body))
+        except (ValueError, RecursionError):
+            said = body.decode(errors="replace")
+    else:
+        said = _words(body)
+    retry_after = _retry_after(headers or {})
+    cause = f"http_{status}"
+    if 300 <= status < 400:
+        to = (headers or {}).get("location", "")
+        said = (
+            f"redirects to {to.partition('?')[0]}, which is not followed; if that is the server, name it in base_urls"
+        )
+        return RequestError("fatal", cause, said)
+    if status not in (401, 402, 403, 404) and _TOO_LONG.search(said[:4000]):
+        return RequestError("too_long", "too_long", said)
+    if status < 300:
+        return RequestError("bad_answer", "malformed_reply", f"no chat completion: {said}", billed=True)
     if status == 429 or status == 503:
         if retry_after is not None and retry_after > LONGEST_WAIT:
-            return RequestError("fatal", f"http_{status}", f"asks to wait {retry_after:,.0f} s: {said}")
-        return RequestError("busy", f"http_{status}", said, retry_after=retry_after)
+            return RequestError("fatal", cause, f"asks to wait {retry_after:,.0f} s: {said}")
+        return RequestError("busy", cause, said, retry_after=retry_after)
     if status == 408:
-        return RequestError("busy", "http_408", said, retry_after=retry_after)
+        return RequestError("busy", cause, said, retry_after=retry_after)
     if status >= 500 or status == 409:
-        return RequestError("broken", f"http_{status}", said, retry_after=retry_after, billed=True)
+        return RequestError("broken", cause, said, retry_after=retry_after, billed=True)
     if status in (401, 402, 403, 404, 405, 407):
-        return RequestError("fatal", f"http_{status}", said)
-    return RequestError("refused", f"http_{status}", said)
+        return RequestError("fatal", cause, said)
+    return RequestError("refused", cause, said)
 
 
-def _retry_after(headers: Any) -> float | None:
+def _words(body: object, depth: int = 4) -> str:
+    """The message in the JSON of an error, with its code, in whatever form a server gives it."""
+    if isinstance(body, list) and body and depth:
+        return _words(body[0], depth - 1)
+    if isinstance(body, dict) and depth:
+        codes = [f"({code[:80]})" for code in (body.get("code"), body.get("type")) if isinstance(code, str)]
+        for key in ("error", "message", "detail", "msg", "error_msg"):
+            if body.get(key):
+                return " ".join((_words(body[key], depth - 1), *codes))
+        return f"an object of {', '.join(str(key)[:40] for key in list(body)[:8]) or 'nothing'}"
+    return body if isinstance(body, str) else type(body).__name__
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from Retry-After (a number or a date) or retry-after-ms; None where there is none that makes sense."""
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)

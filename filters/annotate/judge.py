@@ -6,8 +6,10 @@
 | 5xx, broken connection | tried again, perhaps at another server; a server that fails in a row is dropped for a while |
 | 401, 403, 404, another model's name | that server is not used any more; without another one the judge stops |
 | a reply that is no chat completion | tried again |
-| page too long for the server | cut shorter and asked again |
-| log-probabilities refused or absent | fewer candidates asked, then mode `sample` instead, with a warning |
+| a chat completion that nobody can read | tried again, then rejected with its cause |
+| page too long for the server | cut shorter and asked again; the answer says how much was shown |
+| log-probabilities refused, absent, or not those of the answer | fewer candidates, then mode `sample`, with a warning |
+| a parameter refused | that server is not used any more; the message names the key that helps |
 | any other 4xx | a failure of this page |
 | an answer without a score | rejected with its cause: kept, counted, not asked again |
 """
@@ -25,6 +27,7 @@ from typing import Any
 from filters.annotate.budget import Budget, BudgetReachedError, Reservation
 from filters.annotate.config import ANSWER_TOKENS, FALLBACK_REPEATS, JudgeConfig, Mode, StopConfig
 from filters.annotate.endpoints import (
+    STRIKES,
     Endpoints,
     JudgeStoppedError,
     RequestError,
@@ -32,18 +35,19 @@ from filters.annotate.endpoints import (
     StoppingError,
     pause_before,
 )
-from filters.annotate.page import MIN_TOKENS, TokenCounter, delimit, estimate_tokens
+from filters.annotate.page import MIN_TOKENS, Delimited, TokenCounter, delimit, estimate_tokens
 from filters.annotate.prompt import VERSION, Message, Prompt
 from filters.annotate.reading import (
     Reading,
     UnreadableError,
+    goes_on,
     read_expected,
     read_justified,
     read_reward,
     read_score,
 )
 from filters.annotate.records import Answer, Failure, Pending, Spending
-from filters.annotate.reply import Reply
+from filters.annotate.reply import Reply, parse
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import LAST, Store
 from filters.annotate.tally import Tally, Window
@@ -61,11 +65,19 @@ CUTS = 4
 FEW_LOGPROBS = 5
 """What is asked of a server that refuses `top_logprobs`; TGI and several hosted ones stop there."""
 
-_TOO_LONG = re.compile(
-    r"context|too long|too many tokens|maximum.{0,20}length|exceeds?.{0,40}(size|limit|length)", re.I
-)
+SPARE_BYTES = 2**20
+"""Of a reply, beside its tokens."""
+BYTES_PER_CANDIDATE = 512
+"""More than the JSON of a token's candidate takes, with its bytes."""
+
 _NO_LOGPROBS = re.compile(r"log_?probs?", re.I)
 _FILTERED = re.compile(r"content_filter|content management policy|moderation", re.I)
+_PARAMETER = re.compile(
+    r"unsupported|not supported|does(?: not|n't) support|unrecogni[sz]ed|unknown|unexpected|not (?:allowed|permitted)|"
+    r"extra inputs|deprecated|too large|must be|invalid value",
+    re.I,
+)
+"""How servers say that a parameter of the request, and not the page, is what they refuse."""
 
 
 class Judge:
@@ -106,6 +118,8 @@ class Judge:
         self.tally = Tally()
         self._warn = warn
         self._top = config.top_logprobs if self.record.logprobs is None else self.record.logprobs
+        self._unaligned: dict[str, int] = {}
+        self._told: set[str] = set()
         self._window = Window(stop)
         self._counted: tuple[int, ...] = ()
         self._answers: list[Answer] = []
@@ -122,9 +136,17 @@ class Judge:
     @property
     def repeats(self) -> int:
         """Answers per page."""
-        if self.mode == "sample" and self.config.mode == "expected":
+        if self._fell_back and self._temperature > 0:
             return max(self.config.answers, FALLBACK_REPEATS)
         return self.config.answers
+
+    @property
+    def _fell_back(self) -> bool:
+        return self.mode != self.config.mode
+
+    @property
+    def _temperature(self) -> float:
+        return 1.0 if self._fell_back and self.config.temperature is None else self.config.drawn_at
 
     async def ask(self, sample: int, until: int = LAST) -> None:
         """Have every document of a sample, up to place `until`, answered; what fails is left for another run.
@@ -164,8 +186,7 @@ class Judge:
 
     async def close(self) -> None:
         """Write what has not been written, and close all connections."""
-        if self._flush is not None:
-            self._flush.cancel()
+        self._save()
         await self.endpoints.close()
 
     def recount(self, sample: int, until: int = LAST) -> int:
@@ -219,39 +240,39 @@ class Judge:
             attempts += 1
             asked_logprobs = self._top
             body = self._body(self.prompt.messages(page))
+            blank = Answer(
+                pending.document,
+                repeat,
+                "rejected",
+                "",
+                mode=self.mode,
+                endpoint=slot.endpoint.url,
+                attempts=attempts,
+                text_cut=page.shown if page.truncated else None,
+            )
             try:
-                answer = await self._request(
-                    slot, body, self.prompt.most_tokens(page), pending.document, repeat, attempts
-                )
+                answer = await self._request(slot, body, page, blank)
             except RequestError as error:
+                if error.trouble == "fatal":
+                    continue  # another server, or `acquire` raises
+                if error.trouble == "too_long" and cuts < CUTS and room > MIN_TOKENS:
+                    cuts += 1
+                    room = max(int(min(room, (self._count or estimate_tokens)(page.text)) * SHORTER), MIN_TOKENS)
+                    page = delimit(pending.text, room, self._count)
+                    continue
                 if error.trouble == "refused":
                     if "top_logprobs" in body and _NO_LOGPROBS.search(error.message):
                         self._fewer_logprobs(asked_logprobs, slot.endpoint.url, error.message)
                         continue
                     if _FILTERED.search(error.message):
-                        self._done(
-                            Answer(
-                                pending.document,
-                                repeat,
-                                "rejected",
-                                error.message,
-                                cause="content_filter",
-                                mode=self.mode,
-                                endpoint=slot.endpoint.url,
-                                attempts=attempts,
-                            )
-                        )
+                        self._done(replace(blank, raw=error.message, cause="content_filter"))
                         return
-                    if _TOO_LONG.search(error.message) and cuts < CUTS and room > MIN_TOKENS:
-                        cuts += 1
-                        room = max(int(min(room, (self._count or estimate_tokens)(page.text)) * SHORTER), MIN_TOKENS)
-                        page = delimit(pending.text, room, self._count)
-                        continue
-                if error.trouble == "fatal":
-                    continue  # another server, or `acquire` raises
                 failed += 1
-                if error.trouble == "refused" or failed > self.config.retries:
-                    self._fail(Failure(pending.document, repeat, error.cause, attempts), error)
+                if error.trouble in ("refused", "too_long") or failed > self.config.retries:
+                    if error.trouble == "unreadable":
+                        self._done(replace(blank, raw=error.message, cause=error.cause), error)
+                    else:
+                        self._fail(Failure(pending.document, repeat, error.cause, attempts), error)
                     return
                 self.tally.retries += 1
                 await self._pause(pause_before(failed - 1))
@@ -259,13 +280,11 @@ class Judge:
             self._done(answer)
             return
 
-    async def _request(
-        self, slot: Slot, body: dict[str, Any], tokens_in: int, document: int, repeat: int, attempts: int
-    ) -> Answer:
-        """Send one request and account for it, whatever becomes of it."""
+    async def _request(self, slot: Slot, body: dict[str, Any], page: Delimited, blank: Answer) -> Answer:
+        """Send one request and account for it, whatever becomes of it; the answer is `blank`, filled in."""
         price = self.config.price
         try:
-            reservation = await self.budget.reserve(tokens_in, self._answer_tokens(), price)
+            reservation = await self.budget.reserve(self.prompt.most_tokens(page), self._answer_tokens(), price)
         except BaseException:
             self.endpoints.cancel(slot)
             raise
@@ -273,12 +292,15 @@ class Judge:
         try:
             if self.endpoints.stopping.is_set():  # while it waited for its reservation
                 raise StoppingError
-            reply = await slot.endpoint.post(body, self.budget.seconds_left())
-            answer = self._read(reply, reservation, document, repeat, slot.endpoint.url)
+            received = await slot.endpoint.post(body, self._most_bytes(), self.budget.seconds_left())
+            answer = self._read(parse(received), reservation, blank)
         except RequestError as error:
+            key = self._key_of(error)
+            if key is not None:
+                error = RequestError("fatal", error.cause, f"{error.message} -> set judges.{self.config.name}.{key}")
             self._settle(reservation, reservation.spending() if error.billed else Spending(1))
             self.endpoints.release(slot, error)
-            raise
+            raise error from None
         except BaseException as error:
             unsent = isinstance(error, StoppingError)
             self._settle(reservation, Spending() if unsent else reservation.spending())
@@ -286,7 +308,24 @@ class Judge:
             raise
         self._settle(reservation, Spending(1, answer.tokens_in, answer.tokens_out, answer.cost))
         self.endpoints.release(slot, None)
-        return replace(answer, seconds=round(time.monotonic() - begun, 4), attempts=attempts)
+        return replace(answer, seconds=round(time.monotonic() - begun, 4))
+
+    def _key_of(self, error: RequestError) -> str | None:
+        """The key of the config that helps where a server refuses a parameter of every request; None: no such thing."""
+        said = error.message
+        if error.trouble != "refused" or not _PARAMETER.search(said):
+            return None
+        config = self.config
+        if config.mode != "reward":
+            other = "max_completion_tokens" if config.answer_limit == "max_tokens" else "max_tokens"
+            if re.search(rf"\b{config.answer_limit}\b", said):
+                if re.search(r"too large|at most|less than", said, re.I):
+                    return "max_answer_tokens: a lower limit on the answer"
+                return f"answer_limit: {other}"
+            if re.search(r"\btemperature\b", said):
+                return "temperature: a value that this model allows"
+        extra = next((key for key in config.extra_body if re.search(rf"\b{re.escape(key)}\b", said)), None)
+        return None if extra is None else f"extra_body: leave out {extra}"
 
     def _settle(self, reservation: Reservation, spent: Spending) -> None:
         self.budget.settle(reservation, spent)
@@ -302,38 +341,36 @@ class Judge:
     def _answer_tokens(self) -> int:
         return answer_tokens(self.config, self.rubric)
 
+    def _most_bytes(self) -> int:
+        return SPARE_BYTES + self._answer_tokens() * (2 + self._top) * BYTES_PER_CANDIDATE
+
     def _body(self, messages: list[Message]) -> dict[str, Any]:
         config = self.config
         body: dict[str, Any] = {"model": config.model, "messages": messages}
         if config.mode != "reward":
-            fallback = self.mode != config.mode and config.temperature is None
             body[config.answer_limit] = self._answer_tokens()
-            body["temperature"] = 1.0 if fallback else config.drawn_at
+            body["temperature"] = self._temperature
         if self.mode == "expected":
             body |= {"logprobs": True, "top_logprobs": self._top}
         return body | config.extra_body
 
     # --- reading
 
-    def _read(self, raw: dict[str, Any], reservation: Reservation, document: int, repeat: int, url: str) -> Answer:
+    def _read(self, raw: dict[str, Any], reservation: Reservation, blank: Answer) -> Answer:
         names = (self.config.model, *self.config.served_as)
         reply = Reply.of(raw, names, reservation.tokens_in, reservation.tokens_out)
-        if self.config.mode == "expected" and self._top:
-            self._see_logprobs(reply, url)
-        answer = Answer(
-            document,
-            repeat,
-            "rejected",
-            reply.text,
-            mode=self.mode,
+        readable = self.mode != "expected" or self._see_logprobs(reply, blank.endpoint)
+        answer = replace(
+            blank,
+            raw=reply.written,
+            mode=self.mode if readable else "sample",
             model=reply.model,
-            endpoint=url,
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,
             cost=self.config.price.of(reply.tokens_in, reply.tokens_out),
         )
         try:
-            reading = self._reading(reply)
+            reading = self._reading(reply, answer.mode)
         except UnreadableError as error:
             return replace(answer, cause=error.cause)
         return replace(
@@ -347,28 +384,47 @@ class Judge:
             attributes=reading.attributes,
         )
 
-    def _reading(self, reply: Reply) -> Reading:
+    def _reading(self, reply: Reply, mode: str) -> Reading:
         if reply.finish == "content_filter":
             raise UnreadableError("content_filter")
-        if self.mode == "expected":
+        cut = reply.finish == "length"
+        if cut and not reply.text.strip():
+            self._tell("an answer was cut off before it began; a model that reasons first needs max_answer_tokens")
+        if cut and (not reply.text.strip() or mode == "justify" or goes_on(reply.text, self.rubric.scale)):
+            raise UnreadableError("cut_off")
+        if mode == "expected" and reply.text.strip():
             return read_expected(reply.tokens, self.rubric)
-        if self.mode == "reward":
+        if mode == "reward":
             return read_reward(reply.text, self.rubric)
-        if self.mode == "justify":
-            if reply.finish == "length":
-                raise UnreadableError("cut_off")
+        if mode == "justify":
             return read_justified(reply.text, self.rubric)
         return read_score(reply.text, self.rubric)
 
+    def _tell(self, what: str) -> None:
+        """Warn once."""
+        if what not in self._told:
+            self._told.add(what)
+            self._warn(f"judge {self.config.name}: {what}")
+
     # --- log-probabilities
 
-    def _see_logprobs(self, reply: Reply, url: str) -> None:
-        """Learn from the first answers whether the servers give log-probabilities of alternatives."""
+    def _see_logprobs(self, reply: Reply, url: str) -> bool:
+        """Whether an answer can be read in mode expected, which the first answers show for the servers as a whole.
+
+        An answer without log-probabilities of its own among others that have them is read as it is written; several in
+        a row from one server are no accident.
+        """
+        if not reply.text.strip():
+            return True  # an empty answer has no tokens, and tells nothing
         if reply.has_alternatives:
+            self._unaligned[url] = 0
             if self.record.logprobs != self._top:
                 self._learn(self._top)
-        elif reply.text.strip():  # an empty answer has no tokens, and tells nothing
-            self._fall_back(url, "its answers hold no log-probabilities of alternatives")
+            return True
+        self._unaligned[url] = self._unaligned.get(url, 0) + 1
+        if self.record.logprobs is None or self._unaligned[url] >= STRIKES:
+            self._fall_back(url, "its answers hold no log-probabilities of their own tokens' alternatives")
+        return False
 
     def _fewer_logprobs(self, asked: int, url: str, message: str) -> None:
         if asked != self._top:
@@ -392,22 +448,27 @@ class Judge:
 
     # --- keeping
 
-    def _done(self, answer: Answer) -> None:
+    def _done(self, answer: Answer, error: RequestError | None = None) -> None:
+        """Keep an answer; `error` says that nobody could read the reply."""
         if answer.status == "ok":
             assert answer.expected is not None
             self.tally.scores[round(answer.expected)] += 1
         else:
             self.tally.rejected[str(answer.cause)] += 1
         self._answers.append(answer)
-        self._window.add(None)
-        self._save_soon()
+        self._note(error)
 
     def _fail(self, failure: Failure, error: RequestError) -> None:
         self.tally.failed[failure.cause] += 1
         self._failures.append(failure)
-        self._window.add(failure.cause)
+        self._note(error)
+
+    def _note(self, error: RequestError | None) -> None:
+        self._window.add(None if error is None else error.cause)
+        if error is not None:
+            self.tally.words[error.cause] = error.message
         self._save_soon()
-        if self._window.full:
+        if error is not None and self._window.full:
             raise JudgeStoppedError(
                 f"{self._window} (the last one: {error.message}). Remedy: look at the server, then start again; "
                 "answers so far are kept"
@@ -426,11 +487,12 @@ class Judge:
         answers, failures, spent = self._answers, self._failures, self._unsaved
         if not answers and not failures and not spent.requests:
             return
-        self._answers, self._failures, self._unsaved = [], [], Spending()
         try:
             self.store.save(self.run, self.record.number, self.rubric_number, answers, failures, spent)
-        except FinesieveError as error:
+        except FinesieveError as error:  # what was paid for stays, and is tried again when the run ends
             self._end(error)
+        else:
+            self._answers, self._failures, self._unsaved = [], [], Spending()
 
 
 def settings(config: JudgeConfig) -> dict[str, Any]:

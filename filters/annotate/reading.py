@@ -23,8 +23,14 @@ REWARD_SLACK = 1.0
 Token = Mapping[str, Any]
 """As the API gives it: token, logprob, top_logprobs."""
 
+MOST_PROBABILITY = 1.05
+"""The candidates for one token together have at most this probability, rounding included; else they are none."""
+
 _DIGITS = re.compile(r"\s*([0-9]{1,3})\s*")
 _NUMBER = r"([0-9]{1,3})(?![0-9]|[.,][0-9])"
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+SPECIAL = r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]"
+"""A special token that a server shows behind the answer: <|im_end|>, </s>, [EOS]."""
 
 
 class UnreadableError(Exception):
@@ -52,15 +58,13 @@ class Reading:
 
 
 def read_score(text: str, rubric: Rubric) -> Reading:
-    """An answer that is the score alone, or its label and the score, on its first line.
+    """An answer that is the score alone, or its label and the score, on its first line; of a rubric with attributes a
+    line "name: score" for each.
 
     Raises:
         UnreadableError: empty_answer, no_score, not_whole, off_scale.
     """
-    lines = _lines(text)
-    if rubric.attributes:
-        return _attributes(lines[: len(rubric.attributes)], rubric)
-    return _single(lines[0], rubric, label_required=False)
+    return _written([value for value, _ in _first_lines(text, rubric)], rubric)
 
 
 def read_justified(text: str, rubric: Rubric) -> Reading:
@@ -69,43 +73,59 @@ def read_justified(text: str, rubric: Rubric) -> Reading:
     Raises:
         UnreadableError: empty_answer, no_score, not_whole, off_scale.
     """
-    lines = _lines(text)
-    if rubric.attributes:
-        return _attributes(lines[-len(rubric.attributes) :], rubric)
-    return _single(lines[-1], rubric, label_required=True)
+    wanted = max(len(rubric.attributes), 1)
+    return _written([value for value, _ in _values_of(_lines(text)[-wanted:], rubric, label_required=True)], rubric)
 
 
-def _lines(text: str) -> list[str]:
-    lines = [line.strip(" \t*_`#>") for line in text.splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise UnreadableError("empty_answer")
-    return lines
-
-
-def _single(line: str, rubric: Rubric, *, label_required: bool) -> Reading:
-    optional = "" if label_required else "?"
-    value = float(_value(line, rf"(?:{_spaced(rubric.label)}[ *_]*:[ *_]*){optional}", rubric.scale))
-    return Reading(value, value)
-
-
-def _attributes(lines: Sequence[str], rubric: Rubric) -> Reading:
-    found: dict[str, float] = {}
-    for attribute, line in zip(rubric.attributes, lines, strict=False):
-        found[attribute.name] = float(_value(line, rf"{attribute.name}[ *_]*:[ *_]*", rubric.scale))
-    if len(found) < len(rubric.attributes):
-        raise UnreadableError("no_score")
+def _written(values: Sequence[int], rubric: Rubric) -> Reading:
+    if not rubric.attributes:
+        return Reading(float(values[0]), float(values[0]))
+    found = {attribute.name: float(value) for attribute, value in zip(rubric.attributes, values, strict=True)}
     expected = rubric.combine(found)
     return Reading(float(round(expected)), expected, attributes=found)
+
+
+def _first_lines(text: str, rubric: Rubric) -> list[tuple[int, int]]:
+    """(value, where its digits begin in `text`) of the score, or of each attribute."""
+    return _values_of(_lines(text)[: max(len(rubric.attributes), 1)], rubric, label_required=False)
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """(where it begins, line) of every line that is not blank, without decoration."""
+    found = []
+    for match in re.finditer(r"[^\r\n]+", text):
+        line = match[0].rstrip(_DECORATION)
+        bare = line.lstrip(_DECORATION)
+        if bare:
+            found.append((match.start() + len(line) - len(bare), bare))
+    if not found:
+        raise UnreadableError("empty_answer")
+    return found
+
+
+_DECORATION = " \t*_`#>"
+
+
+def _values_of(lines: Sequence[tuple[int, str]], rubric: Rubric, *, label_required: bool) -> list[tuple[int, int]]:
+    optional = "?" if not (label_required or rubric.attributes) else ""
+    labels = [attribute.name for attribute in rubric.attributes] or [_spaced(rubric.label)]
+    if len(lines) < len(labels):
+        raise UnreadableError("no_score")
+    found = []
+    for label, (start, line) in zip(labels, lines, strict=True):
+        value, place = _value(line, rf"(?:{label}[ *_]*:[ *_]*){optional}", rubric.scale)
+        found.append((value, start + place))
+    return found
 
 
 def _spaced(label: str) -> str:
     return "[ _]+".join(re.escape(word) for word in label.split())
 
 
-def _value(line: str, before: str, scale: Scale) -> int:
+def _value(line: str, before: str, scale: Scale) -> tuple[int, int]:
     head = re.match(before, line, re.IGNORECASE)
-    rest = line[head.end() :] if head else ""
+    place = head.end() if head else len(line)
+    rest = line[place:]
     match = re.fullmatch(
         rf"{_NUMBER}(?: ?/ ?{scale.max}| out of {scale.max})?(?: points?)?[ *_.]*", rest, re.IGNORECASE
     )
@@ -116,7 +136,7 @@ def _value(line: str, before: str, scale: Scale) -> int:
     value = int(match[1])
     if value not in scale.values:
         raise UnreadableError("off_scale")
-    return value
+    return value, place
 
 
 def _other(rest: str) -> bool:
@@ -124,6 +144,12 @@ def _other(rest: str) -> bool:
     return (
         re.fullmatch(r"-[0-9]+|[0-9]+ ?(?:/|out of) ?[0-9]+|[0-9]{4,}", rest.rstrip(" *_."), re.IGNORECASE) is not None
     )
+
+
+def goes_on(text: str, scale: Scale) -> bool:
+    """Whether an answer that was cut off here may have been about to write a larger number: "1" of "10"."""
+    match = re.search(r"(?<![0-9])[0-9]{1,3}\Z", text)
+    return match is not None and bool(_continued(scale.min, scale.max, match[0])[1])
 
 
 # --- reward models
@@ -155,54 +181,45 @@ def read_reward(text: str, rubric: Rubric) -> Reading:
 # --- log-probabilities
 
 
+def spelling(token: Token) -> str:
+    """A token's text, as it stands in an answer: SentencePiece and byte-level vocabularies write blanks in their own
+    way, and newlines as bytes."""
+    text = str(token.get("token", ""))
+    byte = _BYTE.fullmatch(text)
+    if byte is not None:
+        return chr(int(byte[1], 16)) if int(byte[1], 16) < 0x80 else "\ufffd"
+    return text.translate(_BLANKS)
+
+
+_BLANKS = str.maketrans({"\u2581": " ", "\u0120": " ", "\u010a": "\n"})
+
+
 def read_expected(tokens: Sequence[Token], rubric: Rubric) -> Reading:
     """The distribution over the scale that the candidates for the score's tokens give.
 
     Args:
-        tokens: `choices[0].logprobs.content` of an answer that begins with the score.
+        tokens: of the answer alone, as `choices[0].logprobs.content` has them. What they spell must be readable by
+            `read_score`.
         rubric: whose scale, and whose attributes, are answered.
 
     Raises:
         UnreadableError: empty_answer, no_score, not_whole, off_scale, low_coverage (the scale is missing among
-            the server's candidates or hold less than `MIN_COVERAGE`).
+            the server's candidates or hold less than `MIN_COVERAGE`), odd_logprobs (they are no probabilities).
     """
-    pieces = [str(token.get("token", "")) for token in tokens]
-    text = "".join(pieces)
-    if not text.strip():
-        raise UnreadableError("empty_answer")
+    pieces = [spelling(token) for token in tokens]
+    while pieces and re.fullmatch(SPECIAL, pieces[-1].strip()):
+        pieces.pop()
+    found = [_distribution(tokens, pieces, start, rubric.scale) for _, start in _first_lines("".join(pieces), rubric)]
+    means = [_mean(distribution, rubric.scale) for distribution, _ in found]
+    entropy = sum(_entropy(distribution) for distribution, _ in found) / len(found)
+    coverage = min(coverage for _, coverage in found)
     if not rubric.attributes:
-        label = rf"\s*(?:{_spaced(rubric.label)}\s*:\s*)?"
-        start = _number_at(text, re.compile(label, re.IGNORECASE), 0, rubric.scale)
-        distribution, coverage = _distribution(tokens, pieces, start, rubric.scale)
-        expected = _mean(distribution, rubric.scale)
-        return Reading(_mode(distribution, rubric.scale), expected, _entropy(distribution), coverage, distribution)
-    distributions: dict[str, list[float]] = {}
-    coverages: list[float] = []
-    position = 0
-    for attribute in rubric.attributes:
-        pattern = re.compile(rf"[\s*_-]*{attribute.name}[ *_]*:[ *_]*", re.IGNORECASE)
-        start = _number_at(text, pattern, position, rubric.scale)
-        distributions[attribute.name], coverage = _distribution(tokens, pieces, start, rubric.scale)
-        coverages.append(coverage)
-        position = start
-        while position < len(text) and text[position] in "0123456789/*_. ,":
-            position += 1
-    means = {name: _mean(distribution, rubric.scale) for name, distribution in distributions.items()}
-    expected = rubric.combine(means)
-    entropy = sum(_entropy(distribution) for distribution in distributions.values()) / len(distributions)
-    return Reading(float(round(expected)), expected, entropy, min(coverages), distributions, means)
-
-
-def _number_at(text: str, before: re.Pattern[str], position: int, scale: Scale) -> int:
-    """Where in `text` the number begins that follows `before` at `position`."""
-    head = before.match(text, position)
-    start = head.end() if head else len(text)
-    match = re.compile(_NUMBER).match(text, start)
-    if match is None:
-        raise UnreadableError("not_whole" if re.match(r"[0-9]+[.,][0-9]", text[start:]) else "no_score")
-    if int(match[1]) not in scale.values:
-        raise UnreadableError("off_scale")
-    return start
+        return Reading(_mode(found[0][0], rubric.scale), means[0], entropy, coverage, found[0][0])
+    names = [attribute.name for attribute in rubric.attributes]
+    attributes = dict(zip(names, means, strict=True))
+    expected = rubric.combine(attributes)
+    distributions = {name: distribution for name, (distribution, _) in zip(names, found, strict=True)}
+    return Reading(float(round(expected)), expected, entropy, coverage, distributions, attributes)
 
 
 def _distribution(
@@ -227,34 +244,38 @@ def _values(
 ) -> Iterator[tuple[int, float]]:
     """Values with their probabilities, from the candidates at `index` after `digits` have been written.
 
-    What a candidate such as "1" on a scale to 10 goes on to is known only if it is the token that was drawn; of another
-    one the mass stays unassigned.
+    Whether a candidate such as "1" on a scale to 10 goes on to "10" is seen if it is the token that was drawn. If
+    another candidate has several digits, the vocabulary has numbers of several digits as single tokens, and "1" is 1.
+    Else the mass of a candidate that was not drawn stays unassigned.
     """
     if index >= len(tokens):
         if digits and int(digits) in scale.values:
             yield int(digits), before
         return
-    drawn = str(tokens[index].get("token", ""))
-    ended = before
+    drawn = spelling(tokens[index])
+    numbers = []
     for piece, probability in _candidates(tokens[index]):
         rest = piece.strip() if not digits else piece
         if prefix and not rest.startswith(prefix):
             continue
         match = _DIGITS.fullmatch(rest[len(prefix) :] if prefix else rest)
-        if match is None or (digits and piece[:1].isspace()):
-            continue
-        ended -= before * probability
-        written = digits + match[1]
+        if match is not None and not (digits and piece[:1].isspace()):
+            numbers.append((piece, match[1], before * probability))
+    merged = any(len(number) > 1 for _, number, _ in numbers)
+    for piece, number, probability in numbers:
+        written = digits + number
         whole, longer = _continued(scale.min, scale.max, written)
         if not longer or piece[-1:].isspace():
             if whole:
-                yield int(written), before * probability
+                yield int(written), probability
         elif piece == drawn:
-            yield from _values(tokens, index + 1, "", written, before * probability, scale)
+            yield from _values(tokens, index + 1, "", written, probability, scale)
+        elif whole and merged:
+            yield int(written), probability
         elif not whole and len(longer) == 1:
-            yield longer[0], before * probability
+            yield longer[0], probability
     if digits and _continued(scale.min, scale.max, digits)[0]:
-        yield int(digits), max(ended, 0.0)
+        yield int(digits), max(before - sum(probability for _, _, probability in numbers), 0.0)
 
 
 @functools.cache
@@ -265,14 +286,23 @@ def _continued(low: int, high: int, written: str) -> tuple[bool, tuple[int, ...]
     return int(written) in values and str(int(written)) == written, longer
 
 
-def _candidates(token: Token) -> Iterator[tuple[str, float]]:
+def _candidates(token: Token) -> list[tuple[str, float]]:
     """The drawn token and its alternatives, each once, with probabilities."""
-    seen: set[str] = set()
+    found: dict[str, float] = {}
     for candidate in (*(token.get("top_logprobs") or ()), token):
-        piece, logprob = candidate.get("token"), candidate.get("logprob")
-        if isinstance(piece, str) and isinstance(logprob, int | float) and piece not in seen:
-            seen.add(piece)
-            yield piece, math.exp(min(logprob, 0.0))
+        probability = _probability(candidate.get("logprob"))
+        if isinstance(candidate.get("token"), str) and probability is not None:
+            found.setdefault(candidate["token"], probability)
+    if sum(found.values()) > MOST_PROBABILITY:
+        raise UnreadableError("odd_logprobs")
+    return [(spelling({"token": piece}), probability) for piece, probability in found.items()]
+
+
+def _probability(logprob: object) -> float | None:
+    """None for what is no log-probability: not a number, NaN, infinite, or above 0 by more than rounding."""
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or not logprob <= 0.01:
+        return None
+    return math.exp(max(min(logprob, 0.0), -1e6))
 
 
 def _mean(distribution: Sequence[float], scale: Scale) -> float:

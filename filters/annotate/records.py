@@ -60,6 +60,7 @@ class Answer:
         cost: money.
         seconds: from sending to the last byte, of the attempt that succeeded.
         attempts: requests it took.
+        text_cut: characters of the page that were shown where it was cut; None: all of it.
     """
 
     document: int
@@ -81,6 +82,7 @@ class Answer:
     cost: float = 0.0
     seconds: float = 0.0
     attempts: int = 1
+    text_cut: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from filters.annotate.records import (
     Spending,
 )
 from filters.annotate.rubric import Rubric, Scale
-from filters.annotate.tables import ANSWER_COLUMNS, FORMAT, INSERT_ANSWER, JSON_COLUMNS, SCHEMA, SELECT_ANSWERS
+from filters.annotate.tables import ANSWER_COLUMNS, FORMAT, INSERT_ANSWER, JSON_COLUMNS, RAISE, SCHEMA, SELECT_ANSWERS
 from filters.errors import AnnotationsError
 
 BUSY_SECONDS = 30.0
@@ -87,7 +87,7 @@ class Store:
     def _open(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version not in (0, FORMAT) or (version == 0 and tables):
+        if version not in (0, FORMAT, *RAISE) or (version == 0 and tables):
             self._db.close()
             raise AnnotationsError(
                 f"{self.path}: not an answer store of this finesieve (format {version}, known is {FORMAT}). "
@@ -99,6 +99,9 @@ class Store:
         self._db.execute("PRAGMA synchronous = NORMAL")
         if not tables:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+            return
+        for older in range(version, FORMAT):
+            self._db.executescript(f"BEGIN IMMEDIATE; {RAISE[older]}; PRAGMA user_version = {older + 1}; COMMIT;")
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +141,7 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise AnnotationsError(f"{self.path}: cannot write to the answer store: {error}") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from filters.annotate.records import Answer
 
-FORMAT = 1
+FORMAT = 2
 """`user_version` of the SQLite file; raised whenever a table changes."""
+RAISE = {1: "ALTER TABLE answers ADD COLUMN text_cut INTEGER"}
+"""What makes a store of an earlier format one of the next: its answers were paid for."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -27,7 +29,7 @@ CREATE TABLE IF NOT EXISTS answers (
     status TEXT NOT NULL, cause TEXT, score REAL, expected REAL, entropy REAL, coverage REAL, distribution TEXT,
     attributes TEXT, raw TEXT NOT NULL, mode TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
     tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, cost REAL NOT NULL, seconds REAL NOT NULL,
-    attempts INTEGER NOT NULL, time REAL NOT NULL);
+    attempts INTEGER NOT NULL, time REAL NOT NULL, text_cut INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS answered ON answers (judge, rubric, document, repeat);
 CREATE INDEX IF NOT EXISTS rejected ON answers (judge, rubric, cause) WHERE status = 'rejected';
 CREATE TABLE IF NOT EXISTS failures (

@@ -20,6 +20,7 @@ class Tally:
         scores: readable answers by rounded expected score.
         rejected: unreadable answers by cause.
         failed: requests without an answer by cause.
+        words: what the server said at last, by cause of a failure or of a reply that nobody could read.
         retries: requests sent again.
         spent: by this run.
         since: when asking began, by the monotonic clock; None: nobody is asked now.
@@ -30,6 +31,7 @@ class Tally:
     scores: Counter[int] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    words: dict[str, str] = field(default_factory=dict)
     retries: int = 0
     spent: Spending = field(default_factory=Spending)
     since: float | None = None

@@ -121,8 +121,10 @@ def _judge(judge: JudgeResult) -> RenderableType:
     lines = [
         f"judge {printable(judge.name, 64)}: {done:,} of {tally.wanted:,} answers, {tally.answered:,} of them now{pace}"
     ]
-    lines += [f"  {count:>9,}  rejected: {cause}" for cause, count in judge.rejected.items()]
-    lines += [f"  {count:>9,}  without an answer: {cause}" for cause, count in judge.failed.items()]
+    for what, causes in (("rejected", judge.rejected), ("without an answer", judge.failed)):
+        for cause, count in causes.items():
+            words = f" ({printable(tally.words[cause], 300)})" if cause in tally.words else ""
+            lines.append(f"  {count:>9,}  {what}: {cause}{words}")
     lines += [f"  stopped: {printable(judge.error, 600)}"] if judge.error else []
     return Text("\n".join(lines))
 

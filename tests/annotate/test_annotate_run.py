@@ -186,7 +186,7 @@ def test_the_key_is_sent_and_stored_nowhere(
 
 
 def test_the_missing_extra_is_named(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(MissingExtraError, match=r"finesieve\[annotate\]"):
         run_annotate(config("http://127.0.0.1:9/v1", 5))
 

@@ -158,7 +158,7 @@ def test_scale_tokens_missing_among_the_candidates() -> None:
     ("pieces", "cause"),
     [
         (["I", " think", " 3"], "no_score"), ([], "empty_answer"), (["\n"], "empty_answer"), (["7"], "off_scale"),
-        (["2", ".", "5"], "not_whole"), (["1", "2"], "off_scale"), (["-", "1"], "no_score"),
+        (["2", ".", "5"], "not_whole"), (["1", "2"], "off_scale"), (["-", "1"], "off_scale"),
     ],
 )  # fmt: skip
 def test_answers_that_do_not_begin_with_a_score(pieces: list[str], cause: str) -> None:
