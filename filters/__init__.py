@@ -10,15 +10,33 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from filters.config import FilterConfig
+    from filters.inspect.run import Run
+    from filters.inspect.solver import Target
     from filters.model import QualityModel
     from filters.pipeline.run import run_filter
 
-__all__ = ["FilterConfig", "QualityModel", "run_filter"]
+    __version__: str
 
-_ROOMS = {"FilterConfig": "filters.config", "QualityModel": "filters.model", "run_filter": "filters.pipeline.run"}
+__all__ = ["FilterConfig", "QualityModel", "Run", "Target", "__version__", "run_filter"]
+
+_ROOMS = {
+    "FilterConfig": "filters.config",
+    "QualityModel": "filters.model",
+    "Run": "filters.inspect.run",
+    "Target": "filters.inspect.solver",
+    "run_filter": "filters.pipeline.run",
+}
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("finesieve")
     if name in _ROOMS:
         return getattr(import_module(_ROOMS[name]), name)
-    raise AttributeError(f"module 'filters' has no attribute {name!r}")
+    raise AttributeError(f"finesieve has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_log = logging.getLogger("finesieve")
+
 Config = Annotated[Path, typer.Argument(help="YAML config; see configs/ for examples.", show_default=False)]
 Set = Annotated[
     list[str] | None,
@@ -50,6 +53,30 @@ Model = Annotated[
     str,
     typer.Argument(help="Embedded model (edu-en), model folder, or fastText file.bin#__label__x.", show_default=False),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from filters import __version__
+
+        print(f"finesieve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plan, no progress, no summary of a run.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show where an error came from, and what libraries log.")
+    ] = False,
+) -> None:
+    """Options of every command: finesieve -q filter CONFIG."""
+    context.obj = quiet
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -88,6 +115,8 @@ def filter_command(
     submit: Annotated[
         bool, typer.Option("--submit", help="executor.kind slurm: return once the jobs are in the queue.")
     ] = False,
+    *,
+    context: typer.Context,
 ) -> None:
     """Read, deduplicate, score and shard what CONFIG names; every record is accounted for."""
     from filters.config import FilterConfig
@@ -103,14 +132,17 @@ def filter_command(
     from filters.pipeline.progress import progress
     from filters.pipeline.run import run_filter
 
-    with progress(console, lambda plan: _print_plan(console, plan)) as observer:
+    quiet = bool(context.obj)
+    shown = _console(stderr=True) if quiet else console
+    with progress(shown, lambda plan: _print_plan(console, plan), quiet=quiet) as observer:
         if submit:
             from filters.pipeline.schedulers.submit import submit_run
 
             submit_run(loaded, observer, force_new=force_new)
             return
         result = run_filter(loaded, force_new=force_new, observer=observer)
-    _print_result(console, result, examples)
+    if not quiet:
+        _print_result(console, result, examples)
 
 
 def _dry_run(
@@ -546,7 +578,8 @@ def evaluate(
 def score(
     model: Model,
     files: Annotated[
-        list[str], typer.Argument(help="Text files (a document each), .jsonl[.gz|.zst|.bz2], .parquet, .warc[.gz].")
+        list[str],
+        typer.Argument(help="One text each (.txt, .md, - for stdin), or .jsonl[.gz|.zst|.bz2], .parquet, .warc[.gz]."),
     ],
     text_key: Annotated[str, typer.Option(help="Key of the text in JSONL and Parquet.")] = "text",
     id_key: Annotated[str | None, typer.Option(help="Key of the id in JSONL and Parquet.")] = None,
@@ -638,6 +671,7 @@ def main() -> None:
         app()
     except FinesieveError as error:
         sys.stderr.write(f"finesieve: {error}\n")
+        _log.info("where the error came from", exc_info=error)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as error:
         # Typer turns Ctrl-C into status 130, without a word.
@@ -645,6 +679,3 @@ def main() -> None:
             raise
         sys.stderr.write("finesieve: terminated\n" if terminated else "finesieve: interrupted\n")
         sys.exit(143 if terminated else 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)

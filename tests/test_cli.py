@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,55 @@ def test_score_reads_text_and_record_files(dump: Path, tmp_path: Path) -> None:
     assert found[4]["position"] == 4
     assert found[4]["cause"]
     assert found[1]["score"] > found[3]["score"]
+
+
+def test_the_command_has_a_version_and_two_module_names() -> None:
+    version = finesieve("--version").stdout
+    for module in ("finesieve", "filters"):
+        done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == version == f"finesieve {metadata.version('finesieve')}\n"
+
+
+def test_the_api_has_the_name_of_the_product() -> None:
+    import filters
+    import finesieve as api
+
+    assert api.__all__ == filters.__all__
+    assert set(api.__all__) <= set(dir(api))
+    assert {name: getattr(api, name) for name in api.__all__} == {name: getattr(filters, name) for name in api.__all__}
+    with pytest.raises(AttributeError, match="it has FilterConfig"):
+        _ = api.Runs
+
+
+def test_quiet_says_nothing_and_verbose_says_where(dump: Path, tmp_path: Path) -> None:
+    done = finesieve("-q", "filter", dump)
+    assert done.stdout + done.stderr == ""
+    missing = tmp_path / "missing.yaml"
+    command = [*COMMAND, "-v", "filter", str(missing)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("finesieve: ")
+    assert "Traceback" in done.stderr
+
+
+def test_score_reads_standard_input_and_no_table_as_one_page(tmp_path: Path) -> None:
+    command = [*COMMAND, "score", "edu-en", "-"]
+    done = subprocess.run(command, input="A fraction names a part.", capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["id"] == "-"
+    (tmp_path / "pages.csv").write_text("text\nA fraction names a part.\n")
+    error = finesieve("score", "edu-en", tmp_path / "pages.csv", status=1).stderr
+    assert "pages.csv: score reads no .csv files" in error
+    assert "score MODEL - < FILE" in error
+
+
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    with (tmp_path / "pages.jsonl").open("w") as pages:
+        pages.writelines('{"text": "A fraction names a part of a whole."}\n' for _ in range(20_000))
+    command = [*COMMAND, "score", "edu-en", str(tmp_path / "pages.jsonl")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() != 0

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for room in ("filters", "tests", "benchmarks", "examples") for path in (ROOT / room).rglob("*.py"))
 UNSTABLE = {"argsort", "sort_values"}
-"""Functions that take `kind` and order ties anyhow without it. (np.sort orders values alone: equal ones are the same.)"""
+"""Functions that order ties anyhow without `kind`. (np.sort orders values alone, and equal ones are the same.)"""
 NEVER = {"argpartition", "topk"}
 """Functions that cannot be told to keep ties in order."""
 

@@ -188,7 +188,16 @@ class QualityModel:
         return self.metadata.window
 
     def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """float32[n]: scores of `texts` on the judge's scale (of a bare fastText file: the label's probability)."""
+        """Scores of n texts on the judge's scale (of a bare fastText file: the label's probability).
+
+        Returns:
+            float32[n].
+
+        Raises:
+            TypeError: `texts` is one string, whose characters would be scored one by one.
+        """
+        if isinstance(texts, str):
+            raise TypeError("score takes a list of texts. Remedy: score([text])[0]")
         if self.metadata.windows == "first":
             texts = [text[: self.window] for text in texts]
         return self.score_packed(PackedText.from_strings(texts))

@@ -123,14 +123,30 @@ class _Plain(_Shown):
         self.console.print(text + (f", about {left:,.0f} s left" if left else ""), markup=False)
 
 
+class _Quiet(Observer):
+    """Shows notices alone."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def notice(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+
 @contextmanager
-def progress(console: Console, show_plan: Callable[[Plan], None] = lambda plan: None) -> Iterator[Observer]:
+def progress(
+    console: Console, show_plan: Callable[[Plan], None] = lambda plan: None, *, quiet: bool = False
+) -> Iterator[Observer]:
     """An observer for `run_filter` that shows the plan and how far the run is.
 
     Args:
         console: where to; a live line if it is a terminal.
         show_plan: called with the plan once it is made.
+        quiet: show neither, only what a user should know.
     """
+    if quiet:
+        yield _Quiet(console)
+        return
     if not console.is_terminal:
         yield _Plain(console, show_plan)
         return

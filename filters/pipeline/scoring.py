@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from filters.read.units import plan_units
 
 KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".warc": "warc", ".wet": "wet"}
 COMPRESSIONS = (".gz", ".zst", ".bz2")
+TEXTS = ("", ".txt", ".text", ".md", ".rst")
+"""Suffixes of files that are one document each."""
 
 
 def score_files(
@@ -27,22 +30,20 @@ def score_files(
     """A JSON line for each document (id, source, position, score, keep) and each record that could not be read (cause).
 
     With an error rate each document has a band (low, high) and a decision (keep, drop, undecided) as well; see
-    `QualityModel.decide`. A file whose suffix names no other kind is one document of UTF-8 text.
+    `QualityModel.decide`. A file with a suffix of `TEXTS` is one document of UTF-8 text, and so is "-", standard input.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or its suffix is of no kind that is known.
         ModelError: the model cannot be loaded, or has no bands for this error rate.
     """
     loaded = QualityModel.load(model)
     for file in files:
         suffixes = [suffix for suffix in Path(file).suffixes if suffix not in COMPRESSIONS]
-        kind = KINDS.get(suffixes[-1] if suffixes else "")
+        suffix = suffixes[-1].lower() if suffixes else ""
+        kind = KINDS.get(suffix)
         if kind is None:
-            try:
-                text = Path(file).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"{file}: cannot read it as a text file: {error}") from error
-            (scored,) = _scored(loaded, loaded.score_packed(PackedText.from_strings([text])), error_rate)
+            packed = PackedText.from_strings([_text(file, suffix)])
+            (scored,) = _scored(loaded, loaded.score_packed(packed), error_rate)
             yield _line(id=file, source=file, position=0, **scored)
             continue
         config = InputConfig.model_validate({"kind": kind, "paths": [file], "text_key": text_key, "id_key": id_key})
@@ -59,6 +60,25 @@ def score_files(
                         yield _line(**about, score=None, keep=False, reason=reason)
                 for record in batch.quarantined:
                     yield _line(source=record.source, position=record.position, cause=record.cause)
+
+
+def _text(file: str, suffix: str) -> str:
+    """One document of UTF-8 text.
+
+    Raises:
+        InputError: it cannot be read, is no UTF-8, or has a suffix that says that it is something else.
+    """
+    if file != "-" and suffix not in TEXTS:
+        raise InputError(
+            f"{file}: score reads no {suffix} files, only {', '.join(KINDS)} (and {', '.join(COMPRESSIONS)}), "
+            f"or one text ({', '.join(filter(None, TEXTS))}). Remedy: convert it, or score it as one text: "
+            "finesieve score MODEL - < FILE"
+        )
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot read it as a text file: {error}") from error
 
 
 def _scored(
