@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# As many test processes as there are cores: a BLAS that starts threads of its own makes all of them wait.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
 # `datasets` reads these when it is imported: no network, and nothing left in the user's home.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="finesieve-tests-")

@@ -19,7 +19,7 @@ HEAVY = ("numba", "pyarrow", "datatrove", "datasets", "sklearn", "pandas", "traf
 
 def finesieve(*arguments: str | Path, status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=180, check=False, cwd=cwd
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False, cwd=cwd
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -154,7 +154,7 @@ def test_a_signal_in_training_says_so_and_leaves_nothing(
         while "fold 1" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == status
     assert errors == f"finesieve: {line}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.parquet", "train.yaml"]
@@ -197,7 +197,7 @@ def test_quiet_says_nothing_and_verbose_says_where(dump: Path, tmp_path: Path) -
     assert done.stdout + done.stderr == ""
     missing = tmp_path / "missing.yaml"
     command = [*COMMAND, "-v", "filter", str(missing)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("finesieve: ")
     assert "Traceback" in done.stderr

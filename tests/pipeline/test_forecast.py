@@ -323,7 +323,7 @@ def test_the_command_prints_plan_and_forecast_and_does_nothing(tmp_path: Path) -
 
     def dry_run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).parent / "finesieve"), "filter", str(config), "--dry-run", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

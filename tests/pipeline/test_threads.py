@@ -24,7 +24,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
 
 def test_every_function_works_and_none_in_two_threads() -> None:
     used: dict[str, set[int]] = {"a": set(), "b": set()}
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=600)
 
     def working(name: str) -> None:
         if not used[name]:

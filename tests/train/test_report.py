@@ -254,7 +254,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path
 
 def run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [COMMAND, "evaluate", *map(str, arguments)], capture_output=True, text=True, timeout=180, check=False
+        [COMMAND, "evaluate", *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,23 @@ def table_config(texts: Path, output: Path, **changes: Any) -> TableConfig:
     return TableConfig.model_validate({"texts": [str(texts)], "output": str(output)} | settings | changes)
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw.parquet and the table made of it."""
+    folder = tmp_path_factory.mktemp("built")
+    write(folder / "raw.parquet", {"text": columns()["text"]})
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stand_in(monkeypatch)
+        build_table(table_config(folder / "raw.parquet", folder / "table"), echo=lambda line: None)
+    return folder
+
+
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def table(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the table, which a test may change."""
     stand_in(monkeypatch)
-    write(tmp_path / "raw.parquet", {"text": columns()["text"]})
-    return build_table(table_config(tmp_path / "raw.parquet", tmp_path / "table"), echo=lambda line: None)
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "table"
 
 
 def hashes(text: str) -> list[int]:
