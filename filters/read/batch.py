@@ -48,7 +48,7 @@ class Batch:
         columns: pass-through columns (name -> pa.Array of n), including "url" where the input has one.
         attributes: what later steps add (name -> numpy array with n rows).
         html: large_binary[n] of raw payloads still to be extracted (warc only), else None.
-        content_type: string[n], the HTTP Content-Type header where `html` is set.
+        content_type: string[n], media type and charset ("text/html; charset=gbk") where `html` is set.
         quarantined: records between the previous batch and the end of this one that did not become documents.
         skipped: records that are no documents by their kind (WARC requests, metadata), counted beside the ledger.
         records: how many records the reader took from the file for this batch, counted as they are delimited and

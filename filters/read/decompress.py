@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import lzma
 import re
 import zlib
@@ -28,6 +29,10 @@ HISTORY = 4 << 20
 """Stored bytes of the current member kept to search for the next one when it is damaged."""
 ZSTD_WINDOW = 1 << 31
 """Largest window accepted (zstd --long=31, as published dumps use it); a frame that asks for more is corrupt."""
+ZSTD_DICTIONARY = 64 << 20
+"""Largest dictionary taken from a file; those of ArchiveTeam are about 1 MB."""
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
 
 _MAGIC: dict[Compression, re.Pattern[bytes]] = {
     "gzip": re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
@@ -41,17 +46,21 @@ _SUFFIXES: dict[str, Compression] = {
 }  # fmt: skip
 
 
+Damage = Literal["truncated", "corrupt", "missing_dictionary"]
+
+
 class DamagedError(Exception):
     """The stored bytes cannot be decompressed further.
 
     Attributes:
-        cause: "truncated" when the file ends inside a member, else "corrupt".
+        cause: "truncated" when the file ends inside a member, "missing_dictionary" when the member was compressed with
+            a zstd dictionary that the file does not hold, else "corrupt".
         offset: byte of the stored file where decompression stopped.
         detail: what the decompressor said.
         first_bytes: the stored bytes at the start of the damaged member, where they are still known.
     """
 
-    def __init__(self, cause: Literal["truncated", "corrupt"], offset: int, detail: str, first_bytes: bytes) -> None:
+    def __init__(self, cause: Damage, offset: int, detail: str, first_bytes: bytes) -> None:
         super().__init__(f"{cause}: {detail} at byte {offset}")
         self.cause = cause
         self.offset = offset
@@ -69,12 +78,15 @@ class MemberStream:
     """Decompressed bytes of a file, which may consist of several compressed members (one per record in a WARC).
 
     Attributes:
+        name: the file's, for messages.
         compression: found by magic bytes; the name's suffix only tells a damaged header from an uncompressed file.
         member_offset: byte of the stored file where the member of the last `read` begins.
         consumed: stored bytes decompressed so far.
+        zstd, dictionary: the decompressor of zstd frames, and the id of the dictionary that the file gave it (0: none).
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name = name
         self._file = file
         self._raw = b""
         self._raw_at = 0
@@ -84,6 +96,8 @@ class MemberStream:
         self._pending: DamagedError | None = None
         self._history = bytearray()
         self._history_at = 0
+        self.zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+        self.dictionary = 0
         self.member_offset = 0
         self.compression: Compression = self._detect(name)
 
@@ -236,7 +250,7 @@ class MemberStream:
             self._cursor -= size
             del self._history[-size:]
 
-    def damaged(self, cause: Literal["truncated", "corrupt"], detail: str) -> DamagedError:
+    def damaged(self, cause: Damage, detail: str) -> DamagedError:
         first = bytes(self._history[:256]) if self._history_at == self.member_offset else b""
         return DamagedError(cause, self.consumed, detail, first or self.peek(256))
 
@@ -302,7 +316,6 @@ class _Zstd:
     """Feeds zstd block by block (RFC 8878, 3.1.1.2): a block is at most 128 KiB, and all before a bad one is whole."""
 
     def __init__(self) -> None:
-        self._inner = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
         self._in_frame = False
         self._checksum = False
         self.eof = False
@@ -311,16 +324,23 @@ class _Zstd:
         if not self._in_frame:
             start = stream.peek(18)
             if start[1:4] == b"\x2a\x4d\x18":
-                stream.take_exactly(4)
-                self._skip(stream, int.from_bytes(stream.take_exactly(4), "little"))
+                self._pass_over(stream, start)
                 self.eof = True
                 return b""
             try:
-                self._checksum = zstandard.get_frame_parameters(start).has_checksum
+                frame = zstandard.get_frame_parameters(start)
                 size = zstandard.frame_header_size(start)
             except zstandard.ZstdError as error:
-                cause: Literal["truncated", "corrupt"] = "truncated" if len(start) < 18 else "corrupt"
-                raise stream.damaged(cause, str(error)) from error
+                raise stream.damaged("truncated" if len(start) < 18 else "corrupt", str(error)) from error
+            if frame.dict_id not in (0, stream.dictionary):
+                raise stream.damaged(
+                    "missing_dictionary",
+                    f"compressed with the zstd dictionary {frame.dict_id}, which this file does not hold whole. "
+                    "Remedy: decompress it with `zstd -D`, or put that dictionary into a skippable frame (0x184D2A5D) "
+                    "at the start of the file",
+                )
+            self._inner = stream.zstd.decompressobj()
+            self._checksum = frame.has_checksum
             self._in_frame = True
             return self._feed(stream.take_exactly(size), stream)
         header = stream.take_exactly(3)
@@ -347,7 +367,23 @@ class _Zstd:
             raise stream.damaged("corrupt", str(error).rpartition(": ")[2]) from error
 
     @staticmethod
-    def _skip(stream: MemberStream, size: int) -> None:
+    def _pass_over(stream: MemberStream, start: bytes) -> None:
+        """A skippable frame, which may hold the dictionary of the frames behind it, itself compressed or not (the draft
+        of .warc.zst, iipc/warc-specifications#69)."""
+        stream.take_exactly(8)
+        size = int.from_bytes(start[4:8], "little")
+        magic = start[8:12]
+        if start[0] == 0x5D and magic in (_ZSTD_MAGIC, _DICTIONARY_MAGIC) and size <= ZSTD_DICTIONARY:
+            content = stream.take_exactly(size)
+            with contextlib.suppress(zstandard.ZstdError):  # damaged: each frame that needs it says so
+                if magic == _ZSTD_MAGIC:
+                    inner = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+                    content = inner.stream_reader(content).read(ZSTD_DICTIONARY)
+                found = zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_FULLDICT)
+                decompressor = zstandard.ZstdDecompressor(dict_data=found, max_window_size=ZSTD_WINDOW)
+                decompressor.decompressobj()  # which loads the dictionary
+                stream.zstd, stream.dictionary = decompressor, found.dict_id()
+            return
         while size:
             size -= len(stream.take(min(size, READ_SIZE)))
 

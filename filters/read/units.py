@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,6 +34,10 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 """What is read of a folder, by kind of input: in any case."""
 NAMED = 2
 """Files of each suffix that are named where a folder holds some that are not read."""
+_ARC = re.compile(r"\.arc(?:\.(?:gz|bz2|xz|zst|zstd))?$", re.IGNORECASE)
+ARC_REFUSED = (
+    "an ARC file, the format before WARC, is not read. Remedy: `warcio recompress FILE.arc.gz FILE.warc.gz` converts it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,8 @@ def _addresses(config: InputConfig, notice: Callable[[str], None] | None) -> Ite
     for index, address in enumerate(ordered):
         if index == config.max_files:
             return
+        if config.kind in ("warc", "wet") and _ARC.search(address):
+            raise InputError(f"{_printable(address)}: {ARC_REFUSED}")
         yield address
 
 
@@ -262,7 +269,7 @@ def _listed(path: str, config: InputConfig) -> list[str]:
         text = b"".join(parts).decode()
     except (DamagedError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a list of paths (plain text or compressed): {describe(error)}") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    return [line for line in (line.strip(" \t\r") for line in text.split("\n")) if line]
 
 
 def _sized(addresses: list[str], config: InputConfig) -> list[tuple[str, int | None]]:

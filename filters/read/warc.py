@@ -17,15 +17,17 @@ from typing import Literal
 import pyarrow as pa
 
 from filters.config import InputConfig
+from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
-from filters.read.http import parse_response
+from filters.read.http import header_lines, parse_response
 from filters.read.remote import open_input
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, batch_of_rows, quarantined, text_reason
-from filters.read.units import Unit
+from filters.read.units import ARC_REFUSED, Unit
 
 MAX_HEADER_BYTES = 256 << 10
 MAGIC = b"WARC/"
+_ARC = b"filedesc://"
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _RECORD_START = re.compile(rb"(?<=\n)WARC/[01]\.")
 _DOCUMENT_TYPE = {"warc": "response", "wet": "conversion"}
@@ -63,7 +65,7 @@ def read_warc(unit: Unit, config: InputConfig) -> Iterator[Batch]:
     counted in `skipped`.
 
     Raises:
-        InputError: the file cannot be opened, or a remote file stays unreachable.
+        InputError: the file cannot be opened, is an ARC, or a remote file stays unreachable.
     """
     kind: Literal["warc", "wet"] = "wet" if unit.kind == "wet" else "warc"
     with open_input(unit.address, config) as file:
@@ -90,6 +92,9 @@ def read_warc(unit: Unit, config: InputConfig) -> Iterator[Batch]:
 
 class RecordStream:
     """Iterates over the records of one type, and over what cannot be read, in file order.
+
+    Raises:
+        InputError: while iterating, if the file is an ARC.
 
     Attributes:
         delimited: records of that type and unreadable stretches so far.
@@ -183,6 +188,8 @@ class RecordStream:
         searched = 0
         while True:
             if not MAGIC.startswith(self._buffer[: len(MAGIC)]) and not self._buffer.startswith(MAGIC):
+                if self._at == 0 and self._buffer.startswith(_ARC):
+                    raise InputError(f"{self._stream.name}: {ARC_REFUSED}")
                 return "corrupt: no WARC record begins here"
             match = _HEADER_END.search(self._buffer, searched)
             if match is not None:
@@ -267,19 +274,10 @@ class RecordStream:
 
 
 def parse_headers(data: bytes) -> dict[str, str]:
-    """Header lines behind the first line, by lower-case name; folded lines joined, the first one of a name counts."""
+    """Header lines behind the first line, by lower-case name; the first one of a name counts."""
     headers: dict[str, str] = {}
-    name = ""
-    for line in data.decode("utf-8", "replace").splitlines()[1:]:
-        if line[:1] in " \t" and name:
-            headers[name] += " " + line.strip()
-            continue
-        key, colon, value = line.partition(":")
-        name = key.strip().lower()
-        if not colon or name in headers:
-            name = ""
-            continue
-        headers[name] = value.strip()
+    for name, value in header_lines(data.decode("utf-8", "replace")):
+        headers.setdefault(name, value)
     return headers
 
 

@@ -14,6 +14,8 @@ import pytest
 import zstandard
 from synthetic import Result, html_page, http_response, read_file, responses, warc_record
 
+from filters.errors import InputError
+
 
 def zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(write_checksum=True).compress(data)
@@ -166,6 +168,71 @@ def test_a_record_above_the_limit_is_passed_over(tmp_path: Path) -> None:
         result = read_file(tmp_path / name, "warc", max_document_bytes="1MB")
         assert result.column("url") == URLS[:3]
         assert result.causes == ["too_large"]
+
+
+def dictionary() -> zstandard.ZstdCompressionDict:
+    return zstandard.train_dictionary(4096, [warc_record(n, http_response(html_page(n))) for n in range(300)])
+
+
+def skippable(content: bytes, number: int = 0xD) -> bytes:
+    return bytes([0x50 + number]) + b"\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
+@pytest.mark.parametrize("pack", [bytes, zstandard.compress], ids=["plain", "compressed"])
+def test_a_dictionary_at_the_start_of_the_file_is_used(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    trained = dictionary()
+    compressor = zstandard.ZstdCompressor(dict_data=trained, write_checksum=True)
+    records = list(map(compressor.compress, responses(6)))
+    head = skippable(pack(trained.as_bytes()))
+    path = tmp_path / "a.warc.zst"
+    path.write_bytes(head + skippable(b"a note", 0) + b"".join(records) + zstd(warc_record(6, http_response(b"<p>x"))))
+    result = read_file(path, "warc")
+    assert result.html == [*(html_page(number) for number in range(6)), b"<p>x"]
+    records[2] = records[2][:-9] + b"\xff" + records[2][-8:]
+    path.write_bytes(head + b"".join(records))  # what stands behind damage still has the dictionary
+    result = read_file(path, "warc")
+    assert result.column("url") == [url for url in URLS if url != URLS[2]]
+    assert result.causes == ["corrupt"]
+
+
+def test_a_dictionary_that_is_missing_is_named(tmp_path: Path) -> None:
+    trained = dictionary()
+    records = list(map(zstandard.ZstdCompressor(dict_data=trained).compress, responses(3)))
+    other = zstandard.train_dictionary(4096, [b"words %d of another text " % number * 20 for number in range(300)])
+    for head in (b"", skippable(other.as_bytes()), skippable(b"no dictionary")):
+        (tmp_path / "a.warc.zst").write_bytes(head + b"".join(records))
+        result = read_file(tmp_path / "a.warc.zst", "warc")
+        assert result.causes == 3 * ["missing_dictionary"]
+        assert f"zstd dictionary {trained.dict_id()}" in result.quarantined[0].cause
+
+
+def test_a_damaged_dictionary_is_no_traceback(tmp_path: Path) -> None:
+    trained = dictionary()
+    records = b"".join(map(zstandard.ZstdCompressor(dict_data=trained).compress, responses(3)))
+    for content in (trained.as_bytes()[:40], zstandard.compress(b"words"), zstandard.compress(trained.as_bytes())[:60]):
+        (tmp_path / "a.warc.zst").write_bytes(skippable(content) + records)
+        result = read_file(tmp_path / "a.warc.zst", "warc")
+        assert result.causes == 3 * ["missing_dictionary"]
+
+
+ARC = b"filedesc://a.arc 127.0.0.1 20240101000000 text/plain 9\n1 0 x\n\n\nhttp://example.org/ 2\n"
+
+
+@pytest.mark.parametrize("name", ["a.arc", "a.arc.gz", "A.ARC.GZ", "a.warc", "a.warc.gz", "a.warc.zst"])
+def test_an_arc_is_refused_as_an_arc(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(ARC) if "gz" in name.lower() else ARC)
+    with pytest.raises(InputError, match=rf"{name}: an ARC file, .* `warcio recompress"):
+        read_file(tmp_path / name, "warc")
+
+
+@pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x1e", "\x85", "\u2028", "\u2029", "\r", "\0"])
+def test_a_record_header_ends_at_a_line_feed_only(tmp_path: Path, character: str) -> None:
+    url = f"https://example.org/a{character}Content-Length: 3"
+    record = warc_record(0, http_response(html_page(0)), headers={"WARC-Target-URI": url})
+    (tmp_path / "a.warc").write_bytes(record + responses(2)[1])
+    result = read_file(tmp_path / "a.warc", "warc")
+    assert result.column("url") == [url, URLS[1]]
+    assert result.html == [html_page(0), html_page(1)]
 
 
 def response_of(tmp_path: Path, block: bytes, headers: dict[str, str] | None = None, **options: object) -> Result:
