@@ -392,13 +392,12 @@ class Judge:
             self._tell("an answer was cut off before it began; a model that reasons first needs max_answer_tokens")
         if cut and (not reply.text.strip() or mode == "justify" or goes_on(reply.text, self.rubric.scale)):
             raise UnreadableError("cut_off")
-        if mode == "expected" and reply.text.strip():
-            return read_expected(reply.tokens, self.rubric)
         if mode == "reward":
             return read_reward(reply.text, self.rubric)
         if mode == "justify":
             return read_justified(reply.text, self.rubric)
-        return read_score(reply.text, self.rubric)
+        written = read_score(reply.text, self.rubric)
+        return read_expected(reply.tokens, self.rubric) if mode == "expected" else written
 
     def _tell(self, what: str) -> None:
         """Warn once."""

@@ -46,6 +46,14 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """Bytes on the wire as they are, head included; `forever`: then chunks of blanks until the client is gone."""
+
+    data: bytes
+    forever: bool = False
+
+
+@dataclass(frozen=True)
 class Slow:
     """An answer after some seconds."""
 
@@ -140,12 +148,19 @@ class JudgeServer:
                     return False
         finally:
             self.now -= 1
+        if isinstance(answer, Raw):
+            writer.write(answer.data)
+            while answer.forever:
+                writer.write(b"10000\r\n" + b" " * 2**16 + b"\r\n")
+                await writer.drain()
+            return False
         status, headers = (answer.status, answer.headers) if isinstance(answer, Http) else (200, {})
         content = answer.body if isinstance(answer, Http) else reply() if isinstance(answer, Fault) else answer
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         if isinstance(answer, Fault) and answer.kind == "half_json":
             data = data[: len(data) // 2]
-        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(data)}", "Content-Type: application/json"]
+        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(data)}"]
+        lines += [] if "Content-Type" in headers else ["Content-Type: application/json"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         short = isinstance(answer, Fault) and answer.kind == "short_body"
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + (data[: len(data) // 2] if short else data))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,11 +11,15 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from filters.annotate.config import AnnotateConfig
+from filters.annotate.judge import settings
 from filters.annotate.run import AnnotateResult, Hooks, run_annotate
 from filters.annotate.store import Store
-from tests.annotate.judge_server import Fault, Http, JudgeServer, Slow, reply
+from filters.annotate.terminal import result_view
+from filters.errors import AnnotationsError
+from tests.annotate.judge_server import Fault, Http, JudgeServer, Raw, Slow, reply
 
 Make = Callable[..., AnnotateConfig]
 Serve = Callable[..., JudgeServer]
@@ -299,3 +305,184 @@ def test_a_usage_that_is_missing_counts_as_the_upper_bound(config: Make, serve: 
     result = run_annotate(config(server.url, 5))
     assert result.spent.tokens_in > 5 * 500
     assert result.spent.tokens_out == 5 * 8
+
+
+def odd(content: Any = "3", logprobs: Any = None, **more: Any) -> dict[str, Any]:
+    """A reply with something odd in it."""
+    made = reply()
+    made["choices"][0]["message"]["content"] = content
+    if logprobs is not None:
+        made["choices"][0]["logprobs"] = logprobs
+    return made | more
+
+
+def junk(logprob: str) -> bytes:
+    """A reply whose log-probabilities are all this JSON."""
+    return json.dumps(odd(logprobs={"content": [{"token": "3", "logprob": 0.125}]})).replace("0.125", logprob).encode()
+
+
+def usage(count: str) -> bytes:
+    """A reply whose usage is this JSON."""
+    return json.dumps(odd(usage={"prompt_tokens": 0.125, "completion_tokens": 0.125})).replace("0.125", count).encode()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+GOOD = json.dumps(reply()).encode()
+ODD: dict[str, tuple[Any, str]] = {
+    "a lone surrogate": (odd("\ud800"), "no_score"),
+    "a surrogate behind the score": (odd("3\udfff"), "no_score"),
+    "2**64 as the score": (odd(str(2**64)), "off_scale"),
+    "-10**400 as the score": (odd("-1" + "0" * 400), "off_scale"),
+    "5,000 digits as the score": (odd("3" * 5000), "off_scale"),
+    "a usage of 2**64": (usage(str(2**64)), "ok"),
+    "a usage of -10**400": (usage("-1" + "0" * 400), "ok"),
+    "a usage of 5,000 digits": (usage("9" * 5000), "ok"),
+    "a usage of NaN": (usage("NaN"), "ok"),
+    "a usage of 1e999": (usage("1e999"), "ok"),
+    "a usage of words": (usage('"many"'), "ok"),
+    "a number as content": (odd(3), "odd_reply"),
+    "deep JSON": (b'{"choices": ' + b"[" * 100_000, "odd_reply"),
+    "deep JSON in the content": (GOOD.replace(b'"3"}', b"[" * 300 + b"]" * 300 + b"}", 1), "odd_reply"),
+    "a key twice": (GOOD.replace(b'"content": "3"', b'"content": "3", "content": "4"'), "odd_reply"),
+    "NaN": (junk("NaN"), "ok"),
+    "Infinity": (junk("Infinity"), "ok"),
+    "a string": (junk('"-0.1"'), "ok"),
+    "5,000 digits as a logprob": (junk("-" + "9" * 5000), "ok"),
+    "probabilities of 1 for each": (
+        odd(logprobs={"content": [{"token": "3", "logprob": 0, "top_logprobs": [
+            {"token": str(n), "logprob": 0} for n in range(6)]}]}), "odd_logprobs",
+    ),
+    "wrong nesting": (odd(logprobs={"content": [[{"token": "3"}]]}), "odd_logprobs"),
+    "candidates by name": (odd(logprobs={"content": [{"token": "3", "top_logprobs": {"3": 0}}]}), "odd_logprobs"),
+    "null as a token": (odd(logprobs={"content": [None]}), "odd_logprobs"),
+    "text/plain": (Http(200, reply(), {"Content-Type": "text/plain; charset=nonsense"}), "ok"),
+    "text/html": (Http(200, b"<html>Sign in", {"Content-Type": "text/html"}), "malformed_reply"),
+    "an event stream": (Http(200, b"data: {}\n\n", {"Content-Type": "text/event-stream"}), "malformed_reply"),
+    "gzip that is none": (Http(200, GOOD, {"Content-Encoding": "gzip"}), "connection"),
+    "a body without end": (Raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", forever=True), "endless_reply"),
+    "an error without end": (Raw(b"HTTP/1.1 400 X\r\nTransfer-Encoding: chunked\r\n\r\n", forever=True), "http_400"),
+    "a header of 1 MB": (Raw(HEAD + b"X: " + b"x" * 2**20 + b"\r\n\r\n"), "odd_reply"),
+    "no HTTP": (Raw(b"SSH-2.0-OpenSSH_9.6\r\n"), "odd_reply"),
+    "fewer bytes than promised": (Raw(HEAD + b"Content-Length: 999999\r\n\r\n" + GOOD), "connection"),
+    "two lengths": (Raw(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), "odd_reply"),
+}  # fmt: skip
+"""What comes -> what becomes of the page."""
+
+
+def test_an_odd_reply_costs_no_other_answer(config: Make, serve: Serve) -> None:
+    kinds = list(ODD)
+    server = serve()
+    made = config(server.url, 80, {"retries": 1, "max_concurrency": 4})
+    with Store(made.store) as store:  # servers are known to have log-probabilities, whoever answers first
+        record = store.judge("judge", "model", "judge-1", settings(made.judges[0]))
+        store.learn_logprobs(record.number, 20)
+
+    def number(body: dict[str, Any]) -> int:
+        return int(body["messages"][-1]["content"].split("Page number ")[1].split()[0])
+
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        page = number(body)
+        return ODD[kinds[page]][0] if page < len(kinds) else reply()
+
+    server.behave = behave
+    result = run_annotate(made)
+    assert result.outcome == "failures"
+    with Store(made.store, create=False) as store:
+        names = {place: int(document.id or 0) for place, document in store.drawn(1)}
+        became = {names[answer.document]: answer.cause or "ok" for _, answer in store.answers(1)}
+        failed = store.causes(1, 1)[1]
+    assert [became.pop(page, "") for page in range(len(kinds), 80)] == ["ok"] * (80 - len(kinds))
+    for page, kind in enumerate(kinds):
+        cause = became.get(page)
+        if cause is None:
+            failed[ODD[kind][1]] -= 1
+        else:
+            assert cause == ODD[kind][1], kind
+    assert set(failed.values()) == {0}
+    assert result.spent.requests == len(server.requests)
+    asked = len(server.requests)
+    run_annotate(made)
+    again = {number(body) for body in server.requests[asked:]}
+    assert again == set(range(len(kinds))) - became.keys()
+
+
+def test_answers_that_cannot_be_saved_are_kept_until_they_can(
+    config: Make, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    made = config(server.url, 30, {"max_concurrency": 4})
+    save, calls = Store.save, []
+
+    def full(self: Store, *arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise AnnotationsError("no space left")
+        save(self, *arguments)
+
+    monkeypatch.setattr(Store, "save", full)
+    with pytest.raises(AnnotationsError, match="no space left"):
+        run_annotate(made)
+    with Store(made.store, create=False) as store:
+        assert len(list(store.answers(1))) == store.spent().requests == len(server.requests)
+    assert run_annotate(made).outcome == "complete"
+    assert len(server.requests) == len(set(server.pages)) == 30
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(config: Make, serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret")
+    other = serve()
+    server = serve(lambda n, body: Http(status, b"", {"Location": f"{other.url}/chat/completions"}))
+    result = run_annotate(config(server.url, 5, {"api_key_env": "JUDGE_KEY"}))
+    assert result.outcome == "stopped"
+    assert f"redirects to {other.url}" in str(result.judges[0].error)
+    assert other.heads == []
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'", "answer_limit: max_comp"),
+        ("max_tokens is too large: 8. This model supports at most 4 completion tokens", "max_answer_tokens"),
+        ("Unsupported value: 'temperature' does not support 0 with this model", "temperature"),
+        ("extra_forbidden: Extra inputs are not permitted: top_k", "extra_body: leave out top_k"),
+    ],
+)
+def test_a_parameter_that_is_refused_is_named_with_its_key(config: Make, serve: Serve, words: str, key: str) -> None:
+    server = serve(lambda n, body: Http(400, {"error": {"message": words}}))
+    result = run_annotate(config(server.url, 60, {"extra_body": {"top_k": 1}}))
+    assert result.outcome == "stopped"
+    assert words in str(result.judges[0].error)
+    assert f"judges.judge.{key}" in str(result.judges[0].error)
+    assert len(server.requests) <= 8
+
+
+def test_refusals_are_shown_in_the_server_s_words(config: Make, serve: Serve) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        refused = "Page number 7 " in body["messages"][-1]["content"]
+        return Http(422, {"error": "\x1b[31mNo essays about this context"}) if refused else reply()
+
+    server = serve(behave)
+    made = config(server.url, 20)
+    result = run_annotate(made)
+    assert all("(Cut: the first" not in page for page in server.pages)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(result_view(result))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1  without an answer: http_422 ([31mNo essays about this context)" in shown
+
+
+def test_an_answer_to_a_page_that_was_cut_says_so(config: Make, serve: Serve) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        return reply() if len(body["messages"][-1]["content"]) < 500 else Http(413, {"error": "prompt is too long"})
+
+    server = serve(behave)
+    made = config(server.url, 10, words=120)
+    assert run_annotate(made).outcome == "complete"
+    with Store(made.store, create=False) as store:
+        cuts = {answer.text_cut for _, answer in store.answers(1)}
+    told = {
+        int(page.split("(Cut: the first ")[1].split(" of")[0]) for page in server.pages if "(Cut: the first" in page
+    }
+    assert cuts <= told
+    assert max(cut for cut in cuts if cut is not None) < 500

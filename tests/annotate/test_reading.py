@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from filters.annotate.reading import (
     MIN_COVERAGE,
     UnreadableError,
+    goes_on,
     read_expected,
     read_justified,
     read_reward,
@@ -176,6 +177,50 @@ def test_a_number_of_two_tokens() -> None:
     assert reading.distribution[9] == 1
     assert reading.coverage == pytest.approx(0.6)
     assert read_expected([token("10", 0.5, n9=0.5)], TEN).expected == pytest.approx(9.5)
+
+
+def test_a_vocabulary_that_merges_digits_shows_that_1_is_1() -> None:
+    merged = {"9": 0.4, "1": 0.35, "10": 0.25}
+
+    def drawn(piece: str) -> list[dict[str, Any]]:
+        return [token(piece, merged[piece], **{f"n{other}": p for other, p in merged.items() if other != piece})]
+
+    for piece in ("9", "10"):
+        reading = read_expected(drawn(piece), TEN)
+        assert (reading.expected, reading.coverage) == (pytest.approx(6.45), pytest.approx(1))
+    # Drawn, and followed by an end or by a digit: then it is seen what becomes of it.
+    ended = read_expected([*drawn("1"), token("<|end|>", 0.8, n0=0.2)], TEN)
+    assert ended.distribution == pytest.approx([0, 0.28, 0, 0, 0, 0, 0, 0, 0, 0.4, 0.32])
+    # On a scale to 100 one candidate of two digits shows the same for all.
+    reading = read_expected([token("85", 0.5, n8=0.2, n100=0.1, n1=0.2)], HUNDRED)
+    assert reading.expected == pytest.approx(0.5 * 85 + 0.2 * 8 + 0.1 * 100 + 0.2)
+    # "0" and "00" are no values of this scale, and say nothing of the mass of others.
+    assert read_expected([token("5", 0.5, n0=0.3, n00=0.2)], HUNDRED).coverage == pytest.approx(0.5)
+
+
+def test_numbers_behind_sentencepiece_blanks() -> None:
+    pieces = [token("\u2581", 1.0), token("9", 0.6, n10=0.3, n1=0.1), token("</s>")]
+    assert read_expected(pieces, TEN).expected == pytest.approx(0.6 * 9 + 0.3 * 10 + 0.1)
+    one = token("\u25811", 0.6, **{"n\u25819": 0.4})
+    assert read_expected([one, token("0", 0.75, end=0.25)], TEN).expected == pytest.approx(0.45 * 10 + 0.15 + 0.4 * 9)
+    newline = [token("<0x0A>"), token("3", 0.7, n2=0.3), token("<0x0A>"), token("\u2581So")]
+    assert read_expected(newline, EDU).expected == pytest.approx(2.7)
+
+
+def test_what_follows_the_score_must_not_make_it_another() -> None:
+    for pieces in (["4", " criteria", " hold"], ["3", " to", " 4"], ["4", " points", " of", " 10"], ["3", "rd"]):
+        assert cause_of(read_expected, [token(piece) for piece in pieces]) == "no_score"
+    for pieces in (["4", "/", "5"], ["4", " points", "."], ["**", "4", "**"], ["4", "\n\n", "5", " holds"]):
+        assert read_expected([token(piece) for piece in pieces], EDU).score == 4
+
+
+def test_a_number_that_was_cut_off_may_go_on() -> None:
+    assert goes_on("1", TEN.scale)
+    assert goes_on("Educational score: 1", TEN.scale)
+    assert not goes_on("10", TEN.scale)
+    assert not goes_on("1\n", TEN.scale)
+    assert not goes_on("1", EDU.scale)
+    assert goes_on("10", HUNDRED.scale)
 
 
 def test_a_number_of_three_tokens() -> None:
