@@ -611,6 +611,20 @@ def table(config: Config, overrides: Set = None) -> None:
     console.print(f"table: {folder}", soft_wrap=True)
 
 
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to; created.")] = Path("configs"),
+) -> None:
+    """Write the configs and rubrics that come with finesieve, to begin with; nothing is overwritten."""
+    from filters.shipped import copy_configs
+
+    written, there = copy_configs(folder)
+    for path in written:
+        print(path)
+    if there:
+        print(f"{len(there):,} of {len(written) + len(there):,} files were there already, and stay as they are")
+
+
 @app.command("import-model")
 def import_model_command(
     source: Annotated[

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from labelled_pages import columns, write
 
+from filters.errors import install_command
+
+ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [str(Path(sys.executable).parent / "finesieve")]
 HEAVY = ("numba", "pyarrow", "datatrove", "datasets", "sklearn", "pandas", "trafilatura", "fasttext", "numpy")
 
@@ -224,3 +227,39 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() != 0
+
+
+def test_init_writes_the_configs_that_come_with_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "demo.yaml").write_text("mine")
+    done = finesieve("init", "mine", cwd=tmp_path)
+    assert "1 of" in done.stdout
+    assert (tmp_path / "mine" / "demo.yaml").read_text() == "mine"
+    configs = sorted(path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml"))
+    assert sorted(path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*.yaml")) == configs
+    (tmp_path / "file").touch()
+    assert "file" in finesieve("init", "file", cwd=tmp_path, status=1).stderr
+
+
+def test_a_missing_extra_is_installed_from_where_this_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installed:
+        def __init__(self, origin: dict[str, object] | None) -> None:
+            self.origin = origin
+
+        def read_text(self, name: str) -> str | None:
+            return None if self.origin is None else json.dumps(self.origin)
+
+    def command(*origins: dict[str, object] | None) -> str:
+        monkeypatch.setattr(metadata, "distributions", lambda name: map(Installed, origins))
+        return install_command("html").partition(" -m pip ")[2]
+
+    clone = {"url": tmp_path.as_uri(), "dir_info": {"editable": True}}
+    monkeypatch.chdir(tmp_path)
+    assert command(clone) == "install -e '.[html]'"
+    assert command(None, clone | {"dir_info": {}}) == "install '.[html]'"
+    assert command(None) == command() == "install 'finesieve[html]'"
+    wheel = {"url": f"{tmp_path.as_uri()}/finesieve-0.1.0-py3-none-any.whl", "archive_info": {}}
+    assert command(wheel) == f"install 'finesieve[html] @ {wheel['url']}'"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command(clone) == f"install -e '{tmp_path}[html]'"
