@@ -307,7 +307,9 @@ def inspect(
     html: Annotated[Path | None, typer.Option(help="Write the run as one interactive page instead.")] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="--html: Parquet with a judge's labels of documents of the run (id or url, score)."),
+        typer.Option(
+            help="--html: a judge's labels of documents of the run (id or url, score, text): Parquet, JSON lines or CSV."
+        ),
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="--html: what evaluate --json printed about the run's model.")
@@ -526,7 +528,7 @@ def evaluate(
     model: Annotated[
         str | None, typer.Argument(help="Embedded model, model folder, or fastText file.bin#__label__x.")
     ] = None,
-    annotations: Annotated[Path | None, typer.Argument(help="Parquet with text and score (expected_score).")] = None,
+    annotations: Annotated[Path | None, typer.Argument(help="Parquet, JSON lines or CSV with text and score.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="Instead of MODEL ANNOTATIONS: cross-validate this training config.")
     ] = None,

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.records import Document
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import KEEP_RUBRIC, Store
 from filters.errors import AnnotationsError
+from filters.read.labels import read_labels
 
 Float64 = npt.NDArray[np.float64]
 
@@ -71,10 +70,10 @@ class Rated:
 
 
 def read_rated(path: str | Path, rubric: str | None = None) -> Rated:
-    """Read ratings from a store, a config that names one, or a Parquet file.
+    """Read ratings from a store, a config that names one, or a file of labels (Parquet, JSON lines, CSV).
 
     Args:
-        path: an answer store, an annotate config (.yaml), or Parquet with text and `scores` (a list of repeats), or
+        path: an answer store, an annotate config (.yaml), or a file with text and `scores` (a list of repeats), or
             text, score (expected_score) and score_2 (expected_score_2).
         rubric: name or digest of one of the store's rubrics, where it has several.
 
@@ -89,15 +88,15 @@ def read_rated(path: str | Path, rubric: str | None = None) -> Rated:
         with Store(config.store, create=False) as store:
             return _of_store(store, wanted)
     if not path.is_file():
-        raise AnnotationsError(f"{path}: no such file. Remedy: give an answer store, a config of annotate, or Parquet")
+        raise AnnotationsError(f"{path}: no such file. Remedy: give an answer store, a config of annotate, or labels")
     with path.open("rb") as stream:
-        if stream.read(4) == b"PAR1":
-            return _of_parquet(path)
+        if stream.read(16) != b"SQLite format 3\x00":
+            return _of_labels(path)
     try:
         with Store(path, create=False) as store:
             return _of_store(store, rubric)
     except sqlite3.DatabaseError as error:
-        raise AnnotationsError(f"{path}: neither an answer store nor Parquet: {error}") from error
+        raise AnnotationsError(f"{path}: no answer store, or a damaged one: {error}") from error
 
 
 def _of_store(store: Store, wanted: str | None) -> Rated:
@@ -165,26 +164,21 @@ def _of_store(store: Store, wanted: str | None) -> Rated:
     )
 
 
-def _of_parquet(path: Path) -> Rated:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}") from error
-    names = table.column_names
+def _of_labels(path: Path) -> Rated:
+    file = read_labels(path)
+    table, names = file.table, file.table.column_names
     if "text" not in names or not {"score", "expected_score", "scores"} & set(names):
         raise AnnotationsError(
-            f"{path}: found {', '.join(names)}; needed are `text` and ratings: a list column `scores`, or score or "
-            "expected_score. Remedy: rename the columns"
+            f"{path}: found {', '.join(file.names)}; needed are `text` and ratings: a list column `scores`, or "
+            "score or expected_score. Remedy: rename the columns"
         )
     rows: list[list[float]]
     if "scores" in names:
-        rows = [
-            [np.nan if value is None else float(value) for value in row or ()] for row in table["scores"].to_pylist()
-        ]
+        rows = [[np.nan if value is None else value for value in row or ()] for row in file.lists("scores")]
     else:
         wanted = [n for n in ("expected_score", "score") if n in names][:1]
         wanted += [n for n in ("expected_score_2", "score_2") if n in names][:1]
-        columns = [table[name].cast(pa.float64()).to_numpy() for name in wanted]
+        columns = [file.numbers(name) for name in wanted]
         rows = np.stack(columns, axis=1).tolist()
     repeats = max((len(row) for row in rows), default=0)
     expected = np.array([row + [np.nan] * (repeats - len(row)) for row in rows]).reshape(len(rows), repeats)
@@ -194,7 +188,8 @@ def _of_parquet(path: Path) -> Rated:
     if expected[rated].min(initial=5, where=np.isfinite(expected[rated])) < 0 or np.nanmax(expected) > 5:
         raise AnnotationsError(f"{path}: ratings must lie between 0 and 5. Remedy: map them to that scale")
     rest = [name for name in names if name in ("topic", "format", "language", "source", "sampling")]
-    known = {name: table[name].to_pylist() for name in ("text", "url", *rest) if name in names}
+    known = {name: table[name].to_pylist() for name in ("url", *rest) if name in names}
+    known["text"] = file.strings("text")
     documents = tuple(
         Document(
             text=known["text"][row] or "",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filters.errors import ModelError
 from filters.model.folder import CARD, MANIFEST, Manifest, read_manifest
 from filters.model.quality import EMBEDDED, embedded_models
+from filters.model.trained_on import FILE, TrainedOn
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run
@@ -36,12 +37,14 @@ class ModelCard:
         text: README.md, or nothing.
         metrics: None where it has none.
         trained_on: sha256 of the annotations it was trained on, None where it does not say.
+        texts: which texts these were, None where it does not say.
     """
 
     rows: tuple[tuple[str, str], ...]
     text: str
     metrics: Metrics | None
     trained_on: str | None
+    texts: TrainedOn | None
 
 
 def model_card(run: Run) -> ModelCard | None:
@@ -53,16 +56,15 @@ def model_card(run: Run) -> ModelCard | None:
     try:
         manifest, digest = read_manifest(folder)
         text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+        training, texts = manifest.training, None
+        if training is not None and FILE in manifest.files:
+            texts = TrainedOn.read(folder, training.rows, manifest.reads)
     except (ModelError, OSError, UnicodeDecodeError):
         # The run stands without its model; its digest is in the manifest, so nothing is passed over in silence.
         return None
     if digest != run.manifest["model"]["digest"]:
         return None
-    return ModelCard(_facts(manifest), text, _metrics(manifest.metrics), _trained_on(manifest))
-
-
-def _trained_on(manifest: Manifest) -> str | None:
-    return manifest.training.sha256 if manifest.training is not None else None
+    return ModelCard(_facts(manifest), text, _metrics(manifest.metrics), training.sha256 if training else None, texts)
 
 
 def _facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:

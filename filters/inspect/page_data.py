@@ -60,9 +60,9 @@ def page_data(
         AnnotationsError: `annotations` cannot be used.
     """
     report = None if evaluation is None else trust.read_evaluation(evaluation)
-    labelled = None if annotations is None else trust.read_labels(run, annotations)
-    summary = run.summary(extremes=EXTREMES)
     card = model_card(run)
+    labelled = None if annotations is None else trust.labels_of(run, annotations, None if card is None else card.texts)
+    summary = run.summary(extremes=EXTREMES)
     histogram = run.histogram()
     total = run.ledger["total"]
     model = printable(str(run.manifest["model"]["name"]), NAME)
@@ -284,7 +284,7 @@ def _expected(
     if report is not None:
         points = [(point.threshold, point.precision, point.recall) for point in report.curve]
         return trust.at_borders(points, f"the pages of {printable(report.annotations.name, NAME)}")
-    if labelled is not None:
+    if labelled is not None and len(labelled.model):
         points = trust.curve(labelled.model, labelled.judge, run.min_score)
         return trust.at_borders(points, f"the labelled pages of {printable(labelled.name, NAME)}")
     return None
@@ -342,10 +342,17 @@ def _trust(
                 f"documents of this run (column {labelled.target}; each page counts once).",
             }
         )
-        if card is not None and card.trained_on == labelled.sha256:
+        if labelled.seen:
+            text = f"{labelled.seen:,} more are left out: the model was trained on their texts, or on near copies."
+            notes.append({"alarm": not found, "text": text})
+        elif labelled.seen is None and card is not None and card.trained_on == labelled.sha256:
             notes.append(
                 {"alarm": True, "text": "The model was trained on these very labels: the agreement is too good."}
             )
+        elif labelled.seen is None:
+            text = "Whether the model was trained on some of these texts is not known: the agreement may be too good."
+            notes.append({"alarm": True, "text": text})
+    if labelled is not None and len(labelled.model):
         shown["agreement"] = trust.agreement(labelled.model, labelled.judge)
         if report is None:
             shown |= {

@@ -5,7 +5,6 @@ Labels are joined with the run's own scores by id or URL. Everything is counted 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from filters.errors import AnnotationsError, InputError
 from filters.inspect.histogram import BINS, EDGES, HIGH
+from filters.read.labels import read_labels
 from filters.statistics.bootstrap import Estimate
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run
+    from filters.model.trained_on import TrainedOn
 
 Float64 = npt.NDArray[np.float64]
 
@@ -107,6 +107,7 @@ class Labelled:
         sha256: of it.
         rows: labels in it.
         target: the column that was compared with.
+        seen: labels left out, for the run's model was trained on their texts; None where that is not known.
         model: float64[n], the run's scores.
         judge: float64[n], the labels.
     """
@@ -115,32 +116,34 @@ class Labelled:
     sha256: str
     rows: int
     target: str
+    seen: int | None
     model: Float64
     judge: Float64
 
 
-def read_labels(run: Run, path: Path) -> Labelled:
+def labels_of(run: Run, path: Path, trained_on: TrainedOn | None = None) -> Labelled:
     """Labels of the documents of a run, joined by id or by URL, whichever finds more.
+
+    Args:
+        run: the run.
+        path: a file of labels; without a column `text` it is not known which of them the model has seen.
+        trained_on: what the run's model was trained on.
 
     Raises:
         AnnotationsError: the file cannot be read, lacks columns, or names no document of the run.
         RunError: the side files are missing or damaged.
     """
-    try:
-        schema = pq.read_schema(path)
-        target = next((name for name in ("expected_score", "score") if name in schema.names), None)
-        keys = [name for name in ("id", "url") if name in schema.names]
-        if target is None or not keys:
-            raise AnnotationsError(
-                f"{path}: needs the columns score (or expected_score) and id or url; it has {', '.join(schema.names)}"
-            )
-        labels = pq.read_table(path, columns=[target, *keys])
-        labels = labels.set_column(0, target, labels[target].cast(pa.float64()))
-        labels = labels.filter(pc.is_finite(labels[target]))
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, pa.ArrowException) as error:
-        raise AnnotationsError(f"{path}: cannot read these annotations: {error}") from error
+    file = read_labels(path)
+    names = file.table.column_names
+    target = next((name for name in ("expected_score", "score") if name in names), None)
+    keys = [name for name in ("id", "url") if name in names]
+    if target is None or not keys:
+        raise AnnotationsError(
+            f"{path}: needs the columns score (or expected_score) and id or url; it has {', '.join(file.names)}"
+        )
+    scores = file.numbers(target)
+    finite = np.isfinite(scores)
+    labels, scores = file.table.filter(pa.array(finite)), scores[finite]
     joined = {key: _join(run, labels[key].cast(pa.string()), key) for key in keys}
     rows, model = max(joined.values(), key=lambda found: len(found[0]))
     if not len(rows):
@@ -148,8 +151,12 @@ def read_labels(run: Run, path: Path) -> Labelled:
             f"{path}: none of its {labels.num_rows:,} rows is a scored document of {run.path} by {' or '.join(keys)}. "
             "Remedy: give labels of documents of this run (set input.id_key if their ids are in a column)"
         )
-    judge = labels[target].to_numpy()[rows]
-    return Labelled(path.name, sha256, labels.num_rows, target, model, judge)
+    seen = None
+    if trained_on is not None and "text" in names:
+        texts = [text or "" for text in labels["text"].take(pa.array(rows)).to_pylist()]
+        known = trained_on.seen(texts)
+        rows, model, seen = rows[~known], model[~known], int(known.sum())
+    return Labelled(path.name, file.sha256, labels.num_rows, target, seen, model, scores[rows])
 
 
 def _join(run: Run, wanted: pa.ChunkedArray, key: str) -> tuple[npt.NDArray[np.int64], Float64]:

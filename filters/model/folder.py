@@ -133,6 +133,11 @@ class Manifest(Section):
     members: dict[str, Sha256] = Field(default_factory=dict)
     """Sub-folders that are model folders of their own (kind ensemble), with the sha256 of their model.json."""
 
+    @property
+    def reads(self) -> int | None:
+        """Characters that are read of a text; None: all of it."""
+        return self.window if self.windows == "first" else None
+
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """The manifest of a model folder and its digest, after every listed file was checked.

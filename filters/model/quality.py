@@ -17,6 +17,8 @@ from filters.kernels.packed import PackedText
 from filters.model.conformal import Decisions
 from filters.model.folder import MANIFEST, KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
 from filters.model.scorers import FastTextFeatures, FastTextScorer, Scorer, scorer_class
+from filters.model.trained_on import FILE as TRAINED_ON
+from filters.model.trained_on import TrainedOn
 from filters.model.windows import score_windows
 
 Float64 = npt.NDArray[np.float64]
@@ -70,12 +72,14 @@ class QualityModel:
         calibration: maps them to the judge's 0-5 scale; None: the raw score is the score.
         metadata: what model.json says.
         digest: sha256 hex over the content; equal digests mean equal scores.
+        trained_on: the texts it learnt the judge's scores of; None where that is not known.
     """
 
     scorer: Scorer
     calibration: Calibration | None
     metadata: Manifest
     digest: str
+    trained_on: TrainedOn | None = None
 
     @classmethod
     def load(cls, name_or_folder: str | Path) -> Self:
@@ -118,7 +122,10 @@ class QualityModel:
         manifest, digest = read_manifest(folder)
         scorer = scorer_class(manifest.kind, str(folder / "model.json")).read(folder, manifest.features)
         calibration = Calibration.read(folder / CALIBRATION) if manifest.calibration is not None else None
-        return cls(scorer, calibration, manifest, digest)
+        trained_on = None
+        if manifest.training is not None and TRAINED_ON in manifest.files:
+            trained_on = TrainedOn.read(folder, manifest.training.rows, manifest.reads)
+        return cls(scorer, calibration, manifest, digest, trained_on)
 
     @classmethod
     def _sequence_classifier(cls, folder: Path) -> Self:
@@ -168,6 +175,8 @@ class QualityModel:
             self.scorer.write(temporary)
             if self.calibration is not None:
                 self.calibration.write(temporary / CALIBRATION)
+            if self.trained_on is not None:
+                self.trained_on.write(temporary)
 
         write_folder(Path(folder), self.metadata, write, card, overwrite)
         return self._read(Path(folder))
@@ -198,8 +207,8 @@ class QualityModel:
         """
         if isinstance(texts, str):
             raise TypeError("score takes a list of texts. Remedy: score([text])[0]")
-        if self.metadata.windows == "first":
-            texts = [text[: self.window] for text in texts]
+        if self.metadata.reads is not None:
+            texts = [text[: self.metadata.reads] for text in texts]
         return self.score_packed(PackedText.from_strings(texts))
 
     def decide(self, texts: Sequence[str], error_rate: float) -> Decisions:

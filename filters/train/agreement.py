@@ -32,15 +32,7 @@ def self_agreement(
     rows = np.flatnonzero(np.isfinite(columns.ratings).all(axis=1))
     first, second = columns.ratings[rows].T
     # The judge's first rating takes the place of the label.
-    rated = replace(
-        labels,
-        texts=tuple(labels.texts[row] for row in rows),
-        score=np.rint(first).astype(np.int64),
-        expected=first,
-        groups=labels.groups[rows],
-        natural_weight=None,
-        random=labels.random[rows],
-    )
+    rated = replace(labels.take(rows), score=np.rint(first).astype(np.int64), expected=first, natural_weight=None)
     metrics, _ = estimates([second], rated, min_score, resamples=resamples, random_state=random_state)
     return SelfAgreement(source=columns.ratings_source, rows=len(rows), metrics=metrics)
 

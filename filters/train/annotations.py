@@ -12,16 +12,16 @@ and never straddle a split.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from filters.errors import AnnotationsError
+from filters.read.labels import LabelFile, read_labels
 from filters.statistics.agreement import HIGHEST, LOWEST
 from filters.statistics.splits import connected, host_of, near_pairs
 
@@ -65,12 +65,25 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def take(self, rows: Int64) -> Self:
+        """Only these rows."""
+        weight = self.natural_weight
+        return replace(
+            self,
+            texts=tuple(self.texts[row] for row in rows.tolist()),
+            score=self.score[rows],
+            expected=self.expected[rows],
+            groups=self.groups[rows],
+            natural_weight=None if weight is None else weight[rows],
+            random=self.random[rows],
+        )
+
 
 def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     """Read and check an annotations file.
 
     Args:
-        path: a Parquet file.
+        path: a Parquet, JSON lines or CSV file.
         min_score: the keep rule; labels on both sides of it are required.
 
     Raises:
@@ -78,11 +91,17 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
             an id of two texts, fewer than `MIN_LABELS` labels or labels on one side of `min_score` only.
     """
     path = Path(path)
-    table, sha256 = _read(path)
+    file = read_labels(path)
+    table, sha256 = file.table, file.sha256
+    file.require("text", "rename the column that holds the page's text")
+    if "scores" not in table.column_names:
+        file.require(
+            "score", "rename the column that holds the judge's score, 0 to 5, or give a list of ratings as 'scores'"
+        )
     notes: list[str] = []
-    texts = _texts(path, table)
-    ratings = _means(path, table) if "score" not in table.column_names else None
-    score = np.rint(ratings) if ratings is not None else _numbers(path, table, "score")
+    texts = [text or "" for text in file.strings("text")]
+    ratings = _means(file) if "score" not in table.column_names else None
+    score = np.rint(ratings) if ratings is not None else _numbers(file, "score")
     fractional = np.flatnonzero(score != np.rint(score))
     if len(fractional):
         raise AnnotationsError(
@@ -92,7 +111,7 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     target = "score" if ratings is None else "scores"
     if "expected_score" in table.column_names:
         target = "expected_score"
-    expected = ratings if ratings is not None and target == "scores" else _numbers(path, table, target)
+    expected = ratings if ratings is not None and target == "scores" else _numbers(file, target)
     if target == "scores":
         notes.append("no columns score and expected_score: the mean of each row's scores is the target")
     if target == "score":
@@ -101,7 +120,7 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     if apart:
         notes.append(f"{apart} rows have |score - expected_score| > 0.5; expected_score counts")
     _check_ids(path, table, texts)
-    weight = _weights(path, table)
+    weight = _weights(file)
 
     blank = np.array([not text.strip() for text in texts], dtype=bool)
     if blank.any():
@@ -164,50 +183,13 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     )
 
 
-def _read(path: Path) -> tuple[pa.Table, str]:
-    try:
-        raw = path.read_bytes()
-        table = pq.read_table(pa.BufferReader(raw))
-    except OSError as error:
-        raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}. Remedy: check the path") from error
-    except pa.ArrowException as error:
-        raise AnnotationsError(
-            f"{path}: not a Parquet file, or a damaged one: {error}. Remedy: write it again"
-        ) from error
-    found = ", ".join(table.column_names) or "none"
-    if "text" not in table.column_names:
-        raise AnnotationsError(
-            f"{path}: column 'text' is missing; found {found}. Remedy: rename the column that holds the page's text"
-        )
-    if not {"score", "scores"} & set(table.column_names):
-        raise AnnotationsError(
-            f"{path}: column 'score' is missing; found {found}. Remedy: rename the column that holds the judge's "
-            "score, 0 to 5, or give a list of ratings as 'scores'"
-        )
-    return table, hashlib.sha256(raw).hexdigest()
-
-
 def _rows(rows: Int64) -> str:
     shown = ", ".join(str(row) for row in rows[:_SHOWN].tolist())
     return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > _SHOWN else ''}, {len(rows)} in all"
 
 
-def _texts(path: Path, table: pa.Table) -> list[str]:
-    kind = table.schema.field("text").type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise AnnotationsError(f"{path}: column 'text' holds {kind}, not strings")
-    try:
-        return [text or "" for text in table.column("text").to_pylist()]
-    except UnicodeDecodeError as error:
-        raise AnnotationsError(f"{path}: column 'text' holds invalid UTF-8: {error}") from error
-
-
-def _numbers(path: Path, table: pa.Table, name: str) -> Float64:
-    column = table.column(name)
-    kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise AnnotationsError(f"{path}: column {name!r} holds {kind}, not numbers")
-    values: Float64 = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+def _numbers(file: LabelFile, name: str) -> Float64:
+    path, values = file.path, file.numbers(name)
     absent = np.flatnonzero(np.isnan(values))
     if len(absent):
         raise AnnotationsError(
@@ -222,14 +204,10 @@ def _numbers(path: Path, table: pa.Table, name: str) -> Float64:
     return values
 
 
-def _means(path: Path, table: pa.Table) -> Float64:
+def _means(file: LabelFile) -> Float64:
     """float64[rows]: mean of each list of `scores`."""
-    column = table.column("scores").combine_chunks()
-    kind = column.type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not lists or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
-        raise AnnotationsError(f"{path}: column 'scores' holds {kind}, not lists of numbers")
-    rows = np.array([[i, rating] for i, each in enumerate(column.to_pylist()) for rating in each or [None]], np.float64)
+    path, lists = file.path, file.lists("scores")
+    rows = np.array([[i, rating] for i, each in enumerate(lists) for rating in each or [None]], np.float64)
     rows = rows.reshape(-1, 2)
     place = rows[:, 0].astype(np.int64)
     absent = np.unique(place[np.isnan(rows[:, 1])])
@@ -243,17 +221,14 @@ def _means(path: Path, table: pa.Table) -> Float64:
             f"{path}: column 'scores' must lie between {LOWEST} and {HIGHEST}; {rows[outside[0], 1]:g} found "
             f"({_rows(np.unique(place[outside]))}). Remedy: map the judge's scale to {LOWEST}-{HIGHEST}"
         )
-    means: Float64 = np.bincount(place, rows[:, 1], len(column)) / np.bincount(place, minlength=len(column))
+    means: Float64 = np.bincount(place, rows[:, 1], len(lists)) / np.bincount(place, minlength=len(lists))
     return means
 
 
-def _weights(path: Path, table: pa.Table) -> Float64 | None:
-    if "natural_weight" not in table.column_names:
+def _weights(file: LabelFile) -> Float64 | None:
+    if "natural_weight" not in file.table.column_names:
         return None
-    kind = table.schema.field("natural_weight").type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise AnnotationsError(f"{path}: column 'natural_weight' holds {kind}, not numbers")
-    values: Float64 = np.asarray(table.column("natural_weight").cast(pa.float64()).to_numpy(), dtype=np.float64)
+    path, values = file.path, file.numbers("natural_weight")
     bad = np.flatnonzero(~np.isfinite(values) | (values <= 0))
     if len(bad):
         raise AnnotationsError(

@@ -131,7 +131,7 @@ class DistillConfig(Section):
 
     teacher: MemberConfig
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Parquet files with a column text. What nearly repeats a labelled page is left out."""
+    """Parquet, JSON lines or CSV files with a column text. What nearly repeats a labelled page is left out."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use so many texts, drawn by random_state."""
     weight: Annotated[float, Field(gt=0, le=10)] = 0.5
@@ -168,7 +168,7 @@ class TrainConfig(Section):
     """Everything `finesieve train` does, from annotations to a model folder. See configs/ for examples."""
 
     annotations: str
-    """Parquet file with text, score and optionally expected_score, url, id, natural_weight; see
+    """Parquet, JSON lines or CSV with text, score and optionally expected_score, url, id, natural_weight; see
     `filters.train.annotations`. A path is relative to the working directory."""
     output: Annotated[str, Field(min_length=1)]
     """The model folder to write."""

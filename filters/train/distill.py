@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from filters.errors import AnnotationsError
+from filters.read.labels import read_labels
 from filters.statistics.splits import connected, near_pairs
 from filters.train.annotations import Annotations, hosts_of
 from filters.train.config import DistillConfig
@@ -18,7 +16,7 @@ from filters.train.config import DistillConfig
 
 @dataclass(frozen=True)
 class Pages:
-    """Texts of a Parquet file that are not blank, with the host of each ("" where the file says none)."""
+    """Texts of a file that are not blank, with the host of each ("" where the file says none)."""
 
     texts: list[str]
     hosts: list[str]
@@ -26,23 +24,17 @@ class Pages:
 
 
 def read_pages(path: str | Path) -> Pages:
-    """Read the columns `text` and, where it is there, `url` of a Parquet file.
+    """Read the columns `text` and, where it is there, `url` of a Parquet, JSON lines or CSV file.
 
     Raises:
         AnnotationsError: it cannot be read, or has no such column of strings.
     """
-    try:
-        raw = Path(path).read_bytes()
-        table = pq.read_table(pa.BufferReader(raw))
-    except (OSError, pa.ArrowException) as error:
-        raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}. Remedy: check the path") from error
-    kind = table.schema.field("text").type if "text" in table.column_names else None
-    if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise AnnotationsError(f"{path}: no column 'text' of strings. Remedy: rename the column with the page's text")
-    texts = [text or "" for text in table.column("text").to_pylist()]
-    hosts = hosts_of(table) or [""] * len(texts)
+    file = read_labels(path)
+    file.require("text", "rename the column that holds the page's text")
+    texts = [text or "" for text in file.strings("text")]
+    hosts = hosts_of(file.table) or [""] * len(texts)
     pages = [(text, host) for text, host in zip(texts, hosts, strict=True) if text.strip()]
-    return Pages([text for text, _ in pages], [host for _, host in pages], hashlib.sha256(raw).hexdigest())
+    return Pages([text for text, _ in pages], [host for _, host in pages], file.sha256)
 
 
 def read_raw_texts(config: DistillConfig, labels: Annotations, random_state: int) -> tuple[list[str], str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.config_file import load_config
+from filters.errors import AnnotationsError
 from filters.model import QualityModel
 from filters.statistics.agreement import Scores, score_bins
 from filters.statistics.bootstrap import Estimate, mean_estimates
 from filters.terminal import printable
 from filters.train.agreement import self_agreement
-from filters.train.annotations import Annotations, read_annotations
+from filters.train.annotations import MIN_LABELS, Annotations, read_annotations
 from filters.train.baselines import MEANINGS, baseline_scores
 from filters.train.config import TrainConfig
 from filters.train.conformal import REPORTED, measure_coverage
@@ -57,7 +58,6 @@ TABLE_KNOWS = (
     "no probes: a page is scored by a table that is as if without it, its changed copy by the table as it is, so that "
     "the two scores do not compare. Remedy: probe the finished model on pages its table was not made from"
 )
-SEEN = "the model was trained on this very file: the numbers say how well it remembers, not how good it is"
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,15 @@ class Predictions:
         min_score: its keep rule.
         scores: float32[n] each; several from a repeated cross-validation.
         probed: probe -> float32[n], by the models of the first prediction; None: not probed.
+        seen: bool[n], texts that the model was trained on, which are left out of a comparison with it; None: of none
+            that is known.
     """
 
     subject: Subject
     min_score: float
     scores: Sequence[Scores]
     probed: Mapping[str, Scores] | None = None
+    seen: npt.NDArray[np.bool_] | None = None
 
 
 def run_evaluation(
@@ -126,29 +129,40 @@ def evaluate(
 ) -> Report:
     """Measure a model, as it is, against an annotations file, at its own keep rule.
 
+    Texts that it, or the model it is compared with, was trained on, and near copies of them, are left out.
+
     Args:
         model: the model.
-        annotations: a Parquet file; see `filters.train.annotations`.
+        annotations: a Parquet, JSON lines or CSV file; see `filters.train.annotations`.
         against: another model for a paired comparison.
         probes: score changed texts as well, which takes eight times as long as the rest of the scoring.
         resamples: of the bootstrap.
         random_state: of everything random.
 
     Raises:
-        AnnotationsError: the file cannot be evaluated against.
+        AnnotationsError: the file cannot be evaluated against, or too little of it is new to the models.
     """
     labels = read_annotations(annotations, model.keep.min_score)
+    seen: npt.NDArray[np.bool_] | None = None
+    notes = []
+    for side in (model, *([] if against is None or against.digest == model.digest else [against])):
+        known = _seen(side, labels)
+        if known is None and side is not model:
+            notes.append(f"which texts {side.name} was trained on is not known, so some may be among these")
+        elif known is not None:
+            if known.any():
+                notes.append(f"{_overlap(side, known)}; they are left out of every number")
+            seen = known if seen is None else seen | known
+    if seen is not None:
+        labels = _new(annotations, labels, seen, model.keep.min_score)
     columns = read_columns(annotations, labels)
     other = None if against is None else _predictions(against, labels, probes=False)
-    seen = [side for side in (model, against) if side is not None and _trained_on(side, labels)]
-    notes = [SEEN] if model in seen else []
-    if against is not None and against in seen:
-        notes.append(f"{against.name}, which it is compared with, was trained on this very file")
     return report_from_predictions(
         _predictions(model, labels, probes=probes),
         labels,
         columns,
-        protocol="seen in training" if model in seen else "held out",
+        protocol="held out",
+        seen=None if _seen(model, labels) is None or seen is None else int(seen.sum()),
         against=other,
         notes=notes,
         resamples=resamples,
@@ -184,16 +198,19 @@ def cross_validate_report(
     if isinstance(against, TrainConfig):
         other = _out_of_fold(against, labels, echo, probes=False)
     elif against is not None:
-        other = _predictions(against, labels, probes=False)
-        if _trained_on(against, labels):
-            notes.append(
-                f"{against.name}, which it is compared with, was trained on this very file, so it looks too good"
-            )
+        seen = _seen(against, labels)
+        other = replace(_predictions(against, labels, probes=False), seen=seen)
+        if seen is None:
+            notes.append(f"which texts {against.name} was trained on is not known, so some may be among these")
+        elif seen.any():
+            _new(config.annotations, labels, seen, config.keep.min_score)
+            notes.append(f"{_overlap(against, seen)}; they are left out of the comparison")
     return report_from_predictions(
         _out_of_fold(config, labels, echo, probes=probes),
         labels,
         columns,
         protocol="cross-validated",
+        seen=0,
         against=other,
         notes=notes,
         resamples=config.validation.resamples,
@@ -207,6 +224,7 @@ def report_from_predictions(
     columns: Columns,
     *,
     protocol: Protocol,
+    seen: int | None = None,
     against: Predictions | None = None,
     notes: Sequence[str] = (),
     resamples: int = RESAMPLES,
@@ -215,10 +233,11 @@ def report_from_predictions(
     """The report of scores that are already there.
 
     Args:
-        predictions: scores of the labelled texts, by models that have not seen them (unless `protocol` says so).
+        predictions: scores of the labelled texts, by models that have not seen them.
         labels: the judge's labels.
         columns: of the same annotations; `read_columns(path, labels)`.
         protocol: how the scores came about.
+        seen: texts of the file that were left out, for the model was trained on them; None: not known.
         against: scores of the same texts by another model.
         notes: put before those of `labels`.
         resamples: of the bootstrap.
@@ -241,7 +260,9 @@ def report_from_predictions(
         probes = measure_probes(scores[0], predictions.probed, labels, min_score, **drawing)
     comparison = None
     if against is not None:
-        metrics = compare(scores, against.scores, labels, (min_score, against.min_score), **drawing)
+        rows = np.arange(len(labels)) if against.seen is None else np.flatnonzero(~against.seen)
+        sides = [[np.asarray(each)[rows] for each in side] for side in (scores, against.scores)]
+        metrics = compare(sides[0], sides[1], labels.take(rows), (min_score, against.min_score), **drawing)
         comparison = Comparison(subject=against.subject, metrics=metrics)
     conformal = measure_coverage(scores[0], labels, min_score, REPORTED, **drawing)
     return Report(
@@ -254,6 +275,7 @@ def report_from_predictions(
             rows=len(labels),
             groups=len(np.unique(labels.groups)),
             target=labels.target,
+            seen=seen,
         ),
         min_score=min_score,
         resamples=resamples,
@@ -279,9 +301,39 @@ def report_from_predictions(
     )
 
 
-def _trained_on(model: QualityModel, labels: Annotations) -> bool:
+def _seen(model: QualityModel, labels: Annotations) -> npt.NDArray[np.bool_] | None:
+    """bool[n]: texts that the model was trained on, or near copies of them; None where its folder does not say."""
+    if model.trained_on is not None:
+        return model.trained_on.seen(labels.texts)
     training = model.metadata.training
-    return training is not None and training.sha256 == labels.sha256
+    if training is not None and training.sha256 == labels.sha256:
+        return np.ones(len(labels), np.bool_)
+    return None
+
+
+def _overlap(model: QualityModel, seen: npt.NDArray[np.bool_]) -> str:
+    return (
+        f"{int(seen.sum()):,} of {len(seen):,} texts are among those {model.name} was trained on, or nearly copies of "
+        "them"
+    )
+
+
+def _new(path: str | Path, labels: Annotations, seen: npt.NDArray[np.bool_], min_score: float) -> Annotations:
+    """The labels of texts that were not seen in training.
+
+    Raises:
+        AnnotationsError: they are too few to measure on.
+    """
+    left = labels.take(np.flatnonzero(~seen))
+    keep = left.expected >= min_score
+    if len(left) < MIN_LABELS or keep.all() or not keep.any():
+        side = "" if len(left) < MIN_LABELS else ", all on one side of the keep rule"
+        raise AnnotationsError(
+            f"{path}: {int(seen.sum()):,} of {len(labels):,} texts were seen in training (or nearly copies of them "
+            f"were), and {len(left):,} new ones are left{side}: too few to measure on. Remedy: give pages the model "
+            "was not trained on, or cross-validate its training config with finesieve evaluate --config"
+        )
+    return left
 
 
 def _predictions(model: QualityModel, labels: Annotations, *, probes: bool) -> Predictions:

@@ -146,7 +146,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], bold: int = -1
 
 
 def _opening(report: Report) -> str:
-    alarm = " alarm" if report.protocol == "seen in training" else ""
+    alarm = " alarm" if report.annotations.seen is None else ""
     tiles = "".join(
         f'<div class="tile"><span class="muted">{escape(label)}</span><b>{_value(report.sample[name])}</b>'
         f'<span class="muted">{_range(report.sample[name])}</span></div>'

@@ -12,7 +12,7 @@ from filters.train.evaluation import Difference
 from filters.train.probes import NEAR, REFERENCE, ProbeResult
 from filters.train.slices import Facet
 
-Protocol = Literal["held out", "cross-validated", "seen in training"]
+Protocol = Literal["held out", "cross-validated"]
 
 
 class _Part(BaseModel):
@@ -44,6 +44,8 @@ class Source(_Part):
         rows: labelled texts measured on.
         groups: independent groups (host and near copies) of them.
         target: the column compared with.
+        seen: texts of the file that were left out, because the model was trained on them or near copies of them (or the
+            model it is compared with was); None: which texts it was trained on is not known.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Source(_Part):
     rows: int
     groups: int
     target: str
+    seen: int | None = None
 
 
 class Baseline(_Part):

@@ -47,16 +47,20 @@ def protocol(report: Report) -> str:
             f"Cross-validated ({report.predictions} repetition{'s' if report.predictions > 1 else ''}): every page was "
             "scored by models that have not seen it, nor a page of its host, nor a near copy."
         )
-    if report.protocol == "held out":
-        return "Scored by the finished model, which was not trained on this file."
-    return "SEEN IN TRAINING: these pages trained the model, so the numbers below are not its quality."
+    if report.annotations.seen is None:
+        return (
+            "Scored by the finished model. Which texts it was trained on its folder does not say: if some are among "
+            "these, the numbers are too good."
+        )
+    left_out = f" {report.annotations.seen:,} others are left out." if report.annotations.seen else ""
+    return f"Scored by the finished model, which was trained on none of these texts, nor on near copies.{left_out}"
 
 
 def report_view(report: Report) -> RenderableType:
     """Every part of the report that fits a terminal; slices only in short."""
     parts: list[RenderableType] = [
         Text(heading(report), style="bold"),
-        Text(protocol(report), style="bold red" if report.protocol == "seen in training" else ""),
+        Text(protocol(report), style="bold red" if report.annotations.seen is None else ""),
         *(Text(f"note: {printable(note, 400)}") for note in report.notes),
         Text(),
         _metrics(report),

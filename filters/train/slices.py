@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from filters.errors import AnnotationsError
+from filters.read.labels import read_labels
 from filters.statistics.agreement import HIGHEST, LOWEST, METRICS, Agreement, Scores
 from filters.statistics.bootstrap import Estimate, group_resamples, interval
 from filters.train.annotations import Annotations
@@ -101,12 +101,7 @@ def read_columns(path: str | Path, labels: Annotations) -> Columns:
         AnnotationsError: such a column holds something else than ratings between 0 and 5.
     """
     path = Path(path)
-    try:
-        schema = pq.read_schema(path)
-        wanted = ["text", *FACETS, "expected_score_2", "score_2", "scores", labels.target]
-        table = pq.read_table(path, columns=[name for name in dict.fromkeys(wanted) if name in schema.names])
-    except (OSError, pa.ArrowException) as error:
-        raise AnnotationsError(f"{path}: cannot read this file as Parquet: {error}") from error
+    table = read_labels(path).table
     place = {text: slot for slot, text in enumerate(labels.texts)}
     slots = [place.get(text, -1) for text in table.column("text").to_pylist()]
     facets = {}

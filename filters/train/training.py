@@ -22,6 +22,7 @@ from filters.errors import ConfigError
 from filters.model import ConformalTable, QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
 from filters.model.reliability import Reliability
+from filters.model.trained_on import TrainedOn
 from filters.statistics.bootstrap import CONFIDENCE, Estimate
 from filters.train.agreement import check_agreement
 from filters.train.annotations import Annotations, read_annotations
@@ -181,7 +182,8 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         )
         | {"chosen": fitted.setting},
     )
-    model = QualityModel(scorer, fitted.calibration, manifest, digest="")
+    trained_on = TrainedOn.of(labels.texts, manifest.reads)
+    model = QualityModel(scorer, fitted.calibration, manifest, digest="", trained_on=trained_on)
     written = model.save(output, card=write_card(manifest), overwrite=overwrite)
     return TrainResult(output, written, sample, natural, compared, predictions["model"], time.monotonic() - start)
 

@@ -170,9 +170,9 @@ def test_ratings_in_a_parquet_file(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "no such file"),
-        (b"neither", "not an answer store|cannot open|neither an answer store"),
+        (b"neither", "needed are `text` and ratings|not a Parquet"),
         ({"text": ["a"], "mark": [1]}, "needed are `text` and ratings"),
-        ({"text": ["a"], "scores": [[None]]}, "no ratings"),
+        ({"text": ["a"], "scores": [[None]]}, "not lists of numbers"),
         ({"text": ["a"], "scores": [[9]]}, "between 0 and 5"),
     ],
 )

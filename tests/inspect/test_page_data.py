@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from filters.inspect.run import Run
 from filters.inspect.solver import Target
 from filters.inspect.trust import at_borders
 from filters.model.reliability import Reliability
+from filters.model.trained_on import TrainedOn
 from tests.inspect.runs import ATTACKS, make_run, pages
 
 
@@ -143,6 +145,38 @@ def test_labels_are_joined_by_id_and_measured(run: Run, tmp_path: Path) -> None:
     assert threshold == pytest.approx(run.min_score)
     assert precision == 1.0
     assert recall == pytest.approx(sum(kept) / sum(wanted), abs=1e-4)
+
+
+def test_labels_of_texts_the_model_was_trained_on_are_left_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in rows_of(run).values() if row["score"] is not None]
+    by_id = {page["id"]: page["text"] for page in pages(120)}
+    texts = [by_id[row["id"]] for row in rows]
+    path = labels(tmp_path / "labels.parquet", run, text=texts)
+    card = model_card(run)
+    assert card is not None
+    assert card.texts is not None
+
+    def shown(known: list[str]) -> dict[str, Any]:
+        trained = replace(card, texts=TrainedOn.of(known, None))
+        monkeypatch.setattr("filters.inspect.page_data.model_card", lambda _: trained)
+        found: dict[str, Any] = data(run, annotations=path)["trust"]
+        return found
+
+    nothing = shown(["something else"])
+    assert sum(cell[2] for cell in nothing["agreement"]["cells"]) == len(rows)
+    assert not any(note["alarm"] for note in nothing["notes"])
+    # Copies and near copies of the ten go with them.
+    part = shown(texts[:10])
+    left = sum(cell[2] for cell in part["agreement"]["cells"])
+    assert left <= len(rows) - 10
+    assert any(f"{len(rows) - left} more are left out" in note["text"] for note in part["notes"])
+    everything = shown(texts)
+    assert everything["agreement"] is None
+    assert any(note["alarm"] for note in everything["notes"])
+    blind = data(run, annotations=labels(tmp_path / "blind.parquet", run))["trust"]
+    assert any("is not known" in note["text"] and note["alarm"] for note in blind["notes"])
 
 
 def test_labels_of_other_documents_are_refused(run: Run, tmp_path: Path) -> None:
