@@ -308,7 +308,7 @@ def inspect(
     annotations: Annotated[
         Path | None,
         typer.Option(
-            help="--html: a judge's labels of documents of the run (id or url, score, text): Parquet, JSON lines or CSV."
+            help="--html: a judge's labels of documents of the run (id or url, score, text): Parquet, JSONL or CSV."
         ),
     ] = None,
     evaluation: Annotated[
