@@ -12,6 +12,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.config import DecontaminateConfig, DedupConfig, ExtractConfig, HeuristicConfig, InputConfig, LanguageConfig
 from filters.read.batch import Batch
+from filters.read.local import Reading
 from filters.read.units import Unit
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ class ReadUnits(PipelineStep):
         self.config = config
 
     def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield the batches of this rank's units, in order."""
+        """Yield the batches of this rank's units, in order; behind a local file's one with what was read."""
         from filters.read.reader import read_unit
+        from filters.read.rows import quarantined_only
 
         for unit in self.units[rank::world_size]:
-            batches = read_unit(unit, self.config)
+            reading = Reading()
+            batches = read_unit(unit, self.config, reading)
             while True:
                 with self.track_time("batch"):
                     batch = next(batches, None)
@@ -49,6 +52,10 @@ class ReadUnits(PipelineStep):
                     break
                 self.stat_update("records", value=batch.records, unit="batch")
                 yield batch
+            if reading.stamp is not None:
+                last = quarantined_only(unit.source, ())
+                last.reading = Reading(reading.stamp, reading.digest)
+                yield last
 
 
 class _BatchStep(PipelineStep):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +23,8 @@ from filters.pipeline.shards import read_rows
 from filters.pipeline.state import check_unchanged
 from filters.pipeline.write import slice_names
 from filters.publish import publishing, sha256
-from filters.read.digest import input_versions
+from filters.read.digest import digests_of_read, input_versions
+from filters.read.local import Reading
 from filters.storage import Location
 
 
@@ -51,7 +52,7 @@ def finish(
     new: Path,
     ledger: Ledger,
     histograms: Histograms,
-    digests: Mapping[str, str | None],
+    readings: Mapping[str, Sequence[Reading]],
     versions: Mapping[str, str | None],
     decided: Mapping[str, Any] | None = None,
     destination: Destination | None = None,
@@ -64,12 +65,16 @@ def finish(
         new: folder with everything but manifest.json and README.md.
         ledger: checked already.
         histograms: of the documents that survived deduplication.
-        digests: of the input files, by source (see `filters.read.digest`).
+        readings: what was read of local input files, by source.
         versions: of the remote input files when the run began, by source.
         decided: what the manifest says of the decisions of a global run (keep, dedup, ...).
         destination: where the files go, if that is not the folder the run is made in; held by this process.
         observer: told how far an upload is.
+
+    Raises:
+        InputError: an input file is not what was read.
     """
+    digests = digests_of_read(plan.units, readings)
     now = input_versions(plan.units, plan.config.input.storage_options)
     check_unchanged(versions, now)
     manifest = _manifest(plan, ledger, histograms, new, digests, now, decided or {})

@@ -21,10 +21,15 @@ from filters.kernels.index import HashIndex
 from filters.pipeline.blocks import Batches
 from filters.pipeline.ledger import Ledger, too_much_quarantined
 from filters.read.batch import Batch
+from filters.read.local import Reading
 
 
 class Collect(PipelineStep):
-    """Batches of all units, in input order."""
+    """Batches of all units, in input order.
+
+    Attributes:
+        readings: what was read of local input files, by source.
+    """
 
     type = "FINESIEVE"
     name = "Collect"
@@ -32,10 +37,14 @@ class Collect(PipelineStep):
     def __init__(self, batches: Batches) -> None:
         super().__init__()
         self.batches = batches
+        self.readings: dict[str, list[Reading]] = {}
 
     def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield them."""
-        yield from self.batches
+        for batch in self.batches:
+            if batch.reading is not None:
+                self.readings.setdefault(batch.source, []).append(batch.reading)
+            yield batch
 
 
 class UniqueIds(PipelineStep):

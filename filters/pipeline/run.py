@@ -22,7 +22,7 @@ from filters.pipeline.schedulers.submit import check_idle
 from filters.pipeline.shards import read_rows
 from filters.pipeline.state import read_state
 from filters.pipeline.write import WriteAttributes, WriteQuarantine, WriteShards
-from filters.read.digest import input_digest, input_versions
+from filters.read.digest import input_versions
 
 __all__ = ["RunResult", "run_filter"]
 
@@ -128,8 +128,9 @@ def _run_stream(
     attributes = WriteAttributes(new / "attributes", config.input.slices)
     shards = WriteShards(new / "data", config.output)
     batches = unit_batches(config, plan.units, spool, plan.model, pool)
+    collected = Collect(batches)
     steps = [
-        Collect(batches),
+        collected,
         UniqueIds(),
         Deduplicate(config.dedup),
         Select(plan.min_score),
@@ -148,7 +149,13 @@ def _run_stream(
         attribute_rows=sum(read_rows(path) for path in attributes.files),
         quarantine_rows=quarantine.rows,
     )
-    digests = {unit.source: input_digest(unit) for unit in plan.units if not unit.start}
     return finish(
-        plan, new, ledger, attributes.histograms, digests, versions, destination=destination, observer=observer
+        plan,
+        new,
+        ledger,
+        attributes.histograms,
+        collected.readings,
+        versions,
+        destination=destination,
+        observer=observer,
     )

@@ -14,6 +14,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.publish import publishing
 from filters.read.batch import Batch, Quarantined
+from filters.read.local import Reading
 
 COLUMN, ATTRIBUTE = "column:", "attribute:"
 
@@ -86,6 +87,7 @@ def _to_arrow(batch: Batch) -> pa.RecordBatch:
         "records": batch.records,
         "skipped": batch.skipped,
         "input_bytes": batch.input_bytes,
+        "reading": None if batch.reading is None else [batch.reading.stamp, batch.reading.digest],
         "quarantined": [asdict(q) | {"first_bytes": q.first_bytes.decode("latin-1")} for q in batch.quarantined],
     }
     arrays = [values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values for values in columns.values()]
@@ -114,7 +116,9 @@ def _from_arrow(record_batch: pa.RecordBatch) -> Batch:
         Quarantined(q["source"], q["position"], q["cause"], q["first_bytes"].encode("latin-1"))
         for q in rest.pop("quarantined")
     ]
+    reading = rest.pop("reading")
     return Batch(
+        reading=None if reading is None else Reading(*reading),
         position=columns["position"].to_numpy(),
         id=columns["id"],
         text=columns["text"],

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from filters.config import DedupConfig
 from filters.errors import InputError, RunError
 from filters.pipeline.plan import Plan
 from filters.publish import publishing
-from filters.read.digest import input_versions, is_file
-from filters.read.remote import is_local
+from filters.read.digest import input_digest, input_versions, is_local_file
+from filters.read.local import Reading
+from filters.read.units import Unit
 from filters.storage import location
 
 STATE = "state.json"
@@ -124,14 +124,39 @@ def check_unchanged(before: Mapping[str, str | None], now: Mapping[str, str | No
             )
 
 
+def check_content(output: Path, units: Sequence[Unit], readings: Mapping[str, Sequence[Reading]]) -> None:
+    """Refuse to go on with a run when a local file is not what was read of it before: by its content, if its stamp
+    (see `filters.read.local`) is another, for sizes and times can lie.
+
+    Args:
+        output: folder of the run.
+        units: of the input as it is now.
+        readings: what the units that are done read, by source.
+
+    Raises:
+        RunError: names the file.
+    """
+    for unit in {unit.source: unit for unit in reversed(units)}.values():
+        read = readings.get(unit.source, ())
+        if all(reading.stamp == unit.stamp for reading in read):
+            continue
+        digest = next((reading.digest for reading in read if reading.digest is not None), None)
+        if digest is None or input_digest(unit) != digest:
+            raise RunError(
+                f"{output}: holds an unfinished run that is not this one: {unit.source} is not what it was when it was "
+                "read. Remedy: restore it, choose another output.path, or start afresh with --force-new"
+            )
+
+
 def _inputs(plan: Plan) -> dict[str, Any]:
     versions = input_versions(plan.units, plan.config.input.storage_options)
     sizes = plan.sources
     inputs: dict[str, Any] = {}
     for unit in plan.units:
-        if is_file(unit) and is_local(unit.address):
-            status = os.stat(unit.address)
-            inputs[unit.source] = {"bytes": status.st_size, "modified": status.st_mtime_ns}
+        if is_local_file(unit):
+            size = None if unit.stamp is None else int(unit.stamp.partition(" ")[0])
+            entry = inputs.setdefault(unit.source, {"bytes": size, "stops": []})
+            entry["stops"].append(unit.stop)
         else:
             version = _version(unit.address) if unit.kind == "python-docs" else versions.get(unit.source)
             inputs[unit.source] = {"bytes": sizes[unit.source], "modified": version}

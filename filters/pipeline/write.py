@@ -226,6 +226,8 @@ def slice_column(batch: Batch, column: str) -> pa.Array:
     Raises:
         InputError: it is missing, or its values are no strings, numbers or booleans.
     """
+    if not len(batch):  # which may come without columns
+        return pa.array([], pa.string())
     try:
         return batch.columns[column].cast(pa.string())
     except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.read.local import Reading
+
 FIRST_BYTES = 200
 """How many bytes of a quarantined record are kept."""
 
@@ -54,6 +56,7 @@ class Batch:
         records: how many records the reader took from the file for this batch, counted as they are delimited and
             independently of the above: records == n + len(quarantined), or the run fails.
         input_bytes: bytes of the stored file consumed for this batch, for progress.
+        reading: what was read of a local input file: of the last batch of a unit, which has no documents.
     """
 
     source: str
@@ -69,6 +72,7 @@ class Batch:
     skipped: int = 0
     records: int = 0
     input_bytes: int = 0
+    reading: Reading | None = None
 
     def __len__(self) -> int:
         return len(self.position)

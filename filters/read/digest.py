@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from filters.errors import FinesieveError
+from filters.errors import FinesieveError, InputError
+from filters.read.local import Reading, file_digest, stamp_of
 from filters.read.remote import file_system, is_local, retrying
 from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS, Unit
 
@@ -17,22 +15,47 @@ _FILES = ("parquet", "jsonl", "warc", "wet")
 _STAMPS = ("ETag", "etag", "e_tag", "LastModified", "last_modified", "mtime", "updated", "md5Hash")
 """What fsspec's file systems call the version of a file."""
 _RETRIES = 2
-_PIECE = 4 << 20
 
 
 def input_digest(unit: Unit) -> str | None:
-    """xxh3-128 of the stored bytes of a unit's input file, in hexadecimal; None for what is no local file.
+    """xxh3-128 of the stored bytes of a unit's input file, in hexadecimal; None for what is no local file."""
+    return file_digest(unit.address) if is_local_file(unit) else None
 
-    Twenty times faster than SHA-256, and enough to notice a file that is not the one that was read; it is no defence
-    against somebody who wants to replace one unnoticed.
+
+def is_local_file(unit: Unit) -> bool:
+    """Whether a unit is of a file of this machine."""
+    return is_file(unit) and is_local(unit.address)
+
+
+def digests_of_read(units: Iterable[Unit], readings: Mapping[str, Iterable[Reading]]) -> dict[str, str | None]:
+    """Digests of the input files, by source, if every local one is still what was read of it; None for other input.
+
+    Args:
+        units: of the run.
+        readings: what its units read, by source.
+
+    Raises:
+        InputError: a file is gone, or its content is another; names it.
     """
-    if unit.kind not in _FILES or not is_local(unit.address):
-        return None
-    digest = xxhash.xxh3_128()
-    with Path(unit.address).open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+    digests: dict[str, str | None] = {}
+    for unit in units:
+        if unit.source in digests:
+            continue
+        digests[unit.source] = None
+        if not is_local_file(unit):
+            continue
+        read = list(readings.get(unit.source, ()))
+        digest = digests[unit.source] = next((some.digest for some in read if some.digest is not None), None)
+        try:
+            same = {some.stamp for some in read} == {stamp_of(unit.address)} or input_digest(unit) == digest
+        except OSError:
+            same = False
+        if digest is None or not same:
+            raise InputError(
+                f"{unit.source}: this input file was changed, cut off or replaced after it was read. Nothing was "
+                "published. Remedy: restore it and run again, or start afresh with --force-new"
+            )
+    return digests
 
 
 def is_file(unit: Unit) -> bool:

@@ -23,7 +23,7 @@ from filters.read.rows import (
     string_column,
     text_reason,
 )
-from filters.read.units import SUFFIXES, InputFile, Unit
+from filters.read.units import SUFFIXES, InputFile, Unit, local_stamp
 
 _READERS = {"parquet": "parquet", "json": "jsonl"}
 """Builders of `datasets` whose files finesieve reads itself, and as what."""
@@ -66,6 +66,7 @@ def plan_dataset(config: InputConfig) -> list[InputFile]:
             os.path.join(config.dataset, os.path.relpath(path, root)) if is_local(path) else path,
             path,
             os.path.getsize(path) if is_local(path) else None,
+            local_stamp(path),
         )
         for path in files[: config.max_files]
     ]

@@ -13,7 +13,8 @@ from filters.config import InputConfig
 from filters.read.batch import FIRST_BYTES, Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.json_values import loads_exactly, may_be_rounded
-from filters.read.remote import open_input
+from filters.read.local import Reading
+from filters.read.remote import open_unit
 from filters.read.rows import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -28,7 +29,7 @@ from filters.read.units import Unit
 BOM = b"\xef\xbb\xbf"
 
 
-def read_jsonl(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+def read_jsonl(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
     """Batches of a JSON lines file; positions are line numbers from 1.
 
     A line is a record, without a byte order mark before it. Blank lines and lines without text are documents with a
@@ -39,7 +40,7 @@ def read_jsonl(unit: Unit, config: InputConfig) -> Iterator[Batch]:
     Raises:
         InputError: the file cannot be opened, or a remote file stays unreachable.
     """
-    with open_input(unit.address, config) as file:
+    with open_unit(unit, config, reading) as file:
         stream = MemberStream(file, unit.address)
         consumed = 0
         for lines in _line_groups(stream, config.max_document_bytes):

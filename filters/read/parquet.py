@@ -14,7 +14,8 @@ from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
 from filters.read.ids import derived_ids, given_ids
-from filters.read.remote import describe, open_input
+from filters.read.local import Reading
+from filters.read.remote import describe, open_input, open_unit
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, quarantined, quarantined_only, slices
 from filters.read.units import ROWS_PER_UNIT, InputFile, Unit
 
@@ -47,7 +48,7 @@ def row_ranges(file: InputFile, config: InputConfig) -> list[tuple[int, int, int
     return ranges
 
 
-def read_parquet(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+def read_parquet(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
     """Batches of the unit's row groups; positions are row indices in the file, from 0.
 
     Pages with checksums are verified. A page that cannot be read costs the rest of its row group: one quarantined
@@ -56,7 +57,7 @@ def read_parquet(unit: Unit, config: InputConfig) -> Iterator[Batch]:
     Raises:
         InputError: a column is missing or of an unusable type, or a remote file stays unreachable.
     """
-    with open_input(unit.address, config) as handle:
+    with open_unit(unit, config, reading) as handle:
         try:
             file = pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=False)
             metadata = file.metadata

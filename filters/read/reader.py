@@ -6,31 +6,37 @@ from collections.abc import Iterator
 
 from filters.config import InputConfig
 from filters.read.batch import Batch
+from filters.read.local import Reading
 from filters.read.units import Unit
 
 
-def read_unit(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+def read_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
     """Batches of at most 1,000 documents and about 32 MB of text, in input order.
 
     Every batch accounts for its records: `records == len(batch) + len(batch.quarantined)`.
 
+    Args:
+        unit: of the input.
+        config: of the input.
+        reading: told of a local file what was read of it.
+
     Raises:
         InputError: the unit cannot be read at all. A remote file that stays unreachable half-way fails its unit and
             the run (what it holds is not damaged, only absent; a resumed run reads the unit again); damaged data
-            costs quarantined records instead.
+            costs quarantined records instead. Or a local file is not the one that was planned, or changes.
     """
     if unit.kind == "jsonl":
         from filters.read.jsonl import read_jsonl
 
-        return read_jsonl(unit, config)
+        return read_jsonl(unit, config, reading)
     if unit.kind == "parquet":
         from filters.read.parquet import read_parquet
 
-        return read_parquet(unit, config)
+        return read_parquet(unit, config, reading)
     if unit.kind in ("warc", "wet"):
         from filters.read.warc import read_warc
 
-        return read_warc(unit, config)
+        return read_warc(unit, config, reading)
     if unit.kind == "python-docs":
         from filters.read.python_docs import read_distribution
 

@@ -6,10 +6,14 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from filters.config import InputConfig
 from filters.errors import FinesieveError, InputError, MissingExtraError
+from filters.read.local import LocalFile, Reading
+
+if TYPE_CHECKING:
+    from filters.read.units import Unit
 
 READ_SIZE = 1 << 20
 """Bytes asked of a remote file at once when its size is not known and bytes have to be skipped."""
@@ -41,6 +45,18 @@ def open_input(address: str, config: InputConfig) -> BinaryIO:
         except OSError as error:
             raise InputError(f"{address}: cannot open this input file: {error.strerror or error}") from error
     return cast(BinaryIO, ResumingFile(address, config.storage_options, config.retries))
+
+
+def open_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -> BinaryIO:
+    """The stored bytes of the file that a unit is of: a remote one as of `open_input`, a local one as a `LocalFile`.
+
+    Raises:
+        InputError: as `open_input`; or the local file is not the one that was planned.
+    """
+    if not is_local(unit.address):
+        return open_input(unit.address, config)
+    sequential = unit.kind != "parquet"
+    return cast(BinaryIO, LocalFile(unit.address, unit.source, unit.stamp, unit.start, sequential, reading))
 
 
 def file_system(address: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:

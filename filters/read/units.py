@@ -14,6 +14,7 @@ from typing import Any
 from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
+from filters.read.local import stamp_of
 from filters.read.remote import describe, file_system, is_local, open_input, retrying
 
 ROWS_PER_UNIT = 50_000
@@ -53,6 +54,7 @@ class Unit:
         start: first row of the unit, or None for the whole file.
         stop: the row behind the last one, or None for the whole file.
         size: stored bytes, or None if unknown.
+        stamp: of a local file when it was planned (see `filters.read.local`); whoever reads another refuses it.
     """
 
     index: int
@@ -62,16 +64,18 @@ class Unit:
     start: int | None = None
     stop: int | None = None
     size: int | None = None
+    stamp: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file of the input: its kind, its name in the ledger, its address, and its stored bytes where known."""
+    """A file of the input: its kind, its name in the ledger, its address, its stored bytes where known, its stamp."""
 
     kind: str
     source: str
     address: str
     size: int | None
+    stamp: str | None = None
 
 
 def plan_units(config: InputConfig, notice: Callable[[str], None] | None = None) -> list[Unit]:
@@ -95,12 +99,26 @@ def plan_units(config: InputConfig, notice: Callable[[str], None] | None = None)
         files = plan_dataset(config)
     else:
         files = [
-            InputFile(config.kind, _printable(address), address, size)
+            InputFile(config.kind, _printable(address), address, size, local_stamp(address))
             for address, size in _sized(list(_addresses(config, notice)), config)
         ]
         if not files:
             raise InputError(f"{config.paths_file}: lists no paths")
     return number(_units_of_files(files, config))
+
+
+def local_stamp(address: str) -> str | None:
+    """The stamp of a local file, None of a remote one.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not is_local(address):
+        return None
+    try:
+        return stamp_of(address)
+    except OSError as error:
+        raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
 
 
 def number(units: Iterable[Unit]) -> list[Unit]:
@@ -116,9 +134,10 @@ def _units_of_files(files: list[InputFile], config: InputConfig) -> Iterator[Uni
             ranges = row_ranges(file, config)
             if ranges:
                 return [
-                    Unit(0, file.kind, file.source, file.address, start, stop, size) for start, stop, size in ranges
+                    Unit(0, file.kind, file.source, file.address, start, stop, size, file.stamp)
+                    for start, stop, size in ranges
                 ]
-        return [Unit(0, file.kind, file.source, file.address, size=file.size)]
+        return [Unit(0, file.kind, file.source, file.address, size=file.size, stamp=file.stamp)]
 
     if any(file.kind == "parquet" and not is_local(file.address) for file in files):
         with ThreadPoolExecutor(CONNECTIONS) as pool:

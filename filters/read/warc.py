@@ -21,7 +21,8 @@ from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.http import header_lines, parse_response
-from filters.read.remote import open_input
+from filters.read.local import Reading
+from filters.read.remote import open_unit
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, batch_of_rows, quarantined, text_reason
 from filters.read.units import ARC_REFUSED, Unit
 
@@ -58,7 +59,7 @@ class BadRecord:
     first_bytes: bytes
 
 
-def read_warc(unit: Unit, config: InputConfig) -> Iterator[Batch]:
+def read_warc(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
     """Batches of HTML responses (kind warc: payloads in `html`, to be extracted) or of conversions (kind wet: text).
 
     Columns `url` and `date` are WARC-Target-URI and WARC-Date, the id is WARC-Record-ID. Other types of record are
@@ -68,7 +69,7 @@ def read_warc(unit: Unit, config: InputConfig) -> Iterator[Batch]:
         InputError: the file cannot be opened, is an ARC, or a remote file stays unreachable.
     """
     kind: Literal["warc", "wet"] = "wet" if unit.kind == "wet" else "warc"
-    with open_input(unit.address, config) as file:
+    with open_unit(unit, config, reading) as file:
         stream = MemberStream(file, unit.address)
         records = RecordStream(stream, _DOCUMENT_TYPE[kind], config.max_document_bytes)
         batch = _Collector(unit.source, kind, config)

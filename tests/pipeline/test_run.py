@@ -318,8 +318,9 @@ def test_a_record_lost_on_the_way_fails_the_run(
     resolve = Deduplicate._resolve
 
     def lossy(self: Deduplicate, batch: Batch) -> None:
-        batch.quarantine([2], ["lost"], [b""])
-        batch.quarantined.pop()
+        if len(batch):
+            batch.quarantine([2], ["lost"], [b""])
+            batch.quarantined.pop()
         resolve(self, batch)
 
     monkeypatch.setattr(Deduplicate, "_resolve", lossy)

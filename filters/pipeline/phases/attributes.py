@@ -20,7 +20,7 @@ from filters.pipeline.phases.rows import ATTRIBUTES, ROWS, RowsWriter
 from filters.pipeline.phases.texts import TEXT, TextWriter, keeps_text
 from filters.pipeline.write import quarantine_line
 from filters.read.batch import Batch
-from filters.read.digest import input_digest
+from filters.read.local import Reading
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -28,7 +28,7 @@ QUARANTINE = "quarantine.jsonl"
 class Attributes:
     """Read, extract, identify the language, apply heuristics, fingerprint, score: a unit of it is a unit of the input.
 
-    Facts of a unit: rows, records, skipped, quarantined (by cause), digest (of the input file, of its first unit only),
+    Facts of a unit: rows, records, skipped, quarantined (by cause), reading (stamp and digest of a local input file),
     columns (of the first batch with documents:
     their serialised schema in base64, None without documents).
     """
@@ -46,6 +46,7 @@ class Attributes:
         """Write rows, bands, quarantine and perhaps texts of an input unit."""
         rows = records = skipped = 0
         causes: Counter[str] = Counter()
+        reading: Reading | None = None
         schema: pa.Schema | None = None
         with ExitStack() as stack:
             writer = stack.enter_context(RowsWriter(folder / ROWS, job.config.input.slices))
@@ -66,13 +67,13 @@ class Attributes:
                 rows += len(batch)
                 records += batch.records
                 skipped += batch.skipped
+                reading = batch.reading or reading
         return {
             "rows": rows,
             "records": records,
             "skipped": skipped,
             "quarantined": dict(sorted(causes.items())),
-            # Read again while it is still in the cache; once for all units of a file.
-            "digest": None if job.units[unit].start else input_digest(job.units[unit]),
+            "reading": None if reading is None else [reading.stamp, reading.digest],
             "columns": None if schema is None else base64.b64encode(schema.serialize()).decode(),
         }
 
@@ -86,6 +87,16 @@ class Attributes:
         for step in steps:
             batches = step.run(batches)
         return batches
+
+
+def readings(job: Job, units: Iterable[int]) -> dict[str, list[Reading]]:
+    """What these units read of local input files, by source; of those that are done."""
+    found: dict[str, list[Reading]] = {}
+    for unit in units:
+        entry = job.entry(ATTRIBUTES, unit)
+        if entry is not None and entry["facts"]["reading"] is not None:
+            found.setdefault(job.units[unit].source, []).append(Reading(*entry["facts"]["reading"]))
+    return found
 
 
 def column_schema(job: Job) -> pa.Schema:

@@ -17,7 +17,7 @@ from filters.pipeline.finish import RunResult, finish
 from filters.pipeline.folder import FINISHED, WORK, check_free
 from filters.pipeline.ledger import Account, Ledger, too_much_quarantined
 from filters.pipeline.observer import Observer
-from filters.pipeline.phases.attributes import QUARANTINE
+from filters.pipeline.phases.attributes import QUARANTINE, readings
 from filters.pipeline.phases.local import TRIES, Task, UnitRunner, unfinished
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
 from filters.pipeline.phases.recipe import PHASES, phase_named
@@ -26,7 +26,7 @@ from filters.pipeline.phases.selection import summary
 from filters.pipeline.phases.shard import SHARD
 from filters.pipeline.plan import Plan
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.state import STATE, check_same, identity, read_state, write_state
+from filters.pipeline.state import STATE, check_content, check_same, identity, read_state, write_state
 from filters.pipeline.write import slice_names
 from filters.read.digest import is_file
 from filters.read.remote import is_local
@@ -93,6 +93,8 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
                 "restore it, choose another output.path, or start afresh with --force-new"
             )
         check_same(plan.output, before["identity"], now)
+        check_content(plan.output, plan.units, readings(Job(work, plan.config, tuple(plan.units), plan.min_score),
+                                                        range(len(plan.units))))  # fmt: skip
         done = sum(1 for _ in (work / "done").rglob("*.json"))
         observer.notice(f"going on with the interrupted run in {plan.output}: {done:,} units were done")
         _tidy(work)
@@ -223,8 +225,8 @@ def publish_job(
         )
     decided = summary(job)
     decided.pop("histogram", None)
-    read = [(unit.source, job.facts(ATTRIBUTES, unit.index)["digest"]) for unit in job.units if not unit.start]
-    result = finish(plan, new, ledger, histograms, dict(read), _versions(job), decided, destination, observer)
+    read = readings(job, range(len(job.units)))
+    result = finish(plan, new, ledger, histograms, read, _versions(job), decided, destination, observer)
     # Renamed first: what a kill leaves from here on is no interrupted run.
     gone = job.work.rename(plan.output / FINISHED)
     shutil.rmtree(gone, ignore_errors=True)

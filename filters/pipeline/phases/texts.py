@@ -22,6 +22,7 @@ from filters.errors import InputError
 from filters.pipeline.phases.phase import Job
 from filters.pipeline.phases.rows import ATTRIBUTES, read_rows, text_checksums
 from filters.read.batch import Batch
+from filters.read.local import Reading
 from filters.read.units import Unit
 
 TEXT = "text.arrow"
@@ -102,9 +103,11 @@ def read_texts(job: Job, unit: int) -> Iterator[Batch]:
 def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Iterator[Batch]:
     from filters.read.reader import read_unit
 
-    for batch in read_unit(job.units[unit], job.config.input):
+    reading = Reading()
+    for batch in read_unit(job.units[unit], job.config.input, reading):
         if not len(batch):
             continue
+        reading.check()  # now: whoever asks may not come back for the next one
         # Steps behind the reader may have quarantined records. Positions ascend within a unit.
         first, last = np.searchsorted(positions, [batch.position[0], batch.position[-1] + 1])
         present = np.isin(batch.position, positions[first:last])
