@@ -156,7 +156,11 @@ class DecontaminateConfig(Section):
     ngram: Annotated[int, Field(ge=4, le=200)] = 13
     """Words in a row that a document must share with an item; items with fewer words cannot be found."""
     keys: tuple[str, ...] = ()
-    """Columns of the benchmarks to look at; without any, every string in a row is an item."""
+    """Columns of the benchmarks to look at; without any, every string in a row is an item, but for columns that hold
+    instructions (`instruction`, `system`, ..., and those that say the same in row after row)."""
+    max_documents: Annotated[int, Field(ge=1)] | None = 10
+    """Words that more than so many different texts have, of those that are read together, contaminate nothing: they are
+    a licence or a phrase of the culture (GPT-3's rule, for a batch of about 1,000). null: no such cap."""
 
 
 class DedupConfig(Section):

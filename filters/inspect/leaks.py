@@ -2,7 +2,9 @@
 
 Quality filters raise the share of leaked documents, for benchmarks look like what they are trained to like. A document
 leaks if it contains `NGRAM` consecutive words of a benchmark item, words lower-cased and without punctuation (13-grams:
-Brown et al. 2020, Language Models are Few-Shot Learners, appendix C). An item with fewer words cannot be found.
+Brown et al. 2020, Language Models are Few-Shot Learners, appendix C). An item with fewer words cannot be found. What
+very many have says nothing of a leak, and is passed over, as there: n-grams of more than `MOST` items (the wording of a
+prompt) or of more than `MOST` documents (a licence, a phrase of the culture).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +23,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 import zstandard
 
 from filters.errors import InputError, RunError
@@ -31,7 +35,12 @@ from filters.storage import Location, files_below, parquet_file
 
 NGRAM = 13
 BUCKET = 0.25
+MOST = 10
 BATCH_ITEMS = 10_000
+INSTRUCTIONS = ("instruction", "instructions", "system", "system_prompt", "prompt_template", "template")
+"""Columns with what a model is told, not asked: no items, unless `keys` names them."""
+FEW_VALUES = 0.1
+"""A column with fewer different strings, by this share of its rows, holds instructions too, whatever it is called."""
 _LINES = (".jsonl", ".ndjson", ".json")
 
 
@@ -44,12 +53,14 @@ class Benchmark:
         sha256: of the file as stored.
         items: strings in it.
         ngrams: its n-grams.
+        left_out: columns that are no items, for they hold instructions.
     """
 
     path: str
     sha256: str
     items: int
     ngrams: NgramSet
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What a manifest says of it."""
@@ -59,6 +70,8 @@ class Benchmark:
             "items": self.items,
             "ngrams": self.ngrams.count,
             "too_short": self.ngrams.too_short,
+            "frequent": self.ngrams.frequent,
+            "left_out": list(self.left_out),
         }
 
 
@@ -68,26 +81,35 @@ def read_benchmark(path: str | Path, size: int = NGRAM, keys: Sequence[str] = ()
     Args:
         path: .jsonl, .parquet, or text with a blank line between items; JSONL and text also as .gz or .zst.
         size: words in an n-gram.
-        keys: columns to read; without any, every string in a row is an item of its own.
+        keys: columns to read; without any, every string in a row is an item of its own, but for columns that hold
+            instructions: by their name (`INSTRUCTIONS`), or because they say the same in row after row.
 
     Raises:
         InputError: the file cannot be read, lacks a key, or has no item with as many words.
     """
     items = 0
+    left_out: tuple[str, ...] = ()
+    seen: set[int] = set()
 
     def packed() -> Iterator[PackedText]:
         nonlocal items
         waiting: list[str] = []
-        for item in _items(Path(path), keys):
-            waiting.append(item)
+        for item in _items(Path(path), keys, left_out):
             items += 1
+            # An item that comes again says no more, and is not what many items have in common.
+            name = xxhash.xxh3_64_intdigest(item.encode("utf-8", "surrogatepass"))
+            if name in seen:
+                continue
+            seen.add(name)
+            waiting.append(item)
             if len(waiting) == BATCH_ITEMS:
                 yield PackedText.from_strings(waiting)
                 waiting = []
         yield PackedText.from_strings(waiting)
 
     try:
-        ngrams = NgramSet.of(packed(), size)
+        left_out = () if keys else _instructions(Path(path))
+        ngrams = NgramSet.of(packed(), size, MOST)
         with Path(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, EOFError, ValueError, pa.ArrowException, zstandard.ZstdError, RecursionError) as error:
@@ -96,20 +118,43 @@ def read_benchmark(path: str | Path, size: int = NGRAM, keys: Sequence[str] = ()
         ) from error
     if not ngrams.count:
         raise InputError(
-            f"{path}: none of its {items:,} items has {size} words, so nothing could be found. Remedy: a shorter "
-            "ngram, or other keys"
+            f"{path}: none of its {items:,} items has {size} words"
+            + (" that not many others have too" if ngrams.frequent else "")
+            + (f" (columns {', '.join(left_out)} hold instructions, and were left out)" if left_out else "")
+            + ", so nothing could be found. Remedy: a shorter ngram, or other keys"
         )
-    return Benchmark(str(path), digest, items, ngrams)
+    return Benchmark(str(path), digest, items, ngrams, left_out)
 
 
-def _items(path: Path, keys: Sequence[str]) -> Iterator[str]:
+def _instructions(path: Path) -> tuple[str, ...]:
+    """Columns that hold instructions."""
+    rows: Counter[str] = Counter()
+    values: dict[str, set[int]] = {}
+    for row in _rows(path, ()):
+        if isinstance(row, dict):
+            for name, value in row.items():
+                if isinstance(value, str) and value.strip():
+                    rows[name] += 1
+                    values.setdefault(name, set()).add(xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass")))
+    several = {name for name in rows if rows[name] > 1 and len(values[name]) <= max(1, FEW_VALUES * rows[name])}
+    return tuple(name for name in rows if name in several or name.lower() in INSTRUCTIONS)
+
+
+def _items(path: Path, keys: Sequence[str], left_out: Sequence[str]) -> Iterator[str]:
+    for row in _rows(path, keys):
+        if isinstance(row, dict):
+            row = {name: value for name, value in row.items() if name not in left_out}
+        yield from _strings(row)
+
+
+def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
+    """The rows of a table, with the columns `keys` or all, or the paragraphs of a text."""
     suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
     if suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             _check_keys(path, keys, file.schema_arrow.names)
             for batch in file.iter_batches(1000, columns=list(keys) or None):
-                for row in batch.to_pylist():
-                    yield from _strings(row)
+                yield from batch.to_pylist()
         return
     with _opened(path) as lines:
         if suffix in _LINES:
@@ -125,7 +170,7 @@ def _items(path: Path, keys: Sequence[str]) -> Iterator[str]:
                 if keys and isinstance(row, dict):
                     _check_keys(path, keys, row)
                     row = {key: row[key] for key in keys}
-                yield from _strings(row)
+                yield row
         else:
             paragraph: list[str] = []
             for text in (line.decode("utf-8", "replace") for line in lines):
@@ -190,6 +235,7 @@ class Leaks:
         survivors: documents that survived deduplication.
         complete: whether the run holds the texts of all of them; else only of those kept.
         kept: documents kept, and how many of them leak.
+        common: n-grams that more than `MOST` documents have, and that were passed over.
         buckets: by score, ascending, without empty ones.
         ids: of the first leaking documents, highest scores first.
     """
@@ -200,6 +246,7 @@ class Leaks:
     survivors: int
     complete: bool
     kept: tuple[int, int]
+    common: int
     buckets: tuple[Bucket, ...]
     ids: tuple[tuple[float, str], ...]
 
@@ -216,15 +263,21 @@ class Leaks:
 def check_leaks(run: Run, benchmark: Benchmark, *, examples: int = 5) -> Leaks:
     """Look for a benchmark in the texts a run holds: its shards, and its rejected documents where it has them.
 
+    They are read twice: n-grams of more than `MOST` documents, counted first, are no leaks.
+
     Raises:
         RunError: the texts are damaged.
     """
     counts = np.zeros((2, round(5 / BUCKET)), np.int64)
     found: list[tuple[float, str]] = []
     kept = np.zeros(2, np.int64)
+    times = np.zeros(len(benchmark.ngrams.slots), np.int64)
+    for folder in ("data", "rejected"):
+        for _, _, texts in _texts(run.path, folder):
+            benchmark.ngrams.tally(PackedText.from_arrow(texts), times)
     for folder in ("data", "rejected"):
         for ids, scores, texts in _texts(run.path, folder):
-            leaks = benchmark.ngrams.found_in(PackedText.from_arrow(texts))
+            leaks = benchmark.ngrams.found_in(PackedText.from_arrow(texts), times, MOST)
             place = np.clip(scores / BUCKET, 0, counts.shape[1] - 1).astype(np.int64)
             counts[0] += np.bincount(place, minlength=counts.shape[1])
             counts[1] += np.bincount(place[leaks], minlength=counts.shape[1])
@@ -244,6 +297,7 @@ def check_leaks(run: Run, benchmark: Benchmark, *, examples: int = 5) -> Leaks:
         survivors,
         int(counts[0].sum()) == survivors,
         (int(kept[0]), int(kept[1])),
+        int((times > MOST).sum()),
         buckets,
         tuple((-score, name) for score, name in found),
     )

@@ -316,6 +316,13 @@ def leaks_view(found: Leaks, *, unicode: bool = True) -> RenderableType:
         Text(f"  {about['items']:,} items{short_items}; {about['ngrams']:,} different n-grams", style="dim"),
         Text(f"  {scope}", style="dim"),
     ]
+    if about["left_out"]:
+        lines.append(
+            Text(f"  no items: columns {printable(', '.join(about['left_out']), 60)} (instructions)", style="dim")
+        )
+    if about["frequent"] or found.common:
+        common = f"  passed over: {about['frequent']:,} n-grams of many items, {found.common:,} of many documents"
+        lines.append(Text(common, style="dim"))
     worst = max((bucket.leaked / bucket.examined for bucket in found.buckets), default=0.0)
     for bucket in found.buckets:
         share = bucket.leaked / bucket.examined

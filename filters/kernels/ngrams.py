@@ -14,7 +14,7 @@ from typing import Self
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Bool, UInt64
+from filters.kernels.arrays import Bool, Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.words import finish, word_hashes
 
@@ -31,37 +31,62 @@ class NgramSet:
         slots: uint64[2^k], at most half of them used; 0 is empty.
         count: different n-grams.
         too_short: texts with fewer words than `size`, which have none.
+        frequent: n-grams that were left out, for too many of the texts have them.
     """
 
     size: int
     slots: UInt64
     count: int
     too_short: int
+    frequent: int = 0
 
     @classmethod
-    def of(cls, texts: Iterable[PackedText], size: int) -> Self:
+    def of(cls, texts: Iterable[PackedText], size: int, most: int | None = None) -> Self:
         """Collect the n-grams of all texts.
+
+        Args:
+            texts: in batches.
+            size: words in an n-gram.
+            most: leave out n-grams that occur more often.
 
         Raises:
             ValueError: `size` is less than 1.
         """
         if size < 1:
             raise ValueError(f"an n-gram has at least one word, got {size}")
-        parts: list[UInt64] = []
+        parts: list[tuple[UInt64, Int64]] = []
         too_short = 0
         for packed in texts:
             words = word_hashes(packed)
             too_short += int((np.diff(words.offsets) < size).sum())
-            parts.append(np.unique(_ngrams(words.hashes, words.offsets, size)))
-        hashes = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
+            parts.append(np.unique(_ngrams(words.hashes, words.offsets, size), return_counts=True))
+        every = np.concatenate([np.zeros(0, np.uint64), *(found for found, _ in parts)])
+        hashes, place = np.unique(every, return_inverse=True)
+        times = np.bincount(place, np.concatenate([np.zeros(0), *(counts for _, counts in parts)]), len(hashes))
+        rare = np.ones(len(hashes), bool) if most is None else times <= most
+        frequent, hashes = int((~rare).sum()), hashes[rare]
         slots = np.zeros(1 << max(4, int(2 * len(hashes)).bit_length()), np.uint64)
         _enter(hashes, slots)
-        return cls(size, slots, len(hashes), too_short)
+        return cls(size, slots, len(hashes), too_short, frequent)
 
-    def found_in(self, packed: PackedText) -> Bool:
-        """bool[n]: which texts contain at least one of the n-grams."""
+    def found_in(self, packed: PackedText, counts: Int64 | None = None, most: int = 0) -> Bool:
+        """bool[n]: which texts contain at least one of the n-grams.
+
+        Args:
+            packed: n texts.
+            counts: as of `tally`; n-grams counted more than `most` times are passed over.
+            most: see `counts`.
+        """
         words = word_hashes(packed)
-        return np.asarray(_found(words.hashes, words.offsets, self.size, self.slots))
+        counted = np.zeros(0, np.int64) if counts is None else counts
+        return np.asarray(_found(words.hashes, words.offsets, self.size, self.slots, counted, most))
+
+    def tally(self, packed: PackedText, counts: Int64 | None = None) -> Int64:
+        """int64[slots]: how many texts have the n-gram of each slot, added to `counts` of other texts."""
+        words = word_hashes(packed)
+        counts = np.zeros(len(self.slots), np.int64) if counts is None else counts
+        _count(words.hashes, words.offsets, self.size, self.slots, counts, np.full(len(self.slots), -1, np.int64))
+        return counts
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -106,7 +131,7 @@ def _enter(hashes, slots):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _found(hashes, offsets, size, slots):  # type: ignore[no-untyped-def]
+def _found(hashes, offsets, size, slots, counts, most):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(slots) - 1)
     found = np.zeros(len(offsets) - 1, np.bool_)
     first = np.uint64(1)
@@ -125,7 +150,20 @@ def _found(hashes, offsets, size, slots):  # type: ignore[no-untyped-def]
             place = wanted & mask
             while slots[place] != _EMPTY and slots[place] != wanted:
                 place = (place + np.uint64(1)) & mask
-            if slots[place] == wanted:
+            if slots[place] == wanted and (len(counts) == 0 or counts[place] <= most):
                 found[text] = True
                 break
     return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(hashes, offsets, size, slots, counts, last):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) - 1)
+    for text in range(len(offsets) - 1):
+        for wanted in _ngrams(hashes, offsets[text : text + 2], size):
+            place = wanted & mask
+            while slots[place] != _EMPTY and slots[place] != wanted:
+                place = (place + np.uint64(1)) & mask
+            if slots[place] == wanted and last[place] != text:
+                last[place] = text
+                counts[place] += 1

@@ -141,7 +141,11 @@ class ApplyHeuristic(_BatchStep):
 
 
 class Decontaminate(_BatchStep):
-    """Remove documents that repeat n words in a row of a benchmark."""
+    """Remove documents that repeat n words in a row of a benchmark.
+
+    n-grams that more than `max_documents` different texts of a batch have are passed over: of documents that are read
+    together, about a thousand, the output must not depend on who reads the others.
+    """
 
     name = "Decontaminate"
 
@@ -161,6 +165,11 @@ class Decontaminate(_BatchStep):
             alive = batch.alive
             found = np.zeros(len(batch), dtype=bool)
             found[alive] = benchmark.ngrams.found_in(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
+            most = self.config.max_documents
+            if most is not None and found.sum() > most:
+                texts = batch.text.filter(pa.array(found))
+                times = benchmark.ngrams.tally(PackedText.from_arrow(texts.unique()))
+                found[found] = benchmark.ngrams.found_in(PackedText.from_arrow(texts), times, most)
             batch.remove(found, "contaminated")
 
 

@@ -97,3 +97,50 @@ def test_benchmarks_that_cannot_be_used(
         read_benchmark(tmp_path / name, keys=keys)
     with pytest.raises(InputError, match="cannot read"):
         read_benchmark(tmp_path / "missing.jsonl")
+
+
+def write_lines(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+TOLD = "Below is a task that was paired with some context so please write an answer that completes it well"
+
+
+@pytest.mark.parametrize("column", ["instruction", "System", "told"])
+def test_instructions_are_no_items_unless_keys_name_them(tmp_path: Path, column: str) -> None:
+    rows = [{column: TOLD, "question": question + f" number {n}"} for n, question in enumerate(QUESTIONS[:2])]
+    path = write_lines(tmp_path / "b.jsonl", rows)
+    found = read_benchmark(path)
+    assert (found.items, found.left_out) == (2, (column,))
+    assert read_benchmark(path, keys=(column,)).ngrams.count
+    with pytest.raises(InputError, match=f"columns {column} hold instructions, and were left out"):
+        read_benchmark(write_lines(tmp_path / "only.jsonl", [{column: TOLD}] * 3))
+
+
+def test_wording_that_many_items_share_is_no_leak(tmp_path: Path) -> None:
+    items = [{"question": f"{TOLD} {n} {n + 1} {n + 2} {n + 3}"} for n in range(20)]
+    found = read_benchmark(write_lines(tmp_path / "b.jsonl", items))
+    assert found.ngrams.frequent == len(TOLD.split()) - 12
+    # A passage that several questions share is one item.
+    again = [{"context": QUESTIONS[0], "question": f"what is {n}"} for n in range(15)]
+    again += [{"context": QUESTIONS[1], "question": "who"}]
+    assert read_benchmark(write_lines(tmp_path / "c.jsonl", again), keys=("context",)).ngrams.count == 8
+
+
+@pytest.mark.parametrize("scope", ["stream", "global"])
+@pytest.mark.parametrize(("documents", "removed"), [(10, 10), (11, 0)])
+def test_words_that_many_documents_have_contaminate_nothing(
+    tmp_path: Path, documents: int, removed: int, scope: str
+) -> None:
+    licence = "permission is hereby granted free of charge to any person obtaining a copy of this software"
+    rows = [{"id": f"p{n}", "text": " ".join(f"w{n}x{k}" for k in range(60))} for n in range(40)]
+    for row in rows[:documents]:
+        row["text"] += " " + licence
+    question = " ".join(rows[30]["text"].split()[20:40])
+    path = write_lines(tmp_path / "b.jsonl", [{"question": licence}, {"question": question}])
+    run = make_run(tmp_path, rows, decontaminate={"files": [str(path)]}, dedup={"scope": scope})
+    assert run.ledger["total"]["removed"].get("contaminated", 0) == removed + 1
+    found = check_leaks(make_run(tmp_path / "again", rows), read_benchmark(path))
+    assert found.leaked == removed + 1
+    assert bool(found.common) is (not removed)

@@ -51,6 +51,23 @@ def test_a_leak_in_a_long_text_is_found_at_any_place_whatever_case_and_punctuati
     assert ngrams.found_in(PackedText.from_strings(documents)).tolist() == [False, True, True, True, False]
 
 
+def test_frequent_ngrams_can_be_left_out() -> None:
+    items = [f"answer the question below {n}" for n in range(12)] + ["one two three four five"]
+    packed = PackedText.from_strings(items)
+    ngrams = NgramSet.of([packed], 4, most=11)
+    assert (ngrams.count, ngrams.frequent) == (14, 1)
+    documents = [f"please answer the question below {n}" for n in range(100, 120)] + ["zero one two three four"] * 3
+    counted = ngrams.tally(PackedText.from_strings(documents))
+    assert sorted(counted[counted > 0].tolist()) == [3]
+    everything = NgramSet.of([packed], 4)
+    both = everything.tally(PackedText.from_strings(documents))
+    assert sorted(both[both > 0].tolist()) == [3, 20]
+    found = everything.found_in(PackedText.from_strings(documents), both, 19)
+    assert found.tolist() == [False] * 20 + [True] * 3
+    # Within one text an n-gram counts once.
+    assert everything.tally(PackedText.from_strings(["one two three four one two three four"])).max() == 1
+
+
 def test_many_ngrams_and_none() -> None:
     texts = [f"{n} {n + 1} {n + 2}" for n in range(20_000)]
     ngrams = NgramSet.of([PackedText.from_strings(texts[:10_000])], 3)
