@@ -470,6 +470,8 @@ def _export(console: Console, config: AnnotateConfig, folder: Path) -> None:
 
     done = export_annotations(config, folder)
     console.print(f"{done.rows:,} annotations, {done.left_out:,} pages without: {done.path}", soft_wrap=True)
+    for note in done.notes:
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def _leaks(run: Run, path: Path, as_json: bool) -> None:

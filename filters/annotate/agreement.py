@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from filters.annotate.learning_curve import MIN_LABELS, LearningCurve, learning_curve
 from filters.annotate.rated import JudgeAnswers, Rated
 from filters.annotate.records import Document
-from filters.annotate.reliability import Bootstrap, Panel, among, between, consensus, severities, within
+from filters.annotate.reliability import Bootstrap, Panel, among, between, consensus, severities, unlinked, within
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate
+from filters.statistics.agreement import correlation_bound
 from filters.statistics.bootstrap import CONFIDENCE, Estimate, mean_estimates
 from filters.statistics.splits import connected, host_of, near_pairs
 
@@ -45,11 +46,13 @@ class Coefficients(_Part):
         name: whose.
         documents: that have at least two ratings.
         coefficients: the names in `filters.annotate.reliability.COEFFICIENTS` -> estimate.
+        bound: of a judge's repeats: the highest correlation with one of its ratings that a classifier can reach.
     """
 
     name: str
     documents: int
     coefficients: dict[str, Estimate]
+    bound: Estimate | None = None
 
 
 class JudgeSummary(_Part):
@@ -66,8 +69,10 @@ class JudgeSummary(_Part):
         scores: documents by rounded mean score.
         mean: of the expected scores.
         kept_share: documents at or above the keep rule.
-        severity: above (lenient) or below (strict) the other judges; None with one judge.
+        severity: above (lenient) or below (strict) the other judges; None with one judge, and of one that shares no
+            page with another.
         entropy: mean entropy of its score distributions, in nats; None where there are none.
+        text_cut: documents of which it was shown a part only.
     """
 
     name: str
@@ -82,6 +87,7 @@ class JudgeSummary(_Part):
     kept_share: Estimate
     severity: Estimate | None
     entropy: float | None
+    text_cut: int
 
 
 class Slice(_Part):
@@ -208,7 +214,7 @@ def make_report(
         for number, (judge, severity) in enumerate(zip(rated.judges, strictness, strict=True))
     )
     repeats = [
-        Coefficients(name=name, documents=count, coefficients=found)
+        Coefficients(name=name, documents=count, coefficients=found, bound=correlation_bound(found["alpha"]))
         for number, name in enumerate(names)
         for count, found in [within(panel, number, bootstrap)]
         if count
@@ -232,7 +238,17 @@ def make_report(
         trained = learning_curve(texts, scores, groups[labels], cut, scale=rated.scale, random_state=random_state)
     notes = [*rated.notes]
     if not repeats and not pairs:
-        notes.append("nothing was rated twice: agreement is unknown. Ask for `repeats: 2`, or add a judge")
+        notes.append(
+            "nothing was rated twice: agreement is unknown. Ask in mode sample with `repeats: 2`, or add a judge"
+        )
+    again = {part.name for part in repeats}
+    notes += [
+        f"{judge.name} answers in mode expected: its repeats read one distribution again, and agree for that reason "
+        "alone unless it reasons first"
+        for judge in rated.judges
+        if judge.mode == "expected" and judge.name in again
+    ]
+    notes += unlinked(panel)
     if curve and trained is None:
         notes.append("too few labels, hosts or kept pages for a learning curve")
     return AgreementReport(
@@ -284,8 +300,9 @@ def _judge(
         scores={score: whole[score] for score in range(panel.low, panel.high + 1)},
         mean=average,
         kept_share=kept,
-        severity=severity,
+        severity=None if severity is None or severity.value is None else severity,
         entropy=judge.entropy,
+        text_cut=judge.text_cut,
     )
 
 

@@ -102,6 +102,8 @@ def _severities(judges: Iterable[JudgeSummary]) -> list[Text]:
 def _causes(judges: Iterable[JudgeSummary]) -> list[Text]:
     lines = []
     for judge in judges:
+        if judge.text_cut:
+            lines.append(Text(f"{printable(judge.name, _NAME)}: of {judge.text_cut:,} pages it was shown a part only"))
         for what, causes in (("unreadable answers", judge.rejected), ("requests without an answer", judge.failed)):
             if causes:
                 named = ", ".join(f"{count:,} {printable(cause, 30)}" for cause, count in causes.items())
@@ -118,6 +120,8 @@ def _agreement(title: str, rows: Iterable[Coefficients]) -> RenderableType:
         lines.append(Text(" and ".join(printable(part, 37) for part in row.name.split(" and "))))
         values = (short(row.coefficients[name]) for name in SHOWN)
         lines.append(Text(f"{row.documents:>7,}" + "".join(f"{value:>17}" for value in values)))
+        if row.bound is not None:
+            lines.append(Text(f"        correlation with one rating, at most: {short(row.bound)}, the root of alpha"))
     return Group(*lines)
 
 

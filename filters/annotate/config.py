@@ -63,7 +63,8 @@ class JudgeConfig(Section):
     """expected: a score first, read from the log-probabilities of the scale's tokens; sample: the mean of `repeats`
     answers; justify: reasoning, then a score; reward: a reward model that answers attribute scores."""
     repeats: Count | None = None
-    """Answers per page; null: 1, and 5 in mode sample."""
+    """Answers per page; null: 1, and 5 in mode sample. More than one needs a temperature above 0, and tells how far a
+    judge agrees with itself only where it writes its answer: in mode expected the same distribution is read again."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """null: 1 where several answers are drawn, else 0."""
     top_logprobs: Annotated[int, Field(ge=2, le=100)] = 20
@@ -102,9 +103,11 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.mode == "sample" and self.temperature == 0 and self.answers > 1:
+        if self.answers > 1 and (self.drawn_at == 0 or self.mode == "reward"):
+            why = "of a reward model" if self.mode == "reward" else "at temperature 0"
             raise ValueError(
-                f"{self.answers} answers at temperature 0 are one answer; raise temperature, or repeats: 1"
+                f"repeats: {self.answers} answers {why} are one answer, asked {self.answers} times; set repeats: 1, or "
+                "mode: sample with a temperature above 0"
             )
         return self
 

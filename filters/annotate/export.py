@@ -18,7 +18,7 @@ import yaml
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.plan import describe_sample
 from filters.annotate.records import Answer, Document, JudgeRecord
-from filters.annotate.reliability import Consensus, Panel, consensus
+from filters.annotate.reliability import Consensus, Panel, consensus, unlinked
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import Store
 from filters.errors import AnnotationsError
@@ -39,11 +39,13 @@ class Exported:
         path: the Parquet file.
         rows: documents with at least one readable answer.
         left_out: documents of the sample without one.
+        notes: what whoever uses the scores must know.
     """
 
     path: Path
     rows: int
     left_out: int
+    notes: tuple[str, ...]
 
 
 def export_annotations(config: AnnotateConfig, folder: str | Path) -> Exported:
@@ -51,9 +53,10 @@ def export_annotations(config: AnnotateConfig, folder: str | Path) -> Exported:
 
     Columns: id, url, text, source, language; score (int8) and expected_score, the judges' consensus (of one judge: the
     mean of its answers), on a scale from 0 to 5; standard_error of it, where several answers tell; scores and judges,
-    every answer's expected score on the rubric's scale and whose it is; entropy, mean over the answers; sampling
-    ("random" for every design with known probabilities, as `finesieve train` understands it, or "active"), stratum,
-    inclusion_probability and natural_weight, its inverse; and the input's further columns.
+    every answer's expected score on the rubric's scale and whose it is; entropy, mean over the answers; text_cut, the
+    fewest characters that a judge was shown of a page that was cut, null where all saw it whole; sampling ("random" in
+    every design: `finesieve train` uses the weights of such rows, and all designs draw with known probabilities),
+    stratum, inclusion_probability and natural_weight, its inverse; and the input's further columns.
 
     Raises:
         AnnotationsError: there is no store, no such sample in it, or no answer.
@@ -78,7 +81,7 @@ def export_annotations(config: AnnotateConfig, folder: str | Path) -> Exported:
     if not answers:
         raise AnnotationsError(f"{config.store}: no answer could be read yet, so there is nothing to export")
     rated = [place for place in documents if place in answers]
-    together, severity = _together([answers[place] for place in rated], names, rubric)
+    together, severity, notes = _together([answers[place] for place in rated], names, rubric)
     table = _table([documents[place] for place in rated], [answers[place] for place in rated], together, rubric)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,14 +89,14 @@ def export_annotations(config: AnnotateConfig, folder: str | Path) -> Exported:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     left_out = len(documents) - len(rated)
     with publishing(folder / CARD) as temporary:
-        temporary.write_text(_card(config, rubric, records, causes, table, left_out, severity), encoding="utf-8")
-    return Exported(folder / FILE, len(rated), left_out)
+        temporary.write_text(_card(config, rubric, records, causes, table, left_out, severity, notes), encoding="utf-8")
+    return Exported(folder / FILE, len(rated), left_out, tuple(notes))
 
 
 def _together(
     answers: Sequence[Sequence[tuple[str, Answer]]], names: list[str], rubric: Rubric
-) -> tuple[Consensus, dict[str, float]]:
-    """The judges' consensus, from a column for each repeat of each, and the severity of each."""
+) -> tuple[Consensus, dict[str, float], list[str]]:
+    """The judges' consensus, from a column for each repeat of each, the severity of each, and what is odd in them."""
     repeats = {name: 1 + max((a.repeat for row in answers for n, a in row if n == name), default=-1) for name in names}
     names = [name for name in names if repeats[name]]
     first = dict(zip(names, np.cumsum([0] + [repeats[name] for name in names]).tolist(), strict=False))
@@ -112,7 +115,7 @@ def _together(
         groups=np.arange(len(answers)),
     )
     together = consensus(panel)
-    return together, dict(zip(names, together.severity.tolist(), strict=True))
+    return together, dict(zip(names, together.severity.tolist(), strict=True)), unlinked(panel)
 
 
 def _table(
@@ -136,7 +139,10 @@ def _table(
         "scores": pa.array([[a.expected for _, a in row] for row in answers], pa.list_(pa.float64())),
         "judges": pa.array([[name for name, _ in row] for row in answers], pa.list_(pa.string())),
         "entropy": pa.array([float(np.mean(part)) if part else None for part in entropies], pa.float64()),
-        "sampling": ["active" if document.design == "active" else "random" for document in documents],
+        "text_cut": pa.array(
+            [min((a.text_cut for _, a in row if a.text_cut is not None), default=None) for row in answers], pa.int64()
+        ),
+        "sampling": ["random"] * len(documents),
         "stratum": pa.array([document.stratum for document in documents], pa.string()),
         "inclusion_probability": probability,
         "natural_weight": 1 / probability,
@@ -186,6 +192,7 @@ def _card(
     table: pa.Table,
     left_out: int,
     severity: dict[str, float],
+    notes: Sequence[str],
 ) -> str:
     header = {
         "task_categories": ["text-classification"],
@@ -214,8 +221,11 @@ def _card(
         rejected = ", ".join(f"{cause} {count:,}" for cause, count in causes[record.name].items()) or "none"
         mode = "sample, for want of log-probabilities" if record.logprobs == 0 else record.settings.get("mode", "")
         cells = [record.name, record.model, mode, f"{record.settings.get('temperature', 0):g}", rejected]
-        cells += [f"{severity.get(record.name, 0.0):+.2f}"] if several else []
+        known = np.isfinite(severity.get(record.name, np.nan))
+        cells += [f"{severity[record.name]:+.2f}" if known else "unknown"] if several else []
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    lines += ["", *(f"- {_cell(note[0].upper() + note[1:])}." for note in notes)] if notes else []
+    cut = table.num_rows - table["text_cut"].null_count
     lines += [
         "",
         "| score | pages | share |",
@@ -223,9 +233,7 @@ def _card(
         *(f"| {score} | {counts[score]:,} | {counts[score] / table.num_rows:.1%} |" for score in sorted(counts)),
         "",
         f"Drawn {_cell(config.sample.design)} with seed {config.sample.seed}. `inclusion_probability` is the chance a "
-        "page had of being drawn, `natural_weight` its inverse: weighted by it, means estimate those of the input"
-        + (" from the pages with sampling = random" if "active" in set(table["sampling"].to_pylist()) else "")
-        + ".",
+        "page had of being drawn, `natural_weight` its inverse: weighted by it, means estimate those of the input.",
         "",
         "- `expected_score`: "
         + (
@@ -239,6 +247,7 @@ def _card(
             f", on the rubric's own scale {rubric.scale.min}-{rubric.scale.max}." if rubric.scale.max > HIGHEST else "."
         ),
         "- `entropy`: of the judge's score distribution, in nats; empty where it only wrote a number.",
+        f"- `text_cut`: {cut:,} pages were too long for a judge, which saw so many characters; `text` is whole.",
         "",
         "The texts keep the licences of their sources.",
         "",

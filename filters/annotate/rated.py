@@ -32,6 +32,8 @@ class JudgeAnswers:
         rejected: answers that could not be read, by cause.
         failed: requests without an answer, by cause.
         entropy: mean entropy of its score distributions, in nats; None where there are none.
+        text_cut: documents of which it was shown a part only.
+        mode: in which it answers; "" where that is not known.
     """
 
     name: str
@@ -42,6 +44,8 @@ class JudgeAnswers:
     rejected: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     entropy: float | None = None
+    text_cut: int = 0
+    mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,12 @@ def _of_store(store: Store, wanted: str | None) -> Rated:
     if not len(rated):
         raise AnnotationsError(f"{store.path}: no answer of this rubric could be read. Remedy: see the causes it names")
     entropies: dict[str, list[float]] = {}
+    cut: dict[str, set[int]] = {}
     for name, answer in store.answers(record.number):
         if answer.entropy is not None:
             entropies.setdefault(name, []).append(answer.entropy)
+        if answer.status == "ok" and answer.text_cut is not None:
+            cut.setdefault(name, set()).add(answer.document)
     found = []
     for judge in judges:
         table = ratings[judge.name]
@@ -143,7 +150,12 @@ def _of_store(store: Store, wanted: str | None) -> Rated:
         rejected, failed = store.causes(judge.number, record.number)
         entropy = entropies.get(judge.name)
         mean = float(np.mean(entropy)) if entropy else None
-        found.append(JudgeAnswers(judge.name, judge.kind, judge.model, columns[0], columns[1], rejected, failed, mean))
+        mode = "sample" if judge.logprobs == 0 else str(judge.settings.get("mode", ""))
+        part = len(cut.get(judge.name, set()) & set(rated.tolist()))
+        score, expected = columns
+        found.append(
+            JudgeAnswers(judge.name, judge.kind, judge.model, score, expected, rejected, failed, mean, part, mode)
+        )
     keep = next((r for r in store.rubrics() if r.rubric == KEEP_RUBRIC), None)
     humans = {}
     for judge in judges:
@@ -198,5 +210,7 @@ def _of_labels(path: Path) -> Rated:
         )
         for row in np.flatnonzero(rated).tolist()
     )
-    judge = JudgeAnswers(path.stem, "model", "", np.rint(expected[rated]), expected[rated])
+    cut = np.array([value is not None for value in table["text_cut"].to_pylist()]) if "text_cut" in names else rated[:0]
+    part = int(cut[rated].sum()) if len(cut) else 0
+    judge = JudgeAnswers(path.stem, "model", "", np.rint(expected[rated]), expected[rated], text_cut=part)
     return Rated(str(path), None, (0, 5), documents, (judge,), {}, None, ())

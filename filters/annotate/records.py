@@ -22,7 +22,7 @@ class Document:
     Attributes:
         text: the page.
         probability: that the sampling design drew this document, in (0, 1]; its inverse is the natural weight.
-        design: how it was drawn. "active" documents were chosen for their looks and represent nothing.
+        design: how it was drawn; "active" documents more often the more they looked like what was preferred.
         stratum: of a stratified design.
         columns: further columns of the input, JSON values.
     """

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.statistics.bootstrap import Estimate, group_resamples, interval
+from filters.statistics.splits import connected
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -215,7 +216,7 @@ def _alpha_ordinal(rows: Int64, values: Float64, size: int, bootstrap: Bootstrap
     raters = counts.sum(1)
     pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(size)
     pairs = pairs / np.maximum(raters - 1, 1)[:, None, None]
-    seen = bootstrap.sums(rows, pairs.reshape(len(rows), -1)).reshape(-1, size, size)
+    seen = bootstrap.sums(rows, pairs.reshape(len(rows), size * size)).reshape(-1, size, size)
     marginal = seen.sum(2)
     cumulative = np.cumsum(marginal, axis=1) - marginal / 2
     distance = (cumulative[:, :, None] - cumulative[:, None, :]) ** 2
@@ -261,7 +262,7 @@ class Consensus:
     Attributes:
         score: float64[n].
         error: float64[n], standard error of `score`; NaN where it cannot be known.
-        severity: float64[judges]; a strict judge's is negative.
+        severity: float64[judges]; a strict judge's is negative; NaN of one that shares no page with another.
         noise: standard deviation of one judge's mean rating about page and severity; NaN if unknown.
         source: what `noise` was estimated from.
     """
@@ -279,10 +280,11 @@ def consensus(panel: Panel) -> Consensus:
     known = np.isfinite(values)
     severity = _severities(known, values, np.ones(len(panel)))
     raters = known.sum(1)
-    score = _row_means(values - severity)
-    freedom = int(np.maximum(raters - 1, 0).sum()) - (len(panel.judges) - 1)
+    corrected = values - np.nan_to_num(severity)
+    score = _row_means(corrected)
+    freedom = int(np.maximum(raters - 1, 0).sum()) - (len(panel.judges) - len(set(linked(panel).tolist())))
     if len(panel.judges) > 1 and freedom > 0:
-        residual = np.where(known, values - severity - score[:, None], 0)
+        residual = np.where(known, corrected - score[:, None], 0)
         # a page rated once has no residual and adds nothing to either sum
         noise, source = float(np.sqrt((residual**2).sum() / freedom)), "differences between judges"
         error = noise / np.sqrt(np.maximum(raters, 1))
@@ -296,6 +298,29 @@ def consensus(panel: Panel) -> Consensus:
     return Consensus(score, np.where(raters > 0, error, np.nan), severity, noise, source)
 
 
+def linked(panel: Panel) -> Int64:
+    """int64[judges]: group of each judge; judges that rated a page in common, or are linked by others, share one."""
+    known = np.isfinite(panel.means).astype(np.int64)
+    shared = np.argwhere(np.triu(known.T @ known, 1))
+    return connected(len(panel.judges), [(int(a), int(b)) for a, b in shared])
+
+
+def unlinked(panel: Panel) -> list[str]:
+    """What must be known of judges whose severities cannot be compared, for want of pages that both rated."""
+    group = linked(panel)
+    names = [[panel.judges[j] for j in np.flatnonzero(group == g)] for g in range(int(group.max(initial=-1)) + 1)]
+    if len(names) < 2:
+        return []
+    notes = [
+        f"{judge} rated no page that another judge rated: its severity is unknown, and its scores are not corrected"
+        for (judge,) in (part for part in names if len(part) == 1)
+    ]
+    several = [" and ".join(part) for part in names if len(part) > 1]
+    if len(several) > 1:
+        notes.append(f"severities compare judges of one group only, for they share no page: {'; '.join(several)}")
+    return notes
+
+
 def severities(panel: Panel, bootstrap: Bootstrap) -> list[Estimate]:
     """Each judge's severity with its interval."""
     known = np.isfinite(panel.means)
@@ -305,7 +330,7 @@ def severities(panel: Panel, bootstrap: Bootstrap) -> list[Estimate]:
 
 
 def _severities(known: Bool, values: Float64, weights: Float64) -> Float64:
-    """float64[judges] by the normal equations, page effects eliminated."""
+    """float64[judges] by the normal equations, page effects eliminated; NaN of one that shares no page with another."""
     mask = known.astype(np.float64)
     raters = np.maximum(mask.sum(1), 1)
     filled = np.where(known, values, 0)
@@ -313,5 +338,7 @@ def _severities(known: Bool, values: Float64, weights: Float64) -> Float64:
     matrix = np.diag(weights @ mask) - (mask * (weights / raters)[:, None]).T @ mask
     right = weights @ (mask * (filled - page[:, None]))
     found: Float64 = np.linalg.lstsq(matrix, right, rcond=None)[0]
-    centred: Float64 = found - found.mean()
+    # Of the solutions the shortest is found, in which the severities of judges that share pages add up to 0.
+    alone = (matrix - np.diag(np.diag(matrix)) == 0).all(axis=0) & (len(matrix) > 1)
+    centred: Float64 = np.where(alone, np.nan, found)
     return centred

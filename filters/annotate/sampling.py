@@ -1,9 +1,9 @@
 """Which documents are annotated: drawn in one pass, by chance with known probabilities.
 
-Every document gets a uniform number from the seed and its own text, and the lowest win. So a sample depends on what
-the input holds and not on its order, files or batches; and with the same seed a larger random sample contains a smaller
-one, whose answers are paid for. Copies are drawn at most once: the population is the documents that are no exact or
-near duplicate of an earlier one.
+Every document gets a uniform number from the seed and its own text, and the lowest win. So with the same seed a larger
+random sample contains a smaller one, whose answers are paid for. Copies are drawn at most once: the population is the
+documents that are no exact or near duplicate of an earlier one. Which of them is the earlier one depends on the order
+of the input; beyond that a sample depends on what the input holds, and not on its order, files or batches.
 
 Inclusion probabilities are kept with the documents, so that a mean over the sample, each document weighted by the
 inverse of its probability, estimates the mean over the population without bias (Horvitz and Thompson 1952), whatever

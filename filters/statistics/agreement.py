@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from filters.statistics.bootstrap import Estimate
+
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating]
@@ -28,6 +30,19 @@ METRICS = {
     "kept_share": "share kept at the keep rule",
     "judge_kept_share": "share the judge would keep",
 }
+
+
+def correlation_bound(reliability: Estimate) -> Estimate:
+    """The highest correlation with a rating that anything can reach, from the correlation of two such ratings.
+
+    Its square root: what predicts the rater's mean without error still misses the noise of the one rating it is held
+    against, and no longer that of a second one (Spearman 1904, on attenuation).
+    """
+    value, low, high = (
+        None if each is None else max(each, 0.0) ** 0.5
+        for each in (reliability.value, reliability.low, reliability.high)
+    )
+    return Estimate(value=value, low=low, high=high)
 
 
 def score_bins(scores: Scores) -> Int64:

@@ -1,6 +1,8 @@
 """How far the labels can be trusted: the judge's second ratings against its first, and a floor below which to warn.
 
-No classifier agrees with a judge better than the judge does with itself.
+A classifier may agree with a judge's rating better than a second rating of the judge does, for the second one is noisy
+too; its correlation with a rating is bounded by the square root of the correlation of two
+(`filters.statistics.agreement.correlation_bound`).
 """
 
 from __future__ import annotations
@@ -70,8 +72,8 @@ def check_agreement(
         if config.refuse:
             raise AnnotationsError(
                 f"{path}: agreement.refuse is set, and {found.rows if found else 0} texts were rated twice, where "
-                f"{FEWEST} are needed to know the judge's agreement with itself. Remedy: annotate with `repeats: 2` or "
-                "a second judge, or agreement.refuse: false"
+                f"{FEWEST} are needed to know the judge's agreement with itself. Remedy: annotate with mode: sample "
+                "and repeats: 2, or with a second judge, or agreement.refuse: false"
             )
         return ()
     what = f"{METRICS[config.metric]} of {found.rows} texts rated twice ({found.source}): {estimate}"
@@ -84,5 +86,5 @@ def check_agreement(
             f"{path}: {said}. Remedy: a better judge or rubric (finesieve annotate --report says where they differ), "
             "more repeats, or a lower agreement.floor"
         )
-    echo(f"WARNING: {said}; a classifier cannot be better than its labels")
+    echo(f"WARNING: {said}; a classifier learns the noise of its labels")
     return (said,)

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from filters.errors import InputError, MissingExtraError
-from filters.statistics.agreement import METRICS
+from filters.statistics.agreement import METRICS, correlation_bound
 from filters.statistics.bootstrap import Estimate
 from filters.terminal import printable
 from filters.train.evaluation import COMPARED
@@ -201,7 +201,11 @@ def _yardsticks(report: Report) -> str:
     if report.judge is None:
         ceiling = "The annotations hold no second ratings, so the judge's agreement with itself is unknown."
     else:
-        ceiling = f"Judge again: a second rating against the first ({printable(report.judge.source, 60)}), the ceiling."
+        bound = correlation_bound(report.judge.metrics["spearman"])
+        ceiling = (
+            f"Judge again: a second rating against the first ({printable(report.judge.source, 60)}). Both are noisy: a "
+            f"model can reach a Spearman of about {_value(bound)}, the square root."
+        )
     return (
         _table(
             ("", *(LABELS[name] for name in names)),

@@ -65,7 +65,10 @@ class Baseline(_Part):
 
 
 class SelfAgreement(_Part):
-    """The judge's second rating measured against its first, as if it were a model: the ceiling.
+    """The judge's second rating measured against its first, as if it were a model.
+
+    It is no ceiling: the second rating is as noisy as the first. The highest Spearman a model can reach is about
+    `filters.statistics.agreement.correlation_bound` of this one.
 
     Attributes:
         source: the columns.
@@ -145,7 +148,7 @@ class Report(_Part):
         sample: metric -> estimate, every row counting once. The names are the keys of `METRICS`.
         natural: the same for the natural mix of the crawl; None where the file has no `natural_weight`.
         baselines: what the model must beat.
-        judge: what no model can beat by much; None without second ratings.
+        judge: the judge's second rating in the place of a model; None without second ratings.
         facets: metrics in slices of the pages.
         confusion: counts at the keep rule.
         reliability: bins of the score, ascending.

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from filters.statistics.agreement import correlation_bound
 from filters.statistics.bootstrap import Estimate
 from filters.terminal import printable
 from filters.train.evaluation import COMPARED
@@ -93,7 +94,7 @@ def _metrics(report: Report) -> Table:
 
 
 def _yardsticks(report: Report) -> RenderableType:
-    """The model between what it must beat and what it cannot beat."""
+    """The model between what it must beat and the judge's second rating."""
     table = _table("between chance and the judge", "", "F1", "PR-AUC", "Spearman")
     rows = [(baseline.name, baseline.metrics) for baseline in report.baselines]
     rows.append((report.subject.name, report.sample))
@@ -105,7 +106,11 @@ def _yardsticks(report: Report) -> RenderableType:
         table.add_row(label, *(str(metrics[metric]) for metric in ("f1", "pr_auc", "spearman")), style=style)
     if report.judge is None:
         return table
-    foot = f"judge again: {report.judge.rows:,} texts rated twice ({report.judge.source})"
+    bound = _short(correlation_bound(report.judge.metrics["spearman"]))
+    foot = (
+        f"judge again: {report.judge.rows:,} texts rated twice ({report.judge.source}); both ratings are noisy, and a "
+        f"model can reach a Spearman of about {bound}, the square root"
+    )
     return Group(table, Text(foot, style="dim"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from filters.annotate.rubric import Rubric, Scale
 from filters.annotate.store import Store
 from filters.cli import app
 from filters.errors import AnnotationsError
+from filters.statistics.agreement import correlation_bound
+from filters.statistics.bootstrap import Estimate
 from tests.train import labelled_pages
 
 RUBRIC = Rubric(name="test", version="1", scale=Scale(max=5), label="Score", prompt="How good is this page? 0 to 5.")
@@ -216,3 +219,44 @@ def test_real_repeat_ratings(shared_data: Path) -> None:
     assert (found.documents, repeats.documents) == (2800, 2000)
     for name in ("qwk", "alpha", "alpha_ordinal", "spearman", "f1"):
         assert 0.985 < (repeats.coefficients[name].value or 0) < 0.999
+
+
+def test_repeats_of_one_distribution_are_no_measure_and_cut_pages_are_counted(tmp_path: Path) -> None:
+    pages = labelled_pages.columns(60)
+    with Store(tmp_path / "s.sqlite") as store:
+        sample = store.begin_sample({})
+        store.draw(sample, [Document(text) for text in pages["text"]])
+        rubric, run = store.rubric(RUBRIC), store.begin_run("{}")
+        numbers = [number for number, _ in store.drawn(sample)]
+        halves = {"first": numbers[:30], "second": numbers[30:]}
+        for name, part in halves.items():
+            judge = store.judge(name, "model", "m", {"mode": "expected"}).number
+            answers = [
+                Answer(n, repeat, "ok", "", score=n % 6, expected=n % 6, text_cut=500 if n % 3 == 0 else None)
+                for n in part
+                for repeat in range(2)
+            ]
+            store.save(run, judge, rubric, answers)
+    report = make_report(read_rated(tmp_path / "s.sqlite"), curve=False, resamples=20)
+    assert [judge.severity for judge in report.judges] == [None, None]
+    assert [judge.text_cut for judge in report.judges] == [10, 10]
+    shown = "\n".join(report.notes)
+    for name in halves:
+        assert f"{name} answers in mode expected: its repeats read one distribution again" in shown
+        assert f"{name} rated no page that another judge rated: its severity is unknown" in shown
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(agreement_view(report))
+    assert "first: of 10 pages it was shown a part only" in console.export_text()
+
+
+def test_the_bound_is_the_square_root_of_the_reliability() -> None:
+    """What knows the judge's mean correlates with one rating more than a second rating does, and by the root."""
+    rng = np.random.default_rng(0)
+    mean = rng.normal(0, 1, 200_000)
+    first, second = (mean + rng.normal(0, 1, 200_000) for _ in range(2))
+    reliability = float(np.corrcoef(first, second)[0, 1])
+    best = float(np.corrcoef(mean, first)[0, 1])
+    assert best > reliability + 0.15
+    bound = correlation_bound(Estimate(value=reliability, low=-0.1, high=None))
+    assert bound.value == pytest.approx(best, abs=0.01)
+    assert (bound.low, bound.high) == (0.0, None)

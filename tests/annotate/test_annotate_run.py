@@ -168,6 +168,10 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_asked(config: M
         {"base_urls": ["ftp://x/v1"]},
         {"base_urls": ["http://me:secret@x/v1"]},
         {"mode": "sample", "temperature": 0},
+        {"repeats": 2},
+        {"repeats": 2, "temperature": 0},
+        {"mode": "justify", "repeats": 3, "temperature": 0},
+        {"mode": "reward", "repeats": 2},
     ):
         with pytest.raises(ValueError, match=r"base_urls|judges"):
             config(server.url, 5, judge)
@@ -187,7 +191,7 @@ def test_the_key_is_sent_and_stored_nowhere(
 
 def test_the_missing_extra_is_named(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(MissingExtraError, match=r"finesieve\[annotate\]"):
+    with pytest.raises(MissingExtraError, match=r"\[annotate\]"):
         run_annotate(config("http://127.0.0.1:9/v1", 5))
 
 

@@ -81,3 +81,47 @@ def test_a_stratified_sample_carries_its_weights(config: Make, serve: Serve, tmp
     assert sum(table["natural_weight"].to_pylist()) == pytest.approx(80)
     assert set(table["sampling"].to_pylist()) == {"random"}
     assert None not in table["stratum"].to_pylist()
+
+
+def test_an_active_sample_keeps_its_weights(config: Make, serve: Serve, tmp_path: Path) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        return reply(str(int(body["messages"][-1]["content"].split("Page number ")[1].split()[0]) % 5))
+
+    made = config(serve(behave).url, 300, sample={"size": 150, "design": "active", "near": None})
+    run_annotate(made)
+    done = export_annotations(made, tmp_path / "labels")
+    read = read_annotations(done.path)
+    assert read.natural_weight is not None
+    assert read.random.all()
+    assert len(set(read.natural_weight.tolist())) > 10
+    assert (read.natural_weight * read.random).sum() == pytest.approx(300, rel=0.3)
+
+
+def test_a_label_of_a_cut_page_says_so(config: Make, serve: Serve, tmp_path: Path) -> None:
+    made = config(serve().url, 12, {"max_page_tokens": 200}, words=200)
+    run_annotate(made)
+    table = pq.read_table(export_annotations(made, tmp_path / "labels").path)
+    for text, cut in zip(table["text"].to_pylist(), table["text_cut"].to_pylist(), strict=True):
+        assert 100 < cut < len(text)
+    assert "`text_cut`: 12 pages were too long" in (tmp_path / "labels" / "README.md").read_text()
+
+
+def test_judges_of_different_pages_are_exported_with_a_warning(config: Make, serve: Serve, tmp_path: Path) -> None:
+    def knows(half: int) -> Any:
+        def behave(n: int, body: dict[str, Any]) -> Any:
+            page = int(body["messages"][-1]["content"].split("Page number ")[1].split()[0])
+            return reply("3" if page % 2 == half else "no idea", model=f"model-{half}")
+
+        return behave
+
+    servers = [serve(knows(half)) for half in range(2)]
+    made = config(servers[0].url, 20, {"name": "even", "model": "model-0"})
+    odd = made.judges[0].model_copy(update={"name": "odd", "model": "model-1", "base_urls": (servers[1].url,)})
+    made = made.model_copy(update={"judges": (made.judges[0], odd)})
+    run_annotate(made)
+    done = export_annotations(made, tmp_path / "labels")
+    assert done.rows == 20
+    assert [note.split(" rated")[0] for note in done.notes] == ["even", "odd"]
+    card = (tmp_path / "labels" / "README.md").read_text()
+    assert "| no_score 10 | unknown |" in card
+    assert "Even rated no page that another judge rated" in card

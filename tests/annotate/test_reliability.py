@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from filters.annotate.reliability import Bootstrap, Panel, among, between, consensus, severities, within
+from filters.annotate.reliability import Bootstrap, Panel, among, between, consensus, severities, unlinked, within
 
 Array = np.ndarray[Any, Any]
 
@@ -187,3 +187,36 @@ def test_the_uncertainty_of_one_judge_comes_from_its_repeats_or_is_unknown() -> 
     single = consensus(panel(np.rint(score[:, :1]), [0], score[:, :1]))
     assert np.isnan(single.error).all()
     assert single.source.startswith("nothing")
+
+
+def test_judges_that_share_no_pages_get_no_severity() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.uniform(1, 4, (400, 1)) + np.array([0.3, -0.3, 0.0]) + rng.normal(0, 0.1, (400, 3))
+    values[200:, :2] = np.nan  # two judges rated the first half, one the second
+    values[:200, 2] = np.nan
+    three = panel(np.rint(values), [0, 1, 2], values)
+    found = consensus(three)
+    assert found.severity[:2] == pytest.approx([0.3, -0.3], abs=0.03)
+    assert np.isnan(found.severity[2])
+    assert found.score[200:] == pytest.approx(values[200:, 2])
+    assert found.noise == pytest.approx(0.1, abs=0.01)  # with the right degrees of freedom: one severity was fitted
+    estimates = severities(three, Bootstrap.draw(three.groups, 50, 0))
+    assert [estimate.value is None for estimate in estimates] == [False, False, True]
+    (note,) = unlinked(three)
+    assert note.startswith("judge-2 rated no page that another judge rated")
+
+
+def test_groups_of_judges_that_share_no_pages_are_not_compared() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.uniform(1, 4, (400, 1)) + np.array([0.5, 0.1, -0.2, -0.4]) + rng.normal(0, 0.1, (400, 4))
+    values[200:, :2] = np.nan
+    values[:200, 2:] = np.nan
+    four = panel(np.rint(values), [0, 1, 2, 3], values)
+    assert consensus(four).severity == pytest.approx([0.2, -0.2, 0.1, -0.1], abs=0.03)
+    assert consensus(four).noise == pytest.approx(0.1, abs=0.01)
+    assert unlinked(four) == [
+        "severities compare judges of one group only, for they share no page: judge-0 and judge-1; judge-2 and judge-3"
+    ]
+    chained = values.copy()
+    chained[0] = [2.0, np.nan, 2.0, np.nan]
+    assert unlinked(panel(np.rint(chained), [0, 1, 2, 3], chained)) == []

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_what_was_saved_comes_back(store: Store) -> None:
     answer = Answer(
         2, 0, "ok", "raw \0 \u202e", score=3, expected=2.5, entropy=0.4, coverage=0.9, distribution={"a": [0.5, 0.5]},
         attributes={"a": 1.5}, model="m", endpoint="http://x", tokens_in=10, tokens_out=1, cost=0.5, seconds=0.1,
-        attempts=3,
+        attempts=3, text_cut=700,
     )  # fmt: skip
     store.save(1, judge, rubric, [answer, ok(1)])
     assert list(store.answers(rubric)) == [("j", ok(1)), ("j", answer)]
@@ -224,3 +225,30 @@ def test_a_missing_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(AnnotationsError, match="no such store"):
         Store(tmp_path / "none.sqlite", create=False)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_store_of_the_first_format_is_taken_over_with_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with Store(path) as store:
+        _, judge, rubric = filled(store)
+        store.save(1, judge, rubric, [ok(1), ok(2)])
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE answers DROP COLUMN text_cut")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    for _ in range(2):
+        with Store(path, create=False) as store:
+            assert [answer for _, answer in store.answers(rubric)] == [ok(1), ok(2)]
+            store.save(1, judge, rubric, [dataclasses.replace(ok(3), text_cut=9)])
+            assert [answer.text_cut for _, answer in store.answers(rubric)][2:] == [9]
+            store._db.execute("DELETE FROM answers WHERE document = 3")
+
+
+@pytest.mark.parametrize("value", [{"tokens_in": 2**64}, {"raw": "\ud800"}, {"model": "\udfff"}])
+def test_what_cannot_be_stored_is_an_error_and_loses_nothing(store: Store, value: dict[str, Any]) -> None:
+    _, judge, rubric = filled(store)
+    store.save(1, judge, rubric, [ok(1)])
+    with pytest.raises(AnnotationsError, match="cannot write to the answer store"):
+        store.save(1, judge, rubric, [ok(2), dataclasses.replace(ok(3), **value)])
+    assert [answer for _, answer in store.answers(rubric)] == [ok(1)]
+    store.save(1, judge, rubric, [ok(2)])
