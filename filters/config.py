@@ -115,6 +115,8 @@ class ExtractConfig(Section):
     engine: Literal["resiliparse", "trafilatura"] = "resiliparse"
     min_characters: Annotated[int, Field(ge=0)] = 1
     """A page with less extracted text is removed with reason `no_text_extracted`."""
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """Processor time a page may take; one that takes more is removed with reason `extraction_timeout`."""
 
 
 class LanguageConfig(Section):

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hostile_pages import ANSWERED, REFUSED
 from synthetic import checked, html_page, read_file
 
 from filters.config import ExtractConfig
+from filters.kernels.html_work import parsing_work
+from filters.read import engines as engines_module
 from filters.read import extract as extract_module
 from filters.read.batch import Batch
 from filters.read.charset import decode_page
-from filters.read.extract import MAX_DEPTH, extract, hostile, nesting
+from filters.read.extract import LIMITS, extract, hostile
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
 GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
@@ -101,18 +106,103 @@ def test_plain_text_is_only_decoded() -> None:
     assert batch.text[0].as_py() == "a < b\n\n  indented <p>"
 
 
-def test_an_exception_costs_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(page: str) -> str:
-        if "number 1" in page:
-            raise RuntimeError("broken markup")
-        return page
+ODD_ENGINE = """
+import os, signal, time
+from filters.read.engines import serve
 
-    monkeypatch.setattr(extract_module, "_resiliparse", lambda: fail)
-    batch = extracted([html_page(0), html_page(1), html_page(2)])
-    assert batch.position.tolist() == [0, 2]
-    assert batch.columns["url"].to_pylist() == ["u0", "u2"]
-    assert [record.cause for record in batch.quarantined] == ["extraction_failed: RuntimeError: broken markup"]
+def text_of(page):
+    if "number 1" in page:
+        raise RuntimeError("broken markup")
+    if "number 2" in page:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "number 3" in page:
+        while True:
+            pass
+    if "number 4" in page:
+        return "x" * (3 << 30)
+    if "number 5" in page:
+        print("what a library prints", flush=True)
+    return page
+
+serve(lambda: text_of)
+"""
+
+
+def test_what_an_engine_does_to_a_page_costs_that_page_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_module, "program_of", lambda engine: ODD_ENGINE)
+    batch = extracted([html_page(number) for number in range(7)], seconds=0.5)
+    assert batch.columns["url"].to_pylist() == ["u0", "u3", "u5", "u6"]
+    assert batch.reason.tolist() == [None, "extraction_timeout", None, None]
+    assert batch.text[1].as_py() == ""
+    assert [record.cause for record in batch.quarantined] == [
+        "extraction_failed: RuntimeError: broken markup",
+        "extraction_failed: the engine was killed by SIGSEGV: a crash of native code, or out of memory",
+        f"extraction_failed: the engine ended with status {os.EX_OSERR}: a crash of native code, or out of memory",
+    ]
     assert batch.quarantined[0].first_bytes == html_page(1)[:200]
+
+
+def test_threads_extract_side_by_side_and_a_hanging_page_stops_its_own_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_module, "program_of", lambda engine: ODD_ENGINE)
+    batches = [batch_of([html_page(number) for number in (0, odd, 6)] * 3) for odd in (1, 2, 3, 5)]
+    config = ExtractConfig(seconds=0.3)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda batch: extract(batch, config), batches))
+    assert [len(batch) for batch in batches] == [6, 6, 9, 9]
+    assert batches[2].reason.tolist() == [None, "extraction_timeout", None] * 3
+    for batch in batches:
+        fine = [text for text, reason in zip(batch.text.to_pylist(), batch.reason, strict=True) if reason is None]
+        assert sum("number 0" in text for text in fine) == 3
+        assert sum("number 6" in text for text in fine) == 3
+
+
+def test_an_engine_that_waits_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines_module, "LEAST_PATIENCE", 0.0)
+    waits = "import time; from filters.read.engines import serve; serve(lambda: lambda page: time.sleep(3600) or page)"
+    with engines_module.child(waits) as child:
+        with pytest.raises(engines_module.ExtractionTimeoutError):
+            child.text_of(b"x", 0.05)
+        assert not child.alive
+
+
+HOSTILE = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+sys.path.insert(0, sys.argv[1])
+from hostile_pages import ANSWERED, REFUSED
+from synthetic import html_page
+from test_extract import extracted
+pages = [page.encode("utf-8", "replace") for page in (*REFUSED.values(), *ANSWERED.values())]
+batch = extracted([page for one in pages for page in (one, html_page(1))], engine=sys.argv[2], seconds=1)
+refused = [record.position for record in batch.quarantined if "engine" not in record.cause]
+assert refused == list(range(0, 2 * len(REFUSED), 2)), (refused, [record.cause for record in batch.quarantined])
+fine = [text for text, position in zip(batch.text.to_pylist(), batch.position) if position % 2]
+assert len(fine) == len(pages) and all("number 1" in text for text in fine)
+assert set(batch.reason.tolist()) <= {None, "no_text_extracted", "extraction_timeout"}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_hostile_pages_are_answered_in_bounded_time_and_memory(engine: str) -> None:
+    """Each between two ordinary pages, in a process of its own: what went wrong would take the tests with it."""
+    assert len(REFUSED) + len(ANSWERED) >= 80
+    command = [sys.executable, "-c", HOSTILE, str(Path(__file__).parent), engine]
+    done = subprocess.run(command, check=True, timeout=900, cwd="/", capture_output=True, text=True)
+    assert int(done.stdout) < 1_500_000  # kB
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_hostile_page_has_built_is_counted_and_no_further(name: str) -> None:
+    page = REFUSED[name].encode()
+    assert hostile(page)
+    work = parsing_work(page, LIMITS)
+    assert work.rebuilt < LIMITS.rebuilt + 10 * LIMITS.depth
+    assert work.steps < LIMITS.steps + 10 * len(page)
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_pages_that_a_parser_takes_in_one_go_are_not_refused(name: str) -> None:
+    assert hostile(ANSWERED[name].encode("utf-8", "replace")) is None
 
 
 @pytest.mark.parametrize(
@@ -128,9 +218,7 @@ page = b"<html><body>" + b"<{tag}>" * 100_000 + b"text inside" + b"</{tag}>" * 1
 batch = extracted([page, b"<{tag}>" * 100_000 + b"text", b"<p>fine</p>"])
 assert "fine" in batch.text[len(batch) - 1].as_py()
 """
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd="/")
-    assert time.monotonic() - start < 40
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600, cwd="/")
 
 
 def test_deep_pages_are_quarantined_and_ordinary_depth_is_not(engine: str) -> None:
@@ -138,25 +226,45 @@ def test_deep_pages_are_quarantined_and_ordinary_depth_is_not(engine: str) -> No
     fine = b"<html><body>" + b"<div>" * 300 + html_page(1) + b"</div>" * 300
     batch = extracted([deep, fine], engine=engine)
     assert batch.position.tolist() == [1]
-    assert batch.quarantined[0].cause == "extraction_failed: elements nested 100,000 deep"
-
-
-def test_depth_counts_open_elements() -> None:
-    siblings = "<div>a</div>" * (3 * MAX_DEPTH)
-    assert nesting(siblings) == 1
-    assert hostile(siblings) is None
-    assert nesting("<div>" * (MAX_DEPTH + 1)) == MAX_DEPTH + 1
+    assert batch.quarantined[0].cause == "extraction_failed: elements nested 3,000 deep"
 
 
 def test_a_tag_of_countless_attributes_is_quarantined() -> None:
     attributes = " ".join(f"a{number}=1" for number in range(40_000))
     image = f"<img src='data:image/png;base64,{'A' * 100_000}' data-json=\"{'word ' * 20_000}\">"
-    start = time.monotonic()
     batch = extracted([f"<p>x<div {attributes}>y".encode(), html_page(1).replace(b"</p>", image.encode() + b"</p>")])
-    assert time.monotonic() - start < 5
     assert batch.position.tolist() == [1]
     assert batch.reason[0] is None
     assert "attributes" in batch.quarantined[0].cause
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["\x0b", "\x07", "\x1c", "&#7;", "&#x0;", "&#xFFFE;", "&#xD800;", "&#1114112;", "&#" + "9" * 5000 + ";", "\uffff"],
+)
+def test_what_xml_forbids_costs_no_page(engine: str, odd: str) -> None:
+    page = html_page(2).decode().replace("Sentence", f"Odd{odd} sentence").replace("<p>", f'<p title="a{odd}b">')
+    for start in ("", '<?xml version="1.0" encoding="iso-8859-1"?>\n'):
+        batch = extracted([(start + page).encode()], engine=engine)
+        assert batch.reason.tolist() == [None]
+        assert "number 2" in batch.text[0].as_py()
+
+
+def test_that_trafilatura_gave_up_is_not_that_there_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trafilatura", exc_type=ImportError)
+    broken = """
+import lxml.html, trafilatura.core
+from filters.read.engines import ENGINES, serve
+def fail(*_, **__):
+    raise ValueError("All strings must be XML compatible")
+trafilatura.core.convert_tags = fail
+serve(ENGINES["trafilatura"])
+"""
+    assert extracted([b"<html><body></body></html>"], engine="trafilatura").reason.tolist() == ["no_text_extracted"]
+    monkeypatch.setattr(extract_module, "program_of", lambda engine: broken)
+    batch = extracted([html_page(1)], engine="trafilatura")
+    cause = "extraction_failed: trafilatura: ValueError: All strings must be XML compatible"
+    assert [record.cause for record in batch.quarantined] == [cause]
 
 
 def test_the_result_is_clean_text(engine: str) -> None:
