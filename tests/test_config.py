@@ -222,7 +222,7 @@ def aliases(levels: int) -> str:
 def test_aliases_that_explode_are_refused_before_they_are_followed(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"c\.yaml: not valid YAML: .*alias"):
+    with pytest.raises(ConfigError, match=r"c\.yaml:\d+: not valid YAML: .*alias"):
         FilterConfig.load(path)
     path.write_text("input: {kind: jsonl, paths: [a]}\noutput: {path: o}")
     with pytest.raises(ConfigError, match=r"--set .*alias"):
@@ -232,6 +232,178 @@ def test_aliases_that_explode_are_refused_before_they_are_followed(tmp_path: Pat
 def test_aliases_save_writing(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("input: {kind: jsonl, paths: &p [a, b]}\ndecontaminate: {files: *p}\noutput: {path: o}")
-    assert (
-        FilterConfig.load(path).decontaminate == FilterConfig.load(path, ["decontaminate.files=[a, b]"]).decontaminate
+    config = FilterConfig.load(path)
+    assert config.decontaminate is not None
+    assert config.decontaminate.files == config.input.paths == (str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("a: 2024-01-01\n", None, "unknown key"),
+        ("max_files: !!int abc\n", 5, "'abc' is no int"),
+        (f"max_files: {'9' * 5000}\n", 5, "so many digits"),
+        (f"max_files: {2**64}\n", 5, "a whole number can be"),
+        ("max_files: 0x" + "f" * 9000 + "\n", 5, "a whole number can be"),
+        ("text_key: !!binary aGVsbG8=\n", 5, "tag"),
+        ('text_key: "a\\0b"\n', 5, "U+0000"),
+        ("text_key: a\n  text_key: b\n", 6, "'text_key' stands here twice, first in line 5"),
+        ("1: x\n", 5, "put '1' in quotes"),
+        ("text_key: &a [*a]\n", 5, "inside of what it names"),
+        ("\ttext_key: a\n", 5, "not tabs"),
+        ("text_key: *nowhere\n", 5, "undefined alias"),
+        ("text_key: 5\n", 5, "should be text (got 5)"),
+        ("columns: {a: b}\n", 5, "should be a list (got a mapping)"),
+    ],
+)
+def test_what_yaml_says_wrong_is_told_with_its_line(tmp_path: Path, text: str, line: int | None, what: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("output:\n  path: out\ninput:\n  kind: jsonl\n  " + text)
+    message = refusal(path)
+    assert what in message
+    assert line is None or f"{path}:{line}" in message
+
+
+def test_dates_times_and_versions_are_text_and_merge_keys_work(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "input: &i {kind: jsonl, paths: [2024-01-01], text_key: 12:30:45}\noutput: {path: out}\n"
+        "executor: {slurm: {time: 24:00:00}}\n"
     )
+    config = FilterConfig.load(path)
+    assert config.input.paths == (str(tmp_path / "2024-01-01"),)
+    assert config.input.text_key == "12:30:45"
+    assert config.executor.slurm.time == "24:00:00"
+
+
+def test_one_value_stands_for_a_list_of_one(config_file: Path) -> None:
+    config = FilterConfig.load(
+        config_file,
+        ["input.paths=b.jsonl", "input.columns=url", "language.keep=en", "heuristics={name: gopher_quality}"],
+    )
+    assert config.input.paths == ("b.jsonl",)
+    assert config.input.columns == ("url",)
+    assert config.language is not None
+    assert config.language.keep == ("en",)
+    assert [heuristic.name for heuristic in config.heuristics] == ["gopher_quality"]
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"),
+    [
+        ("english", "en"),
+        ("EN", "en"),
+        ("en-US", "en"),
+        ("eng", "en"),
+        ("jp", "ja"),
+        ("germann", "de"),
+        ("zh_Hans", "zh"),
+    ],
+)
+def test_a_language_that_is_no_code_is_refused_with_the_one_that_is_meant(
+    config_file: Path, code: str, meant: str
+) -> None:
+    message = refusal(config_file, f"language.keep=[{code}]")
+    assert f"did you mean {meant!r}" in message
+    assert "language.keep.0" in message
+    path = config_file.with_name("t.yaml")
+    path.write_text(f"annotations: a\noutput: o\nname: n\nlanguage: {code}\n")
+    with pytest.raises(ConfigError, match=f"{path}:4: language: .*did you mean {meant!r}"):
+        load_config(TrainConfig, path)
+
+
+def test_an_unknown_language_is_refused_and_an_unquoted_no_is_explained(config_file: Path) -> None:
+    assert "'xx' is no language code" in refusal(config_file, "language.keep=[xx]")
+    assert "put it in quotes" in refusal(config_file, "language.keep=[en, no]")
+    assert FilterConfig.load(config_file, ["language.keep=['no', nn]"]).language is not None
+    message = refusal(config_file, "dedup.scope=global", "keep={fraction: 0.5, quota: {shares: {klingon: 0.1}}}")
+    assert "klingon" in message
+
+
+def test_language_codes_are_those_that_the_model_can_give() -> None:
+    from filters.kernels.language import LanguageIdentifier
+    from filters.languages import NAMES
+
+    assert set(NAMES) == set(LanguageIdentifier.bundled().codes)
+
+
+def test_relative_paths_are_relative_to_the_config_and_those_of_overrides_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub" / "here").mkdir(parents=True)
+    path = tmp_path / "sub" / "c.yaml"
+    path.write_text(
+        "input: {kind: jsonl, paths: [../a.jsonl, s3://b/c, /abs/d, 'x*.jsonl']}\noutput: {path: out}\n"
+        "model: m\ndecontaminate: {files: [b]}\n"
+    )
+    for folder, to_sub in ((tmp_path, "sub"), (tmp_path / "sub", "."), (tmp_path / "sub" / "here", "..")):
+        monkeypatch.chdir(folder)
+        for spelled in (Path(to_sub) / "c.yaml", path):
+            config = FilterConfig.load(spelled)
+            assert Path(config.output.path).resolve() == tmp_path / "sub" / "out"
+            assert Path(config.input.paths[0]).resolve() == tmp_path / "a.jsonl"
+            assert config.input.paths[1:3] == ("s3://b/c", "/abs/d")
+            assert Path(config.model).resolve() == tmp_path / "sub" / "m"
+            given = FilterConfig.load(spelled, ["output.path=mine", "model=edu-en", "input.paths=[z]"])
+            assert (given.output.path, given.model, given.input.paths) == ("mine", "edu-en", ("z",))
+    monkeypatch.chdir(tmp_path)
+    assert FilterConfig.load("sub/c.yaml").output.path == "sub/out"
+    assert FilterConfig.load("sub/c.yaml", ["model=./edu-en"]).model == "./edu-en"
+
+
+def test_home_and_variables_are_expanded_or_refused(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DUMP", "/dump")
+    monkeypatch.delenv("NOTHING", raising=False)
+    config = FilterConfig.load(
+        config_file, ["input.paths=[~/a, $DUMP/b, '${DUMP}/c', 's3://x/$DUMP']", "output.path=~/run"]
+    )
+    assert config.input.paths == ("/home/me/a", "/dump/b", "/dump/c", "s3://x//dump")
+    assert config.output.path == "/home/me/run"
+    assert "no variable NOTHING" in refusal(config_file, "input.paths=[$NOTHING/a]")
+    assert "no such user" in refusal(config_file, "output.path=~nobody-of-this-name/a")
+
+
+def test_a_folder_with_the_signs_of_a_pattern_in_its_name_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "run[1]"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("")
+    (folder / "c.yaml").write_text(GOOD.replace("a.jsonl", "'*.jsonl'"))
+    from filters.read.units import plan_units
+
+    assert [unit.address for unit in plan_units(FilterConfig.load(folder / "c.yaml").input)] == [
+        str(folder / "a.jsonl")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [
+        ("train-edu-linear.yaml", "train"),
+        ("judge.yaml", "annotate"),
+        ("table-edu-en.yaml", "table"),
+        ("parquet.yaml", "filter"),
+    ],
+)
+def test_a_config_of_another_command_is_named_as_such(name: str, verb: str) -> None:
+    for other, schema in {
+        "filter": FilterConfig,
+        "train": TrainConfig,
+        "annotate": AnnotateConfig,
+        "table": TableConfig,
+    }.items():
+        if other == verb:
+            continue
+        with pytest.raises(ConfigError, match=f"call finesieve {verb} configs/{name}"):
+            load_config(schema, Path("configs") / name)
+
+
+def test_an_override_reaches_into_lists_and_leaves_aliases_alone(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "input: {kind: jsonl, paths: [a], storage_options: &o {k: 1}}\ndedup: {storage_options: *o}\n"
+        "heuristics: [{name: c4_quality}]\noutput: {path: out}\n"
+    )
+    config = FilterConfig.load(path, ["input.storage_options.k=2", "heuristics.0.name=url"])
+    assert (config.input.storage_options, config.dedup.storage_options) == ({"k": 2}, {"k": 1})
+    assert config.heuristics[0].name == "url"

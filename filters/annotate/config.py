@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from filters.annotate.sampling import SampleConfig
 from filters.config import ExtractConfig, InputConfig
-from filters.config_file import Section, load_config
+from filters.config_file import PathText, Section, load_config
 
 Mode = Literal["expected", "sample", "justify", "reward"]
 
@@ -77,7 +77,7 @@ class JudgeConfig(Section):
     """A longer page is cut; at most what `context_tokens` leaves beside the rubric."""
     context_tokens: Annotated[int, Field(ge=256)] = 8192
     """What the server was started with, prompt and answer together."""
-    tokenizer: str | None = None
+    tokenizer: PathText | None = None
     """The model's tokenizer.json, to count a page's tokens as the model does; null: an estimate."""
     max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most requests in flight at each server; fewer while it is slow or says 429."""
@@ -138,14 +138,14 @@ class AnnotateConfig(Section):
     input: InputConfig
     extract: ExtractConfig = ExtractConfig()
     sample: SampleConfig = SampleConfig()
-    rubric: Annotated[str, Field(min_length=1)]
-    """A file like configs/rubrics/edu.yaml; relative to the working directory."""
+    rubric: Annotated[PathText, Field(min_length=1)]
+    """A file like configs/rubrics/edu.yaml."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]{1,40}$")] | None = None
     """Of the pages, in English ("Danish"): the rubric tells the judge."""
     judges: Annotated[tuple[JudgeConfig, ...], Field(min_length=1)]
-    store: Annotated[str, Field(min_length=1)]
+    store: Annotated[PathText, Field(min_length=1)]
     """SQLite file with every answer; a run goes on where the last one ended."""
-    export: str | None = None
+    export: PathText | None = None
     """Folder for annotations.parquet and its card, written at the end."""
     pilot: Annotated[int, Field(ge=5, le=1000)] = 20
     """Documents each judge answers before the cost is forecast."""

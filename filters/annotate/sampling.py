@@ -24,9 +24,10 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from filters.annotate.records import Document
-from filters.config import ExtractConfig, InputConfig, NearConfig
+from filters.config import ExtractConfig, InputConfig, ModelText, NearConfig
 from filters.config_file import Section
 from filters.errors import ConfigError, InputError
+from filters.languages import LanguageCode
 
 if TYPE_CHECKING:
     from filters.model import QualityModel
@@ -54,13 +55,13 @@ class SampleConfig(Section):
     """stratified: language, source (input file), length (in tokens), score (of the first model); crossed."""
     prefer: Literal["uncertain", "high", "disagreement"] = "uncertain"
     """active: scores near the keep rule of the first model; high scores; or scores of two models that differ."""
-    models: tuple[str, ...] = ("edu-en",)
+    models: tuple[ModelText, ...] = ("edu-en",)
     """Models, as `model` of a filter config: for strata by score and for the design active; two for disagreement."""
     spread: Annotated[float, Field(gt=0, le=5)] = 0.5
     """active: a document is drawn e times as often for each `spread` of score it is closer to what is preferred."""
     random_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """active: no document's probability falls below that of a random sample of so much of the size."""
-    languages: tuple[str, ...] = ()
+    languages: tuple[LanguageCode, ...] = ()
     """Draw only documents identified as one of these (ISO 639-1 codes); empty: all."""
     near: NearConfig | None = NearConfig()
     """What is a near copy; null: only equal texts are copies."""

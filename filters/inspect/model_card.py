@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from filters.errors import ModelError
 from filters.model.folder import CARD, MANIFEST, Manifest, read_manifest
-from filters.model.quality import EMBEDDED, embedded_models
 from filters.model.trained_on import FILE, TrainedOn
+from filters.models import EMBEDDED, embedded_models
 
 if TYPE_CHECKING:
     from filters.inspect.run import Run

@@ -2,6 +2,6 @@
 
 from filters.model.conformal import ConformalTable, Decisions
 from filters.model.folder import KeepRule
-from filters.model.quality import Calibration, QualityModel, embedded_models
+from filters.model.quality import Calibration, QualityModel
 
-__all__ = ["Calibration", "ConformalTable", "Decisions", "KeepRule", "QualityModel", "embedded_models"]
+__all__ = ["Calibration", "ConformalTable", "Decisions", "KeepRule", "QualityModel"]

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from filters.config_file import Section
+from filters.config_file import PathKey, Section
 from filters.errors import ModelError
-from filters.model.encoder_files import locate
+from filters.model.encoder_files import WHEELS, locate
 
 if TYPE_CHECKING:
     from filters.model.tuned import TunedWeights
@@ -33,12 +33,13 @@ OUTPUT = 0
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Pooling = Literal["mean", "std", "first", "last"]
 Layer = Annotated[int, Field(ge=1)]
+EncoderText = Annotated[str, PathKey(is_name=lambda value, path: value in WHEELS)]
 
 
 class EncoderOptions(Section):
     """What is read from an encoder."""
 
-    encoder: Annotated[str, Field(min_length=1)]
+    encoder: Annotated[EncoderText, Field(min_length=1)]
     """A name in `filters.model.encoder_files.WHEELS`, a folder of safetensors, a GGUF file, or an ONNX file or
     folder."""
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | Literal["output"]

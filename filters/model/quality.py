@@ -20,10 +20,10 @@ from filters.model.scorers import FastTextFeatures, FastTextScorer, Scorer, scor
 from filters.model.trained_on import FILE as TRAINED_ON
 from filters.model.trained_on import TrainedOn
 from filters.model.windows import score_windows
+from filters.models import EMBEDDED, embedded_models
 
 Float64 = npt.NDArray[np.float64]
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "models"
 CALIBRATION = "calibration.safetensors"
 WHOLE_TEXT = 10**9
 
@@ -246,8 +246,3 @@ class QualityModel:
             lambda part: self.scorer.score(part, self.window), packed, self.metadata.windows, self.window
         )
         return raw if self.calibration is None else self.calibration(raw)
-
-
-def embedded_models() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in EMBEDDED.glob("*/model.json"))

@@ -171,7 +171,9 @@ def _expand_local(pattern: str, config: InputConfig, notice: Callable[[str], Non
     if os.path.exists(pattern):
         return [pattern]
     if not glob.has_magic(pattern):
-        raise InputError(f"{pattern}: no such file or folder (a local path is relative to the working directory)")
+        raise InputError(
+            f"{pattern}: no such file or folder (paths in a config are relative to its folder, in --set to yours)"
+        )
     matches = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
     if not matches:
         raise InputError(f"{pattern}: this pattern matches no file")

@@ -6,7 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from filters.config_file import Section
+from filters.config import ModelText
+from filters.config_file import PathText, Section
+from filters.languages import LanguageCode
 from filters.model.encoder import EncoderOptions
 from filters.model.ensemble import Combine
 from filters.model.folder import KeepRule
@@ -76,7 +78,7 @@ class EncoderConfig(EncoderOptions):
     tune: TuneConfig = HeadOnly()
     """head: the language model stays as it is; last_layers or lora: fine-tuned, which takes a GPU or patience: one
     tuning for each fit, of which there are validation.repeats * folds * (inner_folds + 1) + inner_folds + 1."""
-    cache: Annotated[str | None, Field(exclude=True)] = None
+    cache: Annotated[PathText | None, Field(exclude=True)] = None
     """Folder that keeps features between trainings; within one, each page is encoded once in any case."""
 
     @model_validator(mode="after")
@@ -101,7 +103,7 @@ class StaticConfig(Section):
     """The mean of a page's word vectors under a small head: an encoder's knowledge at the speed of a table."""
 
     kind: Literal["static"] = "static"
-    table: Annotated[str, Field(exclude=True, min_length=1)]
+    table: Annotated[ModelText, Field(exclude=True, min_length=1)]
     """Folder of word vectors that `filters.train.static_table` wrote."""
     head: HeadConfig = SvrHead(c=(5.0,), gamma=0.15)
 
@@ -130,7 +132,7 @@ class DistillConfig(Section):
     """
 
     teacher: MemberConfig
-    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    texts: Annotated[tuple[PathText, ...], Field(min_length=1)]
     """Parquet, JSON lines or CSV files with a column text. What nearly repeats a labelled page is left out."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use so many texts, drawn by random_state."""
@@ -167,13 +169,13 @@ class AgreementConfig(Section):
 class TrainConfig(Section):
     """Everything `finesieve train` does, from annotations to a model folder. See configs/ for examples."""
 
-    annotations: str
+    annotations: PathText
     """Parquet, JSON lines or CSV with text, score and optionally expected_score, url, id, natural_weight; see
-    `filters.train.annotations`. A path is relative to the working directory."""
-    output: Annotated[str, Field(min_length=1)]
+    `filters.train.annotations`."""
+    output: Annotated[PathText, Field(min_length=1)]
     """The model folder to write."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    language: str | None = None
+    language: LanguageCode | None = None
     rubric: str | None = None
     """The text the judge was given; its digest goes into model.json."""
     window: Annotated[int, Field(gt=0, le=10**9)] = 3000

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from filters.errors import ConfigError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
-from filters.model import embedded_models
 from filters.model.folder import MANIFEST
 from filters.model.static_scorer import StaticFeatures, StaticScorer
+from filters.models import embedded_models
 from filters.train.config import SingleConfig, StaticConfig
 from filters.train.features import text_key
 from filters.train.heads import fit_head, strengths

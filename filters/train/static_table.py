@@ -23,16 +23,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
-from filters.config_file import Section
+from filters.config_file import PathKey, PathText, Section
 from filters.errors import AnnotationsError, ConfigError, MissingExtraError, ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, static_features, static_tokens
-from filters.model import QualityModel, embedded_models
-from filters.model.encoder import EncoderOptions, open_encoder
+from filters.model import QualityModel
+from filters.model.encoder import EncoderOptions, EncoderText, open_encoder
 from filters.model.encoder_files import EXTRA, locate
 from filters.model.folder import Sha256, read_arrays, read_manifest, write_arrays
-from filters.model.quality import EMBEDDED
 from filters.model.static_scorer import TABLE, StaticScorer, TableShape, Vectors, quantised
+from filters.models import EMBEDDED, embedded_models
 from filters.statistics.splits import connected, near_pairs
 from filters.train.blas import one_blas_thread
 from filters.train.distill import read_pages
@@ -60,7 +60,7 @@ class ContextualSource(Section):
     """Hidden states of an encoder (extra `encoder`)."""
 
     kind: Literal["contextual"] = "contextual"
-    encoder: str = "smollm2-135m"
+    encoder: EncoderText = "smollm2-135m"
     max_tokens: Annotated[int, Field(ge=8, le=32_768)] = 320
     layer: Annotated[int, Field(ge=1)] = 19
     """The layer whose states of tokens are averaged."""
@@ -68,7 +68,7 @@ class ContextualSource(Section):
     """The layers whose states of a page, their mean and the last one, the vectors of its grams shall add up to."""
     suffix: str = _QUESTION
     """Put after a page, so that the last state is an answer."""
-    cache: str | None = None
+    cache: PathText | None = None
     """Folder of `EncoderConfig.cache`, where pages may be encoded already; null: beside the output."""
 
     @property
@@ -100,9 +100,9 @@ class EmbeddingSource(Section):
     """Rows of a token embedding matrix: safetensors, with a tokenizer in JSON."""
 
     kind: Literal["embedding"] = "embedding"
-    weights: str = "wordllama"
+    weights: Annotated[str, PathKey(is_name=lambda value, path: value == "wordllama")] = "wordllama"
     """A .safetensors file, or "wordllama" for the one inside that wheel."""
-    tokenizer: str | None = None
+    tokenizer: PathText | None = None
     """Its tokenizer.json; not needed with "wordllama"."""
     tensor: str = "embedding.weight"
 
@@ -115,11 +115,11 @@ class EmbeddingSource(Section):
 class TableConfig(Section):
     """What a table is made of. See configs/table-edu-en.yaml."""
 
-    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    texts: Annotated[tuple[PathText, ...], Field(min_length=1)]
     """Parquet files with a column text; the annotated pages may be among them, their labels are not read."""
-    word_texts: Annotated[tuple[str, ...] | None, Field(min_length=1)] = None
+    word_texts: Annotated[tuple[PathText, ...] | None, Field(min_length=1)] = None
     """Files whose tokens' states are averaged; null: those of texts. A page's token states are 32 KB on disk."""
-    output: Annotated[str, Field(min_length=1)]
+    output: Annotated[PathText, Field(min_length=1)]
     """Folder for the table. States are kept in a folder beside it, so that an interrupted run goes on."""
     source: Annotated[ContextualSource | EmbeddingSource, Field(discriminator="kind")] = ContextualSource()
     window: Annotated[int, Field(ge=1)] = 3000

@@ -17,9 +17,10 @@ from safetensors.numpy import save
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model import Calibration, QualityModel, embedded_models
+from filters.model import Calibration, QualityModel
 from filters.model.folder import KeepRule, Manifest
 from filters.model.scorers import LinearFeatures, LinearScorer
+from filters.models import embedded_models
 
 BITS = 8
 TEXTS = ["Light is energy. Plants use light.", "Buy now, cheap!", "", "x" * 5000, "é 漢字 \U0001f600 \ud800"]

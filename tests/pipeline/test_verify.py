@@ -20,7 +20,7 @@ from filters import FilterConfig, run_filter
 from filters.cli import app
 from filters.errors import FinesieveError
 from filters.model import QualityModel
-from filters.model.quality import EMBEDDED
+from filters.models import EMBEDDED
 from filters.pipeline.finish import manifest_digest, manifest_text
 from filters.pipeline.verify import _safely, _Verifier
 from tests.pipeline.conftest import jsonl, page
