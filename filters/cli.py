@@ -206,9 +206,11 @@ def verify(
     from filters.pipeline.verify import check_view, verify_run
 
     console = _console()
+    opens = None if config is None else FilterConfig.load(config).input
     checks = verify_run(
         _location(run, config),
-        input_options={} if config is None else FilterConfig.load(config).input.storage_options,
+        input_options={} if opens is None else opens.storage_options,
+        opens=opens,
         sample=sample,
         seed=seed,
         inputs=inputs,

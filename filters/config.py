@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from filters.addresses import as_shown, has_user
 from filters.config_file import LARGEST, Options, PathKey, PathText, Section, load_config
 from filters.languages import LanguageCode, check_code
 from filters.models import embedded_models
@@ -49,12 +50,19 @@ def _writable(path: str) -> str:
     return path.rstrip("/")
 
 
+def _readable(address: str) -> str:
+    if has_user(address):
+        raise ValueError("no user name or password in an address; put them into storage_options of the same section")
+    return address
+
+
 def _local(path: str) -> str:
     if "://" in path:
         raise ValueError(f"{path!r}: a folder of this machine is needed here, no address")
     return path
 
 
+Address = Annotated[PathText, AfterValidator(_readable)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ModelText = Annotated[str, PathKey(is_name=lambda value, path: value in embedded_models())]
@@ -68,11 +76,11 @@ class InputConfig(Section):
     """
 
     kind: Literal["warc", "wet", "jsonl", "parquet", "hub", "python-docs"]
-    paths: tuple[Annotated[str, PathKey(pattern=True)], ...] = ()
+    paths: tuple[Annotated[str, PathKey(pattern=True), AfterValidator(_readable)], ...] = ()
     """Files, folders or globs (all kinds but hub and python-docs). Read in sorted order."""
-    paths_file: PathText | None = None
+    paths_file: Address | None = None
     """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz)."""
-    prefix: PathText = ""
+    prefix: Address = ""
     """Put before each line of paths_file, for example https://data.commoncrawl.org/"""
     max_files: Annotated[int, Field(gt=0)] | None = None
     """Read only the first so many files: to try a config on a part of a crawl."""
@@ -184,7 +192,7 @@ class DedupConfig(Section):
     """global: bytes the join of one hash range may take; what does not fit is spilled to disk."""
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
     """global: hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
-    against: tuple[PathText, ...] = ()
+    against: tuple[Address, ...] = ()
     """global: folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
     removed."""
     storage_options: Options = Field(default_factory=dict)
@@ -433,13 +441,13 @@ class FilterConfig(Section):
 
     def deciding(self, *others: str) -> dict[str, Any]:
         """The config as JSON types, without what decides nothing about the output: who does the work, where it is
-        written, and what opens an address, which may be secret.
+        written, and what opens an address, which may be secret: options, and the signature in it.
 
         Args:
             others: more sections to leave out.
         """
         secret = {"storage_options"}
-        return self.model_dump(
+        decides: dict[str, Any] = self.model_dump(
             mode="json",
             exclude={
                 "executor": True,
@@ -449,6 +457,7 @@ class FilterConfig(Section):
                 **dict.fromkeys(others, True),
             },
         )
+        return {key: as_shown(section) for key, section in decides.items()}
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

@@ -8,9 +8,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filters.addresses import without_secrets
+
 
 class FinesieveError(Exception):
-    """Base of every error a user can cause. Its message names the file, the position or key, and the remedy."""
+    """Base of every error a user can cause. Its message names the file, the position or key, and the remedy.
+
+    What opens an address (user, password, signature) never gets into a message.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(without_secrets(str(message)))
 
 
 class ConfigError(FinesieveError):

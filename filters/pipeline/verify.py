@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
-from filters.config import FilterConfig
+from filters.addresses import as_shown, without_secrets
+from filters.config import FilterConfig, InputConfig
 from filters.errors import FinesieveError, RunError
 from filters.inspect.run import Run
 from filters.kernels.packed import PackedText
@@ -64,6 +65,7 @@ def verify_run(
     seed: int = 0,
     inputs: bool = True,
     input_options: Mapping[str, Any] | None = None,
+    opens: InputConfig | None = None,
     on_check: Callable[[Check], None] = lambda check: None,
 ) -> list[Check]:
     """Check everything that can be checked about a finished run.
@@ -74,12 +76,13 @@ def verify_run(
         seed: of the sample.
         inputs: compare input files with their digests; relative names are looked for from the working directory.
         input_options: given to fsspec to open remote input (no manifest holds credentials).
+        opens: the input of the run's config; its addresses may be signed, those of a manifest are not.
         on_check: called with each check as it is done.
 
     Raises:
         RunError: there is no finished run, or its manifest is none.
     """
-    verifier = _Verifier(path, sample, seed, input_options or {})
+    verifier = _Verifier(path, sample, seed, input_options or {}, opens)
     checks = []
     steps = [verifier.manifest_itself, verifier.files, verifier.ledger, verifier.documents, verifier.model]
     steps += [verifier.inputs, verifier.input_again] if inputs else []
@@ -96,9 +99,8 @@ def _safely(step: Callable[[], Iterator[Check]]) -> Iterator[Check]:
         yield from step()
     except (FinesieveError, OSError, pa.ArrowException, zstandard.ZstdError, *_NONSENSE) as error:
         name = step.__name__.replace("_", " ").removesuffix(" itself").replace("sample again", "sample")
-        yield Check(
-            name, False, str(error) if isinstance(error, FinesieveError) else f"{type(error).__name__}: {error}"
-        )
+        detail = str(error) if isinstance(error, FinesieveError) else f"{type(error).__name__}: {error}"
+        yield Check(name, False, without_secrets(detail))
 
 
 _NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
@@ -106,7 +108,14 @@ _NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 class _Verifier:
-    def __init__(self, path: Location, sample: int, seed: int, input_options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Location,
+        sample: int,
+        seed: int,
+        input_options: Mapping[str, Any],
+        opens: InputConfig | None = None,
+    ) -> None:
         self.path = path
         self.manifest = Run(path).manifest
         self.size, self.random = sample, np.random.default_rng(seed)
@@ -115,6 +124,8 @@ class _Verifier:
             data["output"] = {**data["output"], "path": "run"}
             data["input"] = {**data["input"], "storage_options": dict(input_options)}
             self.config = FilterConfig.model_validate(data)
+            if opens is not None and as_shown(opens.model_dump(mode="json")) == data["input"]:
+                self.config = self.config.model_copy(update={"input": opens})
             self.listed = {inner_name(str(entry["path"])): entry for entry in self.manifest["files"]}
         except _NONSENSE as error:
             raise RunError(f"{path / MANIFEST}: not the manifest of a run by this version: {error!r:.300}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from filters.addresses import shown
 from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
@@ -63,7 +64,7 @@ def plan_dataset(config: InputConfig) -> list[InputFile]:
     return [
         InputFile(
             kind,
-            os.path.join(config.dataset, os.path.relpath(path, root)) if is_local(path) else path,
+            os.path.join(config.dataset, os.path.relpath(path, root)) if is_local(path) else shown(path),
             path,
             os.path.getsize(path) if is_local(path) else None,
             local_stamp(path),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filters.addresses import has_user, shown
 from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
@@ -98,9 +100,11 @@ def plan_units(config: InputConfig, notice: Callable[[str], None] | None = None)
 
         files = plan_dataset(config)
     else:
+        sized = _sized(list(_addresses(config, notice)), config)
+        names = source_names([address for address, _ in sized])
         files = [
-            InputFile(config.kind, _printable(address), address, size, local_stamp(address))
-            for address, size in _sized(list(_addresses(config, notice)), config)
+            InputFile(config.kind, name, address, size, local_stamp(address))
+            for name, (address, size) in zip(names, sized, strict=True)
         ]
         if not files:
             raise InputError(f"{config.paths_file}: lists no paths")
@@ -153,9 +157,15 @@ def _addresses(config: InputConfig, notice: Callable[[str], None] | None) -> Ite
     for pattern in config.paths:
         expand = _expand_local if is_local(pattern) else _expand_remote
         found |= dict.fromkeys(expand(pattern, config, notice))
-    ordered = dict.fromkeys(sorted(found))
+    ordered = dict.fromkeys(sorted(found, key=lambda address: (shown(address), address)))
     if config.paths_file is not None:
-        ordered |= dict.fromkeys(config.prefix + line for line in _listed(config.paths_file, config))
+        listed = [config.prefix + line for line in _listed(config.paths_file, config)]
+        if any(map(has_user, listed)):
+            raise InputError(
+                f"{config.paths_file}: lists an address with a user name or password. Remedy: leave them out, and put "
+                "them into input.storage_options"
+            )
+        ordered |= dict.fromkeys(listed)
     for index, address in enumerate(ordered):
         if index == config.max_files:
             return
@@ -315,6 +325,34 @@ def _remote_size(address: str, config: InputConfig) -> int | None:
     return None if size is None else int(size)
 
 
+def source_names(addresses: Iterable[str]) -> list[str]:
+    """Names in the ledger, each another one: addresses without what only opens them.
+
+    Addresses that differ only in what is not shown are numbered.
+    """
+    names: list[str] = []
+    times: Counter[str] = Counter()
+    for address in addresses:
+        name = _printable(shown(address))
+        times[name] += 1
+        while times[name] > 1:
+            again = f"{name}#{times[name]}"
+            times[again] += 1
+            name = again
+        names.append(name)
+    return names
+
+
 def _printable(path: str) -> str:
-    """A file name that is not UTF-8 cannot be a name in the ledger."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file name as text. One that is not UTF-8 cannot be a name in the ledger: its bytes are written `\\xff`.
+
+    The backslashes of such a name, and of one that looks so by itself, are doubled: no two names become one.
+    """
+    raw = path.encode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8", "backslashreplace")
+    if not _ESCAPED.search(text):
+        return path
+    return raw.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+_ESCAPED = re.compile(r"\\x[0-9a-f]{2}")

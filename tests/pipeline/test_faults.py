@@ -187,7 +187,7 @@ def test_an_input_that_changes_never_ends_in_an_output(
         content = own_files[1].read_text()
         own_files[1].write_text(content.replace(" the ", " THE ").replace(" of ", " OF "))
 
-    with pytest.raises(InputError, match=r"in-1\.jsonl: this input is not what it was"):
+    with pytest.raises(InputError, match=r"in-1\.jsonl: this input file was changed"):
         run_filter(config, observer=At("shard", change))
     with pytest.raises(RunError, match=r"unfinished run that is not this one:\n  inputs\..*in-1\.jsonl\.modified: was"):
         run_filter(config)

@@ -14,7 +14,7 @@ from filters.config import FilterConfig, InputConfig
 from filters.errors import InputError
 from filters.read import units as units_module
 from filters.read.ids import derived_ids
-from filters.read.units import Unit, plan_units
+from filters.read.units import Unit, plan_units, source_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,6 +107,24 @@ def test_a_file_name_that_is_no_utf8_gets_a_printable_source(folder: Path) -> No
         pytest.skip("this file system only takes UTF-8 names")
     assert sources(name) == [r"data/caf\xe9.jsonl"]
     assert len(read_all(InputConfig(kind="jsonl", paths=(name,)))) == 2
+    # A file whose name looks like that one's has an account of its own, and so has any other.
+    Path(r"data/caf\xe9.jsonl").write_bytes(json_lines(3))
+    Path(r"data/caf\\xe9.jsonl").write_bytes(json_lines(1))
+    found = source_names([name, r"data/caf\xe9.jsonl", r"data/caf\\xe9.jsonl", r"data/a\b.jsonl"])
+    assert found == [r"data/caf\xe9.jsonl", r"data/caf\\xe9.jsonl", r"data/caf\\\\xe9.jsonl", r"data/a\b.jsonl"]
+    assert len(set(sources("data"))) == len(sources("data"))
+
+
+def test_addresses_that_look_the_same_without_their_signatures_have_names_of_their_own() -> None:
+    addresses = [
+        "http://h/a?id=1&sig=x",
+        "http://h/a?id=2&sig=x",
+        "http://h/b?sig=x",
+        "http://h/b?sig=y",
+        "http://h/b#2",
+    ]
+    assert source_names(addresses)[:4] == ["http://h/a?id=1", "http://h/a?id=2", "http://h/b", "http://h/b#2"]
+    assert len(set(source_names(addresses))) == 5
 
 
 def test_derived_ids_differ_by_source_and_position_and_stay() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
+from filters.addresses import without_secrets
 from filters.errors import FinesieveError, RunError
 from filters.pipeline.phases.local import UnitRunner, unfinished
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
@@ -60,6 +61,7 @@ class _Task(PipelineStep):
             self.do(rank, world_size)
         except Exception as error:
             cause = str(error) if isinstance(error, FinesieveError) else f"{type(error).__name__}: {error}"
+            cause = without_secrets(cause)
             path.parent.mkdir(parents=True, exist_ok=True)
             with publishing(path) as temporary:
                 temporary.write_text(json.dumps({"cause": cause}))
