@@ -99,8 +99,12 @@ class InputConfig(Section):
     """Given to fsspec as they are (credentials, endpoint_url, anon, ...)."""
     max_document_bytes: Size = 128 * 2**20
     """A record that decompresses to more than this is quarantined (a gzip bomb, a corrupt length)."""
-    retries: Annotated[int, Field(ge=0)] = 4
-    """How often a dropped connection to a remote file is opened again, with growing pauses."""
+    retries: Annotated[int, Field(ge=0)] = 10
+    """How often a dropped connection to a remote file is opened again, or a busy server asked again: after pauses that
+    grow to five minutes, or as long as it asks for (Retry-After). Ten take about ten minutes; where a server is busy
+    for hours, ask for more."""
+    requests_per_second: Annotated[float, Field(gt=0)] = 50.0
+    """Most requests to one host, by all workers of a machine together."""
 
     @model_validator(mode="before")
     @classmethod
@@ -451,7 +455,7 @@ class FilterConfig(Section):
             mode="json",
             exclude={
                 "executor": True,
-                "input": secret,
+                "input": {"retries", "requests_per_second", *secret},
                 "dedup": secret,
                 "output": {"path", "work", "retries", *secret},
                 **dict.fromkeys(others, True),

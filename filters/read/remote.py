@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from filters.config import InputConfig
 from filters.errors import FinesieveError, InputError, MissingExtraError
 from filters.read.local import LocalFile, Reading
+from filters.read.pace import Pace, pause_after
 
 if TYPE_CHECKING:
     from filters.read.units import Unit
 
 READ_SIZE = 1 << 20
 """Bytes asked of a remote file at once when its size is not known and bytes have to be skipped."""
-FIRST_PAUSE = 1.0
-"""Seconds before the first retry; each further retry waits twice as long, at most `LONGEST_PAUSE`."""
-LONGEST_PAUSE = 60.0
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
 """botocore's, by name: s3fs is an extra."""
 
@@ -44,7 +41,7 @@ def open_input(address: str, config: InputConfig) -> BinaryIO:
             return open(address, "rb")  # the caller closes it
         except OSError as error:
             raise InputError(f"{address}: cannot open this input file: {error.strerror or error}") from error
-    return cast(BinaryIO, ResumingFile(address, config.storage_options, config.retries))
+    return cast(BinaryIO, ResumingFile(address, config.storage_options, config.retries, config.requests_per_second))
 
 
 def open_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -> BinaryIO:
@@ -83,6 +80,7 @@ def retrying(
     retries: int,
     what: str,
     failure: Callable[[Exception, int], FinesieveError] | None = None,
+    pace: Pace | None = None,
 ) -> T:
     """The result of `action`, tried again after growing pauses when it fails.
 
@@ -91,12 +89,15 @@ def retrying(
         retries: how often it is made again.
         what: name of the input, for the error.
         failure: makes another error out of the last exception and the number of retries.
+        pace: of the host that is asked.
 
     Raises:
         InputError: `what` does not exist or may not be read, or failed `retries` + 1 times.
     """
     for attempt in range(retries + 1):
         try:
+            if pace is not None:
+                pace.wait()
             return action()
         except FinesieveError:
             raise
@@ -105,7 +106,7 @@ def retrying(
                 if failure is not None:
                     raise failure(error, retries) from error
                 raise InputError(f"{what}: {explain(error, retries)}") from error
-            time.sleep(pause_before(attempt))
+            pause_after(error, attempt, pace)
     raise AssertionError("unreachable")
 
 
@@ -138,11 +139,6 @@ def explain(error: BaseException, retries: int) -> str:
     )
 
 
-def pause_before(attempt: int) -> float:
-    """Seconds to wait before retry number `attempt`, counted from 0."""
-    return min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE)
-
-
 def describe(error: BaseException) -> str:
     """Type and message, of the cause where that says more."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
@@ -159,12 +155,16 @@ class ResumingFile(io.RawIOBase):
         address: any fsspec address.
         storage_options: given to fsspec as they are.
         retries: how often in a row a read may fail before it is given up.
+        per_second: most requests to the host, of all workers together; None: as many as are made.
     """
 
-    def __init__(self, address: str, storage_options: Mapping[str, Any], retries: int) -> None:
+    def __init__(
+        self, address: str, storage_options: Mapping[str, Any], retries: int, per_second: float | None = None
+    ) -> None:
         super().__init__()
         self.address = address
         self.retries = retries
+        self._pace = Pace(address, per_second)
         self._system, self._path = file_system(address, storage_options)
         self._position = 0
         self._handle: Any = None
@@ -183,7 +183,7 @@ class ResumingFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
             if self._size is None:
-                self._size = retrying(self._stored_size, self.retries, self.address)
+                self._size = retrying(self._stored_size, self.retries, self.address, pace=self._pace)
             offset += self._size
         elif whence == io.SEEK_CUR:
             offset += self._position
@@ -222,7 +222,7 @@ class ResumingFile(io.RawIOBase):
                         f"({describe(error)}). Nothing is wrong with the run so far: start it again, or raise "
                         "input.retries"
                     ) from error
-                time.sleep(pause_before(attempt))
+                pause_after(error, attempt, self._pace)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -250,7 +250,11 @@ class ResumingFile(io.RawIOBase):
     def _reopen(self) -> None:
         # Block size 0 is fsspec's way to ask the HTTP file system for a plain stream.
         options = {"block_size": 0} if self._streaming else {}
+        self._pace.wait()
         self._handle = self._system.open(self._path, "rb", **options)
+        cache: Any = getattr(self._handle, "cache", None)
+        if hasattr(cache, "fetcher"):  # each block that a file system asks for is a request
+            cache.fetcher = self._paced(cache.fetcher)
         size = getattr(self._handle, "size", None)
         if isinstance(size, int):
             if self._size is not None and size != self._size:
@@ -267,6 +271,13 @@ class ResumingFile(io.RawIOBase):
                 if not skipped:
                     raise ConnectionError(f"the stream ended before byte {self._position:,}") from None
                 left -= skipped
+
+    def _paced(self, fetch: Callable[..., bytes]) -> Callable[..., bytes]:
+        def paced(*args: Any, **options: Any) -> bytes:
+            self._pace.wait()
+            return fetch(*args, **options)
+
+        return paced
 
     def _stored_size(self) -> int:
         size = self._system.info(self._path).get("size")

@@ -17,6 +17,7 @@ from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.local import stamp_of
+from filters.read.pace import Pace
 from filters.read.remote import describe, file_system, is_local, open_input, retrying
 
 ROWS_PER_UNIT = 50_000
@@ -228,18 +229,22 @@ def _hidden(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
+def _pace(address: str, config: InputConfig) -> Pace:
+    return Pace(address, config.requests_per_second)
+
+
 def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], None] | None) -> list[str]:
     system, path = file_system(pattern, config.storage_options)
     system.invalidate_cache()  # of an earlier run in this process
     if glob.has_magic(path):
-        matches = retrying(lambda: system.glob(path), config.retries, pattern)
+        matches = retrying(lambda: system.glob(path), config.retries, pattern, pace=_pace(pattern, config))
         if not matches:
             raise InputError(f"{pattern}: this pattern matches no file")
         return [str(system.unstrip_protocol(match)) for match in matches]
     if pattern.startswith(("http:", "https:")):
         return [pattern]  # a web server has no folders
-    if retrying(lambda: system.isdir(path), config.retries, pattern):
-        inside = retrying(lambda: system.find(path), config.retries, pattern)
+    if retrying(lambda: system.isdir(path), config.retries, pattern, pace=_pace(pattern, config)):
+        inside = retrying(lambda: system.find(path), config.retries, pattern, pace=_pace(pattern, config))
         root = path.rstrip("/")
         below = {match.removeprefix(root).lstrip("/"): str(system.unstrip_protocol(match)) for match in inside}
         return _of_kind(pattern, below, config, notice)
@@ -321,7 +326,7 @@ def _sized(addresses: list[str], config: InputConfig) -> list[tuple[str, int | N
 def _remote_size(address: str, config: InputConfig) -> int | None:
     system, path = file_system(address, config.storage_options)
     info: Callable[[], Any] = lambda: system.info(path)  # noqa: E731
-    size = retrying(info, config.retries, address).get("size")
+    size = retrying(info, config.retries, address, pace=_pace(address, config)).get("size")
     return None if size is None else int(size)
 
 

@@ -28,7 +28,6 @@ from filters.pipeline import destination
 from filters.pipeline.destination import MARK
 from filters.pipeline.schedulers.status import read_status
 from filters.pipeline.verify import verify_run
-from filters.read import remote
 from filters.storage import RemotePath
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 from tests.pipeline.s3_server import SECRET, S3Server
@@ -56,7 +55,7 @@ def _healthy(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     system.mkdir("bucket")
     server.requests.clear()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(destination, "PART", 4_000)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
     monkeypatch.setattr(destination, "WATCH", 0.5)

@@ -12,16 +12,16 @@ import pytest
 from server import Server
 from synthetic import html_page, json_lines, read_all, responses
 
-import filters.read.remote as remote
 from filters.config import InputConfig
 from filters.errors import InputError, MissingExtraError
+from filters.read import pace
 from filters.read.remote import ResumingFile
 from filters.read.units import plan_units
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
     server = Server()
     yield server
     server.close()
@@ -83,7 +83,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
 
 
 def test_an_unreachable_host_is_not_a_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/a.jsonl"
@@ -99,10 +99,6 @@ def test_a_server_that_is_busy_at_first_is_asked_again(server: Server) -> None:
     server.busy = 4
     assert len(read_all(config(server, "jsonl", "/a.jsonl", retries=6))) == 5
     assert server.busy == 0
-
-
-def test_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [remote.pause_before(attempt) for attempt in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(server: Server) -> None:
@@ -161,7 +157,7 @@ def test_a_protocol_without_its_package_names_the_extra(monkeypatch: pytest.Monk
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(MissingExtraError, match=r"finesieve\[s3\]"):
+    with pytest.raises(MissingExtraError, match=r"\[s3\]"):
         plan_units(InputConfig(kind="warc", paths=("s3://commoncrawl/a.warc.gz",)))
 
 
