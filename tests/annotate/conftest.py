@@ -71,7 +71,7 @@ def config(tmp_path: Path) -> Callable[..., AnnotateConfig]:
                     "base_urls": [url] if isinstance(url, str) else url,
                     "model": MODEL,
                     "price": {"input": 1, "output": 2},
-                    "timeout_seconds": 5,
+                    "timeout_seconds": 600,
                     **(judge or {}),
                 }
             ],

@@ -61,6 +61,14 @@ class Slow:
     answer: Any = field(default_factory=reply)
 
 
+@dataclass(frozen=True)
+class Held:
+    """An answer as soon as something has happened."""
+
+    until: Callable[[], bool]
+    answer: Any = field(default_factory=reply)
+
+
 class JudgeServer:
     """The server.
 
@@ -140,6 +148,10 @@ class JudgeServer:
             answer = self.behave(number, body)
             if isinstance(answer, Slow):
                 await asyncio.sleep(answer.seconds)
+                answer = answer.answer
+            if isinstance(answer, Held):
+                while not answer.until():
+                    await asyncio.sleep(0.01)
                 answer = answer.answer
             if isinstance(answer, Fault):
                 if answer.kind == "hang":

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -179,20 +178,21 @@ def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path) -> None:
         _, judge, rubric = filled(store, 10)
     code = (
         "import sys, itertools\nfrom filters.annotate.store import Store\nfrom filters.annotate.records import Answer\n"
-        "store = Store(sys.argv[1])\nprint('ready', flush=True)\n"
+        "store = Store(sys.argv[1])\n"
         "for n in itertools.count(1):\n"
         f"    store.save(1, {judge}, {rubric}, [Answer(n, r, 'ok', 'x') for r in range(3)])\n"
+        "    print(n, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.3)
+    saved = [process.stdout.readline() for _ in range(20)]
     process.kill()
     process.wait()
     process.stdout.close()
     with Store(path, create=False) as store:
         answered = [answer.document for _, answer in store.answers(rubric)]
-    assert len(answered) >= 3
+    assert saved[-1] == b"20\n"
+    assert len(answered) >= 60
     assert len(answered) % 3 == 0
 
 
