@@ -28,6 +28,7 @@ from filters.pipeline import destination
 from filters.pipeline.destination import MARK
 from filters.pipeline.schedulers.status import read_status
 from filters.pipeline.verify import verify_run
+from filters.read import pace
 from filters.storage import RemotePath
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 from tests.pipeline.s3_server import SECRET, S3Server
