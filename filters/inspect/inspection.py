@@ -6,16 +6,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import RenderableType
 
 from filters.errors import ConfigError, ModelError, RunError
 from filters.inspect import terminal
-from filters.inspect.histogram import SlicedHistogram
+from filters.inspect.histogram import BINS, SlicedHistogram, bins_of
 from filters.inspect.run import Run
 from filters.inspect.solver import Solution, Target
-from filters.inspect.summary import GROUPS, Summary
-from filters.inspect.whatif import SampleInterval, WhatIf, sample_interval, what_if
+from filters.inspect.summary import DUPLICATES, GROUPS, SURVIVOR_COLUMNS, Summary, coded, survivors
+from filters.inspect.whatif import FEWEST_FILES, SampleInterval, Seen, WhatIf, sample_interval, what_if
 from filters.model.reliability import Reliability
+
+Int64 = npt.NDArray[np.int64]
 
 LARGEST = 12
 """Slices that are shown."""
@@ -134,10 +140,49 @@ def inspect_run(
         scaled = Target("tokens", target.value * sample) if sample and target.rule == "tokens" else target
         solution = run.solve(scaled, by=by if quotas else None, quotas=quotas)
         if sample is not None:
-            estimate = sample_interval(target, list(run.histogram("source").values()), sample)
+            files = list(run.histogram("source").values())
+            estimate = sample_interval(target, files, sample, seen_in(run, by_file=len(files) >= FEWEST_FILES))
     thresholds = {*terminal.THRESHOLDS, run.min_score, *([solution.threshold] if solution else [])}
     table = what_if(summary.histograms.total, thresholds, reliability_of(run))
     return Inspection(run, summary, table, solution, estimate, by, slices, examples)
+
+
+def seen_in(run: Run, *, by_file: bool) -> Seen:
+    """Lengths and copies of a run that is a sample.
+
+    Args:
+        run: the run.
+        by_file: count the files that have a cluster instead of its documents.
+
+    Raises:
+        RunError: the side files are missing or damaged.
+    """
+    squares = np.zeros(BINS)
+    copies: list[Int64] = [np.empty((0, 2), np.int64)]
+    alone: list[Int64] = [np.empty((0, 2), np.int64)]
+    levels: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)]
+    sources: dict[str, int] = {}
+    for table in run.tables([*SURVIVOR_COLUMNS, "near_cluster", "source"]):
+        found = survivors(table)
+        squares += np.bincount(bins_of(found.scores), found.tokens.astype(np.float64) ** 2, BINS)
+        names, places = coded(table["source"].combine_chunks())
+        numbers = np.array([sources.setdefault(name, len(sources)) for name in names.to_pylist()], np.int64)
+        root = table["near_cluster"].fill_null(-1).to_numpy().astype(np.int64)
+        members = np.stack([root, numbers[places] if len(numbers) else places.astype(np.int64)], axis=1)
+        removed = pc.is_in(table["reason"].cast(pa.string()), value_set=pa.array(DUPLICATES)).to_numpy()
+        copies.append(members[removed])
+        alone.append(members[found.rows])
+        levels.append(found.scores)
+    stay, score = np.concatenate(alone), np.concatenate(levels)
+    gone = np.concatenate(copies)
+    gone = gone[gone[:, 0] >= 0]
+    several = np.isin(stay[:, 0], gone[:, 0])
+    stay, score = stay[several], score[several]
+    every = np.concatenate([stay, gone[np.isin(gone[:, 0], stay[:, 0])]])
+    if by_file:
+        every = np.unique(every, axis=0)
+    roots, times = np.unique(every[:, 0], return_counts=True)
+    return Seen(squares, score, times[np.searchsorted(roots, stay[:, 0])].astype(np.int64))
 
 
 def reliability_of(run: Run) -> Reliability | None:

@@ -112,13 +112,16 @@ def solution_view(solution: Solution, estimate: SampleInterval | None = None) ->
             Text(f"  {printable(value, 24)}: {part.documents:,} documents, {short(part.tokens)} tokens; {what}")
         )
     if estimate is not None:
-        one, documents, tokens = estimate.threshold, estimate.documents, estimate.tokens
+        one, documents, tokens, distinct = estimate.threshold, estimate.documents, estimate.tokens, estimate.distinct
         lines.append(
             Text(
                 f"  of the whole (this run is {estimate.share:g} of it), 95 % intervals over {estimate.resampled}:\n"
-                f"    threshold {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]\n"
+                f"    threshold there {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]; this one keeps\n"
                 f"    documents {short(documents.value)} [{short(documents.low)}, {short(documents.high)}], "
-                f"tokens {short(tokens.value)} [{short(tokens.low)}, {short(tokens.high)}]"
+                f"tokens {short(tokens.value)} [{short(tokens.low)}, {short(tokens.high)}]\n"
+                f"    share that is no copy of what this run lacks {distinct.value:.2f} [{distinct.low:.2f}, "
+                f"{distinct.high:.2f}]\n"
+                "    not covered: files unlike these, copies that are more frequent at some scores"
             )
         )
     return Group(*lines)
