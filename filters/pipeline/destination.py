@@ -411,6 +411,7 @@ def _create(system: Any, path: str, content: bytes) -> None:
     except FileExistsError:
         return
     except OSError as error:
+        _check_conditional(error, path)
         if not _refused(error):
             raise
 
@@ -428,8 +429,22 @@ def _unless_changed(system: Any, path: str, content: bytes, etag: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
+        _check_conditional(error, path)
         if not _refused(error):
             raise
+
+
+def _check_conditional(error: OSError, path: str) -> None:
+    """Raise a RunError if the server does not do writes under a condition at all; asking again is no use."""
+    response = getattr(error.__cause__, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status == 501 or response.get("Error", {}).get("Code") in ("NotImplemented", "501"):
+        raise RunError(
+            f"output.path: {path}: this server does not know conditional writes (it answers 501 NotImplemented to "
+            "If-None-Match or If-Match), which keep two runs from publishing into one folder. Nothing was published. "
+            "Remedy: let output.path be a folder of this machine, and copy the finished run to the server, "
+            "manifest.json last; or write to a server that knows them, as S3 does"
+        ) from error
 
 
 def _refused(error: OSError) -> bool:

@@ -17,6 +17,7 @@ from filters.dedup.bands import id_hashes
 from filters.inspect.histogram import Histogram
 from filters.inspect.summary import SURVIVOR_COLUMNS, survivors
 from filters.kernels.arrays import UInt64
+from filters.pipeline.phases.poison import CAUSE
 from filters.storage import Location, parquet_file
 
 _COMPARED = ["id", "text", "score", "language", "tokens", "source", "position"]
@@ -138,6 +139,17 @@ def quarantine_accounts(file: Location) -> Counter[tuple[str, str]]:
         for line in lines:
             record = json.loads(line)
             found[record["source"], record["cause"].partition(":")[0]] += 1
+    return found
+
+
+def killers_of(file: Location, source: str) -> dict[int, str]:
+    """Position -> cause of the documents of an input file in quarantine.jsonl that killed the worker that read them."""
+    found: dict[int, str] = {}
+    with file.open("rb") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if record["source"] == source and record["cause"].partition(":")[0] == CAUSE:
+                found[int(record["position"])] = record["cause"]
     return found
 
 

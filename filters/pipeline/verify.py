@@ -22,9 +22,11 @@ from filters.pipeline.executor import unit_steps
 from filters.pipeline.finish import manifest_digest, manifest_text
 from filters.pipeline.folder import MANIFEST
 from filters.pipeline.ledger import Ledger
+from filters.pipeline.phases.poison import SetAside
 from filters.pipeline.run_files import (
     SideFiles,
     documents_at,
+    killers_of,
     quarantine_accounts,
     rows_by_id,
     rows_of_unit,
@@ -264,6 +266,7 @@ class _Verifier:
         number = int(self.random.integers(len(units)))
         read, *steps = unit_steps(self.config, units)
         batches: Iterable[Batch] = read.run(None, rank=number, world_size=len(units))
+        batches = SetAside(killers_of(self.path / "quarantine.jsonl", units[number].source)).run(batches)
         for step in steps:
             batches = step.run(batches)
         unit = units[number]

@@ -96,6 +96,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return Found(plan, pilot, folder)
 
 
+def test_a_pilot_larger_than_a_shard_is_forecast(tmp_path: Path) -> None:
+    config = write_dump(tmp_path / "dump", 60)
+    output = config.output.model_copy(update={"shard_size": 2_000, "rejected": True})
+    made = forecast(make_plan(config.model_copy(update={"output": output})), documents=50)
+    assert made.columns[0].kept.value > 0
+
+
 def test_documents_are_those_of_the_dump(found: Found) -> None:
     here = found.forecast().columns[0]
     assert here.documents.value == pytest.approx(DOCUMENTS, rel=0.01)

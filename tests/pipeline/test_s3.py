@@ -107,6 +107,17 @@ def stored(server: S3Server, folder: str = "bucket/dump/run") -> dict[str, str]:
     return {name[len(folder) + 1 :]: hashlib.sha256(system.cat_file(name)).hexdigest() for name in system.find(folder)}
 
 
+def test_a_server_without_conditional_writes_is_named_before_the_work(
+    server: S3Server, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.fail(10**6, "PUT", re.escape(MARK), 501)
+    with pytest.raises(RunError, match=r"does not know conditional writes.*folder of this machine"):
+        run_filter(configured(server, files, retries=5))
+    assert sum(method == "PUT" for method, _ in server.requests) == 1
+    assert stored(server) == {}
+
+
 def unfinished_uploads(server: S3Server) -> list[Any]:
     return client(server).call_s3("list_multipart_uploads", Bucket="bucket").get("Uploads") or []
 

@@ -47,6 +47,8 @@ TIMES = 5
 """How often what is short is timed; the median counts."""
 _ENOUGH_S = 6.0
 """CPU seconds of repetitions. Where they do for none, what it costs to begin is nothing beside the rest."""
+_UNCUT = 2**40
+"""Bytes of a shard that takes all documents of a pilot: there is one unit of documents and one of side files then."""
 _ALL = -1e6
 """A threshold that keeps everything."""
 
@@ -278,7 +280,8 @@ class _Bench:
         pilot.earlier_keys = sum(run.count(kind, 0, 2**64 - 1) for run in earlier for kind in ("near", "exact"))
         look = 0 < pilot.earlier_keys <= EARLIER_KEYS
         config = self.config(against=self.plan.config.dedup.against if look else ())
-        config = config.model_copy(update={"output": config.output.model_copy(update={"rejected": False})})
+        whole = {"rejected": False, "shard_size": _UNCUT}
+        config = config.model_copy(update={"output": config.output.model_copy(update=whole)})
         shutil.copytree(self.folder / "attributes", self.folder / "all")
         job = self.job("all", config, self.sample.units)
         for phase in RESOLVE_PHASES:
