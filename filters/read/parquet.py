@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
+from filters.read.columns import as_settled, plain_type
 from filters.read.ids import derived_ids, given_ids
 from filters.read.local import Reading
 from filters.read.remote import describe, open_input, open_unit
@@ -23,18 +24,24 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryEr
 """What pyarrow raises on damaged files."""
 
 
-def row_ranges(file: InputFile, config: InputConfig) -> list[tuple[int, int, int]]:
-    """(first row, row behind the last, stored bytes) of the units of a file; [] if its footer cannot be read.
+def read_footer(file: InputFile, config: InputConfig) -> tuple[list[tuple[int, int, int]], pa.Schema | None]:
+    """(first row, row behind the last, stored bytes) of the units of a file, and its pass-through columns.
+
+    ([], None) if its footer cannot be read.
 
     Raises:
-        InputError: the file cannot be opened, or a remote file stays unreachable.
+        InputError: the file cannot be opened, or a remote file stays unreachable; a column is missing or of an unusable
+            type.
     """
     with open_input(file.address, config) as handle:
         try:
-            metadata = pq.ParquetFile(handle).metadata
+            parquet = pq.ParquetFile(handle)
+            metadata, schema = parquet.metadata, parquet.schema_arrow
             groups = [_group(metadata, index) for index in range(metadata.num_row_groups)]
         except _DAMAGE:
-            return []
+            return [], None
+    passed = passed_columns(read_columns(file, schema, config), config)
+    columns = pa.schema([_passed_field(schema.field(name), config) for name in passed])
     ranges: list[tuple[int, int, int]] = []
     start = stop = size = 0
     for rows, stored in groups:
@@ -45,7 +52,17 @@ def row_ranges(file: InputFile, config: InputConfig) -> list[tuple[int, int, int
         size += stored
     if stop > start:
         ranges.append((start, stop, size))
-    return ranges
+    return ranges, columns
+
+
+def passed_columns(names: Sequence[str], config: InputConfig) -> list[str]:
+    """Those of the columns that are read which go into shards."""
+    return [*config.columns, *(["url"] if "url" in names and "url" not in config.columns else [])]
+
+
+def _passed_field(field: pa.Field, config: InputConfig) -> pa.Field:
+    kind = plain_type(field.type)
+    return pa.field(field.name, pa.string() if field.name == "url" and _is_text(kind) else kind)
 
 
 def read_parquet(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
@@ -85,7 +102,7 @@ def _group(metadata: Any, index: int) -> tuple[int, int]:
     return int(group.num_rows), int(stored)
 
 
-def read_columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str]:
+def read_columns(unit: Unit | InputFile, schema: pa.Schema, config: InputConfig) -> list[str]:
     """What is read of a file with this schema: text, id, pass-through columns, url.
 
     Raises:
@@ -98,14 +115,18 @@ def read_columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str
             f"{unit.source}: no column {', '.join(map(repr, missing))}; the file has {', '.join(schema.names)}. "
             "Set input.text_key, input.id_key and input.columns to columns it has"
         )
-    kind = schema.field(config.text_key).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if twice := [name for name in wanted if schema.names.count(name) > 1]:
+        raise InputError(
+            f"{unit.source}: two columns are called {twice[0]!r}. Remedy: rename one of them, or leave the name out of "
+            "input.columns"
+        )
+    kind = plain_type(schema.field(config.text_key).type)
     if not (_is_text(kind) or _is_binary(kind) or pa.types.is_null(kind)):
         raise InputError(
             f"{unit.source}: column {config.text_key!r} is of type {kind}, not text. Set input.text_key to a column "
             f"of strings; the file has {', '.join(f'{field.name} ({field.type})' for field in schema)}"
         )
-    if "url" in schema.names and _is_text(schema.field("url").type):
+    if schema.names.count("url") == 1 and _is_text(plain_type(schema.field("url").type)):
         wanted.append("url")
     return list(dict.fromkeys(wanted))
 
@@ -125,7 +146,7 @@ def _read_group(
         size = _batch_rows(file, index)
         for records in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
             count = min(records.num_rows, stop - position)
-            batches = list(_batches(unit.source, position, records.slice(0, count), config))
+            batches = list(_batches(unit, position, records.slice(0, count), config))
             position += count
             for batch in batches:
                 batch.input_bytes = stored * batch.records // rows
@@ -147,7 +168,7 @@ def _batch_rows(file: pq.ParquetFile, index: int) -> int:
     return int(max(1, min(BATCH_ROWS, BATCH_BYTES // per_row)))
 
 
-def _batches(source: str, first: int, records: pa.RecordBatch, config: InputConfig) -> Iterator[Batch]:
+def _batches(unit: Unit, first: int, records: pa.RecordBatch, config: InputConfig) -> Iterator[Batch]:
     columns = {
         name: _plain(column, name == config.text_key)
         for name, column in zip(records.schema.names, records.columns, strict=True)
@@ -161,7 +182,9 @@ def _batches(source: str, first: int, records: pa.RecordBatch, config: InputConf
     rejected: list[Quarantined] = []
     if causes:
         raw = text.view(pa.large_binary())
-        rejected = [quarantined(source, first + row, causes[row], raw[row].as_py() or b"") for row in sorted(causes)]
+        rejected = [
+            quarantined(unit.source, first + row, causes[row], raw[row].as_py() or b"") for row in sorted(causes)
+        ]
         keep = np.ones(records.num_rows, dtype=bool)
         keep[list(causes)] = False
         columns = {name: column.filter(pa.array(keep)) for name, column in columns.items()}
@@ -169,7 +192,7 @@ def _batches(source: str, first: int, records: pa.RecordBatch, config: InputConf
     cuts = list(slices(lengths.tolist())) or [slice(0, 0)]
     counted = 0
     for rows in cuts:
-        batch = _batch(source, positions[rows], {name: column[rows] for name, column in columns.items()}, config)
+        batch = _batch(unit, positions[rows], {name: column[rows] for name, column in columns.items()}, config)
         batch.quarantined, rejected = rejected, []
         # The last batch answers for all rows that pyarrow delivered and no batch before it has counted.
         last = rows is cuts[-1]
@@ -178,7 +201,8 @@ def _batches(source: str, first: int, records: pa.RecordBatch, config: InputConf
         yield batch
 
 
-def _batch(source: str, positions: Any, columns: dict[str, pa.Array], config: InputConfig) -> Batch:
+def _batch(unit: Unit, positions: Any, columns: dict[str, pa.Array], config: InputConfig) -> Batch:
+    source = unit.source
     text = columns[config.text_key]
     reason = np.full(len(positions), None, dtype=object)
     missing = text.is_null().to_numpy(zero_copy_only=False)
@@ -190,8 +214,7 @@ def _batch(source: str, positions: Any, columns: dict[str, pa.Array], config: In
         ids = derived_ids(source, positions.tolist())
     else:
         ids = given_ids(source, positions.tolist(), columns[config.id_key].to_pylist())
-    names = [*config.columns, *(["url"] if "url" in columns and "url" not in config.columns else [])]
-    passed = {name: columns[name] for name in names}
+    passed = {name: columns[name] for name in passed_columns(list(columns), config)}
     if "url" in passed and _is_text(passed["url"].type):
         passed["url"] = passed["url"].cast(pa.string())
     return Batch(
@@ -200,15 +223,18 @@ def _batch(source: str, positions: Any, columns: dict[str, pa.Array], config: In
         id=pa.array(ids, pa.string()),
         text=text,
         reason=reason,
-        columns=passed,
+        columns=as_settled(passed, unit.columns, source, len(positions)),
     )
 
 
 def _plain(column: pa.Array, as_text: bool) -> pa.Array:
-    """The column without dictionary encoding; the text column as large_string, not yet known to be UTF-8."""
+    """The column in its plain type; the text column as large_string, not yet known to be UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if not as_text or pa.types.is_large_string(column.type):
+    if not as_text:
+        kind = plain_type(column.type)
+        return column if column.type == kind else column.cast(kind)
+    if pa.types.is_large_string(column.type):
         return column
     if _is_text(column.type) or pa.types.is_null(column.type):
         return column.cast(pa.large_string())

@@ -113,7 +113,7 @@ def draw_sample(units: Sequence[Unit], config: InputConfig, documents: int, seed
             with open_input(first.address, config) as file:
                 compression = MemberStream(file, first.address).compression
             _write_records(path, [record for records in found for record in records] * times, compression, first.kind)
-        unit = Unit(0, first.kind, first.source, str(path), size=path.stat().st_size)
+        unit = Unit(0, first.kind, first.source, str(path), size=path.stat().st_size, columns=first.columns)
         if times == 1:
             sample.units.append(unit)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filters.addresses import has_user, shown
 from filters.config import InputConfig
@@ -19,6 +19,9 @@ from filters.read.decompress import DamagedError, MemberStream
 from filters.read.local import stamp_of
 from filters.read.pace import Pace
 from filters.read.remote import describe, file_system, is_local, open_input, retrying
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS_PER_UNIT = 50_000
 """A unit takes Parquet row groups until it has this many rows; a larger row group is a unit by itself."""
@@ -58,6 +61,7 @@ class Unit:
         stop: the row behind the last one, or None for the whole file.
         size: stored bytes, or None if unknown.
         stamp: of a local file when it was planned (see `filters.read.local`); whoever reads another refuses it.
+        columns: types of the pass-through columns (see `filters.read.columns`), where Parquet files differ in them.
     """
 
     index: int
@@ -68,6 +72,7 @@ class Unit:
     stop: int | None = None
     size: int | None = None
     stamp: str | None = None
+    columns: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def plan_units(config: InputConfig, notice: Callable[[str], None] | None = None)
         ]
         if not files:
             raise InputError(f"{config.paths_file}: lists no paths")
-    return number(_units_of_files(files, config))
+    return number(_settled(files, _units_of_files(files, config)))
 
 
 def local_stamp(address: str) -> str | None:
@@ -131,26 +136,39 @@ def number(units: Iterable[Unit]) -> list[Unit]:
     return [replace(unit, index=index) for index, unit in enumerate(units)]
 
 
-def _units_of_files(files: list[InputFile], config: InputConfig) -> Iterator[Unit]:
-    def units_of(file: InputFile) -> list[Unit]:
-        if file.kind == "parquet":
-            from filters.read.parquet import row_ranges
+def _settled(files: list[InputFile], found: Iterable[tuple[list[Unit], pa.Schema | None]]) -> Iterator[Unit]:
+    """The units of the files, with the types of their columns settled from all footers."""
+    by_file = list(found)
+    schemas = [(file.source, schema) for file, (_, schema) in zip(files, by_file, strict=True) if schema is not None]
+    columns = None
+    if len(schemas) > 1:
+        from filters.read.columns import settle
 
-            ranges = row_ranges(file, config)
-            if ranges:
-                return [
-                    Unit(0, file.kind, file.source, file.address, start, stop, size, file.stamp)
-                    for start, stop, size in ranges
-                ]
-        return [Unit(0, file.kind, file.source, file.address, size=file.size, stamp=file.stamp)]
+        columns = settle(schemas)
+    for units, schema in by_file:
+        yield from (unit if schema is None else replace(unit, columns=columns) for unit in units)
+
+
+def _units_of_files(files: list[InputFile], config: InputConfig) -> Iterator[tuple[list[Unit], pa.Schema | None]]:
+    """The units of each file, and its pass-through columns where its footer tells them."""
+
+    def units_of(file: InputFile) -> tuple[list[Unit], pa.Schema | None]:
+        units, schema = [Unit(0, file.kind, file.source, file.address, size=file.size, stamp=file.stamp)], None
+        if file.kind == "parquet":
+            from filters.read.parquet import read_footer
+
+            ranges, schema = read_footer(file, config)
+            units = [
+                Unit(0, file.kind, file.source, file.address, start, stop, size, file.stamp)
+                for start, stop, size in ranges
+            ] or units
+        return units, schema
 
     if any(file.kind == "parquet" and not is_local(file.address) for file in files):
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            for units in pool.map(units_of, files):
-                yield from units
+            yield from pool.map(units_of, files)
     else:
-        for file in files:
-            yield from units_of(file)
+        yield from map(units_of, files)
 
 
 def _addresses(config: InputConfig, notice: Callable[[str], None] | None) -> Iterator[str]:

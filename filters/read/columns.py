@@ -1,0 +1,95 @@
+"""Pass-through columns of Parquet files that do not all have the same types: one schema, settled from all footers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from filters.errors import InputError
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type without dictionary encoding and views, which are ways to store the same values."""
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
+    return kind
+
+
+def settle(schemas: Sequence[tuple[str, pa.Schema]]) -> str | None:
+    """The types that hold the columns of all files, as `Unit.columns` has them; None if all files have the same.
+
+    Null becomes any type, numbers and times widen, lists and structs are settled by what they hold (a field that some
+    files lack is null there); a column that some files lack is null there.
+
+    Args:
+        schemas: (name of the file, its pass-through columns with their plain types).
+
+    Raises:
+        InputError: two files have types that nothing holds both of.
+    """
+    if all(schema.equals(schemas[0][1]) for _, schema in schemas[1:]):
+        return None
+    settled: dict[str, pa.DataType] = {}
+    first: dict[str, str] = {}
+    for source, schema in schemas:
+        for field in schema:
+            known = settled.setdefault(field.name, field.type)
+            first.setdefault(field.name, source)
+            if known != field.type:
+                settled[field.name] = _common(field.name, known, field.type, first[field.name], source)
+    schema = pa.schema(list(settled.items()))
+    return base64.b64encode(schema.serialize()).decode()
+
+
+def _common(name: str, one: pa.DataType, other: pa.DataType, first: str, source: str) -> pa.DataType:
+    try:
+        schemas = [pa.schema([(name, kind)]) for kind in (one, other)]
+        both = pa.unify_schemas(schemas, promote_options="permissive").field(name).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        both = None
+    texts = [str(kind).count("string") for kind in (one, other, both)]
+    if both is None or texts[2] < max(texts):  # text is not made bytes
+        raise InputError(
+            f"{source}: column {name!r} is of type {other}, and from {first} on of type {one}. Remedy: leave it out of "
+            "input.columns, or filter these files in a run of their own (input.paths)"
+        )
+    return both
+
+
+def as_settled(columns: dict[str, pa.Array], settled: str | None, source: str, rows: int) -> dict[str, pa.Array]:
+    """Pass-through columns of a batch in the types that were settled.
+
+    Args:
+        columns: plain arrays of `rows` values.
+        settled: what `settle` gave.
+        source: name of the file.
+        rows: of the batch.
+
+    Raises:
+        InputError: a value that the settled type does not hold.
+    """
+    if settled is None:
+        return columns
+    found = {}
+    for field in pa.ipc.read_schema(pa.py_buffer(base64.b64decode(settled))):
+        column = columns.get(field.name)
+        try:
+            found[field.name] = pa.nulls(rows, field.type) if column is None else column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InputError(
+                f"{source}: column {field.name!r} has values that {field.type}, the type for all files, does not hold: "
+                f"{error}. Remedy: leave it out of input.columns, or filter this file in a run of its own (input.paths)"
+            ) from error
+    return found
