@@ -1,8 +1,9 @@
 """A sample of the documents of an input, spread over its units, as small files of the same kind.
 
 Units are drawn with probability proportional to their stored bytes, at even distances from a random start; of each,
-documents are drawn at random from its first bytes (Parquet: from row groups drawn like the units). A compressed file
-cannot be entered in its middle, and nobody wants to read a terabyte to know what it will cost to read.
+documents are drawn at random (Parquet: from row groups drawn like the units; else from places spread evenly over what
+is gone through of the file). A compressed file cannot be entered in its middle, and nobody wants to read a terabyte to
+know what it will cost to read: it is gone through from its beginning, `AHEAD` times as far as bytes are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +33,15 @@ DRAWS = 16
 """Places of the input that the sample comes from."""
 LOCAL_BYTES, REMOTE_BYTES = 16 << 20, 4 << 20
 """Bytes, decompressed, from which the documents of one draw are drawn."""
+AHEAD = 8
+"""So many times these bytes are gone through of a local file."""
+_BLOCK = 1 << 16
+"""Bytes of lines that are kept or left out together."""
 REPEATS = 4
 _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError)
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,39 +196,85 @@ def _from_parquet(
         return tables, Drawn(unit.index, taken, seen + bad, bad, unit.size or 0, len(groups) == len(inside))
 
 
+class _Spread(Generic[T]):
+    """Every k-th of the things that are added; k doubles whenever those kept take more than a budget of bytes.
+
+    Attributes:
+        kept: in the order they came.
+        seen: how many were added.
+        bytes: of all that were added.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.kept: list[T] = []
+        self.seen = self.bytes = 0
+        self._budget, self._every = budget, 1
+        self._sizes: list[int] = []
+        self._held = 0
+
+    def add(self, thing: T, size: int) -> None:
+        if self.seen % self._every == 0:
+            self.kept.append(thing)
+            self._sizes.append(size)
+            self._held += size
+            while len(self.kept) > 1 and self._held > self._budget:
+                self.kept, self._sizes, self._every = self.kept[::2], self._sizes[::2], 2 * self._every
+                self._held = sum(self._sizes)
+        self.seen += 1
+        self.bytes += size
+
+
+def _far(unit: Unit, budget: int) -> int:
+    """How many decompressed bytes of a unit are gone through."""
+    return budget * AHEAD if is_local(unit.address) else budget
+
+
 def _from_lines(
     unit: Unit, config: InputConfig, wanted: int, budget: int, generator: np.random.Generator
 ) -> tuple[list[bytes], Drawn]:
+    blocks: _Spread[bytes] = _Spread(budget)
+    rest: list[bytes] = []
+    records = read = waiting = bad = 0
+    whole = False
     with open_input(unit.address, config) as file:
         stream = MemberStream(file, unit.address)
-        pieces, size, bad, whole = [], 0, 0, False
         try:
-            while size < budget:
+            while read < _far(unit, budget) and waiting < budget:
                 piece = stream.read()
                 if not piece:
                     whole = True
                     break
-                pieces.append(piece)
-                size += len(piece)
+                read += len(piece)
+                rest.append(piece)
+                waiting += len(piece)
+                end = piece.rfind(b"\n") + 1
+                if end:
+                    rest[-1] = piece[:end]
+                    content, start = b"".join(rest), 0
+                    while start < len(content):
+                        stop = content.find(b"\n", start + _BLOCK) + 1 or len(content)
+                        blocks.add(content[start:stop], stop - start)
+                        start = stop
+                    records += content.count(b"\n")
+                    rest, waiting = [piece[end:]], len(piece) - end
         except DamagedError:
-            bad, whole = 1, True
-        content = b"".join(pieces)
-        if bad:  # what is left of the line where the damage begins is the bad record
-            content = content[: content.rfind(b"\n") + 1]
-        elif not whole:
-            content = content[: content.rfind(b"\n") + 1] or content
-        lines = content.removesuffix(b"\n").split(b"\n") if content else []
-        chosen = [lines[row] + b"\n" for row in _chosen(len(lines), wanted, generator)]
+            bad, whole = 1, True  # what is left of the line where the damage begins is the bad record
+        last = b"".join(rest)
+        if last and not bad and (whole or not records):
+            blocks.add(last, len(last))
+            records += 1
+        lines = [line + b"\n" for block in blocks.kept for line in block.removesuffix(b"\n").split(b"\n")]
+        chosen = [lines[row] for row in _chosen(len(lines), wanted, generator)]
         # What is behind the last whole line was decompressed, but not counted.
-        stored = unit.size if whole and unit.size else stream.consumed * len(content) // max(size, 1)
-        return chosen, Drawn(unit.index, len(chosen), len(lines) + bad, bad, stored, whole)
+        stored = unit.size if whole and unit.size else stream.consumed * blocks.bytes // max(read, 1)
+        return chosen, Drawn(unit.index, len(chosen), records + bad, bad, stored, whole)
 
 
 def _from_warc(
     unit: Unit, config: InputConfig, wanted: int, budget: int, generator: np.random.Generator
 ) -> tuple[list[bytes], Drawn]:
-    found: list[bytes] = []
-    size = bad = 0
+    found: _Spread[bytes] = _Spread(budget)
+    bad = 0
     with open_input(unit.address, config) as file:
         stream = MemberStream(file, unit.address)
         records = RecordStream(stream, "conversion" if unit.kind == "wet" else "response", config.max_document_bytes)
@@ -231,14 +285,14 @@ def _from_warc(
                 bad += 1
                 continue
             headers = "".join(f"{name}: {value}\r\n" for name, value in record.headers.items())
-            found.append(f"WARC/1.0\r\n{headers}\r\n".encode() + record.block + b"\r\n\r\n")
-            size += len(found[-1])
-            if size >= budget:
+            content = f"WARC/1.0\r\n{headers}\r\n".encode() + record.block + b"\r\n\r\n"
+            found.add(content, len(content))
+            if found.bytes >= _far(unit, budget):
                 whole = False
                 break
-        chosen = [found[row] for row in _chosen(len(found), wanted, generator)]
+        chosen = [found.kept[row] for row in _chosen(len(found.kept), wanted, generator)]
         stored = unit.size if whole and unit.size else stored
-        return chosen, Drawn(unit.index, len(chosen), len(found) + bad, bad, stored, whole)
+        return chosen, Drawn(unit.index, len(chosen), found.seen + bad, bad, stored, whole)
 
 
 _FORMATS: dict[str, Callable[..., tuple[list[Any], Drawn]]] = {

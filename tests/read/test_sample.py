@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -119,3 +120,31 @@ def test_warc_responses_are_drawn(tmp_path: Path, compress: object) -> None:
     found = {html for batch in read_unit(sample.units[0], config) for html in batch.html.to_pylist()}
     assert len(found) == 10
     assert found < every
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "wet"])
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+def test_a_compressed_file_is_sampled_far_beyond_its_first_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """Short pages first, as in a file that is sorted: the beginning says little of the rest."""
+    monkeypatch.setattr("filters.read.sample.LOCAL_BYTES", 1 << 16)
+    count = 24_000
+    texts = [f"page {n} " + "word " * (4 if n < count // 2 else 60) for n in range(count)]
+    if kind == "jsonl":
+        content = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    else:
+        content = b"".join(
+            f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {len(text)}\r\n\r\n{text}\r\n\r\n".encode()
+            for text in texts
+        )
+    path = tmp_path / ("in.jsonl.gz" if kind == "jsonl" else "in.wet.gz")
+    path.write_bytes(compress(content))
+    sample, drawn, _ = draw(tmp_path, InputConfig.model_validate({"kind": kind, "paths": [str(path)]}), 400)
+    numbers = sorted(int(text.split()[1]) for text in drawn)
+    assert numbers[0] < count // 10
+    assert numbers[-1] > count * 9 // 10
+    assert sum(number >= count // 2 for number in numbers) > len(numbers) // 4
+    (only,) = sample.drawn
+    assert only.whole
+    assert only.records == count
