@@ -4,6 +4,10 @@ The population stability index is sum((p - q) ln(p / q)) over bins of the first 
 documents each (Siddiqi, Credit Risk Scorecards, 2006, where 0.1 is called a small shift and 0.25 a large one); the
 Kolmogorov-Smirnov distance is the largest difference of the two cumulated shares. Both are taken over documents that
 survived deduplication, from histograms alone.
+
+Two samples of one distribution have a PSI too: it is about (1/n + 1/m) times a chi-squared variable with one degree of
+freedom less than there are bins (Yurdakul and Naranjo 2020). An alarm needs more than the limit and more than that
+chance gives, over all slices together, in `ERROR` of the comparisons.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ Int64 = npt.NDArray[np.int64]
 
 PSI_BINS = 10
 MAX_PSI = 0.25
+ERROR = 0.05
 FEWEST = 100
 """A slice with fewer documents in either run is too small to call drifted."""
 FEWEST_OF_HOST = 20
@@ -43,6 +48,7 @@ class Drift:
         documents: survivors in this run and in the other.
         share: of the run's survivors that the slice is, in both.
         psi: population stability index; None where either has fewer than `FEWEST` documents.
+        critical: what the psi of so few documents reaches by chance; None likewise.
         ks: Kolmogorov-Smirnov distance; None likewise.
         mean: mean score in both, None where there are no documents.
         kept: share of survivors at or above this run's threshold, in both; None where there are no documents.
@@ -54,6 +60,7 @@ class Drift:
     documents: tuple[int, int]
     share: tuple[float, float]
     psi: float | None
+    critical: float | None
     ks: float | None
     mean: tuple[float | None, float | None]
     kept: tuple[float | None, float | None]
@@ -80,6 +87,7 @@ class Comparison:
         total: all documents.
         slices: by language and the columns that both runs can be sliced by, largest first.
         mix_psi: column -> population stability index of the shares of its values.
+        mix_critical: column -> what that reaches by chance.
         hosts: those that moved most, of hosts with `FEWEST_OF_HOST` documents in both.
         common_hosts: how many hosts have as many in both.
         max_psi: the allowed drift.
@@ -90,6 +98,7 @@ class Comparison:
     total: Drift
     slices: tuple[Drift, ...]
     mix_psi: Mapping[str, float]
+    mix_critical: Mapping[str, float]
     hosts: tuple[Moved, ...]
     common_hosts: int
     max_psi: float
@@ -97,13 +106,17 @@ class Comparison:
     @property
     def drifted(self) -> list[str]:
         """What lies over `max_psi`, in words; empty if nothing does."""
-        found = [
-            f"{_name(drift)}: PSI {drift.psi:.3f}"
-            for drift in (self.total, *self.slices)
-            if drift.psi is not None and drift.psi > self.max_psi
+        found = [f"{_name(drift)}: PSI {drift.psi:.3f}" for drift in (self.total, *self.slices) if self.is_over(drift)]
+        found += [
+            f"mix of {by}: PSI {psi:.3f}"
+            for by, psi in self.mix_psi.items()
+            if psi > max(self.max_psi, self.mix_critical[by])
         ]
-        found += [f"mix of {by}: PSI {psi:.3f}" for by, psi in self.mix_psi.items() if psi > self.max_psi]
         return found
+
+    def is_over(self, drift: Drift) -> bool:
+        """Whether a slice drifted further than is allowed, and than chance explains."""
+        return drift.psi is not None and drift.psi > max(self.max_psi, drift.critical or 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -123,22 +136,27 @@ def compare(run: Run, other: Run, *, max_psi: float = MAX_PSI) -> Comparison:
     first, second = run.summary(groups=("host",)), other.summary(groups=("host",))
     totals = first.histograms.total, second.histograms.total
     columns = [by for by in first.histograms.slices if by in second.histograms.slices]
-    slices, mix = [], {}
+    slices: list[tuple[str, str | None, Histogram, Histogram]] = []
+    mix, critical = {}, {}
     for by in columns:
         pair = first.histograms.slices[by], second.histograms.slices[by]
         values = sorted({*pair[0], *pair[1]}, key=lambda value: (value is None, value or ""))
         parts = [(value, pair[0].get(value) or Histogram(), pair[1].get(value) or Histogram()) for value in values]
         if set(values) <= {None}:
             continue
-        slices += [_drift(by, value, one, two, totals, run.min_score) for value, one, two in parts]
-        mix[by] = psi(*(np.array([part[side].total() for part in parts]) for side in (1, 2)))
+        slices += [(by, *part) for part in parts]
+        counts = [np.array([part[side].total() for part in parts]) for side in (1, 2)]
+        mix[by], critical[by] = psi(*counts), len(parts)
+    tests = 1 + len(mix) + sum(min(one.total(), two.total()) >= FEWEST for _, _, one, two in slices)
+    drifts = [_drift(by, value, one, two, totals, run.min_score, tests) for by, value, one, two in slices]
     hosts = list(_moved(first, second))
     return Comparison(
         min_score=(run.min_score, other.min_score),
         models=(str(run.manifest["model"]["digest"]), str(other.manifest["model"]["digest"])),
-        total=_drift(None, None, *totals, totals, run.min_score),
-        slices=tuple(sorted(slices, key=lambda drift: (str(drift.by), -sum(drift.documents)))),
+        total=_drift(None, None, *totals, totals, run.min_score, tests),
+        slices=tuple(sorted(drifts, key=lambda drift: (str(drift.by), -sum(drift.documents)))),
         mix_psi=mix,
+        mix_critical={by: chance((totals[0].total(), totals[1].total()), bins, tests) for by, bins in critical.items()},
         hosts=tuple(moved for _, moved in sorted(hosts, key=lambda item: (-item[0], item[1].host))[:HOSTS] if _ > 3),
         common_hosts=len(hosts),
         max_psi=max_psi,
@@ -152,6 +170,7 @@ def _drift(
     two: Histogram,
     totals: tuple[Histogram, Histogram],
     min_score: float,
+    tests: int,
 ) -> Drift:
     counts = one.total(), two.total()
     known = min(counts) >= FEWEST
@@ -163,6 +182,7 @@ def _drift(
         counts,
         (counts[0] / max(totals[0].total(), 1), counts[1] / max(totals[1].total(), 1)),
         psi(np.add.reduceat(one.counts[0], borders), np.add.reduceat(two.counts[0], borders)) if known else None,
+        chance(counts, len(borders), tests) if known else None,
         ks_distance(one.counts[0], two.counts[0]) if known else None,
         (means[0] if counts[0] else None, means[1] if counts[1] else None),
         (
@@ -189,6 +209,15 @@ def psi(first: Int64, second: Int64) -> float:
         return 0.0
     p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (first, second))
     return float(np.sum((p - q) * np.log(p / q)))
+
+
+def chance(documents: tuple[int, int], bins: int, tests: int) -> float:
+    """The PSI that one of `tests` comparisons of samples of one distribution reaches with probability `ERROR`."""
+    from scipy.stats import chi2
+
+    if not all(documents) or bins < 2:
+        return 0.0
+    return float(sum(1 / count for count in documents) * chi2.ppf(1 - ERROR / tests, bins - 1))
 
 
 def ks_distance(first: Int64, second: Int64) -> float:

@@ -8,8 +8,9 @@ judge, one by one: a test that was broken off goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,29 @@ class Share:
     Attributes:
         hits: documents counted.
         total: documents there are.
+        weighted: the share where documents do not count alike; None: hits / total.
+        effective: documents that would say as much if they counted alike (Kish 1965); None: total.
     """
 
     hits: int
     total: int
+    weighted: float | None = None
+    effective: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The share; NaN without documents."""
+        if self.weighted is not None:
+            return self.weighted
+        return self.hits / self.total if self.total else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
         """(low, high); (0, 1) without documents."""
-        n = self.total
+        n = self.total if self.effective is None else self.effective
         if not n:
             return 0.0, 1.0
-        p = self.hits / n
+        p = self.value
         middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
         half = Z / (1 + Z**2 / n) * float(np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)))
         return max(middle - half, 0.0), min(middle + half, 1.0)
@@ -61,17 +73,21 @@ class Share:
         if not self.total:
             return "none"
         low, high = self.interval
-        return f"{self.hits} of {self.total}: {self.hits / self.total:.0%} [{low:.0%}, {high:.0%}]"
+        return f"{self.hits} of {self.total}: {self.value:.0%} [{low:.0%}, {high:.0%}]"
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
         low, high = self.interval
-        return asdict(self) | {"share": self.hits / self.total if self.total else None, "low": low, "high": high}
+        counted = {"hits": self.hits, "total": self.total}
+        return counted | {"share": self.value if self.total else None, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a reading test says so far.
+    """What a reading test says so far of the documents within 2 * `WIDTH` of the threshold.
+
+    The strata are drawn in equal numbers, but are not equally large: where several are taken together, each counts as
+    much as it has documents in the run.
 
     Attributes:
         judge: who read.
@@ -162,24 +178,35 @@ class ReadingTest:
         ratings = self._store.ratings(self._judge, self._rubric)
         decided = dict(zip(ratings.document.tolist(), (ratings.score >= 0.5).tolist(), strict=True))
         drawn = list(self._store.drawn(self._sample))
-        read = [
-            (document.stratum or "", document.stratum in ABOVE, decided[number])
-            for number, document in drawn
-            if number in decided
-        ]
+        sizes: defaultdict[str, float] = defaultdict(float)
+        agreed: dict[str, list[bool]] = {name: [] for name in STRATA}
+        for number, document in drawn:
+            name = document.stratum or ""
+            sizes[name] += 1 / document.probability  # documents of the run that it stands for
+            if number in decided:
+                agreed[name].append(decided[number] == (name in ABOVE))
         return Agreement(
             self.judge_name,
             len(drawn),
             self._without_text,
-            _share([model == reader for _, model, reader in read]),
-            {name: _share([model == reader for stratum, model, reader in read if stratum == name]) for name in STRATA},
-            _share([reader for _, model, reader in read if model]),
-            _share([not reader for _, model, reader in read if not model]),
+            _pooled(agreed, sizes),
+            {name: Share(sum(hits), len(hits)) for name, hits in agreed.items()},
+            _pooled({name: agreed[name] for name in ABOVE}, sizes),
+            _pooled({name: agreed[name] for name in STRATA if name not in ABOVE}, sizes),
         )
 
 
-def _share(hits: Sequence[bool]) -> Share:
-    return Share(sum(hits), len(hits))
+def _pooled(hits: Mapping[str, Sequence[bool]], sizes: Mapping[str, float]) -> Share:
+    """The share of several strata together, each weighed by its documents; strata that nobody read are left out."""
+    read = {name: np.asarray(some, float) for name, some in hits.items() if len(some)}
+    if not read:
+        return Share(0, 0)
+    total = sum(sizes[name] for name in read)
+    weights = {name: sizes[name] / total for name in read}
+    share = sum(weights[name] * float(some.mean()) for name, some in read.items())
+    effective = 1 / sum(weights[name] ** 2 / len(some) for name, some in read.items())
+    counted = int(sum(some.sum() for some in read.values())), sum(map(len, read.values()))
+    return Share(*counted, min(share, 1.0), effective)
 
 
 def _draw(run: Run, count: int, threshold: float, seed: int) -> tuple[list[Document], int]:

@@ -268,7 +268,7 @@ def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType
         table.add_column(name, justify="right", no_wrap=True)
     slices = sorted(found.slices, key=lambda drift: (-(drift.psi or 0.0), -sum(drift.documents)))
     for drift in (found.total, *slices[:DRIFTS]):
-        over = drift.psi is not None and drift.psi > found.max_psi
+        over = found.is_over(drift)
         table.add_row(
             ("* " if over else "")
             + ("all" if drift.by is None else printable(f"{drift.by} {drift.value or '(none)'}", DRIFT_NAME - 2)),

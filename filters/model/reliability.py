@@ -46,22 +46,31 @@ class Reliability(Section):
         return self
 
     @classmethod
-    def fit(cls, predictions: Sequence[npt.NDArray[np.floating]], expected: Float64, min_score: float) -> Self:
+    def fit(
+        cls,
+        predictions: Sequence[npt.NDArray[np.floating]],
+        expected: Float64,
+        min_score: float,
+        weights: Float64 | None = None,
+    ) -> Self:
         """Pool the pages.
 
         Args:
             predictions: float[n] each: scores by models that have not seen the pages; repetitions are pooled.
             expected: float64[n], the judge's scores.
             min_score: the keep rule.
+            weights: float64[n], positive: how many pages of the crawl each stands for; None: all alike.
         """
         from sklearn.isotonic import IsotonicRegression
 
         pooled = np.concatenate([np.asarray(part, dtype=np.float64) for part in predictions])
         wanted = np.tile(np.asarray(expected) >= min_score, len(predictions)).astype(np.float64)
-        fitted = IsotonicRegression(y_min=0, y_max=1).fit_transform(pooled, wanted)
+        mass = np.tile(np.ones(len(expected)) if weights is None else weights, len(predictions))
+        fitted = IsotonicRegression(y_min=0, y_max=1).fit_transform(pooled, wanted, sample_weight=mass)
         kept, pool = np.unique(fitted, return_inverse=True)
-        rows = np.bincount(pool)
-        centres = np.bincount(pool, pooled) / rows
+        # As many pages as would say as much if they counted alike (Kish 1965).
+        rows = np.bincount(pool, mass) ** 2 / np.bincount(pool, mass**2)
+        centres = np.bincount(pool, mass * pooled) / np.bincount(pool, mass)
         per_repeat = np.maximum(np.rint(rows / len(predictions)), 1).astype(int)
         return cls(
             min_score=min_score,

@@ -12,7 +12,9 @@ rule such as "score >= 1.5" would keep too little. Four maps are offered, all to
   Calibrated scores are distributed as the judge's, so any threshold keeps the share of pages that the judge would keep;
   the price is that high scores promise too much and low ones too little.
 - `anchored`: a spline that keeps what the judge keeps at one place, the keep rule, and is the expectation as nearly as
-  that allows everywhere else. `benchmarks/results/calibrations.json` has them side by side.
+  that allows everywhere else. A weak classifier's kept pages are worth less than the keep rule says: where their mean
+  score would promise more than `_MOST_PROMISED` too much, the map goes over into `spline` as far as it must.
+  `benchmarks/results/calibrations.json` has them side by side.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ Method = Literal["anchored", "spline", "isotonic", "equipercentile"]
 _KNOTS = 12
 _LEAST_SLOPE = 0.1
 """Of a spline, in mean slopes: order is kept everywhere."""
+_MOST_PROMISED = 0.3
+"""How far the mean score of the kept may lie above the judge's mean of them, on the fitted rows."""
 _SMOOTHNESS = 0.01
 """Weight of a squared change of slope (per standard deviation of the raw score) beside a row's squared error. Without
 it the anchor makes a step next to a plateau, on which hundreds of documents pile up just above the keep rule."""
@@ -64,6 +68,8 @@ def fit_calibration(
         if method == "anchored":
             anchor = (_cut(raw, weights, float(weights[expected >= min_score].sum() / weights.sum())), min_score)
         x, y = _spline(raw, expected, weights, anchor)
+        if anchor is not None:
+            x, y = _bounded((x, y), _spline(raw, expected, weights, None), raw, expected, weights, min_score)
     # Beyond the last knots the map goes on at its mean slope to the ends of the scale, so that order is kept there.
     slope = (y[-1] - y[0]) / (x[-1] - x[0]) if x[-1] > x[0] and y[-1] > y[0] else 1.0
     if y[0] > LOWEST:
@@ -108,6 +114,26 @@ def _spline(
     y = np.r_[0.0, np.cumsum(steps)]
     y += start - y[np.searchsorted(knots, anchor[0])] if anchor is not None else found[-2] - found[-1]
     return _within(knots, y)
+
+
+def _bounded(
+    anchored: tuple[Float64, Float64],
+    free: tuple[Float64, Float64],
+    raw: Float64,
+    expected: Float64,
+    weights: Float64,
+    min_score: float,
+) -> tuple[Float64, Float64]:
+    """As much of the anchored map, mixed with the free one, as promises no more than `_MOST_PROMISED` too much."""
+    x = np.unique(np.r_[anchored[0], free[0]])
+    sides = [np.interp(x, *line) for line in (anchored, free)]
+    for part in np.linspace(1, 0, 21):
+        y = part * sides[0] + (1 - part) * sides[1]
+        scores = np.interp(raw, x, y)
+        kept = scores >= min_score
+        if not kept.any() or np.average(scores[kept] - expected[kept], weights=weights[kept]) <= _MOST_PROMISED:
+            return anchored if part == 1 else (x, y)
+    return free
 
 
 def _within(x: Float64, y: Float64) -> tuple[Float64, Float64]:

@@ -154,7 +154,7 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         "sample": {name: estimate.model_dump() for name, estimate in sample.items()},
         "natural": natural and {name: estimate.model_dump() for name, estimate in natural.items()},
         "conformal": [row.model_dump(exclude={"bins"}) for row in coverage],
-        "reliability": Reliability.fit(predictions["model"], labels.expected, config.keep.min_score).to_json(),
+        "reliability": _reliability(predictions["model"], labels, config.keep.min_score).to_json(),
     }
     for other, part in compared.items():
         metrics[other] = {name: estimate.model_dump() for name, estimate in part.items()}
@@ -186,6 +186,15 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
     model = QualityModel(scorer, fitted.calibration, manifest, digest="", trained_on=trained_on)
     written = model.save(output, card=write_card(manifest), overwrite=overwrite)
     return TrainResult(output, written, sample, natural, compared, predictions["model"], time.monotonic() - start)
+
+
+def _reliability(scores: Sequence[Float32], labels: Annotations, min_score: float) -> Reliability:
+    """Of the natural mix, which runs are made of, where the labels say how to get there; else of the labels."""
+    weights = labels.natural_weight
+    if weights is None:
+        return Reliability.fit(scores, labels.expected, min_score)
+    rows = labels.random
+    return Reliability.fit([each[rows] for each in scores], labels.expected[rows], min_score, weights[rows])
 
 
 def _rubric(config: TrainConfig) -> Rubric | None:

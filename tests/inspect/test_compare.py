@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from filters.inspect.compare import compare, ks_distance, near_constant, psi
+from filters.inspect.compare import chance, compare, ks_distance, near_constant, psi
 from filters.inspect.histogram import Histogram
 from filters.inspect.run import Run
 from tests.inspect.synthetic import write_run
@@ -62,3 +62,21 @@ def test_a_shifted_language_and_a_moved_host_are_named(tmp_path: Path) -> None:
 def test_a_changed_mix_is_drift_too(tmp_path: Path) -> None:
     before, after = write_run(tmp_path / "a", 5000, seed=1), write_run(tmp_path / "b", 5000, seed=2, danish=0.7)
     assert "mix of language" in " ".join(compare(Run(after), Run(before)).drifted)
+
+
+def test_chance_raises_no_alarm_in_small_slices() -> None:
+    """20 slices of 100 documents of one distribution: 97 % of such comparisons raised an alarm."""
+    alarms = drifted = 0
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        for number in range(20):
+            first, second = generator.gamma(2, 0.5, 100), generator.gamma(2, 0.5, 100)
+            moved = second + 0.8
+            borders = np.quantile(first, np.arange(1, 10) / 10)
+            counts = [np.bincount(np.searchsorted(borders, part), minlength=10) for part in (first, second, moved)]
+            limit = max(0.25, chance((100, 100), 10, 21))
+            alarms += psi(counts[0], counts[1]) > limit
+            drifted += number == 0 and psi(counts[0], counts[2]) > limit
+    assert alarms <= 6  # of 60 runs one in twenty, and some for the chi-squared approximation
+    assert drifted >= 55
+    assert chance((10**7, 10**7), 10, 21) < 1e-4

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from filters.annotate.store import KEEP_RUBRIC, Store
 from filters.errors import RunError
-from filters.inspect.reading import STRATA, ReadingTest, Share, read
+from filters.inspect.reading import STRATA, ReadingTest, Share, _pooled, read
 from filters.inspect.run import Run
 from tests.inspect.runs import make_run, pages
 
@@ -71,3 +72,21 @@ def test_wilson_intervals() -> None:
     assert Share(0, 10).interval == pytest.approx((0, 0.2775), abs=1e-4)
     assert Share(0, 0).interval == (0, 1)
     assert str(Share(5, 10)) == "5 of 10: 50% [24%, 76%]"
+
+
+def test_strata_count_as_much_as_they_have_documents() -> None:
+    generator = np.random.default_rng(3)
+    sizes = {"just below": 9000.0, "far below": 1000.0}
+    truth = (9000 * 0.95 + 1000 * 0.35) / 10_000
+    covered, values = 0, []
+    for _ in range(200):
+        hits = {"just below": list(generator.random(30) < 0.95), "far below": list(generator.random(30) < 0.35)}
+        found = _pooled(hits, sizes)
+        low, high = found.interval
+        covered += low <= truth <= high
+        values.append(found.value)
+    assert np.mean(values) == pytest.approx(truth, abs=0.01)
+    assert covered >= 184
+    alone = _pooled({"just below": [True, False], "far below": []}, sizes)
+    assert (alone.value, alone.effective) == (0.5, 2)
+    assert _pooled({}, sizes).to_json()["share"] is None

@@ -157,3 +157,15 @@ def test_copies_within_files_and_between_them_are_counted_apart(tmp_path: Path) 
     rows = run.attributes().to_pylist()
     survivors_tokens = [row["tokens"] for row in rows if row["reason"] != "near_duplicate"]
     assert documents.squares.sum() == sum(value**2 for value in survivors_tokens)
+
+
+def test_a_reliability_of_the_natural_mix_counts_pages_by_their_weight() -> None:
+    generator = np.random.default_rng(0)
+    kind = generator.random(20_000) < 0.5  # half of the labels; a tenth of the crawl
+    scores = generator.random(20_000)
+    expected = np.where(generator.random(20_000) < np.where(kind, 0.9, 0.1), 3.0, 0.0)
+    weights = np.where(kind, 0.2, 1.8)
+    natural = Reliability.fit([scores, scores], expected, 1.5, weights)
+    assert natural.share(np.array([0.5]))[0] == pytest.approx(0.18, abs=0.03)
+    assert Reliability.fit([scores], expected, 1.5).share(np.array([0.5]))[0] == pytest.approx(0.5, abs=0.03)
+    assert sum(natural.rows) < 20_000
