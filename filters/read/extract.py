@@ -9,7 +9,7 @@ from filters.config import ExtractConfig
 from filters.errors import ConfigError
 from filters.kernels.html_work import Work, parsing_work
 from filters.read.batch import Batch
-from filters.read.charset import clean_text, decode_page
+from filters.read.charset import UndecodableError, check_readable, clean_text, decode_page
 from filters.read.engines import (
     EngineMissingError,
     ExtractionError,
@@ -29,8 +29,9 @@ def extract(batch: Batch, config: ExtractConfig) -> None:
     """Replace the pages of a batch (`html`) by their main text, in place.
 
     A page without text is removed with `no_text_extracted`, one that takes the extractor more than `config.seconds`
-    with `extraction_timeout`; one that it fails or dies on, or that is built to stall it, is quarantined with the
-    cause "extraction_failed". Plain text is only decoded. A batch without `html` is left as it is.
+    with `extraction_timeout`; one that no charset makes readable is quarantined with the cause "undecodable", one that
+    the extractor fails or dies on, or that is built to stall it, with "extraction_failed". Plain text is only decoded.
+    A batch without `html` is left as it is.
 
     Raises:
         ConfigError: the engine cannot be imported.
@@ -49,12 +50,14 @@ def extract(batch: Batch, config: ExtractConfig) -> None:
             page = decode_page(payload, content_type)
             if content_type.partition(";")[0].strip().lower() == "text/plain":
                 texts[row] = page.strip()
+                check_readable(page)
                 continue
             stored = page.encode("utf-8", "replace")
             reason = hostile(stored)
             if reason is None:
                 with child(program) as engine:
                     texts[row] = clean_text(engine.text_of(stored, config.seconds)).strip()
+                check_readable(texts[row])
             else:
                 failed[row] = f"extraction_failed: {reason}"
         except EngineMissingError as error:
@@ -66,6 +69,8 @@ def extract(batch: Batch, config: ExtractConfig) -> None:
             late[row] = True
         except ExtractionError as error:
             failed[row] = f"extraction_failed: {error}"
+        except UndecodableError as error:
+            failed[row] = f"undecodable: {error}"
         except Exception as error:  # whatever decoding raises costs this page only
             failed[row] = f"extraction_failed: {describe(error)}"
     batch.text = pa.array(texts, pa.large_string())

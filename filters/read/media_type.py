@@ -15,7 +15,8 @@ _NOISE = 0.03
 """Share of them in the first bytes above which a payload is no text: compressed data has a tenth."""
 _NULS = 0.2
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_UTF16 = re.compile(rb"\xff\xfe|\xfe\xff|\0?(?:[\t\n\r ]\0)*<\0[!?a-zA-Z]|(?:\0[\t\n\r ])*\0<\0[!?a-zA-Z]")
+UTF16_MARKUP = re.compile(rb"(?:[\t\n\r ]\0)*<\0[!?a-zA-Z]|(?:\0[\t\n\r ])*\0<\0[!?a-zA-Z]")
+"""Markup in UTF-16 without a byte order mark."""
 _MAGIC = re.compile(
     rb"%PDF-|%FDF-|%!PS|\{\\rtf|"  # documents
     rb"PK\x03\x04|PK\x05\x06|\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1|"  # Office, old and new
@@ -75,7 +76,7 @@ def _parsed(entry: str) -> MediaType | None:
 
 def is_binary(payload: bytes) -> bool:
     """Whether the payload is no text at all: a PDF, an Office file, an image, a font, an archive or noise."""
-    if _UTF16.match(payload):
+    if _is_utf16(payload):
         return False
     start = _beginning(payload)
     if _MAGIC.match(start) or _root(start) == b"svg":
@@ -88,14 +89,14 @@ def is_binary(payload: bytes) -> bool:
 
 def is_html(payload: bytes) -> bool:
     """Whether a payload of unknown type begins as a web page does: with markup that is no XML of another kind."""
-    start = _beginning(payload.replace(b"\0", b"") if _UTF16.match(payload) else payload)
+    start = _beginning(payload.replace(b"\0", b"") if _is_utf16(payload) else payload)
     root = _root(start)
     return start.startswith(b"<") and (root == b"html" if start.startswith(b"<?xml") else root not in (*_FEEDS, b"svg"))
 
 
 def is_text(payload: bytes) -> bool:
     """Whether the payload reads as text as it is, in UTF-8, UTF-16 or another charset, and so is not compressed."""
-    if _UTF16.match(payload):
+    if _is_utf16(payload):
         return True
     sample = payload[:_WITHIN]
     if _controls(sample[:16]) or 0 in sample[:16] or 200 * _controls(sample) > len(sample):
@@ -105,6 +106,14 @@ def is_text(payload: bytes) -> bool:
     except UnicodeDecodeError:
         return len(sample) >= 128  # of so many compressed bytes a dozen are control characters
     return True
+
+
+def _is_utf16(payload: bytes) -> bool:
+    """By a byte order mark, with more NULs behind it than noise has, or by markup."""
+    if payload.startswith(_MARKS[1:]):
+        sample = payload[:_WITHIN]
+        return sample.count(0) > 0.007 * len(sample)
+    return UTF16_MARKUP.match(payload) is not None
 
 
 def _beginning(payload: bytes) -> bytes:

@@ -17,12 +17,7 @@ from filters.kernels.html_work import parsing_work
 from filters.read import engines as engines_module
 from filters.read import extract as extract_module
 from filters.read.batch import Batch
-from filters.read.charset import decode_page
 from filters.read.extract import LIMITS, extract, hostile
-
-RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
-GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
-JAPANESE = "いろはにほへと ちりぬるを わかよたれそ つねならむ。" * 20
 
 
 def batch_of(pages: list[bytes], types: list[str] | None = None) -> Batch:
@@ -104,6 +99,18 @@ def test_removed_documents_are_not_extracted_and_batches_without_pages_are_left_
 def test_plain_text_is_only_decoded() -> None:
     batch = extracted(["a < b\n\n  indented <p>\n".encode("utf-16")], ["text/plain; charset=utf-16"])
     assert batch.text[0].as_py() == "a < b\n\n  indented <p>"
+
+
+def test_what_is_not_readable_is_quarantined(engine: str) -> None:
+    noise = b"<html><body><p>" + np.random.default_rng(5).bytes(4000)
+    hidden = html_page(0).replace(b"Sentence", b"\xef\xbf\xbd" * 9) + b"<!-- " + b"words " * 3000 + b"-->"
+    one = html_page(2).replace(b"Sentence", "Sen\ufffdtence".encode(), 1)
+    plain = b"words \x01\x02\x03 of noise"
+    pages = [noise, hidden, one, plain]
+    batch = extracted(pages, [*3 * ["text/html"], "text/plain; charset=utf-8"], engine=engine)
+    assert batch.position.tolist() == [2]
+    assert [record.cause.partition(":")[0] for record in batch.quarantined] == 3 * ["undecodable"]
+    assert batch.quarantined[1].first_bytes == hidden[:200]
 
 
 ODD_ENGINE = """
@@ -272,53 +279,6 @@ def test_the_result_is_clean_text(engine: str) -> None:
     text = extracted([page], engine=engine).text[0].as_py()
     assert "\0" not in text
     text.encode()
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding", "content_type", "meta"),
-    [
-        (GERMAN, "utf-8", "text/html; charset=utf-8", ""),
-        (GERMAN, "utf-8", "text/html", ""),
-        (GERMAN, "utf-8", "text/html; charset=ISO-8859-1", ""),
-        (GERMAN, "utf-8", "text/html", "<meta charset=windows-1252>"),
-        (GERMAN, "latin-1", "text/html; charset=iso-8859-1", ""),
-        (GERMAN, "latin-1", "text/html; charset=utf-8", "<meta charset='iso-8859-1'>"),
-        (GERMAN, "cp1252", "text/html", ""),
-        (RUSSIAN, "cp1251", 'text/html; charset="windows-1251"', ""),
-        (RUSSIAN, "koi8-r", "text/html", '<meta http-equiv="Content-Type" content="text/html; charset=koi8-r">'),
-        (RUSSIAN, "cp1251", "text/html", ""),
-        (JAPANESE, "shift_jis", "text/html; charset=Shift_JIS", ""),
-        (JAPANESE, "euc-jp", "text/html", "<meta charset=euc-jp>"),
-        (JAPANESE, "iso-2022-jp", "text/html; charset=iso-2022-jp", ""),
-        (JAPANESE, "shift_jis", "text/html; charset=nonsense", ""),
-        (JAPANESE, "utf-16", "text/html", ""),
-        (JAPANESE, "utf-8-sig", "text/html; charset=shift_jis", ""),
-        (GERMAN, "utf-16-le", "text/html; charset=utf-16le", ""),
-        (GERMAN, "utf-8", "text/html", "<meta charset=utf-16>"),
-        (GERMAN, "utf-8", "text/html; charset=", "<meta charset=>"),
-    ],
-)
-def test_character_sets(text: str, encoding: str, content_type: str, meta: str) -> None:
-    page = f"<html><head>{meta}</head><body><p>{text}</p></body></html>"
-    assert decode_page(page.encode(encoding), content_type) == page
-
-
-def test_damaged_utf8_stays_utf8() -> None:
-    page = GERMAN.encode()
-    broken = page[:500].rstrip(b"\xc3") + b"\xff" + page[500:]
-    text = decode_page(broken, "text/html; charset=utf-8")
-    assert text.count("ö") >= GERMAN.count("ö") - 1
-    assert text.count("\ufffd") == 1
-    assert decode_page(GERMAN.encode()[:-1] + b"\xc3", "") == GERMAN[:-1] + "\ufffd"
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_any_bytes_become_text(seed: int) -> None:
-    data = np.random.default_rng(seed).bytes(2000)
-    for content_type in ("", "text/html; charset=utf-7", "text/html; charset=hz-gb-2312", "text/html; charset=rot13"):
-        text = decode_page(data, content_type)
-        text.encode()
-        assert "\0" not in text
 
 
 def test_real_pages(shared_data, engine: str) -> None:
