@@ -96,7 +96,7 @@ def test_the_charset_of_several_lines_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"%PDF-1.5\n%\xe2\xe3", gzip.compress(b"\x89PNG\r\n\x1a\n" + bytes(9)), b"PK\x03\x04"]
+    "body", [b"%PDF-1.5\n%\xe2\xe3", gzip.compress(b"\x89PNG\r\n\x1a\n" + bytes(9)), b"PK\x03\x04"], ids=range(3)
 )
 def test_what_is_no_text_is_no_page(body: bytes) -> None:
     assert answer(body) == Response(reason="not_html")
@@ -204,6 +204,7 @@ def test_chunks_as_servers_write_them(body: bytes) -> None:
         ({"Content-Encoding": "deflate"}, deflate(PAGE)[:-30]),
         ({"Content-Encoding": "br"}, brotli.compress(PAGE)[:-30]),
     ],
+    ids=range(10),
 )
 def test_a_failure_later_in_the_stream_is_damage(headers: dict[str, str], body: bytes) -> None:
     assert (answer(body, headers).cause or "").startswith("undecodable")
