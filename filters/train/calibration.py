@@ -33,8 +33,9 @@ Method = Literal["anchored", "spline", "isotonic", "equipercentile"]
 _KNOTS = 12
 _LEAST_SLOPE = 0.1
 """Of a spline, in mean slopes: order is kept everywhere."""
-_MOST_PROMISED = 0.3
-"""How far the mean score of the kept may lie above the judge's mean of them, on the fitted rows."""
+_MOST_PROMISED = 0.25
+"""How far the mean score of the kept may lie above the judge's mean of them on the fitted rows, as far as is sure
+(two standard errors below)."""
 _SMOOTHNESS = 0.01
 """Weight of a squared change of slope (per standard deviation of the raw score) beside a row's squared error. Without
 it the anchor makes a step next to a plateau, on which hundreds of documents pile up just above the keep rule."""
@@ -131,7 +132,11 @@ def _bounded(
         y = part * sides[0] + (1 - part) * sides[1]
         scores = np.interp(raw, x, y)
         kept = scores >= min_score
-        if not kept.any() or np.average(scores[kept] - expected[kept], weights=weights[kept]) <= _MOST_PROMISED:
+        if not kept.any():
+            return x, y
+        excess, mass = scores[kept] - expected[kept], weights[kept] / weights[kept].sum()
+        mean = float(mass @ excess)
+        if mean - 2 * float(np.sqrt(mass**2 @ (excess - mean) ** 2)) <= _MOST_PROMISED:
             return anchored if part == 1 else (x, y)
     return free
 
