@@ -13,11 +13,11 @@ import gzip
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import orjson
@@ -31,12 +31,17 @@ from filters.inspect.run import DAMAGE, Run
 from filters.inspect.summary import BELOW
 from filters.kernels.ngrams import NgramSet
 from filters.kernels.packed import PackedText
+from filters.read.parquet import batch_rows
 from filters.storage import Location, files_below, parquet_file
 
 NGRAM = 13
 BUCKET = 0.25
 MOST = 10
 BATCH_ITEMS = 10_000
+ITEM_BYTES = 64 * 2**20
+"""Most bytes of an item, decompressed."""
+FILE_BYTES = 4 * 2**30
+"""Most bytes of a benchmark, decompressed."""
 INSTRUCTIONS = ("instruction", "instructions", "system", "system_prompt", "prompt_template", "template")
 """Columns with what a model is told, not asked: no items, unless `keys` names them."""
 FEW_VALUES = 0.1
@@ -151,12 +156,16 @@ def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
     """The rows of a table, with the columns `keys` or all, or the paragraphs of a text."""
     suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
     if suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stored, pq.ParquetFile(path) as file:
             _check_keys(path, keys, file.schema_arrow.names)
-            for batch in file.iter_batches(1000, columns=list(keys) or None):
-                yield from batch.to_pylist()
+            columns = list(keys) or None
+            for group in range(file.num_row_groups):
+                rows = batch_rows(file.metadata, group, stored, columns)
+                for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
+                    yield from batch.to_pylist()
         return
-    with _opened(path) as lines:
+    with _opened(path) as opened:
+        lines = _bounded(path, opened)
         if suffix in _LINES:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
@@ -173,8 +182,12 @@ def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
                 yield row
         else:
             paragraph: list[str] = []
+            size = 0
             for text in (line.decode("utf-8", "replace") for line in lines):
                 if text.strip():
+                    size = size + len(text) if paragraph else len(text)
+                    if size > ITEM_BYTES:
+                        raise _too_large(path)
                     paragraph.append(text)
                 elif paragraph:
                     yield "".join(paragraph)
@@ -183,18 +196,39 @@ def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
                 yield "".join(paragraph)
 
 
+def _bounded(path: Path, opened: BinaryIO) -> Iterator[bytes]:
+    """The lines of a benchmark, which is in memory line by line.
+
+    Raises:
+        InputError: one has more than `ITEM_BYTES`, or all have more than `FILE_BYTES`: a small file can unpack to any.
+    """
+    size = 0
+    while line := opened.readline(ITEM_BYTES + 1):
+        size += len(line)
+        if len(line) > ITEM_BYTES or size > FILE_BYTES:
+            raise _too_large(path)
+        yield line
+
+
+def _too_large(path: Path) -> InputError:
+    return InputError(
+        f"{path}: unpacks to an item of more than {ITEM_BYTES:,} bytes, or to more than {FILE_BYTES:,} in all: no "
+        "benchmark. Remedy: give its items, one a line"
+    )
+
+
 @contextmanager
-def _opened(path: Location) -> Iterator[Iterable[bytes]]:
+def _opened(path: Location) -> Iterator[BinaryIO]:
     """The lines of a file."""
     if path.suffix == ".gz":
         with path.open("rb") as stored, gzip.open(stored, "rb") as lines:
-            yield lines
+            yield cast(BinaryIO, lines)
     elif path.suffix == ".zst":
         with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as stream:
-            yield io.BufferedReader(stream)
+            yield cast(BinaryIO, io.BufferedReader(stream))
     else:
         with path.open("rb") as plain:
-            yield plain
+            yield cast(BinaryIO, plain)
 
 
 def _check_keys(path: Path, keys: Sequence[str], present: Sequence[str] | dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ _SUPERVISED = 3
 _CENTROIDS = 256
 _LONGEST_WORD = 1 << 20
 _MAX_BUCKET = 1 << 28
+_PRUNED_BUCKETS = 2**24
+"""A pruned model may have so many buckets (in memory, four bytes each), or sixteen to each byte of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,8 @@ class _Reader:
         if pruned_size >= 0:
             start = self.offset
             pairs = self.take(8 * pruned_size, "the list of pruned n-grams").view("<i4").reshape(-1, 2)
+            if bucket > _PRUNED_BUCKETS and bucket > 16 * len(self.bytes):
+                raise self.fail(f"{bucket:,} buckets in a file of {len(self.bytes):,} bytes", start)
             pruned = np.full(max(bucket, 1), -1, np.int32)
             if pairs.size and (pairs.min() < 0 or pairs[:, 0].max() >= bucket):
                 raise self.fail("the list of pruned n-grams points outside of the buckets", start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,12 @@ from filters.read.remote import describe, open_input, open_unit
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, quarantined, quarantined_only, slices
 from filters.read.units import ROWS_PER_UNIT, InputFile, Unit
 
+DECODED_BYTES = 512 << 20
+"""Most that a batch can decode to, if every row is the largest value of its column's dictionary."""
+_MOST_ROWS = 2**31
+"""Of a row group: more would be read, or quarantined one by one, without an end."""
+_I32_FIELD = 0x15
+"""Thrift's compact protocol: the next field, a 32-bit integer."""
 _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError)
 """What pyarrow raises on damaged files."""
 
@@ -90,15 +96,15 @@ def read_parquet(unit: Unit, config: InputConfig, reading: Reading | None = None
         position = 0
         for index, (rows, stored) in enumerate(groups):
             if (unit.start is None or position >= unit.start) and (unit.stop is None or position < unit.stop):
-                yield from _read_group(file, unit, index, position, rows, stored, columns, config)
+                yield from _read_group(file, handle, unit, index, position, rows, stored, columns, config)
             position += rows
 
 
 def _group(metadata: Any, index: int) -> tuple[int, int]:
     group = metadata.row_group(index)
     stored = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
-    if group.num_rows < 0 or stored < 0:
-        raise ValueError("negative sizes")
+    if not 0 <= group.num_rows < _MOST_ROWS or stored < 0:
+        raise ValueError("impossible sizes")
     return int(group.num_rows), int(stored)
 
 
@@ -133,6 +139,7 @@ def read_columns(unit: Unit | InputFile, schema: pa.Schema, config: InputConfig)
 
 def _read_group(
     file: pq.ParquetFile,
+    handle: BinaryIO,
     unit: Unit,
     index: int,
     first: int,
@@ -143,7 +150,7 @@ def _read_group(
 ) -> Iterator[Batch]:
     position, stop = first, first + rows
     try:
-        size = _batch_rows(file, index)
+        size = batch_rows(file.metadata, index, handle, columns)
         for records in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
             count = min(records.num_rows, stop - position)
             batches = list(_batches(unit, position, records.slice(0, count), config))
@@ -161,11 +168,50 @@ def _read_group(
             yield quarantined_only(unit.source, [quarantined(unit.source, row, cause, b"") for row in rest])
 
 
-def _batch_rows(file: pq.ParquetFile, index: int) -> int:
-    """Rows that hold about `BATCH_BYTES`, by the uncompressed size in the footer."""
-    group = file.metadata.row_group(index)
+def batch_rows(metadata: pq.FileMetaData, index: int, handle: BinaryIO, columns: Sequence[str] | None) -> int:
+    """Rows of a row group that hold about `BATCH_BYTES`, by the uncompressed size in the footer, and `DECODED_BYTES` at
+    most where each of them is the largest value of its dictionary: a file of some hundred bytes can hold a text of
+    megabytes once, and name it in a million rows.
+
+    Args:
+        metadata: of the file.
+        index: of the row group.
+        handle: the file, which can be sought in.
+        columns: that are read; None: all.
+    """
+    group = metadata.row_group(index)
     per_row = max(1, group.total_byte_size // max(1, group.num_rows))
-    return int(max(1, min(BATCH_ROWS, BATCH_BYTES // per_row)))
+    largest = 1
+    for place in range(group.num_columns):
+        column = group.column(place)
+        path = column.path_in_schema + "."
+        wanted = columns is None or any(path.startswith(name + ".") for name in columns)
+        if wanted and column.physical_type == "BYTE_ARRAY":
+            largest += _dictionary_bytes(handle, column)
+    return int(max(1, min(BATCH_ROWS, BATCH_BYTES // per_row, DECODED_BYTES // largest)))
+
+
+def _dictionary_bytes(handle: BinaryIO, column: Any) -> int:
+    """Bytes of the dictionary of a column chunk, decompressed, as its page's header has it; Arrow refuses another size.
+
+    No value is larger. The header is Thrift's compact protocol: the type of page and this size come first.
+    """
+    if not {"PLAIN_DICTIONARY", "RLE_DICTIONARY"} & set(column.encodings):
+        return 0
+    handle.seek(column.dictionary_page_offset or column.data_page_offset)
+    header = iter(handle.read(16))
+    values = []
+    for _ in range(2):
+        value = shift = 0
+        if next(header, None) != _I32_FIELD:
+            return int(column.total_uncompressed_size)
+        for byte in header:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        values.append(value >> 1)
+    return values[1]
 
 
 def _batches(unit: Unit, first: int, records: pa.RecordBatch, config: InputConfig) -> Iterator[Batch]:

@@ -244,6 +244,18 @@ def test_corrupt_headers(small_model: Path, tmp_path: Path, offset: int, layout:
         read_fasttext(path)
 
 
+def test_a_pruned_model_has_no_more_buckets_than_its_file_could_fill(training_file: Path, tmp_path: Path) -> None:
+    quantized = train(training_file, dim=6, minn=2, maxn=3, bucket=200)
+    quantized.quantize(input=str(training_file), cutoff=300, thread=1, verbose=0)
+    path = tmp_path / "model.ftz"
+    quantized.save_model(str(path))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<i", content, 40, 2**28)
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="268,435,456 buckets in a file of"):
+        read_fasttext(path)
+
+
 def test_random_corruption_never_crashes(training_file: Path, small_model: Path, tmp_path: Path) -> None:
     """A flipped byte gives a ModelError or a model that still scores within bounds."""
     quantized = train(training_file, dim=6, minn=2, maxn=3, bucket=200)

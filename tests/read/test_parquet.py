@@ -10,6 +10,8 @@ from synthetic import read_file
 
 from filters.config import InputConfig
 from filters.errors import InputError
+from filters.read.parquet import DECODED_BYTES, batch_rows
+from filters.read.reader import read_unit
 from filters.read.units import ROWS_PER_UNIT, plan_units
 
 
@@ -158,3 +160,31 @@ def test_real_pages(shared_data: Path) -> None:
     assert result.texts == pq.read_table(path, columns=["text"])["text"].to_pylist()
     assert set(result.reasons) == {None}
     assert len(set(result.ids)) == 4353
+
+
+def test_one_text_named_by_every_row_takes_bounded_memory(tmp_path: Path) -> None:
+    """A text of 2 MB in a dictionary, 5,000 times: 10 GB of rows in a file of a few kilobytes."""
+    path = tmp_path / "a.parquet"
+    column = pa.array(["a " * (1 << 20)]).dictionary_encode()
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), column.dictionary)
+    pq.write_table(pa.table({"text": column}), path, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    assert path.stat().st_size < 10_000
+    with path.open("rb") as handle:
+        metadata = pq.read_metadata(path)
+        assert batch_rows(metadata, 0, handle, ["text"]) * (2 << 20) <= DECODED_BYTES
+        assert batch_rows(metadata, 0, handle, ["other"]) == 1000
+    config = InputConfig(kind="parquet", paths=(str(path),))
+    (unit,) = plan_units(config)
+    before = pa.total_allocated_bytes()
+    batches = read_unit(unit, config)
+    for _ in range(3):
+        batch = next(batches)
+        assert len(batch) <= 17
+        assert pa.total_allocated_bytes() - before < 2 * DECODED_BYTES
+
+
+def test_ordinary_dictionaries_leave_batches_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"text {row % 7}" for row in range(3000)]}), path)
+    with path.open("rb") as handle:
+        assert batch_rows(pq.read_metadata(path), 0, handle, ["text"]) == 1000
