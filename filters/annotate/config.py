@@ -27,7 +27,7 @@ FALLBACK_REPEATS = 5
 
 def _http(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # a port above 65535 raises
         raise ValueError(f"{url!r} is no address of a server; write it like http://127.0.0.1:8000/v1")
     if parts.username or parts.password:
         raise ValueError("an address must not hold a password; name an environment variable in api_key_env")

@@ -488,3 +488,27 @@ def test_an_answer_to_a_page_that_was_cut_says_so(config: Make, serve: Serve) ->
     }
     assert cuts <= told
     assert max(cut for cut in cuts if cut is not None) < 500
+
+
+def test_one_answer_without_log_probabilities_among_many_is_read_as_written(config: Make, serve: Serve) -> None:
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        return reply("4", logprobs=False) if "Page number 7 " in body["messages"][-1]["content"] else reply()
+
+    server = serve(behave)
+    made = config(server.url, 20, {"max_concurrency": 1})
+    with Store(made.store) as store:
+        record = store.judge("judge", "model", "judge-1", settings(made.judges[0]))
+        store.learn_logprobs(record.number, 20)
+    assert run_annotate(made).outcome == "complete"
+    assert len(server.requests) == 20
+    with Store(made.store, create=False) as store:
+        modes = Counter((answer.mode, round(answer.expected or 0, 2)) for _, answer in store.answers(1))
+        assert store.judges()[0].logprobs == 20
+    assert modes == {("sample", 4.0): 1, ("expected", 2.8): 19}
+
+
+def test_a_judge_that_falls_back_at_temperature_0_is_asked_once(config: Make, serve: Serve) -> None:
+    server = serve(lambda n, body: reply(logprobs=False))
+    assert run_annotate(config(server.url, 10, {"temperature": 0})).outcome == "complete"
+    assert len(server.requests) == 10
+    assert {request["temperature"] for request in server.requests} == {0}
