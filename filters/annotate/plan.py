@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from filters.addresses import as_shown
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.judge import answer_tokens, page_tokens
 from filters.annotate.prompt import Prompt
@@ -99,7 +100,7 @@ def describe_sample(config: AnnotateConfig) -> dict[str, Any]:
     """What a sample depends on; equal descriptions are the same sample."""
     source = config.input.model_dump(mode="json", exclude={"storage_options", "retries"})
     return {
-        "input": source,
+        "input": as_shown(source),
         "extract": config.extract.model_dump(mode="json"),
         "sample": config.sample.model_dump(mode="json"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from filters.addresses import as_shown
 from filters.annotate.budget import Budget, BudgetReachedError
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.endpoints import JudgeStoppedError, StoppingError
@@ -114,7 +116,8 @@ def run_annotate(config: AnnotateConfig, hooks: Hooks | None = None) -> Annotate
                 hooks.echo(line)
         if not store.sample_size(sample):
             raise RunError("the input holds no document to annotate. Remedy: check `input` and `sample`")
-        run = store.begin_run(config.model_dump_json(exclude={"input": {"storage_options"}}))  # which may hold secrets
+        settings = config.model_dump(mode="json", exclude={"input": {"storage_options"}})  # which may hold secrets
+        run = store.begin_run(json.dumps(as_shown(settings)))
         outcome: Outcome = "stopped"
         try:
             result = asyncio.run(_Run(config, rubric, store, sample, run, hooks).run())

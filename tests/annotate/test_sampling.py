@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from filters.annotate.config import AnnotateConfig
+from filters.annotate.plan import describe_sample
 from filters.annotate.sampling import Sample, SampleConfig, Sampler, draw, population_mean, population_total
 from filters.config import ExtractConfig, InputConfig
 from filters.errors import ConfigError, InputError
@@ -212,3 +214,14 @@ def test_more_strata_than_documents_is_refused() -> None:
 def test_contradictions_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SampleConfig(**config)
+
+
+def test_a_sample_of_a_signed_address_is_the_same_with_a_renewed_signature() -> None:
+    def described(signature: str) -> dict[str, Any]:
+        path = f"https://h.example/in.jsonl?X-Amz-Signature={signature}"
+        judge = {"name": "j", "base_urls": ["http://127.0.0.1:1/v1"], "model": "m"}
+        config = {"input": {"kind": "jsonl", "paths": [path]}, "rubric": "edu", "judges": [judge], "store": "s.sqlite"}
+        return describe_sample(AnnotateConfig.model_validate(config))
+
+    assert described("S1gnature") == described("S2gnature")
+    assert "ignature" not in str(described("S1gnature"))
