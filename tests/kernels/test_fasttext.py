@@ -245,8 +245,8 @@ def test_corrupt_headers(small_model: Path, tmp_path: Path, offset: int, layout:
 
 
 def test_a_pruned_model_has_no_more_buckets_than_its_file_could_fill(training_file: Path, tmp_path: Path) -> None:
-    quantized = train(training_file, dim=6, minn=2, maxn=3, bucket=200)
-    quantized.quantize(input=str(training_file), cutoff=100, thread=1, verbose=0)
+    quantized = train(training_file, dim=6, minn=2, maxn=3, bucket=2000)
+    quantized.quantize(input=str(training_file), cutoff=300, thread=1, verbose=0)
     path = tmp_path / "model.ftz"
     quantized.save_model(str(path))
     content = bytearray(path.read_bytes())
