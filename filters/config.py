@@ -156,7 +156,10 @@ class HeuristicConfig(Section):
 
 
 class NearConfig(Section):
-    """MinHash LSH: two documents of Jaccard similarity s over shingles are joined with 1-(1-s^rows)^bands."""
+    """A document is a near copy if a kept one that shares a MinHash band with it is at least `similarity` like it.
+
+    Two documents of Jaccard similarity s over shingles share a band with probability 1-(1-s^rows)^bands.
+    """
 
     shingle: Annotated[int, Field(ge=1, le=50)] = 5
     """Words in a shingle."""
@@ -164,8 +167,22 @@ class NearConfig(Section):
     rows: Annotated[int, Field(ge=1, le=64)] = 8
     """Hash values in a band."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
-    verify: Share | None = None
-    """Join two documents only where the true Jaccard similarity of their shingles is at least this (scope: global)."""
+    similarity: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Lowest similarity of a near copy to the kept document that it is removed for, over the shingles of both."""
+    measure: Literal["jaccard", "containment"] = "jaccard"
+    """jaccard: shared shingles by all shingles of the two. containment: by those of the document that goes."""
+    digits: Literal["keep", "fold"] = "keep"
+    """fold: all numbers are alike, so that pages that differ in dates and prices only are the same."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_verify(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "verify" in data:
+            raise ValueError(
+                "verify is gone: similarity is always verified. Write dedup.near.similarity instead"
+                + (f": {data['verify']}" if isinstance(data["verify"], int | float) else " (default 0.7)")
+            )
+        return data
 
 
 class DecontaminateConfig(Section):
@@ -189,6 +206,14 @@ class DedupConfig(Section):
     exact: bool = True
     """xxh3-128 of the lower-cased text with white space collapsed."""
     near: NearConfig | None = NearConfig()
+    keep: Literal["best", "first", "none"] = "best"
+    """Which of a set of copies stays. best: highest score, then longest text, then smallest id. first: first in the
+    input. none: all go that have a copy."""
+    max_source_loss: Share | None = None
+    """Largest share of an input file, host or value of a slice that may go as near copies, of those with at least ten
+    documents. Without one nothing is checked; what goes is in the ledger by reason and input file."""
+    on_source_loss: Literal["stop", "warn"] = "stop"
+    """What happens when a source loses more than `max_source_loss`."""
     scope: Literal["stream", "global"] = "stream"
     """stream: one pass, against everything read so far; the first copy stays. global: in phases that can be resumed
     and spread over a cluster, against the whole input; the best copy stays (score, then length, then id)."""
@@ -413,7 +438,6 @@ class FilterConfig(Section):
     def _whole_input_is_seen(self) -> Self:
         dedup, output, kept = self.dedup, self.output, self.keep.buckets
         needing = {
-            "dedup.near.verify": dedup.near is not None and dedup.near.verify is not None,
             "dedup.against": bool(dedup.against),
             "dedup.keep_fingerprints": dedup.keep_fingerprints,
             "output.repeat": output.repeat is not None,

@@ -182,7 +182,7 @@ def test_what_is_no_size(text: str) -> None:
 @pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])
 @pytest.mark.parametrize(
     "key",
-    ["keep.min_score", "keep.tokens", "quarantine.max_share", "dedup.near.verify", "heuristics.0.options.x.y",
+    ["keep.min_score", "keep.tokens", "quarantine.max_share", "dedup.near.similarity", "heuristics.0.options.x.y",
      "input.storage_options.a"],
 )  # fmt: skip
 def test_no_section_takes_a_number_that_is_none(tmp_path: Path, key: str, number: str) -> None:

@@ -25,27 +25,6 @@ def test_the_speed_results_pass_their_floors() -> None:
     assert check(RESULTS, FLOORS) == []
 
 
-def test_the_table_of_the_global_join_is_the_benchmark_s_result() -> None:
-    found = json.loads((ROOT / "benchmarks" / "results" / "resolve.json").read_text())
-    speed, synthetic, datatrove, theory = (found[name] for name in ("speed", "synthetic", "datatrove", "theory"))
-    best = found["best"]
-    removed = ", ".join(f"{count:,}" for count in datatrove["removed_by_seed"])
-    copied, high = best["mean_score_of_survivors_with_copies"], best["survivors_of_at_least_1.5"]
-    ideal, ours = ("{mean:,} +- {standard_deviation}".format(**theory[name]) for name in ("ideal", "ours"))
-    for cell in (
-        f"| {speed['in memory']:,} |",
-        f"| {speed['spilled']:,} |",
-        f"| {found['memory']['bytes_per_document_with_duplicate']} |",
-        f"| {synthetic['join_cpu_s']} and {synthetic['cluster_cpu_s']} |",
-        f"| {removed}; {datatrove['datatrove_removed']:,} |",
-        f"| {ours}; {ideal} |",
-        f"| {copied['first']}; {copied['best']} |",
-        f"| {high['first']:,}; {high['best']:,} |",
-    ):
-        assert sum(line.endswith(cell) for line in README.splitlines()) == 1
-    assert f"{synthetic['documents']:,} synthetic documents, {synthetic['entries']:,} entries" in README
-
-
 def test_the_table_of_the_forecast_is_the_benchmark_s_result() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "forecast.json").read_text())
     assert len(found["sizes"]) == 3

@@ -1,15 +1,21 @@
 """Fingerprints a finished run keeps, so that later runs can remove copies of what it kept.
 
 fingerprints/near-*.parquet and exact-*.parquet, one file for each hash range, in the order of the keys; a row for every
-distinct key: key (uint64) and row (int64: the kept document's row in the run's attributes/, counted over all files).
-The keys are the band keys and the upper half of the exact hash of the kept documents and of the copies they stand for.
-What was removed for its score is not in there: a copy of it is judged again. Sorted keys are stored as differences.
+key of a kept document: key (uint64; a band key, or the upper half of the exact hash) and row (int64: the document's row
+in the run's attributes/, counted over all files). Sorted keys are stored as differences.
+
+fingerprints/sets-N.parquet, one file for each input unit, N the row of its first document: row (int64) and shingles
+(uint32s, see `filters.kernels.shingles`) of every kept document, by which later runs verify how alike two documents
+are. All shingles are kept, not a sketch, so that a later run knows the similarity as exactly as this one.
+
+What was removed is not in there: what was removed for its score is judged again, and a copy of a removed copy is
+compared with the kept document like any other.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,29 +29,50 @@ import pyarrow.parquet as pq
 from filters.config import DedupConfig, NearConfig
 from filters.errors import RunError
 from filters.kernels.arrays import Int64, UInt64
+from filters.kernels.ragged import Ragged
 from filters.storage import inner_name, location, parquet_dataset, parquet_file
 
 FOLDER = "fingerprints"
 SCHEMA = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.int64(), nullable=False)])
+SETS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("shingles", pa.list_(pa.field("element", pa.uint32(), nullable=False)), nullable=False),
+    ]
+)
 _ROW_GROUP = 1 << 20
 
 
 def write_keys(path: Path, keys: UInt64, rows: Int64) -> int:
-    """Write the distinct keys, sorted, each with the smallest of its rows; how many there are."""
+    """Write keys, sorted, each with its row; how many there are."""
     order = np.lexsort((rows, keys))
-    keys, rows = keys[order], rows[order]
-    first = np.concatenate([np.ones(min(len(keys), 1), np.bool_), keys[1:] != keys[:-1]])
-    table = pa.table([pa.array(keys[first]), pa.array(rows[first])], schema=SCHEMA)
-    pq.write_table(
-        table,
+    table = pa.table([pa.array(keys[order]), pa.array(rows[order])], schema=SCHEMA)
+    with _writer(path, SCHEMA, ["key", "row"]) as writer:
+        writer.write_table(table, row_group_size=_ROW_GROUP)
+    return len(keys)
+
+
+def write_sets(path: Path, parts: Iterable[tuple[Int64, Ragged]]) -> int:
+    """Write (rows, ascending; their shingles), a row group for each part; how many rows there are."""
+    count = 0
+    with _writer(path, SETS, ["row", "shingles.list.element"]) as writer:
+        for rows, sets in parts:
+            lists = pa.ListArray.from_arrays(pa.array(sets.offsets, pa.int32()), pa.array(sets.values, pa.uint32()))
+            if len(rows):
+                writer.write_table(pa.table([pa.array(rows), lists.cast(SETS.field("shingles").type)], schema=SETS))
+            count += len(rows)
+    return count
+
+
+def _writer(path: Path, schema: pa.Schema, columns: list[str]) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
         path,
-        row_group_size=_ROW_GROUP,
+        schema,
         compression="zstd",
         use_dictionary=False,
-        column_encoding={"key": "DELTA_BINARY_PACKED", "row": "DELTA_BINARY_PACKED"},
+        column_encoding=dict.fromkeys(columns, "DELTA_BINARY_PACKED"),
         write_page_checksum=True,
     )
-    return int(first.sum())
 
 
 class EarlierRun:
@@ -64,6 +91,7 @@ class EarlierRun:
         folder = location(path, dedup.storage_options)
         try:
             manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            _refuse_earlier_version(path, manifest["config"]["dedup"])
             theirs = DedupConfig.model_validate(manifest["config"]["dedup"])
             files: dict[str, dict[str, Any]] = {str(entry["path"]): entry for entry in manifest["files"]}
         except FileNotFoundError:
@@ -80,6 +108,19 @@ class EarlierRun:
                 "dedup.keep_fingerprints: true"
             )
         _refuse_other_options(path, theirs, dedup)
+        named = {
+            int(inner_name(name).removeprefix(f"{FOLDER}/sets-").partition(".")[0]): name
+            for name in files
+            if inner_name(name).startswith(f"{FOLDER}/sets-")
+        }
+        if theirs.near is not None and not named:
+            raise RunError(
+                f"dedup.against: {path}: this run kept band keys but no shingles, so nobody can tell how alike two "
+                "documents are; it was made by an earlier version. Remedy: run it again"
+            )
+        self._sets = [folder / named[first] for first in sorted(named)]
+        self.starts = sorted(named) or [0]
+        """Row of the first document of each file of shingles; 0 where there are none."""
         self._files = {
             kind: [folder / name for name in sorted(files) if inner_name(name).startswith(f"{FOLDER}/{kind}-")]
             for kind in ("near", "exact")
@@ -120,6 +161,29 @@ class EarlierRun:
         dataset = parquet_dataset(self._files[kind], schema=SCHEMA, format=parquet)
         return dataset.scanner(filter=wanted, use_threads=False)
 
+    def shingles(self, part: int, rows: Int64) -> Iterator[tuple[Int64, Ragged]]:
+        """(rows, their shingle sets) of a file of shingles, in chunks; only `rows` (ascending), which it must have.
+
+        Raises:
+            RunError: the file is missing or damaged, or has no such row.
+        """
+        found = 0
+        with self._reading():
+            file = parquet_file(self._sets[part], page_checksum_verification=True)
+            for group in range(file.num_row_groups):
+                here = file.read_row_group(group, columns=["row"])["row"].to_numpy()
+                chosen = np.flatnonzero(np.isin(here, rows))
+                if len(chosen):
+                    lists = file.read_row_group(group, columns=["shingles"])["shingles"].combine_chunks()
+                    if isinstance(lists, pa.ChunkedArray):
+                        lists = lists.chunk(0)
+                    taken = lists.take(pa.array(chosen))
+                    offsets = taken.offsets.to_numpy().astype(np.int64)
+                    yield here[chosen], Ragged(taken.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
+                    found += len(chosen)
+        if found != len(rows):
+            raise RunError(f"dedup.against: {self.path}: its shingles do not fit its fingerprints")
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
@@ -158,14 +222,17 @@ def open_earlier(dedup: DedupConfig) -> list[EarlierRun]:
     return [EarlierRun(path, dedup) for path in dedup.against]
 
 
-def offsets(runs: Sequence[EarlierRun]) -> Int64:
-    """int64[runs + 1]: running numbers, over all earlier runs, of the first document of each."""
-    return np.concatenate([[0], np.cumsum([run.rows for run in runs], dtype=np.int64)]).astype(np.int64)
+def _refuse_earlier_version(path: str, dedup: dict[str, Any]) -> None:
+    if "verify" in (dedup.get("near") or {}):
+        raise RunError(
+            f"dedup.against: {path}: made by an earlier version, whose fingerprints do not show how alike two "
+            "documents are. Remedy: run it again"
+        )
 
 
 def _refuse_other_options(path: str, theirs: DedupConfig, ours: DedupConfig) -> None:
     def options(near: NearConfig | None) -> dict[str, Any]:
-        return {} if near is None else near.model_dump(exclude={"verify"})
+        return {} if near is None else near.model_dump(exclude={"similarity", "measure"})
 
     if theirs.exact != ours.exact:
         raise RunError(
@@ -182,5 +249,5 @@ def _refuse_other_options(path: str, theirs: DedupConfig, ours: DedupConfig) -> 
         if before[name] != value:
             raise RunError(
                 f"dedup.against: {path}: made with dedup.near.{name}: {before[name]}, this config has {value}; their "
-                "band keys never meet. Remedy: use the same shingle, bands, rows and seed"
+                "band keys never meet. Remedy: use the same shingle, bands, rows, seed and digits"
             )

@@ -28,9 +28,10 @@ _HALF = np.uint64(32)
 
 
 def join(chunks: Iterable[tuple[UInt64, Int64]], count: int, memory: int, scratch: Path) -> Iterator[Int64]:
-    """Pairs (first document with a key, later document with it) of a range of entries: chunks of int64[m, 2].
+    """The documents that share a key, of a range of entries: chunks of int64[m, 4].
 
-    The set of pairs depends on the entries alone, their order on `memory` too.
+    A row is (first document with the key, later document with it, the key as int64, documents with the key). The set of
+    rows depends on the entries alone, their order on `memory` too.
 
     Args:
         chunks: (keys uint64[k], documents int64[k]), the documents of one key in ascending order over all chunks.
@@ -86,7 +87,7 @@ def _split(chunks: Iterable[tuple[UInt64, Int64]], count: int, limit: int, folde
         if size <= limit:
             yield from stars(*_gathered(_spilled(path), size))
         elif lowest[chosen] == highest[chosen]:
-            yield from _star_of_one_key(path)
+            yield from _star_of_one_key(path, size)
         else:
             yield from _split(_spilled(path), size, limit, folder, level + 1)
         path.unlink()
@@ -99,10 +100,12 @@ def _spilled(path: Path) -> Iterator[tuple[UInt64, Int64]]:
             yield np.ascontiguousarray(records[:, 0]), np.ascontiguousarray(records[:, 1]).view(np.int64)
 
 
-def _star_of_one_key(path: Path) -> Iterator[Int64]:
+def _star_of_one_key(path: Path, size: int) -> Iterator[Int64]:
     first: int | None = None
-    for _, documents in _spilled(path):
+    for keys, documents in _spilled(path):
         if first is None:
             first = int(documents[0])
         others = documents[documents != first]
-        yield np.stack([np.full(len(others), first, np.int64), others], axis=1)
+        rows = np.empty((len(others), 4), np.int64)
+        rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3] = first, others, keys[0].view(np.int64), size
+        yield rows

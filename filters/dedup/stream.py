@@ -8,12 +8,11 @@ import numpy as np
 
 from filters.config import NearConfig
 from filters.dedup.exact import exact_hashes
+from filters.dedup.near import near_keys
 from filters.kernels.arrays import Bool, Int32, Int64, UInt32, UInt64
 from filters.kernels.index import BandIndex, HashIndex
-from filters.kernels.minhash import band_keys
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate
-from filters.kernels.words import word_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,7 @@ class Fingerprinter:
         exact = exact_hashes(packed) if self.exact else np.zeros((len(packed), 2), np.uint64)
         keys, has_signature = np.zeros((len(packed), 0), np.uint64), np.zeros(len(packed), np.bool_)
         if self.near is not None:
-            keys, has_signature = band_keys(
-                word_hashes(packed),
-                shingle=self.near.shingle,
-                bands=self.near.bands,
-                rows=self.near.rows,
-                seed=self.near.seed,
-            )
+            keys, has_signature = near_keys(packed, self.near)
         return Fingerprints(exact, keys, has_signature, token_estimate(packed))
 
 

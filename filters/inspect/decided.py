@@ -1,4 +1,4 @@
-"""What a global run decided, in words: the threshold it solved, what it wrote, and what verification was good for."""
+"""What a run decided, in words: the threshold it solved, what it wrote, and which near copies were not compared."""
 
 from __future__ import annotations
 
@@ -34,9 +34,16 @@ def decided(manifest: Mapping[str, Any]) -> Iterator[str]:
             )
     if manifest["documents_written"] != manifest["ledger"]["total"]["kept"]:
         yield f"with repeats, {manifest['documents_written']:,} documents and {manifest['tokens_written']:,} tokens"
-    verified = manifest["dedup"]["verification"]
-    if verified:
+    near = manifest["dedup"].get("near")
+    if near:
+        yield f"near copies: {near['alike']:,} of {near['compared']:,} pairs that share a band are alike"
+        if near["crowded_buckets"]:
+            yield (
+                f"{near['documents_in_crowded_buckets']:,} documents are in {near['crowded_buckets']:,} crowded "
+                "buckets, where each was compared with the best only, not with all"
+            )
+    for loss in manifest["dedup"].get("source_losses", ()):
         yield (
-            f"{verified['false_joins']:,} of {verified['candidates']:,} pairs that share a band were false joins; "
-            f"{verified['documents_freed']:,} documents more survive for that"
+            f"{loss['source']} loses {loss['lost']:,} of {loss['documents']:,} documents as near copies; the largest "
+            f"cluster has {loss['size']:,}, of which {loss['kept']} stays"
         )

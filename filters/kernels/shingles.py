@@ -1,56 +1,89 @@
-"""Sets of word shingles, and their true Jaccard similarity."""
+"""Sets of word shingles, how alike they are, and which pairs of a bucket are compared."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Int64, UInt32
-from filters.kernels.pairs import find, flatten
+from filters.kernels.arrays import Float64, Int64, UInt64
+from filters.kernels.ragged import Ragged
 from filters.kernels.words import WordHashes, finish
 
-EVERY_PAIR = 64
-"""Up to so many documents of a group are compared each with each; of a larger one, each with so many at most."""
+JACCARD, CONTAINMENT = 0, 1
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
 
 
-def shingle_sets(words: WordHashes, *, shingle: int) -> tuple[UInt32, Int64]:
-    """The distinct shingles of each text, as the 32-bit hashes that MinHash signatures are made of.
+def shingle_sets(words: WordHashes, *, shingle: int) -> Ragged:
+    """The distinct shingles of each of n texts: uint32 hashes, ascending within a text.
 
-    Two shingles of a page of 1,000 words share a hash with probability 1e-4, so similarities are exact but for that.
-
-    Returns:
-        uint32[m], ascending within each text, and int64[n + 1]: text i has `hashes[offsets[i]:offsets[i + 1]]`.
+    A text of at most `shingle` words is the set of its words. A hash is the half of a shingle's 64 bits that MinHash
+    does not look at, so that what meets there by accident does not meet here as well. Two different shingles of two
+    pages of 1,000 words share a hash with probability 2e-4, which moves their similarity by a thousandth.
     """
     hashes = np.empty(len(words.hashes), np.uint32)
     offsets = np.zeros(len(words) + 1, np.int64)
     _sets(words.hashes, words.offsets, shingle, hashes, offsets)
-    return hashes[: offsets[-1]].copy(), offsets
+    return Ragged(hashes[: offsets[-1]].copy(), offsets)
 
 
-def verify_stars(hashes: UInt32, offsets: Int64, pairs: Int64, least: float) -> tuple[Int64, Int64, int]:
-    """Which documents of candidate pairs belong together, by the Jaccard similarity of their sets.
+def similarities(sets: Ragged, better: Int64, worse: Int64, measure: int = JACCARD) -> Float64:
+    """float64[m]: similarity of the sets of each pair; `CONTAINMENT` is the share of `worse` that is in `better`."""
+    found = np.empty(len(better), np.float64)
+    _similarities(sets.values, sets.offsets, better, worse, measure, found)
+    return found
 
-    Candidates are (centre, other) pairs. The documents of one centre are a group of which any two may belong together:
-    each is compared with each, but for those that are in one cluster by then. In a group of more than `EVERY_PAIR`
-    documents each is compared with the first documents of the group's clusters so far, `EVERY_PAIR` of them at most.
+
+def alike_in_buckets(
+    sets: Ragged,
+    order: Int64,
+    groups: Int64,
+    members: Int64,
+    masks: UInt64,
+    buckets: Ragged,
+    least: float,
+    measure: int,
+) -> tuple[Int64, Int64, Float64, int]:
+    """The pairs that share a bucket and are alike.
+
+    A pair that shares several buckets is compared once: in the first of them. For that, buckets come in groups, within
+    which the k-th bucket is bit k of its members' masks; a pair of two groups is compared in each.
 
     Args:
-        hashes: as of `shingle_sets`.
-        offsets: int64[n + 1].
-        pairs: int64[m, 2] of places in 0 to n - 1, sorted, distinct, the centre first and smaller.
-        least: similarity from which on two documents belong together.
+        sets: of all documents.
+        order: int64[documents]; of two documents the one with the lower number is better.
+        groups: int64[buckets], number of each bucket in its group.
+        members: int64[m], document of each member of a group. A document whose `order` is negative is compared with
+            none of its kind.
+        masks: uint64[m, words], the buckets it is in.
+        buckets: rows of `members`.
+        least: lowest similarity.
+        measure: `JACCARD` or `CONTAINMENT`.
 
     Returns:
-        int64[k, 2]: pairs that make the clusters, each of which made two clusters one; int64[n]: the cluster of each
-        document, as the place of its first; and how many pairs were compared.
+        better and worse document and similarity of each pair, and how many pairs were compared.
     """
-    found = np.empty((max(len(offsets) - 2, 0), 2), np.int64)
-    parents = np.arange(len(offsets) - 1)
-    kept, compared = _verify(hashes, offsets, np.ascontiguousarray(pairs), least, parents, found)
-    flatten(parents)
-    return found[:kept].copy(), parents, int(compared)
+    capacity = 1 << 16
+    parts: list[tuple[Int64, Int64, Float64]] = []
+    bucket = compared = 0
+    while bucket < len(buckets):
+        largest = int(buckets.lengths[bucket])
+        better, worse = (np.empty(max(capacity, largest * largest), np.int64) for _ in range(2))
+        found = np.empty(len(better), np.float64)
+        bucket, count, tried = _in_buckets(
+            sets.values, sets.offsets, order, groups, members, masks, buckets.values, buckets.offsets, bucket, least,
+            measure, better, worse, found,
+        )  # fmt: skip
+        compared += tried
+        parts.append((better[:count].copy(), worse[:count].copy(), found[:count].copy()))
+    empty = np.empty(0, np.int64)
+    return (
+        np.concatenate([empty, *(part[0] for part in parts)]),
+        np.concatenate([empty, *(part[1] for part in parts)]),
+        np.concatenate([np.empty(0), *(part[2] for part in parts)]),
+        compared,
+    )
 
 
 @numba.njit(nogil=True, cache=True)
@@ -60,12 +93,12 @@ def _sets(words, bounds, shingle, hashes, offsets):  # type: ignore[no-untyped-d
         start, end = bounds[document], bounds[document + 1]
         first = count
         if end > start:
-            width = min(shingle, end - start)
+            width = shingle if end - start > shingle else 1
             for position in range(start, end - width + 1):
                 h = np.uint64(0)
                 for k in range(position, position + width):
                     h = (h + words[k]) * _MULTIPLIER
-                hashes[count] = np.uint32(finish(h))
+                hashes[count] = np.uint32(finish(h) >> _HALF)
                 count += 1
             hashes[first:count].sort()
             distinct = first
@@ -78,53 +111,64 @@ def _sets(words, bounds, shingle, hashes, offsets):  # type: ignore[no-untyped-d
 
 
 @numba.njit(nogil=True, cache=True)
-def _alike(hashes, offsets, one, other, least):  # type: ignore[no-untyped-def]
-    """Whether the Jaccard similarity of two sets is at least `least`."""
-    a, a_end, b, b_end = offsets[one], offsets[one + 1], offsets[other], offsets[other + 1]
-    small, large = min(a_end - a, b_end - b), max(a_end - a, b_end - b)
-    if small < least * large:
-        return False
-    total, common = small + large, 0
+def _similarity(hashes, offsets, better, worse, measure, least):  # type: ignore[no-untyped-def]
+    """Similarity of two sets; -1 as soon as it is sure to be below `least`."""
+    a, a_end, b, b_end = offsets[better], offsets[better + 1], offsets[worse], offsets[worse + 1]
+    total, part = a_end - a + b_end - b, b_end - b
+    if total == 0 or part == 0:
+        return 1.0 if total == 0 else 0.0
+    # A hair less than what is needed: whether it is enough is decided by the quotient at the end.
+    needed = (part * least if measure == CONTAINMENT else total * least / (1 + least)) - 1e-6
+    common = 0
     while a < a_end and b < b_end:
         if hashes[a] == hashes[b]:
             common += 1
             a += 1
             b += 1
-        elif hashes[a] < hashes[b]:
-            a += 1
         else:
-            b += 1
-    return common >= least * (total - common)
+            if hashes[a] < hashes[b]:
+                a += 1
+            else:
+                b += 1
+            if common + min(a_end - a, b_end - b) < needed:
+                return -1.0
+    return common / part if measure == CONTAINMENT else common / (total - common)
 
 
 @numba.njit(nogil=True, cache=True)
-def _verify(hashes, offsets, pairs, least, parents, found):  # type: ignore[no-untyped-def]
-    leaders = np.empty(EVERY_PAIR, np.int64)
-    kept = compared = start = 0
-    while start < len(pairs):
-        end = start
-        while end < len(pairs) and pairs[end, 0] == pairs[start, 0]:
-            end += 1
-        every = end - start < EVERY_PAIR
-        leaders[0] = pairs[start, 0]
-        count = 1
-        for entry in range(start, end):
-            other = pairs[entry, 1]
-            alone = True
-            for place in range(count):
-                one = find(parents, leaders[place])
-                two = find(parents, other)
-                if one == two:
-                    alone = False
+def _similarities(hashes, offsets, better, worse, measure, found):  # type: ignore[no-untyped-def]
+    for pair in range(len(better)):
+        found[pair] = _similarity(hashes, offsets, better[pair], worse[pair], measure, 0.0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _in_buckets(  # type: ignore[no-untyped-def]
+    hashes, offsets, order, groups, members, masks, rows, bounds, bucket, least, measure, better, worse, found
+):
+    count = compared = 0
+    while bucket < len(bounds) - 1:
+        start, end = bounds[bucket], bounds[bucket + 1]
+        if count + (end - start) * (end - start) > len(better):
+            break
+        word, bit = groups[bucket] >> 6, np.uint64(groups[bucket] & 63)
+        below = (np.uint64(1) << bit) - np.uint64(1)
+        for i in range(start, end):
+            for j in range(i + 1, end):
+                one, other = rows[i], rows[j]
+                shared = masks[one, word] & masks[other, word] & below
+                for earlier in range(word):
+                    shared |= masks[one, earlier] & masks[other, earlier]
+                if shared != np.uint64(0):
                     continue
+                a, b = members[one], members[other]
+                if order[a] < 0 and order[b] < 0:
+                    continue
+                if order[b] < order[a]:
+                    a, b = b, a
                 compared += 1
-                if _alike(hashes, offsets, leaders[place], other, least):
-                    alone = False
-                    parents[max(one, two)] = min(one, two)
-                    found[kept, 0], found[kept, 1] = leaders[place], other
-                    kept += 1
-            if (every or alone) and count < EVERY_PAIR:
-                leaders[count] = other
-                count += 1
-        start = end
-    return kept, compared
+                similarity = _similarity(hashes, offsets, a, b, measure, least)
+                if similarity >= least:
+                    better[count], worse[count], found[count] = a, b, similarity
+                    count += 1
+        bucket += 1
+    return bucket, count, compared

@@ -74,8 +74,7 @@ class Plan:
             rows.append(
                 ("", f"near: MinHash, {near.shingle}-word shingles, {near.bands} bands x {near.rows} rows; {stays}")
             )
-            if near.verify is not None:
-                rows.append(("", f"near: verified, true Jaccard similarity at least {near.verify:g}"))
+            rows.append(("", f"near: removed where {near.measure} to a kept document is at least {near.similarity:g}"))
         rows += [("", f"against {run}") for run in config.dedup.against]
         rows.append(("score", f"{self.model.name} (digest {self.model.digest[:12]})"))
         rows.append(("keep", self._keep_rule()))

@@ -11,7 +11,7 @@ import pytest
 from filters.dedup import join as module
 from filters.dedup.join import join
 from filters.kernels.arrays import Int64, UInt64
-from tests.kernels.test_pairs import entries, star_pairs
+from tests.kernels.test_pairs import Row, entries, star_rows
 
 Entries = tuple[UInt64, Int64]
 
@@ -21,7 +21,7 @@ def chunks(keys: UInt64, documents: Int64, size: int = 9_999) -> Iterator[Entrie
         yield keys[start : start + size], documents[start : start + size]
 
 
-def joined(keys: UInt64, documents: Int64, memory: int, scratch: Path) -> list[tuple[int, int]]:
+def joined(keys: UInt64, documents: Int64, memory: int, scratch: Path) -> list[Row]:
     found = [
         tuple(pair) for part in join(chunks(keys, documents), len(keys), memory, scratch) for pair in part.tolist()
     ]
@@ -33,30 +33,30 @@ def joined(keys: UInt64, documents: Int64, memory: int, scratch: Path) -> list[t
 @pytest.mark.parametrize("distinct", [40, 30_000, 10**8])
 def test_spilled_or_not(tmp_path: Path, memory: int, distinct: int) -> None:
     keys, documents = entries(distinct, 150_000, distinct)
-    assert set(joined(keys, documents, memory, tmp_path)) == star_pairs(keys, documents)
+    assert set(joined(keys, documents, memory, tmp_path)) == star_rows(keys, documents)
 
 
 def test_a_key_that_fits_no_memory_is_streamed(tmp_path: Path) -> None:
     """Half of all entries have one key, and ranges of single keys cannot be split."""
-    keys, documents = entries(1, 200_000, 10**8)
+    keys, documents = entries(1, 200_000, 10**8, per_document=1)
     keys[::2] = keys[0]
-    assert set(joined(keys, documents, 2**20, tmp_path)) == star_pairs(keys, documents)
+    assert set(joined(keys, documents, 2**20, tmp_path)) == star_rows(keys, documents)
     keys[:] = 7
     found = joined(keys, documents, 2**20, tmp_path)
-    assert set(found) == {(0, n) for n in range(1, 66_667)}
+    assert set(found) == {(0, n, 7, 200_000) for n in range(1, 200_000)}
 
 
 def test_ranges_that_stay_too_large_are_split_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FAN_OUT", 2)
     keys, documents = entries(2, 300_000, 10**8)
-    assert set(joined(keys, documents, 2**20, tmp_path)) == star_pairs(keys, documents)
+    assert set(joined(keys, documents, 2**20, tmp_path)) == star_rows(keys, documents)
 
 
 def test_documents_of_earlier_runs_have_negative_numbers(tmp_path: Path) -> None:
     keys, documents = entries(3, 100_000, 20_000)
     documents = documents - 2**62
     for memory in (2**20, 2**30):
-        assert set(joined(keys, documents, memory, tmp_path)) == star_pairs(keys, documents)
+        assert set(joined(keys, documents, memory, tmp_path)) == star_rows(keys, documents)
 
 
 def test_an_interrupted_join_cleans_up(tmp_path: Path) -> None:

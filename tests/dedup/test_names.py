@@ -16,7 +16,8 @@ def name(ids: list[str], tmp_path: Path) -> list[str]:
     taken = [i.rpartition("#") for i in ids if i.rpartition("#")[2].isdigit() and "#" in i]
     keys = np.append(numbers, np.array([hash(base) for base, _, _ in taken], np.int64).view(np.uint64))
     documents = np.append(np.arange(len(ids)), [-int(k) for _, _, k in taken]).astype(np.int64)
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *join([(keys, documents)], len(keys), 2**30, tmp_path)])
+    found_pairs = [rows[:, :2] for rows in join([(keys, documents)], len(keys), 2**30, tmp_path)]
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *found_pairs])
     found = list(ids)
     for document, number in zip(*(column.tolist() for column in suffixes(pairs)), strict=True):
         found[document] += f"#{number}"

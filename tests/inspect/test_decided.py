@@ -17,7 +17,7 @@ MANIFEST: dict[str, Any] = {
     "ledger": {"total": {"kept": 10}},
     "documents_written": 10,
     "tokens_written": 990,
-    "dedup": {"verification": None},
+    "dedup": {"pairs": {}, "clusters": 0},
 }
 
 
@@ -43,12 +43,22 @@ def test_a_budget_its_tie_and_its_quotas() -> None:
     ]
 
 
-def test_buckets_repeats_and_verification() -> None:
+def test_buckets_repeats_and_near_copies() -> None:
     keep = {"solution": SOLUTION | {"target": {"min_score": 0.0}}, "buckets": {"kept": ["good", "best"]}}
-    verified = {"candidates": 50, "compared": 40, "false_joins": 7, "documents_freed": 3}
-    found = MANIFEST | {"keep": keep, "documents_written": 25, "dedup": {"verification": verified}}
+    near = {"compared": 50, "alike": 7, "crowded_buckets": 0, "documents_in_crowded_buckets": 0}
+    found = MANIFEST | {"keep": keep, "documents_written": 25, "dedup": {"near": near}}
     assert list(decided(found)) == [
         "kept are the buckets good, best",
         "with repeats, 25 documents and 990 tokens",
-        "7 of 50 pairs that share a band were false joins; 3 documents more survive for that",
+        "near copies: 7 of 50 pairs that share a band are alike",
+    ]
+
+
+def test_what_was_not_compared_and_what_sources_lose_is_said() -> None:
+    near = {"compared": 50, "alike": 7, "crowded_buckets": 2, "documents_in_crowded_buckets": 1500}
+    loss = {"source": "host a.org", "lost": 99, "documents": 100, "size": 70, "kept": "k", "one": "a", "other": "b"}
+    keep = {"solution": SOLUTION | {"target": {"min_score": 0.0}}}
+    assert list(decided(MANIFEST | {"keep": keep, "dedup": {"near": near, "source_losses": [loss]}}))[1:] == [
+        "1,500 documents are in 2 crowded buckets, where each was compared with the best only, not with all",
+        "host a.org loses 99 of 100 documents as near copies; the largest cluster has 70, of which k stays",
     ]

@@ -3,97 +3,102 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
 from filters.kernels.arrays import Int64
 from filters.kernels.packed import PackedText
-from filters.kernels.shingles import EVERY_PAIR, shingle_sets, verify_stars
+from filters.kernels.ragged import Ragged
+from filters.kernels.shingles import CONTAINMENT, JACCARD, alike_in_buckets, shingle_sets, similarities
 from filters.kernels.words import word_hashes
 from tests.kernels.hostile import TEXTS
 
 
-def sets_of(sizes: list[set[int]]) -> tuple[np.ndarray, Int64]:
-    hashes = np.array([h for some in sizes for h in sorted(some)], np.uint32)
-    return hashes, np.cumsum([0, *map(len, sizes)])
+def sets_of(sets: list[set[int]]) -> Ragged:
+    values = np.array([h for some in sets for h in sorted(some)], np.uint32)
+    return Ragged.of_lengths(values, np.array([len(some) for some in sets], np.int64))
 
 
 def test_shingles_are_those_of_the_text() -> None:
     texts = ["a b c d", "a b c d a b c d", "a b", "", "Ä! b, c"]
     words = word_hashes(PackedText.from_strings(texts))
-    hashes, offsets = shingle_sets(words, shingle=3)
-    parts = [set(hashes[offsets[row] : offsets[row + 1]].tolist()) for row in range(5)]
-    assert [len(part) for part in parts] == [2, 4, 1, 0, 1]
-    assert parts[0] < parts[1]
-    assert all(sorted(part) == hashes[offsets[r] : offsets[r + 1]].tolist() for r, part in enumerate(parts))
+    found = shingle_sets(words, shingle=3)
+    rows = [found.values[found.offsets[row] : found.offsets[row + 1]].tolist() for row in range(5)]
+    assert [len(row) for row in rows] == [2, 4, 2, 0, 3]  # the last two that are not empty: their words
+    assert {*rows[0]} < {*rows[1]}
+    assert all(row == sorted({*row}) for row in rows)
+    assert {*rows[2]} < {*shingle_sets(word_hashes(PackedText.from_strings(["b x a"])), shingle=3).values.tolist()}
 
 
 def test_hostile_texts_have_as_many_shingles_as_they_have_distinct_runs_of_words() -> None:
     words = word_hashes(PackedText.from_bytes(TEXTS))
-    _, offsets = shingle_sets(words, shingle=5)
+    found = shingle_sets(words, shingle=5)
     for row in range(len(TEXTS)):
         run = words.hashes[words.offsets[row] : words.offsets[row + 1]].tolist()
-        width = min(5, len(run))
-        expected = {tuple(run[n : n + width]) for n in range(len(run) - width + 1)} if run else set()
-        assert offsets[row + 1] - offsets[row] == len(expected)
+        width = 5 if len(run) > 5 else 1
+        assert found.lengths[row] == len({tuple(run[n : n + width]) for n in range(len(run) - width + 1)})
 
 
-def clusters(count: int, joined: Int64) -> list[set[int]]:
-    group = {n: {n} for n in range(count)}
-    for one, other in joined.tolist():
-        merged = group[one] | group[other]
-        group |= dict.fromkeys(merged, merged)
-    return [group[n] for n in range(count)]
-
-
-def test_a_star_is_parted_into_what_is_alike() -> None:
-    """0 and 1 are alike, 2 and 3 are alike, and neither pair resembles the other; 4 is like 3 but not like 2."""
-    base, other = set(range(100)), set(range(1000, 1100))
-    sets = [base, base | {500}, other, other | set(range(2000, 2015)), set(range(1020, 1100)) | set(range(2000, 2015))]
-    hashes, offsets = sets_of(sets)
-    pairs = np.array([[0, 1], [0, 2], [0, 3], [0, 4]])
-    joined, roots, compared = verify_stars(hashes, offsets, pairs, 0.8)
-    assert clusters(5, joined) == [{0, 1}, {0, 1}, {2, 3, 4}, {2, 3, 4}, {2, 3, 4}]
-    assert roots.tolist() == [0, 0, 2, 2, 2]
-    assert compared <= 10
-    assert len(verify_stars(hashes, offsets, pairs, 0.0)[0]) == 4
-    assert len(verify_stars(hashes, offsets, pairs, 1.0)[0]) == 0
-
-
-def test_random_stars_follow_the_true_similarity() -> None:
+def test_similarities_are_those_of_sets() -> None:
     draw = np.random.default_rng(0)
-    sets = []
-    for _ in range(30):
-        base = set(draw.integers(0, 2**32, 200).tolist())
-        for share in (0.0, 0.05, 0.15, 0.5):
-            kept = set(draw.permutation(sorted(base))[: round(len(base) * (1 - share))].tolist())
-            sets.append(kept | set(draw.integers(0, 2**32, 200 - len(kept)).tolist()))
-    hashes, offsets = sets_of(sets)
-    pairs = np.array([[4 * n, 4 * n + k] for n in range(30) for k in (1, 2, 3)] + [[0, n] for n in range(4, 60)])
-    pairs = np.unique(pairs, axis=0)
-    joined, roots, _ = verify_stars(hashes, offsets, pairs, 0.7)
-    for one, other in joined.tolist():
-        assert len(sets[one] & sets[other]) >= 0.7 * len(sets[one] | sets[other])
-    for one, other in pairs.tolist():
-        if len(sets[one] & sets[other]) >= 0.7 * len(sets[one] | sets[other]):
-            assert roots[one] == roots[other]
-    assert len(joined) >= 30
+    sets = [set(draw.integers(0, 300, draw.integers(0, 200)).tolist()) for _ in range(60)] + [set(), set()]
+    one, other = (draw.integers(0, len(sets), 500) for _ in range(2))
+    for measure in (JACCARD, CONTAINMENT):
+        found = similarities(sets_of(sets), one, other, measure)
+        for a, b, similarity in zip(one.tolist(), other.tolist(), found.tolist(), strict=True):
+            whole = sets[b] if measure == CONTAINMENT else sets[a] | sets[b]
+            expected = len(sets[a] & sets[b]) / len(whole) if whole else float(not sets[a] | sets[b])
+            assert similarity == expected
 
 
-def test_a_large_group_of_strangers_is_not_compared_each_with_each() -> None:
-    count = 40 * EVERY_PAIR
-    hashes, offsets = sets_of([{3 * n, 3 * n + 1, 3 * n + 2} for n in range(count // 2)] * 2)
-    pairs = np.array([[0, n] for n in range(1, count)])
-    joined, roots, compared = verify_stars(hashes, offsets, pairs, 0.8)
-    assert compared <= EVERY_PAIR * count
-    assert [roots[n] == roots[n + count // 2] for n in range(EVERY_PAIR)] == [True] * EVERY_PAIR
-    assert all(one % (count // 2) == other % (count // 2) for one, other in joined.tolist())
+def buckets_of(groups: list[list[list[int]]]) -> tuple[Int64, Int64, Any, Ragged]:
+    """Groups of buckets of documents, as the kernel takes them."""
+    numbers, members, masks, rows = [], [], [], []
+    for buckets in groups:
+        place = {document: len(members) + n for n, document in enumerate(sorted({d for some in buckets for d in some}))}
+        members += place
+        masks += [sum(1 << n for n, some in enumerate(buckets) if document in some) for document in place]
+        rows += [[place[document] for document in some] for some in buckets]
+        numbers += range(len(buckets))
+    words = max(1, -(-max(map(len, groups), default=1) // 64))
+    split = np.array([[mask >> 64 * n & (2**64 - 1) for n in range(words)] for mask in masks], np.uint64)
+    ragged = Ragged.of_lengths(np.array([m for row in rows for m in row], np.int64), np.array([len(r) for r in rows]))
+    return np.array(numbers), np.array(members), split.reshape(-1, words), ragged
 
 
-def test_nothing_to_verify() -> None:
-    hashes, offsets = sets_of([])
-    joined, roots, compared = verify_stars(hashes, offsets, np.empty((0, 2), np.int64), 0.8)
-    assert (len(joined), len(roots), compared) == (0, 0, 0)
-    empty, offsets = sets_of([set(), set()])
-    assert len(verify_stars(empty, offsets, np.array([[0, 1]]), 0.8)[0]) == 1
-    assert [*itertools.chain(*verify_stars(empty, offsets, np.array([[0, 1]]), 0.8)[0].tolist())] == [0, 1]
+def test_every_pair_that_shares_a_bucket_is_compared_once_and_the_alike_are_found() -> None:
+    draw = np.random.default_rng(1)
+    for bands in (3, 130):
+        sets = [set(draw.integers(0, 40, 25).tolist()) for _ in range(80)]
+        order = draw.permutation(80)
+        order[:5] -= 100  # of earlier runs
+        groups = [
+            [
+                draw.choice(np.arange(first, first + 40), 3 if bands > 100 else 20, replace=False).tolist()
+                for _ in range(bands)
+            ]
+            for first in (0, 40)
+        ]
+        for measure, least in ((JACCARD, 0.3), (CONTAINMENT, 0.5), (JACCARD, 1.0)):
+            numbers, members, masks, rows = buckets_of(groups)
+            better, worse, similarity, compared = alike_in_buckets(
+                sets_of(sets), order, numbers, members, masks, rows, least, measure
+            )
+            met = {
+                tuple(sorted(pair, key=lambda n: order[n]))
+                for buckets in groups
+                for some in buckets
+                for pair in itertools.combinations(some, 2)
+                if max(order[n] for n in pair) >= 0
+            }
+            assert compared == len(met)
+            found = dict(zip(zip(better.tolist(), worse.tolist(), strict=True), similarity.tolist(), strict=True))
+            expected = {}
+            for a, b in met:
+                whole = len(sets[b]) if measure == CONTAINMENT else len(sets[a] | sets[b])
+                if len(sets[a] & sets[b]) / whole >= least:
+                    expected[a, b] = len(sets[a] & sets[b]) / whole
+            assert found == expected
+            assert len(found) == len(better)
+            assert found or least == 1.0

@@ -25,7 +25,8 @@ from typing import Any
 
 from tests.pipeline.conftest import digest, jsonl, page
 
-PHASES = ("start", "attributes", "join", "cluster", "best", "survivors", "tally", "select", "shard", "publish")
+PHASES = ("start", "attributes", "join", "copies", "exact", "shingles", "compare", "round-1", "witnesses", "clusters",
+          "verdicts", "tally", "select", "fingerprints", "sets", "shard", "publish")  # fmt: skip
 KILLS_A_RUN = 3
 LONGEST = 120.0
 """Seconds after which a run counts as hanging."""

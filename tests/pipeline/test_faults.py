@@ -109,9 +109,9 @@ def test_damage_found_by_a_resumed_run_is_done_again(
     flip(work / "attributes" / "000001" / "bands.bin")
     (work / "attributes" / "000002" / "quarantine.jsonl").unlink()
     flip(work / "done" / "attributes" / "000003.json")
-    (work / "done" / "cluster" / "000000.json").write_text("")
+    (work / "done" / "clusters" / "000000.json").write_text("")
     (work / "select" / "000000" / "stray").write_text("")
-    (work / "best" / ".000000.elsewhere.1.partial").mkdir()
+    (work / "exact" / ".000000.elsewhere.1.partial").mkdir()
     (work / "join" / "000099").mkdir()
     heard = Heard()
     run_filter(config, observer=heard)
@@ -119,8 +119,8 @@ def test_damage_found_by_a_resumed_run_is_done_again(
     for name, done, units in heard.phases:
         begun.setdefault(name, (done, units))
     assert begun["attributes"] == (0, 4)
-    assert begun["cluster"][0] == begun["select"][0] == 0
-    assert begun["best"] == (4, 4)
+    assert begun["clusters"][0] == begun["select"][0] == 0
+    assert begun["verdicts"] == (4, 4)
     assert "going on with the interrupted run" in heard.notices[0]
     assert digest(tmp_path / "run") == undisturbed
 
@@ -130,8 +130,8 @@ def test_damage_met_on_the_way_is_done_again(
 ) -> None:
     damaged = {
         "join": ["attributes/000000/rows.arrow", "attributes/000001/bands.bin"],
-        "cluster": ["join/000000/near.bin"],
-        "shard": ["select/000000/files.json", "attributes/000002/quarantine.jsonl", "survivors/000000/stays.bin"],
+        "copies": ["join/000000/near.bin"],
+        "shard": ["select/000000/files.json", "attributes/000002/quarantine.jsonl", "verdicts/000000/verdicts.bin"],
     }
 
     class Damage(Heard):
@@ -142,7 +142,7 @@ def test_damage_met_on_the_way_is_done_again(
     observer = Damage()
     run_filter(make_config(*files, dedup=GLOBAL), observer=observer)
     assert not damaged
-    for name in ("rows.arrow", "bands.bin", "near.bin", "files.json", "quarantine.jsonl", "stays.bin"):
+    for name in ("rows.arrow", "bands.bin", "near.bin", "files.json", "quarantine.jsonl", "verdicts.bin"):
         assert any("done again" in notice and name.partition(".")[0] in notice for notice in observer.notices)
     assert digest(tmp_path / "run") == undisturbed
 
@@ -201,7 +201,7 @@ def test_another_run_is_refused_with_the_difference(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], undisturbed: dict[str, str]
 ) -> None:
     with pytest.raises(InterruptedRunError):
-        run_filter(make_config(*files, dedup=GLOBAL), observer=At("cluster", interrupt))
+        run_filter(make_config(*files, dedup=GLOBAL), observer=At("clusters", interrupt))
     other = make_config(*files, dedup=GLOBAL, keep={"min_score": 1.0}, output="run")
     with pytest.raises(RunError, match=r"config\.keep\.min_score: was 0\.0, is 1\.0\n.*--force-new"):
         run_filter(other)

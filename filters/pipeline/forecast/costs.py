@@ -16,16 +16,21 @@ import numpy as np
 from filters.dedup.join import BYTES_PER_ENTRY
 from filters.kernels.arrays import Float64
 from filters.pipeline.forecast.pilot import Observation, Pilot
+from filters.pipeline.phases.rounds import ROUNDS, round_name
 from filters.pipeline.plan import Plan
 from filters.pipeline.shards import ROW_GROUP_BYTES
 from filters.pipeline.write import ATTRIBUTE_ROWS
 
-PHASES = ("attributes", "join", "candidates", "shingles", "verify", "cluster", "best", "survivors", "tally", "select",
-          "fingerprints", "shard", "publish")  # fmt: skip
-SINGLE = frozenset({"candidates", "cluster", "survivors", "select", "publish"})
+_ROUNDS = tuple(round_name(number) for number in range(1, ROUNDS + 1))
+PHASES = ("attributes", "join", "copies", "exact", "shingles", "compare", *_ROUNDS, "settle", "witnesses", "clusters",
+          "verdicts", "losses", "tally", "select", "fingerprints", "sets", "shard", "publish")  # fmt: skip
+SINGLE = frozenset({"settle", "select", "publish"})
 """Phases of one unit."""
-RANGES = frozenset({"join", "verify", "fingerprints"})
+RANGES = frozenset({"join", "exact", "compare", *_ROUNDS, "witnesses", "clusters", "losses", "fingerprints"})
 """Phases with a unit for each hash range."""
+_NEAR = frozenset({"shingles", "compare", *_ROUNDS, "settle", "witnesses"})
+"""Phases that have nothing to do where near copies are not looked for."""
+_RESOLVE = ("copies", "exact", *_NEAR, "clusters", "verdicts")
 MIN_PAIRS = 5
 """Pairs of copies a pilot must have found for their number to say anything."""
 _SHARED = 0.7
@@ -33,8 +38,8 @@ _SHARED = 0.7
 _TABLE_BYTES = 144
 """Of a hash range in a unit's band file, beside its entries."""
 _ENTRY_BYTES = 12
-_BYTES_PER_NODE = 21.7
-_BYTES_PER_CANDIDATE = 250
+_BYTES_PER_NODE = 300
+"""Memory of a document with copies, with its id, where it is ranked."""
 _BYTES_PER_UNIT = 2_000
 """Memory of a unit that a process knows of."""
 
@@ -119,16 +124,13 @@ class Costs:
             return self._loading(phase, size) + size.documents * pilot.document_s + size.units * pilot.unit_s + ranges
         if phase == "publish":
             return (size.kept_bytes * pilot.kept_bytes * 2 * pilot.hash_s) + size.units * 4 * pilot.entry_s
-        if phase in ("candidates", "shingles", "verify"):
-            if near is None or near.verify is None:
-                return 0.0
-            if phase == "candidates":
-                return self._sum("cluster", "cpu_s", size)
-            if phase == "shingles":
-                read = size.documents * pilot.read_s + size.units * pilot.read_unit_s
-                return read + size.nodes * pilot.shingle_s
-            pairs = size.nodes - size.clusters
-            return pairs * pilot.compare_s * 2 + size.units * size.partitions * 3 * pilot.entry_s
+        if near is None and phase in _NEAR:
+            return 0.0
+        again = size.documents * pilot.read_s + size.units * pilot.read_unit_s
+        if phase == "sets":
+            return (again + size.kept * pilot.shingle_s) * (config.dedup.keep_fingerprints and near is not None)
+        if phase == "losses":
+            return size.units * size.partitions * pilot.entry_s * (config.dedup.max_source_loss is not None)
         if phase == "fingerprints" and not config.dedup.keep_fingerprints:
             return 0.0
         cost = self._loading(phase, size) + self._sum(phase, "cpu_s", size)
@@ -136,12 +138,12 @@ class Costs:
             cost += pilot.earlier_keys * pilot.key_s
             if self._range_bytes(size) > config.dedup.memory:
                 cost += self._coefficient("join", "cpu_s")["entries"] * size.entries  # spilled: twice the work
-        if phase == "survivors":
-            more = self._stretches(size) - 1
-            cost += more * size.units * 4 * pilot.entry_s + more * size.clusters * 60 * pilot.hash_s
+        if phase in ("shingles", "sets"):
+            cost += again + size.nodes * pilot.shingle_s
+        if phase == "compare":
+            cost += (size.nodes - size.clusters) * pilot.compare_s
         if phase == "shard":
             files = max(size.documents / ATTRIBUTE_ROWS, 1)
-            again = size.documents * pilot.read_s + size.units * pilot.read_unit_s
             cost += again * (1 + config.output.rejected)
             cost += (size.kept_bytes + size.rejected_bytes) * pilot.kept_s
             cost += files * size.units * pilot.entry_s  # each side file counts the rows of all units
@@ -150,18 +152,13 @@ class Costs:
     def _range_bytes(self, size: Size) -> float:
         return size.entries / size.partitions * BYTES_PER_ENTRY
 
-    def _stretches(self, size: Size) -> float:
-        return max(1, math.ceil(size.clusters * _BYTES_PER_CANDIDATE / self.config.dedup.memory))
-
     def disk(self, size: Size) -> dict[str, float]:
         pilot = self.pilot
-        pairs = (size.nodes - size.clusters) * (self.shared_bands + 0.2)
-        resolve = 16 * pairs
-        for phase in ("cluster", "best", "survivors", "tally", "select"):
-            resolve += self._sum(phase, "bytes", size)
         near = self.config.dedup.near
-        if near is not None and near.verify is not None:
-            resolve += 16 * pairs + size.nodes * (24 + 12 + pilot.shingle_bytes)
+        resolve = 32 * (size.nodes * self.shared_bands + (size.nodes - size.clusters) * 0.2)
+        for phase in (*_RESOLVE, "tally", "select"):
+            resolve += self._sum(phase, "bytes", size) * (near is not None or phase not in _NEAR)
+        resolve += size.nodes * pilot.shingle_bytes * (near is not None)
         kept = size.kept_bytes * pilot.kept_bytes
         return {
             "rows": size.documents * pilot.rows_bytes,
@@ -187,13 +184,11 @@ class Costs:
             return pilot.peaks[phase] + entries * 24 + group / 2 + size.units * _BYTES_PER_UNIT
         if phase == "join":
             return base + min(self._range_bytes(size), config.dedup.memory)
-        if phase in ("candidates", "cluster"):
-            return base + size.nodes * _BYTES_PER_NODE + bits * 1.2
-        if phase == "survivors":
-            gathered = size.clusters * 100 * (self._stretches(size) > 1)
-            return base + min(size.clusters * _BYTES_PER_CANDIDATE, config.dedup.memory) + gathered + nodes * 200
-        if phase == "verify":
-            return base + size.nodes * (pilot.shingle_bytes + 24) / size.partitions
+        if phase == "compare":
+            held = size.nodes * (3 * pilot.shingle_bytes + _BYTES_PER_NODE) / size.partitions
+            return base + min(held, config.dedup.memory)
+        if phase in RANGES - {"fingerprints"}:
+            return base + size.nodes * _BYTES_PER_NODE / size.partitions
         if phase == "select":
             return base + bits + rows * 80
         if phase == "fingerprints":
@@ -201,7 +196,7 @@ class Costs:
         if phase == "shard":
             written = (size.kept_bytes + size.rejected_bytes) / max(size.units, 1)
             return max(pilot.peaks[phase], base) + min(written, ROW_GROUP_BYTES) * 2 + rows * 300
-        if phase == "shingles":
+        if phase in ("shingles", "sets"):
             return max(base, pilot.peaks["shard"]) + nodes * (pilot.shingle_bytes + 24)
         return base + rows * 150 + nodes * 300
 
@@ -244,9 +239,15 @@ class Costs:
 
 _TERMS: Mapping[str, tuple[str, ...]] = {
     "join": ("ranges", "unit ranges", "entries"),
-    "cluster": ("once", "units", "nodes"),
-    "best": ("units", "documents", "nodes"),
-    "survivors": ("once", "units", "nodes"),
+    "copies": ("units", "unit ranges", "nodes"),
+    "exact": ("ranges", "unit ranges", "nodes"),
+    "shingles": ("units", "unit ranges", "nodes"),
+    "compare": ("ranges", "unit ranges", "nodes"),
+    **dict.fromkeys(_ROUNDS, ("ranges", "nodes")),
+    "settle": ("nodes",),
+    "witnesses": ("ranges", "nodes"),
+    "clusters": ("ranges", "unit ranges", "nodes"),
+    "verdicts": ("units", "unit ranges", "nodes"),
     "tally": ("units", "documents", "survivors"),
     "select": ("once", "units", "survivors"),
     "fingerprints": ("ranges", "unit ranges", "entries", "stored"),

@@ -26,8 +26,9 @@ from filters.errors import RunError
 from filters.kernels.arrays import Int64
 from filters.pipeline.forecast.stand_in import StandIn, write_stand_in
 from filters.pipeline.forecast.timings import EARLIER_KEYS, apart, read_through, seconds, spread, time_parts
-from filters.pipeline.phases.clusters import RESOLVE_PHASES
-from filters.pipeline.phases.keep_fingerprints import FINGERPRINTS
+from filters.pipeline.phases.clusters import RESOLVE_PHASES, VERDICTS, verdicts
+from filters.pipeline.phases.joins import pairs_joined
+from filters.pipeline.phases.keep_fingerprints import FINGERPRINTS, SETS
 from filters.pipeline.phases.phase import Job
 from filters.pipeline.phases.recipe import phase_named
 from filters.pipeline.phases.rows import ATTRIBUTES, ROWS, SCHEMA, SLICE, first_rows, read_rows
@@ -89,7 +90,7 @@ class Pilot:
         kept_s: of the same: a byte of text that is written.
         kept_bytes: bytes in a shard for a byte of text.
         side_bytes: of a document's row in attributes/.
-        shingle_s, compare_s, shingle_bytes: of a document in phase `shingles` and `verify`.
+        shingle_s, compare_s, shingle_bytes: of a document in phase `shingles`, of a pair in `compare`.
         start_s: of starting a worker and loading its model.
         loading: what a phase's first unit in a process costs more than others, by phase.
         entry_s, hash_s, key_s: of reading a unit's entry, a byte's SHA-256, a key of an earlier run.
@@ -205,9 +206,7 @@ class _Bench:
     def config(self, **dedup: Any) -> FilterConfig:
         """The run's config without what only costs a pilot time: it keeps by score, and writes everything once."""
         config = self.plan.config
-        near = config.dedup.near
-        changed = {"partitions": 1, "against": (), "keep_fingerprints": False} | dedup
-        changed["near"] = near.model_copy(update={"verify": None}) if near else None
+        changed = {"partitions": 1, "against": (), "keep_fingerprints": False, "max_source_loss": None} | dedup
         return config.model_copy(
             update={
                 "dedup": config.dedup.model_copy(update=changed),
@@ -291,9 +290,8 @@ class _Bench:
         shutil.copytree(job.work, self.folder / "tenth")
         _look_at_copies(job, pilot)
         if look:
-            from filters.pipeline.phases.cluster import read_nodes
-
-            hits = sum(int((read_nodes(job, unit)[1].earlier >= 0).sum()) for unit in range(len(job.units)))
+            removed = [job.facts(VERDICTS, unit)["removed"] for unit in range(len(job.units))]
+            hits = sum(int(some.get("in_earlier_run", 0)) for some in removed)
             pilot.in_earlier = hits / max(int(pilot.rows["reason"].is_null().to_numpy().sum()), 1)
         scores = pilot.rows["score"].drop_null().to_numpy()
         top = float(np.quantile(scores, 0.9)) if len(scores) else 0.0
@@ -324,9 +322,8 @@ class _Bench:
         if not pilot.rows.num_rows:
             return
         config = self.plan.config
-        near = config.dedup.near
-        dedup = {"against": (), "near": near.model_copy(update={"verify": None}) if near else None}
-        phases = [phase.name for phase in (*RESOLVE_PHASES, *SELECT_PHASES)]
+        dedup = {"against": (), "max_source_loss": None}
+        phases = [phase.name for phase in (*RESOLVE_PHASES, *SELECT_PHASES) if phase.name != SETS]
         if not config.dedup.keep_fingerprints:
             phases.remove(FINGERPRINTS)
         first: dict[str, float] = {}
@@ -334,7 +331,7 @@ class _Bench:
             changed = config.dedup.model_copy(update=dedup | {"partitions": kind.partitions})
             keep = config.keep.model_copy(update={"tokens": config.keep.tokens and 100.0 * kind.documents})
             output = config.output.model_copy(update={"rejected": False})
-            units = [Unit(0, "parquet", f"stand-in-{unit}", "", size=1) for unit in range(kind.units)]
+            units = [Unit(0, "warc", f"stand-in-{unit}", "", size=1) for unit in range(kind.units)]
             some = config.model_copy(update={"dedup": changed, "keep": keep, "output": output})
             job = self.job(f"stand-in-{number}", some, units, self.plan.min_score)
             write_stand_in(job, pilot.rows, kind, self.seed + number)
@@ -372,11 +369,10 @@ class _Bench:
 
 def _look_at_copies(job: Job, pilot: Pilot) -> None:
     """Near copies among the pilot's documents, in the same draw and in different ones."""
-    from filters.pipeline.phases.cluster import pairs_joined, read_nodes
-
-    found = [read_nodes(job, unit)[1] for unit in range(len(job.units))]
-    document = np.concatenate([nodes.document for nodes in found])
-    cluster = np.concatenate([nodes.near for nodes in found])
+    found = [verdicts(job, unit) for unit in range(len(job.units))]
+    every = np.concatenate([some.near_cluster for some in found])
+    document = np.flatnonzero(np.concatenate([some.cluster_size for some in found]) > 1)
+    cluster = every[document]
     pilot.stays[document[cluster != document]] = False
     apart = within = 0
     for root in np.unique(cluster).tolist():

@@ -19,7 +19,9 @@ from filters.kernels.arrays import Int64, UInt64
 from filters.pipeline.phases.bands import partitions
 from filters.pipeline.phases.phase import Job
 from filters.pipeline.phases.rows import ATTRIBUTES, ROWS
+from filters.pipeline.phases.texts import TEXT, TextWriter
 from filters.publish import sha256
+from filters.read.batch import Batch
 
 _BATCH = 1000
 _EXACT = 0.2
@@ -73,6 +75,8 @@ def write_stand_in(job: Job, rows: pa.Table, kind: StandIn, seed: int) -> None:
             for batch in table.to_batches(_BATCH):
                 writer.write_batch(batch, custom_metadata={"source": job.units[unit].source})
         alive = table["reason"].is_null().to_numpy()
+        with TextWriter(folder / TEXT, rejected=False) as texts:
+            texts.write(_texts(clusters[begin:end], table, job.units[unit].source))
         with BandWriter(folder / BANDS, partitions(job)) as writer:
             writer.add(
                 table["id"].combine_chunks(),
@@ -85,6 +89,14 @@ def write_stand_in(job: Job, rows: pa.Table, kind: StandIn, seed: int) -> None:
         n = table.num_rows
         facts: dict[str, Any] = {"rows": n, "records": n, "skipped": 0, "quarantined": {}}
         job.enter(ATTRIBUTES, unit, {"files": files, "facts": facts | {"digest": None, "columns": None}, "cost": {}})
+
+
+def _texts(clusters: Int64, table: pa.Table, source: str) -> Batch:
+    """Texts that are the same within a cluster, and short."""
+    words = " ".join(f"{{0}}{letter}" for letter in "abcdefgh")
+    texts = pa.array([words.format(number) for number in clusters.tolist()], pa.large_string())
+    reason = np.array(table["reason"].to_pylist(), dtype=object)
+    return Batch(source, table["position"].to_numpy(), table["id"].combine_chunks(), texts, reason, {})
 
 
 def _clusters(kind: StandIn, generator: np.random.Generator) -> Int64:

@@ -15,9 +15,9 @@ import pyarrow as pa
 from filters.config import FilterConfig
 from filters.dedup.bands import BandWriter
 from filters.dedup.fingerprints import open_earlier
+from filters.dedup.near import shingles_of
 from filters.kernels.packed import PackedText
-from filters.kernels.shingles import shingle_sets, verify_stars
-from filters.kernels.words import word_hashes
+from filters.kernels.shingles import similarities
 from filters.pipeline.phases.phase import Job
 from filters.pipeline.phases.texts import read_texts
 from filters.publish import sha256
@@ -77,15 +77,14 @@ def time_parts(config: FilterConfig, job: Job, pilot: Pilot, folder: Path) -> No
 
     bands(_BLOCKS)
     pilot.block_s = max(seconds(lambda: bands(_BLOCKS)) - seconds(lambda: bands(1)), 0.0) / _BLOCKS
-    if near and near.verify is not None and pilot.rows.num_rows:
+    if near and pilot.rows.num_rows:
         texts = pa.concat_arrays([batch.text for batch in read_texts(job, 0)])[:200]
         packed = PackedText.from_arrow(texts)
-        hashes, offsets = shingle_sets(word_hashes(packed), shingle=near.shingle)
-        pilot.shingle_s = seconds(lambda: shingle_sets(word_hashes(packed), shingle=near.shingle)) / len(texts)
-        pilot.shingle_bytes = hashes.nbytes / len(texts)
-        pairs = np.stack([np.arange(len(texts) - 1), np.arange(1, len(texts))], axis=1)
-        verify_stars(hashes, offsets, pairs, near.verify)
-        pilot.compare_s = seconds(lambda: verify_stars(hashes, offsets, pairs, 0.99)) / max(len(pairs), 1)
+        sets = shingles_of(packed, near)
+        pilot.shingle_s = seconds(lambda: shingles_of(packed, near)) / len(texts)
+        pilot.shingle_bytes = sets.values.nbytes / len(texts)
+        one = np.arange(len(texts))
+        pilot.compare_s = seconds(lambda: similarities(sets, one, one)) / len(one)
     if pilot.earlier_keys:
         share = min(1.0, EARLIER_KEYS / 10 / pilot.earlier_keys)
         last = min(int(2**64 * share), 2**64 - 1)

@@ -17,9 +17,12 @@ class Verdicts:
         id: string[n], unique in the run.
         renamed: bool[n], whether `id` got a suffix.
         exact_cluster: int64[n], number of the first document with the same normalised text; -1 for rows not alive.
-        near_cluster: int64[n], number of the first document of the cluster; -1 for rows not alive.
+        near_cluster: int64[n], number of the document that stays of the cluster; -1 for rows not alive. Where that is
+            one of an earlier run: of the first copy.
         cluster_size: int32[n], documents in the near cluster (1 for a document without copies); 0 for rows not alive.
-        duplicate_of: string[n], id of the survivor, null for a survivor; "RUN:ID" for a document of an earlier run.
+        duplicate_of: string[n], id of the document that a removed one is a copy of, null for a survivor; "RUN:ID" for a
+            document of an earlier run.
+        similarity: float64[n], how much the two resemble each other; null for a survivor.
         reason: string[n], "exact_duplicate", "near_duplicate", "in_earlier_run" or the reason the row had;
             null for a survivor.
     """
@@ -30,6 +33,7 @@ class Verdicts:
     near_cluster: Int64
     cluster_size: Int32
     duplicate_of: pa.Array
+    similarity: pa.Array
     reason: pa.Array
 
 

@@ -18,6 +18,7 @@ from filters.pipeline.folder import FINISHED, WORK, check_free
 from filters.pipeline.ledger import Account, Ledger, too_much_quarantined
 from filters.pipeline.observer import Observer
 from filters.pipeline.phases.attributes import QUARANTINE, readings
+from filters.pipeline.phases.keep_fingerprints import FINGERPRINTS, SETS
 from filters.pipeline.phases.local import TRIES, Task, UnitRunner, unfinished
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
 from filters.pipeline.phases.recipe import PHASES, phase_named
@@ -31,7 +32,6 @@ from filters.pipeline.write import slice_names
 from filters.read.digest import is_file
 from filters.read.remote import is_local
 
-FINGERPRINTS = "fingerprints"
 KEPT = ("done", "killers", "failed", "logs")
 """Folders of the work folder that hold no units."""
 T = TypeVar("T")
@@ -260,10 +260,10 @@ def _join_quarantine(job: Job, path: Path) -> int:
 
 
 def _link_fingerprints(job: Job, new: Path) -> None:
-    phase = next((phase for phase in PHASES if phase.name == FINGERPRINTS), None)
-    for unit in range(phase.units(job) if phase else 0):
-        for name in (job.entry(FINGERPRINTS, unit) or {"files": {}})["files"]:
-            _link(job.file(FINGERPRINTS, unit, name), new / FINGERPRINTS / name)
+    for phase in (phase_named(FINGERPRINTS), phase_named(SETS)):
+        for unit in range(phase.units(job)):
+            for name in (job.entry(phase.name, unit) or {"files": {}})["files"]:
+                _link(job.file(phase.name, unit, name), new / FINGERPRINTS / name)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -23,14 +23,11 @@ from filters.inspect.solver import Scored, Solution, Target, solve
 from filters.kernels.arrays import Bool, Float32, Int64
 from filters.kernels.pairs import mark
 from filters.pipeline.phases.bands import reading_blocks
-from filters.pipeline.phases.cluster import CLUSTER, pairs_joined, read_nodes
-from filters.pipeline.phases.clusters import survivors, verdicts
+from filters.pipeline.phases.clusters import dedup_summary, survivors, unique_ids, verdicts
 from filters.pipeline.phases.decisions import Decisions, OutputFile
-from filters.pipeline.phases.keep_fingerprints import BITMAP, SELECT, Fingerprints
+from filters.pipeline.phases.keep_fingerprints import BITMAP, SELECT, Fingerprints, KeptSets
 from filters.pipeline.phases.phase import Job, Phase
 from filters.pipeline.phases.rows import first_rows, read_rows
-from filters.pipeline.phases.survivors import unique_ids
-from filters.pipeline.phases.verification import false_joins
 
 TALLY = "tally"
 SCORES, KEPT, PLAN, SUMMARY = "scores.bin", "kept.bin", "files.json", "summary.json"
@@ -63,7 +60,7 @@ class Tally:
         tokens = taken["tokens"].to_numpy().astype(np.int64)
         times = np.ones(len(rows), np.int64)
         if repeat:
-            ids = unique_ids(job, unit, taken["id"].combine_chunks(), rows + read_nodes(job, unit)[0])
+            ids = unique_ids(job, unit, taken["id"].combine_chunks(), rows)
             times = copies(repeat, sizes[rows], score[rows], ids)
         encoded = taken["language"].combine_chunks().fill_null("").dictionary_encode()
         languages = encoded.dictionary.to_pylist() if len(rows) else []
@@ -271,7 +268,7 @@ class _Plan:
         return files
 
 
-SELECT_PHASES: tuple[Phase, ...] = (Tally(), Select(), Fingerprints())
+SELECT_PHASES: tuple[Phase, ...] = (Tally(), Select(), Fingerprints(), KeptSets())
 
 
 def decisions(job: Job, unit: int) -> Decisions:
@@ -316,12 +313,4 @@ def summary(job: Job) -> dict[str, Any]:
         DamagedError: a file of an earlier phase is missing or damaged.
     """
     found: dict[str, Any] = json.loads(job.file(SELECT, 0, SUMMARY).read_text())
-    clusters = job.facts(CLUSTER, 0)
-    return found | {
-        "dedup": {
-            "pairs": pairs_joined(job),
-            "documents_with_duplicates": clusters["nodes"],
-            "clusters": clusters["clusters"],
-            "verification": false_joins(job),
-        }
-    }
+    return found | {"dedup": dedup_summary(job)}

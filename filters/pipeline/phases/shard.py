@@ -79,7 +79,7 @@ def shard_units(job: Job) -> list[ShardUnit]:
 
 def added_fields(config: FilterConfig) -> list[pa.Field]:
     """Columns that a global run adds to those of a streaming run, in shards and side files."""
-    fields = [pa.field("cluster_size", pa.int32())]
+    fields = [pa.field("cluster_size", pa.int32()), pa.field("similarity", pa.float64())]
     if config.output.repeat:
         fields.append(pa.field("copies", pa.int32()))
     if config.output.buckets:
@@ -217,6 +217,7 @@ def _about(job: Job, unit: int, decided: Decisions, columns: tuple[str, ...] = (
     table = {name: own[name] for name in names} | {
         "id": found.id,
         "duplicate_of": found.duplicate_of,
+        "similarity": found.similarity,
         "reason": found.reason,
         "cluster_size": pa.array(found.cluster_size, mask=found.exact_cluster < 0),
         "copies": pa.array(decided.copies.astype(np.int32)),

@@ -1,0 +1,170 @@
+"""One spelling for what is the same text: canonical composition (NFC), and numbers folded to one digit."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.kernels.arrays import UInt8
+from filters.kernels.packed import PackedText
+from filters.kernels.unicode import decode, encode
+from filters.kernels.windows import WINDOW, non_ascii, trailing_zeros
+
+LONGEST_RUN = 30
+"""Combining marks in a row at most, as in Unicode's stream-safe format. A text with more is left as it is: nobody
+writes it, and ordering the marks takes time that grows with the square of their number."""
+
+_COMPOSES = 255
+"""In place of a combining class: NFC may replace the character, or compose it with one before it."""
+_SAME, _CHANGES, _TOO_LONG = 0, 1, 2
+
+
+def compose(packed: PackedText) -> PackedText:
+    """The texts in NFC; those that are in NFC already, which nearly all are, are only looked at.
+
+    Invalid UTF-8 stays as it is, and so does a text with more than `LONGEST_RUN` combining marks in a row.
+    """
+    classes, leads = _tables()
+    states = np.empty(len(packed), np.uint8)
+    _check(packed.data, packed.offsets, classes, leads, states)
+    rows = np.flatnonzero(states == _CHANGES)
+    if not len(rows):
+        return packed
+    texts = {row: packed[row] for row in rows.tolist()}
+    valid = [row for row, text in texts.items() if _is_utf8(text)]
+    strings = pa.array([texts[row] for row in valid], pa.large_binary()).cast(pa.large_string())
+    composed = PackedText.from_arrow(pc.utf8_normalize(strings, form="NFC"))
+    texts |= dict(zip(valid, composed, strict=True))
+    whole = list(packed)
+    for row, text in texts.items():
+        whole[row] = text
+    return PackedText.from_bytes(whole)
+
+
+def fold_digits(packed: PackedText) -> PackedText:
+    """The texts with "0" for every number: digits of any script, and a fraction behind a point."""
+    data = np.empty(len(packed.data) + WINDOW, np.uint8)
+    offsets = np.zeros(len(packed) + 1, np.int64)
+    _fold(packed.data, packed.offsets, _digits(), data, offsets)
+    return PackedText(data[: offsets[-1]], offsets)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@functools.cache
+def _tables() -> tuple[UInt8, UInt8]:
+    """(uint8[0x30000]: combining class of a code point, or `_COMPOSES`; uint8[256]: 1 for a first byte of any of them).
+
+    Code points above are in NFC, or without a class.
+    """
+    classes = np.zeros(0x30000, np.uint8)
+    leads = np.zeros(256, np.uint8)
+    for code in range(0x300, len(classes)):
+        if 0x3400 <= code < 0xA000 or 0xAC00 <= code < 0xF900 or 0x20000 <= code < 0x2F800:
+            continue  # Han, syllables of Hangul, surrogates and private use: whole, and without marks
+        character = chr(code)
+        parts = unicodedata.decomposition(character)
+        if parts and parts[0] != "<":
+            if unicodedata.normalize("NFC", character) != character:
+                classes[code] = _COMPOSES
+            elif " " in parts:
+                classes[int(parts.split()[1], 16)] = _COMPOSES
+        if not classes[code]:
+            classes[code] = unicodedata.combining(character)
+    classes[0x1161:0x1176] = classes[0x11A8:0x11C3] = _COMPOSES  # Hangul, composed by rule
+    for code in np.flatnonzero(classes).tolist():
+        leads[chr(code).encode()[0]] = 1
+    for table in (classes, leads):
+        table.flags.writeable = False
+    return classes, leads
+
+
+@functools.cache
+def _digits() -> UInt8:
+    """uint8[0x20000]: 1 for decimal digits."""
+    found = np.zeros(0x20000, np.uint8)
+    for code in range(len(found)):
+        found[code] = not 0xD800 <= code < 0xE000 and chr(code).isdecimal()
+    found.flags.writeable = False
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _check(data, offsets, classes, leads, states):  # type: ignore[no-untyped-def]
+    """Whether each text may change under NFC, by the quick check of Unicode Annex 15."""
+    last = len(data) - WINDOW
+    for document in range(len(offsets) - 1):
+        position, end = offsets[document], offsets[document + 1]
+        state = _SAME
+        before, run = np.int64(0), 0
+        while position < end:
+            byte = data[position]
+            if byte < 128:
+                before, run = np.int64(0), 0
+                if position <= last:
+                    position += max(1, min(trailing_zeros(non_ascii(data, position)), end - position))
+                else:
+                    position += 1
+                continue
+            if leads[byte] == 0:
+                before, run = np.int64(0), 0
+                position += 1
+                while position < end and (data[position] & 0xC0) == 0x80:
+                    position += 1
+                continue
+            code, size = decode(data, position, end)
+            position += size
+            kind = classes[code] if code < len(classes) else np.uint8(0)
+            if kind == 0:
+                before, run = np.int64(0), 0
+                continue
+            run += 1
+            if run > LONGEST_RUN:
+                state = _TOO_LONG
+                break
+            if kind == _COMPOSES:
+                state = _CHANGES
+            else:
+                if kind < before:
+                    state = _CHANGES
+                before = np.int64(kind)
+        states[document] = state
+
+
+@numba.njit(nogil=True, cache=True)
+def _fold(data, offsets, digits, target, ends):  # type: ignore[no-untyped-def]
+    written = 0
+    for document in range(len(offsets) - 1):
+        position, end = offsets[document], offsets[document + 1]
+        number = fraction = False
+        while position < end:
+            code, size = decode(data, position, end)
+            if code < len(digits) and digits[code]:
+                if not number:
+                    written = encode(48, target, written)
+                    number = True
+                position += size
+                continue
+            if number and not fraction and code == 46 and position + 1 < end:
+                behind, _ = decode(data, position + 1, end)
+                if behind < len(digits) and digits[behind]:
+                    fraction = True
+                    position += size
+                    continue
+            number = fraction = False
+            for k in range(size):
+                target[written + k] = data[position + k]
+            written += size
+            position += size
+        ends[document + 1] = written
