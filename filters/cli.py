@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -272,7 +273,7 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
         console.print(sentence, soft_wrap=True)
     if total.records and not total.kept:
         console.print("nothing was kept; inspect shows what other thresholds would keep")
-    console.print(f"next: finesieve inspect {result.path}", soft_wrap=True)
+    console.print(f"next: finesieve inspect {shlex.quote(str(result.path))}", soft_wrap=True)
 
 
 @app.command()
@@ -290,7 +291,8 @@ def inspect(
     sample: Annotated[
         float | None, typer.Option(help="This run is such a share of what --keep is meant for: say how sure it is.")
     ] = None,
-    bins: Annotated[int, typer.Option(help="Bars of the histogram; a divisor of 500.")] = 20,
+    bins: Annotated[int | None, typer.Option(help="Bars of the histogram: 10, 20, 25, 50 or 100.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Only the answer to --keep, or what thresholds keep.")] = False,
     weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
     examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents.")] = 3,
     against: Annotated[str | None, typer.Option(help="Compare with another run; exit status 1 if it drifted.")] = None,
@@ -322,7 +324,7 @@ def inspect(
     """Show a run's score histogram, what other thresholds would keep, and its ledger."""
     from filters.inspect.histogram import BINS, WEIGHTS
 
-    if bins < 1 or BINS % bins:
+    if bins is not None and (bins < 1 or BINS % bins):
         raise typer.BadParameter(f"{bins} does not divide {BINS}; try 10, 20, 25, 50 or 100", param_hint="--bins")
     if weight not in WEIGHTS:
         raise typer.BadParameter(f"{weight!r} is none of {', '.join(WEIGHTS)}", param_hint="--weight")
@@ -363,7 +365,8 @@ def inspect(
         print(json.dumps(found.to_json()))
         return
     console = _console()
-    for number, view in enumerate(found.views(bins, weight, unicode=console.encoding.startswith("utf"))):
+    unicode = console.encoding.startswith("utf")
+    for number, view in enumerate(found.views(bins, weight, unicode=unicode, brief=brief)):
         if number:
             console.print()
         console.print(view)

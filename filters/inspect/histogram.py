@@ -104,11 +104,19 @@ class Histogram:
         """Documents, tokens or bytes of all bins."""
         return int(self.counts[WEIGHTS.index(weight)].sum())
 
-    def coarse(self, bins: int, weight: str = "documents") -> Int64:
-        """int64[bins]: counts on `bins` equal bins; `bins` must divide `BINS`."""
-        if BINS % bins:
-            raise ValueError(f"{bins} bins do not divide {BINS}")
-        return np.asarray(self.counts[WEIGHTS.index(weight)].reshape(bins, -1).sum(axis=1))
+    @property
+    def top(self) -> float:
+        """Upper end of the scale that the scores are on: 1 for probabilities, such as fastText's, else `HIGH`."""
+        return 1.0 if -np.inf < self.highest <= 1 else HIGH
+
+    def coarse(self, bins: int, weight: str = "documents", top: float = HIGH) -> Int64:
+        """int64[bins]: counts on `bins` equal bins up to `top`; `bins` must divide the fine bins there are."""
+        fine = round(BINS * (top - LOW) / (HIGH - LOW))
+        if fine % bins:
+            raise ValueError(f"{bins} bins do not divide {fine}")
+        counts = self.counts[WEIGHTS.index(weight), :fine].copy()
+        counts[-1] += self.counts[WEIGHTS.index(weight), fine:].sum()
+        return np.asarray(counts.reshape(bins, -1).sum(axis=1))
 
     def at_least(self, min_score: float, weight: str = "documents") -> int:
         """How much scores at least `min_score`: exact where it is a bin border, else at the border next to it."""

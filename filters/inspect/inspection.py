@@ -76,12 +76,22 @@ class Inspection:
             found["slices"] = {"by": self.by, "values": self.slices.to_json()}
         return found
 
-    def views(self, bins: int = 20, weight: str = "documents", *, unicode: bool = True) -> Iterator[RenderableType]:
-        """What a terminal shows, from the most to the least asked for."""
+    def views(
+        self, bins: int | None = None, weight: str = "documents", *, unicode: bool = True, brief: bool = False
+    ) -> Iterator[RenderableType]:
+        """What a terminal shows; what was asked for comes last, where it is still on the screen.
+
+        Args:
+            bins: bars of the histogram; None: as many as there are documents for.
+            weight: what they count.
+            unicode: whether the terminal can show more than ASCII.
+            brief: only the answer, or without a question what thresholds keep.
+        """
         summary, examples = self.summary, self.examples
+        if brief:
+            yield self._answer(unicode)
+            return
         yield terminal.histogram_view(summary.histograms.total, self.min_score, bins, weight, unicode=unicode)
-        if self.solution is not None:
-            yield terminal.solution_view(self.solution, self.estimate)
         yield terminal.what_if_view(self.what_if, self.min_score, unicode=unicode)
         if self.slices is not None and self.by is not None:
             shown = {value: self.slices[value] for value in self.slices.largest(LARGEST, weight)}
@@ -96,6 +106,13 @@ class Inspection:
             for best in (True, False):
                 title = f"the {examples} {'best' if best else 'worst'}"
                 yield terminal.extremes_view(title, self.run.described(summary.extremes(best=best)))
+        if self.solution is not None:
+            yield self._answer(unicode)
+
+    def _answer(self, unicode: bool) -> RenderableType:
+        if self.solution is None:
+            return terminal.what_if_view(self.what_if, self.min_score, unicode=unicode)
+        return terminal.solution_view(self.solution, self.estimate)
 
 
 def inspect_run(
@@ -142,8 +159,9 @@ def inspect_run(
         if sample is not None:
             files = list(run.histogram("source").values())
             estimate = sample_interval(target, files, sample, seen_in(run, by_file=len(files) >= FEWEST_FILES))
-    thresholds = {*terminal.THRESHOLDS, run.min_score, *([solution.threshold] if solution else [])}
-    table = what_if(summary.histograms.total, thresholds, reliability_of(run))
+    total = summary.histograms.total
+    wanted = {*terminal.thresholds(total, run.min_score), run.min_score, *([solution.threshold] if solution else [])}
+    table = what_if(total, wanted, reliability_of(run))
     return Inspection(run, summary, table, solution, estimate, by, slices, examples)
 
 

@@ -16,6 +16,7 @@ from filters.inspect.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHT
 from filters.inspect.model_card import ModelCard, model_card
 from filters.inspect.solver import Target
 from filters.inspect.summary import GROUPS, SURVIVOR_COLUMNS, Summary, survivors, values_of
+from filters.inspect.terminal import thresholds
 from filters.inspect.whatif import what_if
 from filters.model.reliability import Reliability
 from filters.terminal import path_end, printable
@@ -23,7 +24,6 @@ from filters.terminal import path_end, printable
 if TYPE_CHECKING:
     from filters.inspect.run import Run
 
-THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 SAMPLES = 25
 """Documents from each of the 20 buckets of the score."""
 EXTREMES = 10
@@ -83,7 +83,7 @@ def page_data(
             "kept": vars(solution.kept),
             "name": "the run's own threshold" if target is None else f"the threshold of {target}",
         },
-        "thresholds": list(THRESHOLDS),
+        "thresholds": list(thresholds(histogram, run.min_score)),
         "expected": _expected(run, histogram, report, labelled),
         "slices": _slices(run, summary),
         "samples": _samples(run, summary, characters),

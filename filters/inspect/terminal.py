@@ -35,15 +35,41 @@ HEIGHTS, ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
 SIZE_CLASSES = ((2, 2), (3, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, 0))
 """Sizes of clusters that are counted together; the last class is open."""
 THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+OF_PROBABILITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
+FEW = 200
+"""Documents below which half as many bars are enough."""
+
+
+def scale(histogram: Histogram, min_score: float) -> float:
+    """Upper end of the scale to show: 1 where all scores, and the threshold, are probabilities."""
+    return histogram.top if min_score <= histogram.top else HIGH
+
+
+def thresholds(histogram: Histogram, min_score: float) -> tuple[float, ...]:
+    """Thresholds worth comparing: up to the first that keeps nothing."""
+    every = OF_PROBABILITIES if scale(histogram, min_score) == 1 else THRESHOLDS
+    empty = [place for place, threshold in enumerate(every) if not histogram.at_least(threshold)]
+    return every[: empty[0] + 1] if empty else every
 
 
 def histogram_view(
-    histogram: Histogram, min_score: float, bins: int = 20, weight: str = "documents", *, unicode: bool = True
+    histogram: Histogram,
+    min_score: float,
+    bins: int | None = None,
+    weight: str = "documents",
+    *,
+    unicode: bool = True,
 ) -> RenderableType:
-    """Bars of `bins` equal bins; the bin the threshold falls in is marked. Without `unicode`, bars are of "#"."""
-    counts = histogram.coarse(bins, weight)
+    """Bars of equal bins of the scores' scale; the bin the threshold falls in is marked. Without `unicode`, of "#".
+
+    Without `bins` there are 20, or 10 for few documents.
+    """
+    high = scale(histogram, min_score)
+    if bins is None or (high == 1 and bins > 100):
+        bins = 20 if histogram.total() >= FEW else 10
+    counts = histogram.coarse(bins, weight, high)
     total, top = int(counts.sum()), int(counts.max(initial=0))
-    width = (HIGH - LOW) / bins
+    width = (high - LOW) / bins
     lines = [Text(f"scores of {total:,} {weight} that survived deduplication", style="bold")]
     mark = f" < keep >= {min_score:.4g}"
     count_width = max(9, len(f"{top:,}"))
@@ -54,7 +80,7 @@ def histogram_view(
         line = Text(f"{low:5.2f} ", style="dim")
         line.append(f"{bar:<{bar_width}}", style="green" if low >= min_score else "yellow")
         line.append(f" {count:>{count_width},} {count / total if total else 0:6.1%}")
-        line.append(mark if low <= min_score < low + width else "", style="bold")
+        line.append(mark if low <= min_score < low + width + 1e-9 * (number + 1 == bins) else "", style="bold")
         lines.append(line)
     return Group(*lines)
 
@@ -135,7 +161,8 @@ def slices_view(
     table.add_column(printable(by, NAME), width=NAME, no_wrap=True)
     for name in ("documents", "tokens", "median", "mean", "kept"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("scores 0-5", width=SPARK, no_wrap=True)
+    high = max((scale(part, min_score) for part in slices.values()), default=HIGH)
+    table.add_column(f"scores 0-{high:g}", width=SPARK, no_wrap=True)
     for value, histogram in slices.items():
         total = histogram.total()
         table.add_row(
@@ -145,7 +172,7 @@ def slices_view(
             f"{histogram.quantile(0.5):.2f}",
             f"{histogram.mean_at_least(LOW):.2f}",
             f"{histogram.at_least(min_score) / max(total, 1):.1%}",
-            sparkline(histogram.coarse(SPARK), unicode=unicode),
+            sparkline(histogram.coarse(SPARK, top=high), unicode=unicode),
         )
     return Group(table, Text(f"... {hidden:,} smaller ones", style="dim")) if hidden > 0 else table
 

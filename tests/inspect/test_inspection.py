@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -13,10 +14,11 @@ from typer.testing import CliRunner
 from filters.cli import app
 from filters.errors import FinesieveError
 from filters.inspect.compare import compare
+from filters.inspect.histogram import Histogram
 from filters.inspect.inspection import inspect_run, parse_quotas
 from filters.inspect.run import Run
 from filters.inspect.solver import Target
-from filters.inspect.terminal import comparison_view, sparkline, text_view
+from filters.inspect.terminal import comparison_view, histogram_view, sparkline, text_view, thresholds
 from filters.terminal import short
 from tests.inspect.synthetic import write_run
 
@@ -104,3 +106,35 @@ def test_pieces() -> None:
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert len(shown.splitlines()) <= 31
+
+
+def test_the_answer_comes_last_and_alone_when_brief(runs: tuple[Path, Path]) -> None:
+    _, full = call(runs[0], "--keep", "fraction=0.1", "--examples", 0)
+    status, brief = call(runs[0], "--keep", "fraction=0.1", "--brief")
+    assert status == 0
+    assert brief.startswith("keep fraction=0.1: score >= ")
+    assert full.endswith(brief)
+    assert full.index("ledger:") < full.index("keep fraction=0.1")
+    assert call(runs[0], "--brief")[1].startswith("what a threshold keeps")
+
+
+@pytest.mark.parametrize(("documents", "bars"), [(1000, 20), (100, 10)])
+def test_views_follow_the_scale_of_the_scores_and_their_number(documents: int, bars: int) -> None:
+    scores = np.random.default_rng(0).random(documents).astype(np.float32)
+    histogram = Histogram()
+    histogram.add(scores, tokens=np.ones(documents, np.int64), text_bytes=np.ones(documents, np.int64))
+
+    def shown(min_score: float) -> list[str]:
+        console = Console(width=80, file=io.StringIO())
+        console.print(histogram_view(histogram, min_score, unicode=False))
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().splitlines()[1:]
+
+    lines = shown(0.52)
+    assert len(lines) == bars
+    assert float(lines[-1].split()[0]) == pytest.approx(1 - 1 / bars, abs=0.011)
+    assert sum("keep >=" in line for line in lines) == 1
+    assert thresholds(histogram, 0.5) == (0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
+    # A model on the judge's scale, and a threshold on it, is shown on it.
+    assert float(shown(1.5)[-1].split()[0]) == pytest.approx(5 - 5 / bars, abs=0.011)
+    assert thresholds(histogram, 1.5) == (0.5, 1.0)

@@ -139,9 +139,18 @@ function makeScores() {
     plot.append("g").attr("class", "axis").attr("transform", `translate(0,${height})`)
       .call(d3.axisBottom(x).ticks(Math.max(4, inner / 90)));
     const borders = d3.range(occupied[0], occupied[1] + 1);
+    // Each curve has its name on it, each at another place, so that none has to be told by its colour.
+    const PLACES = { documents: 0.2, tokens: 0.35, bytes: 0.5, precision: 0.65, recall: 0.8 };
+    const named = (kind, name, value) => {
+      const i = occupied[0] + Math.round(PLACES[kind] * (occupied[1] - occupied[0]));
+      if (value(i) === null || value(i) === undefined) return;
+      plot.append("text").attr("class", `name ${kind}`).attr("text-anchor", "middle")
+        .attr("x", x(border(i))).attr("y", Math.max(y(value(i)) - 6, 8)).text(name);
+    };
     for (const weight of WEIGHTS) {
       const line = d3.line().x((i) => x(border(i))).y((i) => y(totals[weight] ? above[weight][i] / totals[weight] : 0));
       plot.append("path").attr("class", `line ${weight} ${weight === state.weight ? "" : "faint"}`).attr("d", line(borders));
+      named(weight, weight === "bytes" ? "text" : weight, (i) => (totals[weight] ? above[weight][i] / totals[weight] : 0));
     }
     if (data.expected) {
       for (const kind of ["precision", "recall"]) {
@@ -149,6 +158,7 @@ function makeScores() {
           .filter((point) => point.i >= occupied[0] && point.i <= occupied[1]);
         const line = d3.line().defined((point) => point.value !== null).x((point) => x(border(point.i))).y((point) => y(point.value));
         plot.append("path").attr("class", `line ${kind}`).attr("d", line(points));
+        named(kind, kind, (i) => data.expected[kind][i]);
       }
     }
     const rule = plot.append("line").attr("class", "rule").attr("y1", 0).attr("y2", height);

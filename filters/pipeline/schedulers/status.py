@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import socket
 import time
 from dataclasses import asdict, dataclass, replace
@@ -194,7 +195,7 @@ def status_view(status: RunStatus) -> RenderableType:
     if status.state in ("failed", "interrupted"):
         lines.append(Text("what is done is kept: the same `finesieve filter` command goes on from there"))
     elif status.state == "finished":
-        lines.append(Text(f"next: finesieve inspect {status.path}"))
+        lines.append(Text(f"next: finesieve inspect {shlex.quote(str(status.path))}"))
     return Group(*lines)
 
 
