@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from filters.pipeline.run import RunResult
     from filters.storage import Location
 
+ALMOST_NOTHING = 0.001
+"""Share of the scored documents below which a run says what another rule would keep."""
+
 app = typer.Typer(
     name="finesieve",
     help="Train a classifier from a judge's labels, filter web dumps with it, inspect the scores.",
@@ -271,9 +274,25 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
         console.print(f"  {shard} ({shard.stat().st_size / 1e6:,.1f} MB)", soft_wrap=True)
     for sentence in decided(result.manifest):
         console.print(sentence, soft_wrap=True)
+<<<<<<< HEAD
     if total.records and not total.kept:
         console.print("nothing was kept; inspect shows what other thresholds would keep")
     console.print(f"next: finesieve inspect {shlex.quote(str(result.path))}", soft_wrap=True)
+=======
+    scored = result.histogram.total()
+    if scored and total.kept < ALMOST_NOTHING * scored:
+        from filters.inspect.solver import Target
+
+        found = run.solve(Target.parse("fraction=0.1"))
+        console.print(
+            f"almost nothing was kept: {total.kept:,} of {scored:,} scored documents; "
+            f"keep.min_score={found.threshold:.4g} would keep {found.kept.documents:,}",
+            soft_wrap=True,
+        )
+    elif total.records and not scored:
+        console.print("no document was scored; the ledger says why they were removed")
+    console.print(f"next: finesieve inspect {result.path}", soft_wrap=True)
+>>>>>>> cf21181 (Refuse to publish a run in whose input nothing could be read, and name the keys that are there)
 
 
 @app.command()

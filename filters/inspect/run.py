@@ -248,7 +248,7 @@ class Run:
         found: dict[str, str] = {}
         for folder in ("data", "rejected"):
             files = files_below(self.path / folder, ".parquet")
-            if files:
+            if files and ids:
                 dataset = parquet_dataset(files, format="parquet")
                 wanted = pc.field("id").isin(ids)
                 beginning = {"id": pc.field("id"), "text": pc.utf8_slice_codeunits(pc.field("text"), 0, 400)}

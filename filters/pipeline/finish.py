@@ -19,6 +19,7 @@ from filters.pipeline.folder import CARD, MANIFEST, publish
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.observer import Observer
 from filters.pipeline.plan import Plan
+from filters.pipeline.readable import check_readable
 from filters.pipeline.shards import read_rows
 from filters.pipeline.state import check_unchanged
 from filters.pipeline.write import slice_names
@@ -72,8 +73,9 @@ def finish(
         observer: told how far an upload is.
 
     Raises:
-        InputError: an input file is not what was read.
+        InputError: an input file is not what was read, or nothing in the input could be read.
     """
+    check_readable(plan, ledger)
     digests = digests_of_read(plan.units, readings)
     now = input_versions(plan.units, plan.config.input.storage_options)
     check_unchanged(versions, now)

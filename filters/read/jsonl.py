@@ -43,7 +43,7 @@ def read_jsonl(unit: Unit, config: InputConfig, reading: Reading | None = None) 
     with open_unit(unit, config, reading) as file:
         stream = MemberStream(file, unit.address)
         consumed = 0
-        for lines in _line_groups(stream, config.max_document_bytes):
+        for lines in line_groups(stream, config.max_document_bytes):
             batch = _parse(unit.source, lines, config)
             batch.input_bytes = stream.consumed - consumed
             consumed = stream.consumed
@@ -75,7 +75,8 @@ class _Lines:
         self.records += 1
 
 
-def _line_groups(stream: MemberStream, limit: int) -> Iterator[_Lines]:
+def line_groups(stream: MemberStream, limit: int) -> Iterator[_Lines]:
+    """Lines of a file, in groups of about a batch; a line longer than `limit` bytes is marked instead."""
     group = _Lines(1)
     parts: list[bytes] = []  # of the line that is not complete yet
     size = 0
