@@ -274,11 +274,6 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
         console.print(f"  {shard} ({shard.stat().st_size / 1e6:,.1f} MB)", soft_wrap=True)
     for sentence in decided(result.manifest):
         console.print(sentence, soft_wrap=True)
-<<<<<<< HEAD
-    if total.records and not total.kept:
-        console.print("nothing was kept; inspect shows what other thresholds would keep")
-    console.print(f"next: finesieve inspect {shlex.quote(str(result.path))}", soft_wrap=True)
-=======
     scored = result.histogram.total()
     if scored and total.kept < ALMOST_NOTHING * scored:
         from filters.inspect.solver import Target
@@ -291,8 +286,7 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
         )
     elif total.records and not scored:
         console.print("no document was scored; the ledger says why they were removed")
-    console.print(f"next: finesieve inspect {result.path}", soft_wrap=True)
->>>>>>> cf21181 (Refuse to publish a run in whose input nothing could be read, and name the keys that are there)
+    console.print(f"next: finesieve inspect {shlex.quote(str(result.path))}", soft_wrap=True)
 
 
 @app.command()

@@ -262,7 +262,7 @@ def test_files_whose_columns_do_not_fit_are_named(tmp_path: Path, make_config: M
         table = pa.table({"id": [name + "1", name + "2"], "text": [page(ord(name)), page(ord(name) + 9)], "n": values})
         pq.write_table(table, tmp_path / f"{name}.parquet")
     source = {"kind": "parquet", "paths": [str(tmp_path / "*.parquet")], "id_key": "id", "columns": ["n"]}
-    with pytest.raises(InputError, match=r"b\.parquet: its pass-through columns do not fit .*input\.columns"):
+    with pytest.raises(InputError, match=r"b\.parquet: column .n. is of type .*input\.columns"):
         run_filter(make_config(input=source, dedup=GLOBAL))
     assert not (tmp_path / "run" / "data").exists()
 
