@@ -126,7 +126,8 @@ class _Verifier:
             data["output"] = {**data["output"], "path": "run"}
             data["input"] = {**data["input"], "storage_options": dict(input_options)}
             self.config = FilterConfig.model_validate(data)
-            if opens is not None and as_shown(opens.model_dump(mode="json")) == data["input"]:
+            given = {} if opens is None else as_shown(opens.model_dump(mode="json"))
+            if opens is not None and {**given, **data["input"]} == given:
                 self.config = self.config.model_copy(update={"input": opens})
             self.listed = {inner_name(str(entry["path"])): entry for entry in self.manifest["files"]}
         except _NONSENSE as error:
