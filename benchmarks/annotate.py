@@ -1,6 +1,6 @@
 """How fast `finesieve annotate` asks, what memory it takes, and how soon it resumes.
 
-    python benchmarks/annotate.py [--requests 100000] [--held 20000] [--rows 1000000] [--output RESULTS.json]
+    python benchmarks/annotate.py [--requests 20000] [--rows 1000000] [--output RESULTS.json]
 
 A stub in another process answers at once, with 20 candidates' log-probabilities as vLLM gives them; pages have about
 3,200 characters. The whole path counts: framing the page, building the prompt, reserving, sending, reading, storing.
@@ -118,12 +118,8 @@ def rss() -> float:
     return pages_ * resource.getpagesize() / 1e6
 
 
-def throughput(port: int, requests: int, *, held: bool = False) -> dict[str, Any]:
-    """Rates and memory over so many requests.
-
-    A stub that answers at once makes the client the bottleneck, and the limiter takes the wait for it as a server's
-    queue and stays below what it is allowed; `held` keeps it at `IN_FLIGHT`.
-    """
+def throughput(port: int, requests: int) -> dict[str, Any]:
+    """Rates and memory over so many requests, `IN_FLIGHT` of them at a time."""
     with tempfile.TemporaryDirectory() as folder:
         config = make_config(Path(folder), port, requests)
         with Store(config.store) as store:
@@ -143,8 +139,6 @@ def throughput(port: int, requests: int, *, held: bool = False) -> dict[str, Any
 
             def look(self) -> None:
                 nonlocal most
-                if held:
-                    self.judges[0].endpoints.all[0].limiter.limit = float(IN_FLIGHT)
                 most = max(most, self.judges[0].endpoints.in_flight)
                 done = self.judges[0].tally.answered
                 if done - (marks[-1][0] if marks else 0) >= WINDOW or done == requests:
@@ -158,7 +152,6 @@ def throughput(port: int, requests: int, *, held: bool = False) -> dict[str, Any
         return {
             "requests": requests,
             "in_flight_allowed": IN_FLIGHT,
-            "in_flight_held": held,
             "in_flight_seen": most,
             "per_cpu_second": round(requests / cpu, 1),
             "per_cpu_second_median_window": round(rates[len(rates) // 2], 1) if rates else None,
@@ -224,7 +217,6 @@ def main() -> None:
     """Run both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--held", type=int, default=20_000, help="requests with 256 in flight all the time")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "annotate.json")
     options = parser.parse_args()
@@ -237,9 +229,6 @@ def main() -> None:
     if options.requests:
         results["throughput"] = throughput(number, options.requests)
         print(json.dumps(results["throughput"], indent=1), flush=True)
-    if options.held:
-        results["throughput_held"] = throughput(number, options.held, held=True)
-        print(json.dumps(results["throughput_held"], indent=1), flush=True)
     if options.rows:
         results["resume"] = resume(number, options.rows)
         print(json.dumps(results["resume"], indent=1), flush=True)

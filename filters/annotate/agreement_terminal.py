@@ -166,11 +166,7 @@ def _consensus(report: AgreementReport) -> list[Text]:
 
 
 def _curve(curve: LearningCurve) -> RenderableType:
-    table = _table("what more labels would buy", "labels", "", "Spearman", "best F1 of the kept")
-    for what, points in (("measured", curve.points), ("by the law", curve.forecast)):
-        for point in points:
-            values = (str(point.measures[name]) for name in ("spearman", "best_f1"))
-            table.add_row(f"{point.labels:,}", what, *values, style="dim" if what != "measured" else None)
-    table.add_row("no end", "by the law", *(str(curve.limit[name]) for name in ("spearman", "best_f1")), style="dim")
-    foot = f"{curve.classifier}; {curve.method}; law: y = c - a n^-b"
-    return Group(table, Text(foot, style="dim"))
+    table = _table("what more labels would buy", "labels", "Spearman", "best F1 of the kept")
+    for point in curve.points:
+        table.add_row(f"{point.labels:,}", *(str(point.measures[name]) for name in ("spearman", "best_f1")))
+    return Group(table, Text(f"{curve.classifier}; {curve.method}", style="dim"))

@@ -80,7 +80,7 @@ class JudgeConfig(Section):
     tokenizer: PathText | None = None
     """The model's tokenizer.json, to count a page's tokens as the model does; null: an estimate."""
     max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Most requests in flight at each server; fewer while it is slow or says 429."""
+    """Most requests in flight at each server; what it says 429 to is tried again later."""
     timeout_seconds: Positive = 120.0
     """Of a whole answer."""
     retries: Annotated[int, Field(ge=0, le=20)] = 6

@@ -12,16 +12,16 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from filters.annotate.config import JudgeConfig
-from filters.annotate.limiter import Limiter
 from filters.errors import ConfigError, MissingExtraError
 
 STRIKES = 3
 """So many broken requests in a row, and a server is dropped."""
+FIRST_REQUESTS = 4
+"""In flight until a server has answered once: a wrong key or model must not cost more."""
 FIRST_PAUSE = 1.0
 """Seconds until a dropped server is tried again; each further time waits twice as long, at most `LONGEST_PAUSE`."""
 LONGEST_PAUSE = 60.0
@@ -32,7 +32,7 @@ MOST_ERROR_BYTES = 2**16
 """What is read of the body of an error."""
 
 Trouble = Literal["busy", "broken", "too_long", "refused", "fatal", "bad_answer", "unreadable"]
-"""busy: 429, 503, timeouts: send less. broken: 5xx, connections: perhaps dead. too_long: the page does not fit.
+"""busy: 429, 503, timeouts: try again later. broken: 5xx, connections: perhaps dead. too_long: the page does not fit.
 refused: this request, for good. fatal: every request, for good. bad_answer: a reply that is no answer. unreadable: an
 answer, and nobody can read it."""
 
@@ -101,7 +101,7 @@ class Endpoint:
 
     Attributes:
         url: its base address.
-        limiter: how many requests it can take.
+        in_flight: requests begun and not ended, at most `max_concurrency`.
         fatal: why it is not tried any more, or None.
     """
 
@@ -111,12 +111,14 @@ class Endpoint:
         except ImportError as error:
             raise MissingExtraError("finesieve annotate", "annotate", str(error)) from error
         self.url = url
-        self.limiter = Limiter(judge.max_concurrency)
+        self.in_flight = 0
         self.fatal: str | None = None
         self.trouble = ""
+        self.answered = False
         self.strikes = 0
         self.pauses = 0
         self.closed_until = 0.0
+        self._most = judge.max_concurrency
         self._timeout = judge.timeout_seconds
         parts = urlsplit(url)
         bypassed = urllib.request.proxy_bypass(parts.netloc)
@@ -176,6 +178,7 @@ class Endpoint:
 
     def succeeded(self) -> None:
         """It answers."""
+        self.answered = True
         self.strikes = self.pauses = 0
 
     def struck(self, error: RequestError, now: float) -> None:
@@ -195,15 +198,8 @@ class Endpoint:
         """Whether a request may be sent to it now. A server that was dropped gets a single one to prove itself."""
         if self.fatal is not None or now < self.closed_until:
             return False
-        return self.limiter.free and (self.strikes < STRIKES or self.limiter.in_flight == 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """The right to send one request to one server."""
-
-    endpoint: Endpoint
-    begun: float
+        allowed = 1 if self.strikes >= STRIKES else self._most if self.answered else FIRST_REQUESTS
+        return self.in_flight < min(allowed, self._most)
 
 
 class Endpoints:
@@ -252,15 +248,15 @@ class Endpoints:
     @property
     def in_flight(self) -> int:
         """Requests under way."""
-        return sum(endpoint.limiter.in_flight for endpoint in self.all)
+        return sum(endpoint.in_flight for endpoint in self.all)
 
     @property
     def limit(self) -> int:
         """How many may be under way at the servers that are alive."""
-        return sum(int(endpoint.limiter.limit) for endpoint in self.all if endpoint.fatal is None)
+        return self.judge.max_concurrency * sum(endpoint.fatal is None for endpoint in self.all)
 
-    async def acquire(self) -> Slot:
-        """Wait for a server that can take a request: the one with most room.
+    async def acquire(self) -> Endpoint:
+        """Wait for a server that may take a request, the one with the fewest in flight; `release` or `cancel` ends it.
 
         Raises:
             StoppingError: the run is ending.
@@ -273,8 +269,9 @@ class Endpoints:
             now = time.monotonic()
             open_ = [endpoint for endpoint in self.all if endpoint.open(now)]
             if open_:
-                endpoint = min(open_, key=lambda each: each.limiter.in_flight / each.limiter.limit)
-                return Slot(endpoint, endpoint.limiter.begin())
+                endpoint = min(open_, key=lambda each: each.in_flight)
+                endpoint.in_flight += 1
+                return endpoint
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             self._wake_when_open(now)
@@ -284,23 +281,18 @@ class Endpoints:
                 self._wake(1)
                 raise
 
-    def release(self, slot: Slot, error: RequestError | None) -> None:
+    def release(self, endpoint: Endpoint, error: RequestError | None) -> None:
         """A request has ended."""
-        endpoint, now = slot.endpoint, time.monotonic()
+        endpoint.in_flight -= 1
         if error is None:
-            endpoint.limiter.answered(slot.begun)
             endpoint.succeeded()
         else:
-            if error.trouble == "busy":
-                endpoint.limiter.overloaded(slot.begun)
-            else:
-                endpoint.limiter.failed()
-            endpoint.struck(error, now)
+            endpoint.struck(error, time.monotonic())
         self._wake(2)
 
-    def cancel(self, slot: Slot) -> None:
-        """A slot that was not used."""
-        slot.endpoint.limiter.failed()
+    def cancel(self, endpoint: Endpoint) -> None:
+        """A request was not sent."""
+        endpoint.in_flight -= 1
         self._wake(1)
 
     def _check_alive(self) -> None:

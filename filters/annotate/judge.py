@@ -2,7 +2,7 @@
 
 | fault | remedy |
 |---|---|
-| 429, 503, timeout | fewer requests at once, Retry-After honoured, tried again with jitter |
+| 429, 503, timeout | Retry-After honoured, tried again with growing, jittered pauses |
 | 5xx, broken connection | tried again, perhaps at another server; a server that fails in a row is dropped for a while |
 | 401, 403, 404, another model's name | that server is not used any more; without another one the judge stops |
 | a reply that is no chat completion | tried again |
@@ -28,10 +28,10 @@ from filters.annotate.budget import Budget, BudgetReachedError, Reservation
 from filters.annotate.config import ANSWER_TOKENS, FALLBACK_REPEATS, JudgeConfig, Mode, StopConfig
 from filters.annotate.endpoints import (
     STRIKES,
+    Endpoint,
     Endpoints,
     JudgeStoppedError,
     RequestError,
-    Slot,
     StoppingError,
     pause_before,
 )
@@ -161,7 +161,7 @@ class Judge:
             repeats = self.repeats
             self.recount(sample, until)
             jobs = self._jobs(sample, until)
-            most = sum(endpoint.limiter.most for endpoint in self.endpoints.all)
+            most = self.config.max_concurrency * len(self.endpoints.all)
             open_ = self.tally.left
             workers = [asyncio.ensure_future(self._work(jobs)) for _ in range(max(1, min(most, open_)))]
             self.tally.begin()
@@ -236,7 +236,7 @@ class Judge:
         room = self.page_tokens
         page = delimit(pending.text, room, self._count)
         while True:
-            slot = await self.endpoints.acquire()
+            endpoint = await self.endpoints.acquire()
             attempts += 1
             asked_logprobs = self._top
             body = self._body(self.prompt.messages(page))
@@ -246,12 +246,12 @@ class Judge:
                 "rejected",
                 "",
                 mode=self.mode,
-                endpoint=slot.endpoint.url,
+                endpoint=endpoint.url,
                 attempts=attempts,
                 text_cut=page.shown if page.truncated else None,
             )
             try:
-                answer = await self._request(slot, body, page, blank)
+                answer = await self._request(endpoint, body, page, blank)
             except RequestError as error:
                 if error.trouble == "fatal":
                     continue  # another server, or `acquire` raises
@@ -262,7 +262,7 @@ class Judge:
                     continue
                 if error.trouble == "refused":
                     if "top_logprobs" in body and _NO_LOGPROBS.search(error.message):
-                        self._fewer_logprobs(asked_logprobs, slot.endpoint.url, error.message)
+                        self._fewer_logprobs(asked_logprobs, endpoint.url, error.message)
                         continue
                     if _FILTERED.search(error.message):
                         self._done(replace(blank, raw=error.message, cause="content_filter"))
@@ -280,34 +280,34 @@ class Judge:
             self._done(answer)
             return
 
-    async def _request(self, slot: Slot, body: dict[str, Any], page: Delimited, blank: Answer) -> Answer:
+    async def _request(self, endpoint: Endpoint, body: dict[str, Any], page: Delimited, blank: Answer) -> Answer:
         """Send one request and account for it, whatever becomes of it; the answer is `blank`, filled in."""
         price = self.config.price
         try:
             reservation = await self.budget.reserve(self.prompt.most_tokens(page), self._answer_tokens(), price)
         except BaseException:
-            self.endpoints.cancel(slot)
+            self.endpoints.cancel(endpoint)
             raise
         begun = time.monotonic()
         try:
             if self.endpoints.stopping.is_set():  # while it waited for its reservation
                 raise StoppingError
-            received = await slot.endpoint.post(body, self._most_bytes(), self.budget.seconds_left())
+            received = await endpoint.post(body, self._most_bytes(), self.budget.seconds_left())
             answer = self._read(parse(received), reservation, blank)
         except RequestError as error:
             key = self._key_of(error)
             if key is not None:
                 error = RequestError("fatal", error.cause, f"{error.message} -> set judges.{self.config.name}.{key}")
             self._settle(reservation, reservation.spending() if error.billed else Spending(1))
-            self.endpoints.release(slot, error)
+            self.endpoints.release(endpoint, error)
             raise error from None
         except BaseException as error:
             unsent = isinstance(error, StoppingError)
             self._settle(reservation, Spending() if unsent else reservation.spending())
-            self.endpoints.cancel(slot)
+            self.endpoints.cancel(endpoint)
             raise
         self._settle(reservation, Spending(1, answer.tokens_in, answer.tokens_out, answer.cost))
-        self.endpoints.release(slot, None)
+        self.endpoints.release(endpoint, None)
         return replace(answer, seconds=round(time.monotonic() - begun, 4))
 
     def _key_of(self, error: RequestError) -> str | None:

@@ -1,4 +1,4 @@
-"""What more labels would buy: cross-validated sizes of training, and a power law through them."""
+"""What more labels would buy: cross-validation with parts of the labels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ SMALLEST = 40
 """Fewest labels a point of the curve is trained on."""
 MIN_LABELS = 100
 """Below this a curve would say nothing."""
-AHEAD = (2, 4)
-"""How many times the labels there are the law is followed."""
 _SIZES, _FOLDS, _REPEATS, _WINDOW = 6, 5, 3, 3000
-_EXPONENTS = np.linspace(0.1, 1.5, 57)
 
 
 class CurvePoint(BaseModel):
@@ -39,15 +36,12 @@ class CurvePoint(BaseModel):
 
 
 class LearningCurve(BaseModel):
-    """A learning curve and where it leads.
+    """What a classifier reaches with more and more of the labels.
 
     Attributes:
         classifier: what was trained.
         method: how.
-        points: measured, ascending.
-        forecast: by the law; its intervals hold what the sample of pages and the draw of training labels leave open,
-            not whether the law holds.
-        limit: where the law ends with labels without end.
+        points: ascending; their intervals cover the sample of pages and the draw of training labels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,8 +49,6 @@ class LearningCurve(BaseModel):
     classifier: str
     method: str
     points: tuple[CurvePoint, ...]
-    forecast: tuple[CurvePoint, ...]
-    limit: dict[str, Estimate]
 
 
 @one_blas_thread
@@ -70,7 +62,7 @@ def learning_curve(
     resamples: int = 200,
     random_state: int = 0,
 ) -> LearningCurve | None:
-    """Train the linear classifier on parts of the labels, and fit y = c - a n^-b to what it reaches on the others.
+    """Train the linear classifier on parts of the labels, and measure it on the others.
 
     Args:
         texts: n labelled texts.
@@ -105,8 +97,6 @@ def learning_curve(
     values = measured.mean(axis=1)
     for number in range(1, 1 + resamples):
         values[number] = measured[number, rng.integers(0, _REPEATS, _REPEATS)].mean(axis=0)
-    ahead = np.array([factor * len(texts) for factor in (1, *AHEAD)])
-    laws = np.array([[_power_law(sizes, row[:, k], ahead) for k in range(len(MEASURES))] for row in values])
 
     def point(labels: int, of: Float64) -> CurvePoint:
         measures = {name: interval(of[0, k], of[1:, k]) for k, name in enumerate(MEASURES)}
@@ -116,8 +106,6 @@ def learning_curve(
         classifier="linear (ridge regression on hashed words and word pairs)",
         method=f"{_FOLDS}-fold cross-validation by host and near copy, {_REPEATS} draws of each size",
         points=tuple(point(size, values[:, place]) for place, size in enumerate(sizes.tolist())),
-        forecast=tuple(point(int(size), laws[:, :, 1 + place]) for place, size in enumerate(ahead)),
-        limit=point(0, laws[:, :, 0]).measures,
     )
 
 
@@ -133,21 +121,3 @@ def _out_of_fold(
         classifier.fit([texts[row] for row in rows], targets[rows], np.ones(len(rows)), seed)
         scores[test] = classifier.score([texts[row] for row in test])
     return scores
-
-
-def _power_law(sizes: Int64, values: Float64, ahead: Int64) -> Float64:
-    """float64[1 + len(ahead)]: c of the least-squares fit y = c - a n^-b, and y at `ahead`; a >= 0, c <= 1."""
-    if not np.isfinite(values).all():
-        return np.full(1 + len(ahead), np.nan)
-    best, found = np.inf, np.full(1 + len(ahead), np.nan)
-    for exponent in _EXPONENTS:
-        x = sizes.astype(np.float64) ** -exponent
-        slope, c = np.polyfit(x, values, 1)
-        if slope > 0:  # the more labels, the worse: nothing to gain
-            slope, c = 0.0, float(values.mean())
-        elif c > 1:
-            slope, c = float(x @ (values - 1) / (x @ x)), 1.0
-        error = float(((values - c - slope * x) ** 2).sum())
-        if error < best:
-            best, found = error, np.r_[c, c + slope * ahead.astype(np.float64) ** -exponent]
-    return found

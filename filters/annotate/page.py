@@ -8,12 +8,12 @@ What instructions in plain words do to a judge's scores is measured by benchmark
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-
-from filters.annotate.look_alikes import skeleton
 
 OPEN = "<page>"
 CLOSE = "</page>"
@@ -154,7 +154,35 @@ _SPACES = re.compile(r"(?=\s{9})[^\S\n]{9,}")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")
 _PLAIN = {"<": "(", ">": ")", "[": "(", "]": ")", "{": "(", "}": ")", "|": "!", "&": "+"}
 
-# --- forged structure, matched on the skeleton: lower-case ASCII look-alikes, ignorable characters as NUL
+# --- forged structure, matched on the skeleton: lower-case ASCII, ignorable characters as NUL
+
+_LIKE = str.maketrans("аеорсіѕАЕОРСІЅɡ‹›⟨⟩〈〉▁", "aeopcisAEOPCISg<><><>_")
+"""Look-alikes of what a delimiter or a token of DeepSeek's template is made of; compatibility forms are Unicode's."""
+_FILLERS = (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x2800, 0x3164, 0xFFA0)
+_WIDE = (*range(0x80, 0x10000), *range(0x1D400, 0x1D800), *range(0xE0000, 0xE1000))
+
+
+def skeleton(text: str) -> str:
+    """The text as a model's tokenizer may read it, as long as `text`: lower-case, in ASCII where NFKD has one letter.
+
+    Characters that are not seen (joiners, marks, fillers, tags) are NUL.
+    """
+    return text.lower() if text.isascii() else text.translate(_folded())
+
+
+@functools.cache
+def _folded() -> dict[int, str]:
+    table = {code: chr(code).lower() for code in range(128)}
+    for code in _WIDE:
+        if unicodedata.category(chr(code)) in ("Cf", "Mn", "Me") or code >= 0xE0000:
+            table[code] = "\0"
+            continue
+        plain = [part for part in unicodedata.normalize("NFKD", chr(code)) if not unicodedata.combining(part)]
+        letter = "".join(plain).translate(_LIKE).lower()
+        if len(letter) == 1 and letter.isascii():
+            table[code] = letter
+    return table | dict.fromkeys(_FILLERS, "\0")
+
 
 _OPENING = r"(?:[<\[{]|&lt;?|&\#0*60;?|&\#x0*3c;?|%3c|\\u003c|\\x3c)"
 _CLOSING = r"(?:[>\]}]|&gt;?|&\#0*62;?|&\#x0*3e;?|%3e|\\u003e|\\x3e)"
