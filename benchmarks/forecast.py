@@ -45,11 +45,11 @@ RUN = """
 import json, sys
 from filters import FilterConfig
 from filters.pipeline.folder import held
-from filters.pipeline.phases.global_run import run_global
 from filters.pipeline.phases.local import UnitRunner
 from filters.pipeline.observer import Observer
 from filters.pipeline.plan import make_plan
 from filters.pipeline.pool import WorkerPool
+from filters.pipeline.run import Engine, prepare
 config = FilterConfig.model_validate_json(sys.argv[1])
 plan = make_plan(config)
 cpu, disk, peaks = {}, {}, {}
@@ -60,8 +60,9 @@ def run_units(job, phase, todo, on_unit):
     cpu[phase.name] = sum(entry["cost"]["cpu_s"] for entry in entries)
     peaks[phase.name] = max(entry["cost"]["peak_bytes"] for entry in entries)
     disk[phase.name] = sum(file["bytes"] for entry in entries for file in entry["files"].values())
-with held(plan.output), WorkerPool(1, config) as pool:
-    result = run_global(plan, pool, Observer(), force_new=True, run_units=run_units)
+with held(plan.output, "output.path"), WorkerPool(1, config) as pool:
+    job = prepare(plan, Observer(), force_new=True)
+    result = Engine(job, pool, Observer(), run_units).run(plan, None)
 published = disk.pop("shard")
 print(json.dumps({"cpu_s": cpu, "work_bytes": sum(disk.values()), "published_bytes": published, "peaks": peaks,
                   "kept": result.ledger.total.kept}))
@@ -102,7 +103,6 @@ def measure(documents: int, repeats: int, folder: Path) -> dict[str, Any]:
     corpus = build(dump, documents)
     config = {
         "input": {"kind": "parquet", "paths": [str(dump)], "id_key": "id"},
-        "dedup": {"scope": "global"},
         "keep": {"min_score": 1.0},
         "output": {"path": str(output)},
     }

@@ -17,7 +17,6 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fasttext
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datatrove.data import Document
@@ -33,10 +32,9 @@ from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, c
 from filters import FilterConfig, run_filter
 from filters.config import LanguageConfig
 from filters.pipeline.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score
+from filters.pipeline.columns import OWN_FIELDS
 from filters.pipeline.heuristics import RegexTokenizer
 from filters.pipeline.shards import ShardWriter
-from filters.pipeline.spool import WriteSpool, read_spool, spool_path
-from filters.pipeline.write import OWN_FIELDS
 from filters.read.batch import Batch
 from filters.read.units import plan_units
 
@@ -118,11 +116,9 @@ class Bench:
 
     def shard(self) -> int:
         schema = pa.schema([field for field in OWN_FIELDS if field.name in ("id", "text")])
-        with ShardWriter(self._empty("shards"), "shard", schema, self.config.output.shard_size) as writer:
+        with ShardWriter(self._empty("shards") / "shard.parquet", schema) as writer:
             for batch in self.batches:
-                writer.write(
-                    pa.table({"id": batch.id, "text": batch.text}), pa.array(np.full(len(batch), 3000, dtype=np.int64))
-                )
+                writer.write(pa.table({"id": batch.id, "text": batch.text}))
         return self.documents
 
     def shard_stock(self) -> int:
@@ -130,11 +126,6 @@ class Bench:
             for document in self._stock():
                 writer.write(document)
         return self.stock_documents
-
-    def spool(self) -> int:
-        folder = self._empty("spool")
-        count(WriteSpool(folder).run(self.batches))
-        return count(read_spool(spool_path(folder, 0)))
 
     def whole(self) -> int:
         shutil.rmtree(self.folder / "run", ignore_errors=True)
@@ -173,7 +164,6 @@ def main() -> None:
             ),
             "score edu-en": (bench.score_edu, "", None),
             "score a fastText .bin": (bench.score_fasttext, "FastTextClassifierFilter", bench.score_stock),
-            "spool, written and read": (bench.spool, "", None),
             "write Parquet zstd": (bench.shard, "ParquetWriter zstd", bench.shard_stock),
             "finesieve filter, whole, 1 worker": (bench.whole, "", None),
         }

@@ -38,9 +38,8 @@ STAGES: dict[str, str] = {
     "kernels/words.py:normalize": "exact hash",
     "kernels/minhash.py": "shingles + MinHash",
     "kernels/words.py": "shingles + MinHash",
-    "dedup/stream.py:_remember": "index",
-    "dedup/stream.py:add": "index",
-    "kernels/index.py": "index",
+    "dedup/": "resolve",
+    "kernels/pairs.py": "resolve",
     "pipeline/scoring.py": "score",
     "model/": "score",
     "kernels/fasttext.py": "score",
@@ -51,16 +50,19 @@ STAGES: dict[str, str] = {
     "kernels/linear.py": "score",
     "kernels/static.py": "score",
     "kernels/tokens.py": "tokens",
-    "pipeline/spool.py": "spool",
-    "pipeline/resolve.py": "resolve",
     "pipeline/ledger.py": "resolve",
-    "pipeline/write.py": "write",
+    "pipeline/phases/": "resolve",
+    "pipeline/phases/rows.py": "work folder",
+    "pipeline/phases/texts.py": "work folder",
+    "dedup/bands.py": "work folder",
+    "dedup/blocks.py": "work folder",
+    "pipeline/phases/shard.py": "write",
     "pipeline/shards.py": "write",
     "inspect/": "write",
 }
 """Path in filters/, with or without a function -> stage; the longest that fits counts."""
 ORDER = (
-    "model loaded", "read", "extract", "exact hash", "shingles + MinHash", "tokens", "score", "spool", "index",
+    "model loaded", "read", "extract", "exact hash", "shingles + MinHash", "tokens", "score", "work folder",
     "resolve", "write", "rest",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from filters import FilterConfig, run_filter
 from filters.inspect.summary import SURVIVOR_COLUMNS, Histograms
-from filters.pipeline.write import ATTRIBUTE_FIELDS, ATTRIBUTE_ROWS
+from filters.pipeline.columns import ATTRIBUTE_FIELDS, ATTRIBUTE_ROWS
 
 ROW_GROUP = 150_000
 HOSTS, SOURCES = 300_000, 800

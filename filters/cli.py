@@ -102,7 +102,7 @@ def filter_command(
     overrides: Set = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the plan; with dedup.scope global, what it will take, too. Do nothing."),
+        typer.Option("--dry-run", help="Print the plan and what it will take; do nothing."),
     ] = False,
     pilot: Annotated[
         int | None, typer.Option(help="--dry-run: forecast from so many documents (1000); 0: the plan alone.")
@@ -154,15 +154,11 @@ def _dry_run(
 ) -> None:
     from filters.pipeline.plan import make_plan
 
-    if config.dedup.scope == "stream" and (pilot or duplicates is not None):
-        raise typer.BadParameter(
-            "a forecast is made for dedup.scope: global", param_hint="--pilot" if pilot else "--duplicates"
-        )
     plan = make_plan(config)
     if not as_json:
         _print_plan(console, plan)
     found = None
-    if config.dedup.scope == "global" and pilot != 0:
+    if pilot != 0:
         from filters.pipeline.forecast.forecast import forecast
         from filters.pipeline.forecast.pilot import DOCUMENTS
 

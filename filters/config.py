@@ -214,20 +214,28 @@ class DedupConfig(Section):
     documents. Without one nothing is checked; what goes is in the ledger by reason and input file."""
     on_source_loss: Literal["stop", "warn"] = "stop"
     """What happens when a source loses more than `max_source_loss`."""
-    scope: Literal["stream", "global"] = "stream"
-    """stream: one pass, against everything read so far; the first copy stays. global: in phases that can be resumed
-    and spread over a cluster, against the whole input; the best copy stays (score, then length, then id)."""
     memory: Annotated[Size, Field(ge=2**20)] = 2**30
-    """global: bytes the join of one hash range may take; what does not fit is spilled to disk."""
+    """Bytes the join of one hash range may take; what does not fit is spilled to disk."""
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """global: hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
+    """Hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
     against: tuple[Address, ...] = ()
-    """global: folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
+    """Folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
     removed."""
     storage_options: Options = Field(default_factory=dict)
     """Given to fsspec as they are, for addresses in `against`."""
     keep_fingerprints: bool = False
-    """global: write fingerprints/, so that later runs can name this one in dedup.against."""
+    """Write fingerprints/, so that later runs can name this one in dedup.against."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_scope(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "scope" in data:
+            stays = "first" if data["scope"] == "stream" else "best"
+            raise ValueError(
+                f"scope is gone: every run sees the whole input and can be resumed. Remedy: write keep: {stays} in its "
+                "place (which of the copies stays: best, the default, or first)"
+            )
+        return data
 
 
 class QuotaConfig(Section):
@@ -250,11 +258,11 @@ class KeepConfig(Section):
     min_score: float | None = None
     """Keep score >= min_score, on the judge's 0-5 scale."""
     fraction: Share | None = None
-    """Keep at most this share of the documents that survive deduplication, the best ones (dedup.scope: global)."""
+    """Keep at most this share of the documents that survive deduplication, the best ones."""
     tokens: Annotated[float, Field(gt=0)] | None = None
-    """Keep the best documents, up to so many tokens (dedup.scope: global)."""
+    """Keep the best documents, up to so many tokens."""
     buckets: tuple[str, ...] | None = None
-    """Keep the documents of these buckets, by the names in output.buckets (dedup.scope: global)."""
+    """Keep the documents of these buckets, by the names in output.buckets."""
     quota: QuotaConfig | None = None
 
     @model_validator(mode="after")
@@ -268,7 +276,7 @@ class KeepConfig(Section):
 
 
 class RepeatConfig(Section):
-    """How many times a kept document is written (dedup.scope: global)."""
+    """How many times a kept document is written."""
 
     by: Literal["cluster_size", "score"]
     curve: tuple[tuple[float, Annotated[float, Field(ge=1)]], ...] = ()
@@ -288,7 +296,7 @@ class RepeatConfig(Section):
 
 
 class BucketsConfig(Section):
-    """Buckets of quality by rank of the score among the documents that survive deduplication (dedup.scope: global)."""
+    """Buckets of quality by rank of the score among the documents that survive deduplication."""
 
     borders: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=99)]
     """Shares of the documents below each border, ascending: [0.5, 0.9] makes three buckets."""
@@ -391,7 +399,7 @@ class ExecutorConfig(Section):
     kind: Literal["local", "slurm", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     """How many read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray). Processes, or
-    threads in a streaming run of local Parquet or JSON lines without heuristics, unless the model is an encoder."""
+    threads where the input is local Parquet or JSON lines, without heuristics, and the model is no encoder."""
     tasks: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Tasks of a phase (slurm, ray): each does every tasks-th unit. Fewer where a phase has fewer units."""
     slurm: SlurmConfig = SlurmConfig()
@@ -424,29 +432,8 @@ class FilterConfig(Section):
     quarantine: QuarantineConfig = QuarantineConfig()
 
     @model_validator(mode="after")
-    def _solvable(self) -> Self:
-        for key in ("fraction", "tokens"):
-            if getattr(self.keep, key) is not None and self.dedup.scope == "stream":
-                raise ValueError(
-                    f"keep.{key} needs the scores of the whole dump before the first shard is written. Set "
-                    "dedup.scope: global, or use keep.min_score; `finesieve inspect RUN` shows what share and how many "
-                    "tokens each threshold keeps"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _whole_input_is_seen(self) -> Self:
+    def _possible(self) -> Self:
         dedup, output, kept = self.dedup, self.output, self.keep.buckets
-        needing = {
-            "dedup.against": bool(dedup.against),
-            "dedup.keep_fingerprints": dedup.keep_fingerprints,
-            "output.repeat": output.repeat is not None,
-            "output.buckets": output.buckets is not None,
-            f"executor.kind {self.executor.kind}": self.executor.kind != "local",
-        }
-        for key, given in needing.items():
-            if given and dedup.scope == "stream":
-                raise ValueError(f"{key} needs to see the whole input first. Set dedup.scope: global")
         if (dedup.against or dedup.keep_fingerprints) and not (dedup.exact or dedup.near):
             raise ValueError("dedup.against and dedup.keep_fingerprints need dedup.exact or dedup.near")
         names = output.buckets.names if output.buckets else ()

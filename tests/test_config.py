@@ -100,21 +100,20 @@ def test_a_malformed_override_is_refused(config_file: Path, override: str) -> No
 
 
 @pytest.mark.parametrize("rule", ["fraction=0.1", "tokens=1.3e12"])
-def test_rules_that_need_the_whole_dump_say_so(config_file: Path, rule: str) -> None:
-    message = refusal(config_file, f"keep.{rule}")
-    assert f"keep.{rule.split('=')[0]} needs the scores of the whole dump" in message
-    assert "keep.min_score" in message
-    assert "dedup.scope: global" in message
-
-
-@pytest.mark.parametrize("rule", ["fraction=0.1", "tokens=1.3e12"])
-def test_rules_that_need_the_whole_dump_are_allowed_where_it_is_seen(config_file: Path, rule: str) -> None:
-    keep = FilterConfig.load(config_file, ["dedup.scope=global", "keep.min_score=null", f"keep.{rule}"]).keep
+def test_every_run_may_have_a_budget(config_file: Path, rule: str) -> None:
+    keep = FilterConfig.load(config_file, ["keep.min_score=null", f"keep.{rule}"]).keep
     assert (keep.fraction, keep.tokens, keep.min_score).count(None) == 2
 
 
+@pytest.mark.parametrize(("scope", "stays"), [("stream", "first"), ("global", "best"), ("[1]", "best")])
+def test_the_scope_of_0_1_is_refused_with_the_key_to_write(config_file: Path, scope: str, stays: str) -> None:
+    message = refusal(config_file, f"dedup.scope={scope}")
+    assert f"{config_file}: dedup: scope is gone" in message
+    assert f"write keep: {stays} in its place" in message
+
+
 def test_two_rules_are_refused(config_file: Path) -> None:
-    message = refusal(config_file, "dedup.scope=global", "keep.min_score=1", "keep.fraction=0.1")
+    message = refusal(config_file, "keep.min_score=1", "keep.fraction=0.1")
     assert "min_score and fraction" in message
 
 
@@ -144,7 +143,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         (["output.work=work"], "work belongs to an output.path that is an address"),
         (["output.path=s3://bucket/run", "output.work=s3://bucket/work"], "a folder of this machine"),
         (
-            ["output.path=s3://bucket/run", "dedup.scope=global", "executor.kind=slurm"],
+            ["output.path=s3://bucket/run", "executor.kind=slurm"],
             "needs output.work: a folder on a file system that all nodes see",
         ),
     ],
@@ -190,7 +189,7 @@ def test_no_section_takes_a_number_that_is_none(tmp_path: Path, key: str, number
     for part in reversed(key.split(".")):
         value = [{"name": "url"} | value] if part == "0" and isinstance(value, dict) else {part: value}
     assert isinstance(value, dict)
-    base = {"input": {"kind": "jsonl", "paths": ["x"]}, "output": {"path": "y"}, "dedup": {"scope": "global"}}
+    base = {"input": {"kind": "jsonl", "paths": ["x"]}, "output": {"path": "y"}}
     data = {name: base.get(name, {}) | value[name] if name in base else value[name] for name in value}
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(base | data))

@@ -24,7 +24,7 @@ input: {kind: jsonl, paths: [a.jsonl], columns: [url], slices: [topic]}
 language: {keep: [en], min_score: 0.5}
 heuristics: [{name: gopher_quality, options: {min_doc_words: 5}}]
 decontaminate: {files: [b.jsonl], keys: [question]}
-dedup: {scope: global, near: {bands: 14, rows: 8, verify: 0.5}, memory: 1GiB}
+dedup: {keep: first, near: {bands: 14, rows: 8, verify: 0.5}, memory: 1GiB}
 keep: {fraction: 0.1, quota: {by: language, shares: {en: 0.5}}}
 output:
   path: out

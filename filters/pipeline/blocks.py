@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from filters.model import QualityModel
 
 Batches = Iterable[Batch]
+KILLED_WORKER = "killed_worker"
+"""Cause of documents in quarantine that kill the process which works on them."""
 
 
 class ReadUnits(PipelineStep):
@@ -56,6 +58,29 @@ class ReadUnits(PipelineStep):
                 last = quarantined_only(unit.source, ())
                 last.reading = Reading(reading.stamp, reading.digest)
                 yield last
+
+
+class SetAside(PipelineStep):
+    """Quarantine the documents that are known to kill workers, before anything is done with them."""
+
+    type = "FINESIEVE"
+    name = "Set aside"
+
+    def __init__(self, killers: Mapping[int, str]) -> None:
+        super().__init__()
+        self.killers = killers
+
+    def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield the batches without them."""
+        positions = np.fromiter(self.killers, dtype=np.int64, count=len(self.killers))
+        for batch in data:
+            rows = np.flatnonzero(np.isin(batch.position, positions)).tolist()
+            if rows:
+                content = batch.text if batch.html is None else batch.html
+                first = [content[row].as_py() for row in rows]
+                causes = [f"{KILLED_WORKER}: {self.killers[int(batch.position[row])]}" for row in rows]
+                batch.quarantine(rows, causes, [raw if isinstance(raw, bytes) else raw.encode() for raw in first])
+            yield batch
 
 
 class _BatchStep(PipelineStep):

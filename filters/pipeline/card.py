@@ -44,7 +44,7 @@ def card(manifest: dict[str, Any]) -> str:
         f"{total['kept']:,} of {total['records']:,} records of {len(manifest['inputs']):,} {config['input']['kind']} "
         f"input file(s), kept by the model `{manifest['model']['name']}` at score >= "
         f"{manifest['keep']['min_score']:g}. Copies removed: {' and '.join(filter(None, dedup)) or 'none'}; "
-        f"of each group of copies the {'best' if config['dedup']['scope'] == 'global' else 'first'} one stays.",
+        f"of each group of copies the {config['dedup']['keep']} one stays.",
         "",
         "| what became of them | records |",
         "|---|---:|",

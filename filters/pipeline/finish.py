@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filters.inspect.histogram import Histogram
-from filters.inspect.summary import Histograms
+from filters.errors import RunError
+from filters.inspect.histogram import Histogram, SlicedHistogram
+from filters.inspect.summary import MAX_VALUES, Histograms
 from filters.pipeline.card import card
+from filters.pipeline.columns import slice_names
 from filters.pipeline.destination import Destination
-from filters.pipeline.folder import CARD, MANIFEST, publish
-from filters.pipeline.ledger import Ledger
+from filters.pipeline.folder import CARD, FINISHED, MANIFEST, publish
+from filters.pipeline.ledger import Account, Ledger
 from filters.pipeline.observer import Observer
+from filters.pipeline.phases.attributes import QUARANTINE, readings
+from filters.pipeline.phases.keep_fingerprints import FINGERPRINTS, SETS
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.recipe import phase_named
+from filters.pipeline.phases.rows import ATTRIBUTES
+from filters.pipeline.phases.selection import summary
+from filters.pipeline.phases.shard import SHARD
 from filters.pipeline.plan import Plan
 from filters.pipeline.readable import check_readable
-from filters.pipeline.shards import read_rows
-from filters.pipeline.state import check_unchanged
-from filters.pipeline.write import slice_names
+from filters.pipeline.state import check_unchanged, read_state
 from filters.publish import publishing, sha256
-from filters.read.digest import digests_of_read, input_versions
-from filters.read.local import Reading
+from filters.read.digest import digests_of_read, input_versions, is_file
+from filters.read.remote import is_local
 from filters.storage import Location
+
+FORMAT = 2
+"""Of manifest.json. 1: of a run by 0.1, whose near copies were decided otherwise and whose config had another shape."""
 
 
 @dataclass(frozen=True)
@@ -48,41 +60,55 @@ class RunResult:
     manifest: dict[str, Any]
 
 
-def finish(
-    plan: Plan,
-    new: Path,
-    ledger: Ledger,
-    histograms: Histograms,
-    readings: Mapping[str, Sequence[Reading]],
-    versions: Mapping[str, str | None],
-    decided: Mapping[str, Any] | None = None,
-    destination: Destination | None = None,
-    observer: Observer | None = None,
+def book_input(ledger: Ledger, job: Job, unit: int) -> None:
+    """Enter what the phase `attributes` says of an input unit: records, skipped and quarantined ones."""
+    facts = job.facts(ATTRIBUTES, unit)
+    account = Account(records=facts["records"], skipped=facts["skipped"], quarantined=Counter(facts["quarantined"]))
+    ledger.book(job.units[unit].source, account)
+
+
+def publish_job(
+    plan: Plan, job: Job, destination: Destination | None = None, observer: Observer | None = None
 ) -> RunResult:
-    """Write manifest and card beside a run's files in `new`, and publish them all.
+    """Check the ledger of a job whose phases are all done, write manifest and card, and publish its files.
 
     Args:
         plan: of the run.
-        new: folder with everything but manifest.json and README.md.
-        ledger: checked already.
-        histograms: of the documents that survived deduplication.
-        readings: what was read of local input files, by source.
-        versions: of the remote input files when the run began, by source.
-        decided: what the manifest says of the decisions of a global run (keep, dedup, ...).
+        job: of the run; its units have been looked at since this process began (`unfinished`), or were done by it.
         destination: where the files go, if that is not the folder the run is made in; held by this process.
         observer: told how far an upload is.
 
     Raises:
-        InputError: an input file is not what was read, or nothing in the input could be read.
+        DamagedError: a file is not what its entry says; its unit must be done again first.
+        InputError: an input changed while it was read, or since; or nothing in the input could be read.
+        RunError: the ledger does not add up.
     """
-    check_readable(plan, ledger)
-    digests = digests_of_read(plan.units, readings)
     now = input_versions(plan.units, plan.config.input.storage_options)
-    check_unchanged(versions, now)
-    manifest = _manifest(plan, ledger, histograms, new, digests, now, decided or {})
+    check_unchanged(_versions(job), now)
+    new = job.work / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    ledger = Ledger(plan.sources)
+    for unit in range(len(job.units)):
+        book_input(ledger, job, unit)
+    histograms = Histograms(slice_names(job.config.input.slices))
+    files, lines = _stage(job, new, ledger, histograms)
+    rows: Counter[str] = Counter()
+    for file in files:
+        if not file.pop("turn", 0):
+            rows[file["path"].partition("/")[0]] += file.get("rows", 0)
+    ledger.check(shard_rows=rows["data"], attribute_rows=rows["attributes"], quarantine_rows=lines)
+    if job.config.output.rejected and rows["rejected"] != ledger.total.removed.total():
+        raise RunError(
+            f"rejected: {rows['rejected']} rows were written where the ledger has {ledger.total.removed.total()}. "
+            "Nothing was published; please report this"
+        )
+    check_readable(plan, ledger)
+    files.sort(key=lambda file: str(file["path"]))
+    manifest = _manifest(plan, job, ledger, histograms, files, now)
     with publishing(new / CARD) as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
-    manifest["files"].append(_entry(new / CARD, new))
+    files.append({"path": CARD, "bytes": (new / CARD).stat().st_size, "sha256": sha256(new / CARD)})
     manifest["digest"] = manifest_digest(manifest)
     with publishing(new / MANIFEST) as temporary:
         temporary.write_text(manifest_text(manifest), encoding="utf-8")
@@ -90,12 +116,81 @@ def finish(
     if destination is None:
         publish(plan.output, new)
     else:
-        digests_of = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-        digests_of[MANIFEST] = sha256(new / MANIFEST)
-        destination.publish(new, digests_of, observer or Observer())
+        digests = {file["path"]: file["sha256"] for file in files}
+        destination.publish(new, digests | {MANIFEST: sha256(new / MANIFEST)}, observer or Observer())
         output = destination.folder
-    shards = [output / entry["path"] for entry in manifest["files"] if entry["path"].startswith("data/")]
+    # Renamed first: what a kill leaves from here on is no interrupted run.
+    gone = job.work.rename(plan.output / FINISHED)
+    shutil.rmtree(gone, ignore_errors=True)
+    shards = [output / file["path"] for file in manifest["files"] if file["path"].startswith("data/")]
     return RunResult(output, ledger, histograms.total, shards, manifest)
+
+
+def _stage(job: Job, new: Path, ledger: Ledger, histograms: Histograms) -> tuple[list[dict[str, Any]], int]:
+    """Put all files where they will lie, and add up what they hold.
+
+    Returns:
+        For each file path, bytes, sha256, and where it has any, rows and turn; and the lines of quarantine.jsonl.
+    """
+    files = []
+    for unit in range(phase_named(SHARD).units(job)):
+        facts = job.facts(SHARD, unit)
+        for file in facts["files"]:
+            entry = _link(job, SHARD, unit, file["name"], new / file["path"])
+            files.append({"path": file["path"], **entry, "rows": file["rows"], "turn": file.get("turn", 0)})
+            for source, account in file.get("sources", {}).items():
+                ledger.book(
+                    source,
+                    Account(kept=account["kept"], removed=Counter(account["removed"]), renamed=account["renamed"]),
+                )
+        if "histograms" in facts:
+            _merge(histograms, facts["histograms"])
+    path, lines, digest = new / QUARANTINE, 0, hashlib.sha256()
+    with path.open("wb") as joined:
+        for unit in range(len(job.units)):
+            content = job.file(ATTRIBUTES, unit, QUARANTINE).read_bytes()
+            lines += content.count(b"\n")
+            digest.update(content)
+            joined.write(content)
+    files.append({"path": QUARANTINE, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
+    for phase in (phase_named(FINGERPRINTS), phase_named(SETS)):
+        for unit in range(phase.units(job)):
+            for name, count in job.facts(phase.name, unit)["files"].items():
+                entry = _link(job, phase.name, unit, name, new / FINGERPRINTS / name)
+                files.append({"path": f"{FINGERPRINTS}/{name}", **entry, "rows": count})
+    return files, lines
+
+
+def _merge(histograms: Histograms, found: dict[str, Any]) -> None:
+    histograms.total.merge(Histogram.from_json(found["total"]))
+    for by in list(histograms.slices):
+        if by in found["slices"] and len(histograms.slices[by]) <= MAX_VALUES:
+            histograms.slices[by].merge(SlicedHistogram.from_json(by, found["slices"][by]))
+        else:  # one side file alone has more values than the manifest takes
+            del histograms.slices[by]
+
+
+def _link(job: Job, phase: str, unit: int, name: str, target: Path) -> dict[str, Any]:
+    """Give a unit's file a second name, so that a run that is killed while it publishes can publish again.
+
+    Returns:
+        bytes and sha256 of the file.
+    """
+    source = job.file(phase, unit, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+    entry = job.entry(phase, unit) or {"files": {}}
+    return {key: entry["files"][name][key] for key in ("bytes", "sha256")}
+
+
+def _versions(job: Job) -> dict[str, str | None]:
+    """Versions of the remote input files when the run began."""
+    state = read_state(job.work) or {"identity": {"inputs": {}}}
+    remote = {unit.source for unit in job.units if is_file(unit) and not is_local(unit.address)}
+    return {source: entry["modified"] for source, entry in state["identity"]["inputs"].items() if source in remote}
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
@@ -111,19 +206,16 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 def _manifest(
     plan: Plan,
+    job: Job,
     ledger: Ledger,
     histograms: Histograms,
-    folder: Path,
-    digests: Mapping[str, str | None],
+    files: list[dict[str, Any]],
     versions: Mapping[str, str | None],
-    decided: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that decided the output and what it is; no times, no machine, no number of workers."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    with ThreadPoolExecutor(plan.config.executor.workers) as threads:
-        listed = list(threads.map(lambda path: _entry(path, folder), files))
+    digests = digests_of_read(plan.units, readings(job, range(len(job.units))))
     return {
-        "format": 1,
+        "format": FORMAT,
         "finesieve": version("finesieve"),
         "config": plan.config.deciding(),
         "model": {
@@ -132,21 +224,15 @@ def _manifest(
             "reliability": plan.model.metadata.metrics.get("reliability"),
         },
         "benchmarks": [benchmark.to_json() for benchmark in plan.benchmarks],
-        "keep": {"min_score": plan.min_score, "tie": "score >= min_score, in float32"},
         "inputs": [
             {"source": source, "bytes": size, "xxh3_128": digests.get(source)}
             | ({"version": versions[source]} if source in versions else {})
             for source, size in plan.sources.items()
         ],
         "ledger": ledger.to_json(),
-        **decided,
+        **summary(job),
         "histogram": histograms.total.to_json(),
         "slices": slice_names(plan.config.input.slices),
         "histograms": histograms.to_json(),
-        "files": listed,
+        "files": files,
     }
-
-
-def _entry(path: Path, folder: Path) -> dict[str, Any]:
-    entry = {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
-    return entry | ({"rows": read_rows(path)} if path.name.endswith((".parquet", ".jsonl.zst")) else {})

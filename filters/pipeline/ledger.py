@@ -9,7 +9,6 @@ from typing import Any
 
 from filters.config import QuarantineConfig
 from filters.errors import RunError
-from filters.read.batch import Batch
 
 
 @dataclass(slots=True)
@@ -73,17 +72,34 @@ class Ledger:
 
     def __init__(self, sources: Iterable[str]) -> None:
         self.accounts: dict[str, Account] = {source: Account() for source in sources}
+        self._records = self._quarantined = 0
 
-    def add(self, batch: Batch, renamed: int = 0) -> None:
-        """Book a batch whose decisions are final."""
-        account = self.accounts.setdefault(batch.source, Account())
-        account.records += batch.records
-        account.skipped += batch.skipped
-        account.renamed += renamed
-        reasons = Counter(batch.reason.tolist())
-        account.kept += reasons.pop(None, 0)
-        account.removed += reasons
-        account.quarantined += Counter(record.cause.partition(":")[0] for record in batch.quarantined)
+    def book(self, source: str, account: Account) -> None:
+        """Add to the account of an input file."""
+        self.accounts[source] = self.accounts.get(source, Account()) + account
+        self._records += account.records
+        self._quarantined += account.quarantined.total()
+
+    def check_quarantine(self, config: QuarantineConfig, *, at_end: bool) -> None:
+        """Stop a run of which too many records are quarantined.
+
+        Args:
+            config: how many may be.
+            at_end: everything is booked; before that, nothing is said of the first `config.grace` records.
+
+        Raises:
+            RunError: more than the configured share of the records so far is quarantined.
+        """
+        records = max(self._records, config.grace) if at_end else self._records
+        if records < config.grace or self._quarantined <= config.max_share * records:
+            return
+        causes = ", ".join(f"{cause} {n:,}" for cause, n in self.total.quarantined.most_common(3))
+        worst = max(self.accounts.items(), key=lambda item: item[1].quarantined.total())[0]
+        raise RunError(
+            f"{self._quarantined:,} of {self._records:,} records are quarantined ({causes}; most in {worst}), more "
+            f"than quarantine.max_share = {config.max_share:g} allows. Nothing was published. Check that input.kind "
+            "and the keys fit the files, or raise quarantine.max_share"
+        )
 
     @property
     def total(self) -> Account:
@@ -128,14 +144,3 @@ class Ledger:
         ledger = cls(data["sources"])
         ledger.accounts = {source: Account.from_json(account) for source, account in data["sources"].items()}
         return ledger
-
-
-def too_much_quarantined(ledger: Ledger, quarantined: int, records: int, config: QuarantineConfig) -> RunError:
-    """The error of a run of which more than the configured share of the records so far is quarantined."""
-    causes = ", ".join(f"{cause} {n:,}" for cause, n in ledger.total.quarantined.most_common(3))
-    worst = max(ledger.accounts.items(), key=lambda item: item[1].quarantined.total())[0]
-    return RunError(
-        f"{quarantined:,} of {records:,} records are quarantined ({causes}; most in {worst}), more than "
-        f"quarantine.max_share = {config.max_share:g} allows. Nothing was published. Check that input.kind and the "
-        "keys fit the files, or raise quarantine.max_share"
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from filters.pipeline.plan import Plan
-from filters.read.batch import Batch
 
 
 class Observer:
@@ -15,8 +14,8 @@ class Observer:
     def notice(self, text: str) -> None:
         """Something a user should know: what a killed run left behind, what is resumed, what was set aside."""
 
-    def batch(self, batch: Batch) -> None:
-        """The documents of a batch are decided (streaming run)."""
-
     def phase(self, name: str, done: int, units: int) -> None:
-        """So many units of a phase are done (global run); called at its begin and after each unit."""
+        """So many units of a phase are done; called at its begin and after each unit."""
+
+    def read(self, records: int, input_bytes: int) -> None:
+        """So many more records of the input, and stored bytes, have been read and scored."""

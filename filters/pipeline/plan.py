@@ -70,11 +70,11 @@ class Plan:
         near = config.dedup.near
         rows.append(("deduplicate", "exact: xxh3-128 of normalised text" if config.dedup.exact else "exact: off"))
         if near:
-            stays = "first stays" if config.dedup.scope == "stream" else "best stays"
-            rows.append(
-                ("", f"near: MinHash, {near.shingle}-word shingles, {near.bands} bands x {near.rows} rows; {stays}")
-            )
+            rows.append(("", f"near: MinHash, {near.shingle}-word shingles, {near.bands} bands x {near.rows} rows"))
             rows.append(("", f"near: removed where {near.measure} to a kept document is at least {near.similarity:g}"))
+        if near or config.dedup.exact:
+            stays = {"best": "the best", "first": "the first", "none": "none"}[config.dedup.keep]
+            rows.append(("", f"of copies {stays} stays"))
         rows += [("", f"against {run}") for run in config.dedup.against]
         rows.append(("score", f"{self.model.name} (digest {self.model.digest[:12]})"))
         rows.append(("keep", self._keep_rule()))

@@ -11,17 +11,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Self
 
 from filters import errors
 from filters.config import FilterConfig
-from filters.errors import FinesieveError, RunError
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.worker import Answer
 
 WORKER = "from filters.pipeline.worker import main; main()"
 LOG_CHARACTERS = 2000
-
-Answer = dict[str, Any]
 
 
 class _Process:
@@ -108,39 +108,41 @@ class WorkerPool:
             process.send(self._warm)
         return process
 
-    def send(self, worker: int, task: dict[str, Any]) -> None:
-        """Give a worker a task; it may have a few waiting."""
-        self._processes[worker].send(task)
+    def send(self, worker: int, job: Job, phase: str, unit: int, probe: dict[str, int | None] | None = None) -> None:
+        """Give a worker a unit; with `probe`, to look in it for the document that kills (see `phases/poison.py`)."""
+        task = {"work": str(job.work), "phase": phase, "unit": unit}
+        self._processes[worker].send(task if probe is None else task | {"probe": probe})
 
-    def receive(self) -> tuple[int, Answer | None]:
-        """Wait for the next answer: (worker, answer); None says that the worker is dead."""
+    def receive(
+        self, listener: Callable[[int, int], None] = lambda records, input_bytes: None
+    ) -> tuple[int, Answer | None]:
+        """Wait for the next unit to end: (worker, answer); None says that the worker is dead.
+
+        Args:
+            listener: told of records and bytes that are read meanwhile.
+        """
         while True:
             worker, start, answer = self._answers.get()
-            if start == self._processes[worker].start:
+            if start != self._processes[worker].start:
+                continue
+            if answer is None or "read" not in answer:
                 return worker, answer
+            listener(*answer["read"])
 
-    def replace(self, worker: int) -> None:
-        """Start a fresh process in the place of a dead one."""
-        self._processes[worker].stop(grace=0)
-        self._processes[worker] = self._start(worker)
+    def bury(self, worker: int) -> str:
+        """Start a fresh process in the place of a dead one.
 
-    def end_of(self, worker: int, where: str = "") -> str:
-        """How a dead worker ended, in words: "was killed by SIGKILL `where`", with the end of what it printed."""
+        Returns:
+            How that one ended: "was killed by SIGKILL", with the end of what it printed.
+        """
         dead = self._processes[worker]
         code = dead.process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         hint = " (out of memory? try fewer executor.workers)" if code == -signal.SIGKILL else ""
-        return f"{how}{where}{hint}" + (f"\n{tail}\n" if (tail := dead.tail()) else "")
-
-    def failure(self, worker: int, source: str, answer: Answer) -> FinesieveError:
-        """The exception an answer with an error stands for."""
-        kind = getattr(errors, str(answer["error"]), None)
-        if kind is errors.MissingExtraError:
-            return FinesieveError(str(answer["message"]))
-        if isinstance(kind, type) and issubclass(kind, FinesieveError):
-            return kind(str(answer["message"]))
-        tail = self._processes[worker].tail()
-        return RunError(f"{source}: {answer['error']}: {answer['message']}\n{tail}".rstrip())
+        tail = dead.tail()
+        dead.stop(grace=0)
+        self._processes[worker] = self._start(worker)
+        return f"{how}{hint}" + (f"\n{tail}\n" if tail else "")
 
     def __enter__(self) -> Self:
         return self

@@ -11,57 +11,62 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 from filters.pipeline.observer import Observer
+from filters.pipeline.phases.rows import ATTRIBUTES
 from filters.pipeline.plan import Plan
-from filters.read.batch import Batch
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
 
 
-class _Meter:
-    """Counts what has been decided in a streaming run.
-
-    Attributes:
-        share: how much of the input that is: by bytes where the input's size is known, else by files begun.
-    """
-
-    def __init__(self, total_bytes: int | None, sources: int) -> None:
-        self.started = time.monotonic()
-        self.total_bytes, self.sources = total_bytes, sources
-        self.records = self.kept = self.input_bytes = 0
-        self.seen: set[str] = set()
-
-    def add(self, batch: Batch) -> None:
-        self.records += batch.records
-        self.kept += int(batch.alive.sum())
-        self.input_bytes += batch.input_bytes
-        self.seen.add(batch.source)
-
-    @property
-    def share(self) -> float:
-        if self.total_bytes:
-            return min(self.input_bytes / self.total_bytes, 1.0)
-        return max(len(self.seen) - 1, 0) / max(self.sources, 1)
-
-    def __str__(self) -> str:
-        rate = self.records / max(time.monotonic() - self.started, 1e-9)
-        kept = self.kept / max(self.records, 1)
-        return f"{self.records:,} docs, {self.input_bytes / 1e6:,.1f} MB, {rate:,.0f} docs/s, {kept:.1%} kept"
-
-
 class _Shown(Observer):
-    """Shows the plan, notices, and how far the run is."""
+    """Shows the plan, notices, and how far the phase at hand is: by bytes read where that is known, else by units."""
 
     def __init__(self, console: Console, show_plan: Callable[[Plan], None]) -> None:
         self.console, self.show_plan = console, show_plan
-        self.meter = _Meter(None, 1)
+        self._total_bytes: int | None = None
+        self._name, self._done, self._units, self._first = "", 0, 1, 0
+        self._records = self._bytes = 0
+        self._began = time.monotonic()
 
     def planned(self, plan: Plan) -> None:
+        self._total_bytes = plan.input_bytes
         self.show_plan(plan)
-        self.meter = _Meter(plan.input_bytes, len(plan.sources))
 
     def notice(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def phase(self, name: str, done: int, units: int) -> None:
+        if name != self._name:
+            self._name, self._first, self._began = name, done, time.monotonic()
+            self._begin()
+        self._done, self._units = done, units
+        self._show()
+
+    def read(self, records: int, input_bytes: int) -> None:
+        self._records += records
+        self._bytes += input_bytes
+        self._show()
+
+    @property
+    def share(self) -> float:
+        """How much of the phase is done."""
+        by_units = self._done / max(self._units, 1)
+        if self._name != ATTRIBUTES or not self._total_bytes or self._first:  # of resumed units no byte was read
+            return by_units
+        return max(by_units, min(self._bytes / self._total_bytes, 1.0))
+
+    def __str__(self) -> str:
+        text = f"{self._name}: {self._done:,} of {self._units:,} units"
+        if self._name != ATTRIBUTES or not self._records:
+            return text
+        rate = self._records / max(time.monotonic() - self._began, 1e-9)
+        return f"{text}, {self._records:,} docs, {self._bytes / 1e6:,.1f} MB, {rate:,.0f} docs/s"
+
+    def _begin(self) -> None:
+        """Begin to show another phase."""
+
+    def _show(self) -> None:
+        """Show how far it is."""
 
 
 class _Live(_Shown):
@@ -71,22 +76,15 @@ class _Live(_Shown):
         super().__init__(console, show_plan)
         self._live = live
         self._task: TaskID | None = None
-        self._phase = ""
 
-    def _update(self, share: float, text: str, *, begin: bool = False) -> None:
-        if self._task is None or begin:
-            if self._task is not None:
-                self._live.remove_task(self._task)
-            self._task = self._live.add_task(text, total=1.0)
-        self._live.update(self._task, completed=share, description=text)
+    def _begin(self) -> None:
+        if self._task is not None:
+            self._live.remove_task(self._task)
+        self._task = self._live.add_task(self._name, total=1.0)
 
-    def batch(self, batch: Batch) -> None:
-        self.meter.add(batch)
-        self._update(self.meter.share, str(self.meter))
-
-    def phase(self, name: str, done: int, units: int) -> None:
-        self._update(done / max(units, 1), f"{name}: {done:,} of {units:,} units", begin=name != self._phase)
-        self._phase = name
+    def _show(self) -> None:
+        if self._task is not None:
+            self._live.update(self._task, completed=self.share, description=str(self))
 
 
 class _Plain(_Shown):
@@ -95,32 +93,15 @@ class _Plain(_Shown):
     def __init__(self, console: Console, show_plan: Callable[[Plan], None]) -> None:
         super().__init__(console, show_plan)
         self._last = time.monotonic()
-        self._phase, self._began, self._first = "", self._last, 0
 
-    def _due(self) -> bool:
+    def _show(self) -> None:
         now = time.monotonic()
         if now - self._last < PLAIN_SECONDS:
-            return False
+            return
         self._last = now
-        return True
-
-    def batch(self, batch: Batch) -> None:
-        self.meter.add(batch)
-        if self._due():
-            share = self.meter.share
-            left = (time.monotonic() - self.meter.started) * (1 / share - 1) if share else 0.0
-            self._print(f"{self.meter}, {share:.0%} done", left)
-
-    def phase(self, name: str, done: int, units: int) -> None:
-        if name != self._phase:
-            self._phase, self._began, self._first = name, time.monotonic(), done
-        if self._due():
-            new = done - self._first
-            left = (time.monotonic() - self._began) / new * (units - done) if new else 0.0
-            self._print(f"{name}: {done:,} of {units:,} units", left)
-
-    def _print(self, text: str, left: float) -> None:
-        self.console.print(text + (f", about {left:,.0f} s left" if left else ""), markup=False)
+        new = self.share - self._first / max(self._units, 1)
+        left = (now - self._began) * (1 - self.share) / new if new > 0 else 0.0
+        self.console.print(f"{self}" + (f", about {left:,.0f} s left" if left else ""), markup=False)
 
 
 class _Quiet(Observer):

@@ -17,7 +17,7 @@ from filters.dedup.bands import id_hashes
 from filters.inspect.histogram import Histogram
 from filters.inspect.summary import SURVIVOR_COLUMNS, survivors
 from filters.kernels.arrays import UInt64
-from filters.pipeline.phases.poison import CAUSE
+from filters.pipeline.blocks import KILLED_WORKER
 from filters.storage import Location, parquet_file
 
 _COMPARED = ["id", "text", "score", "language", "tokens", "source", "position"]
@@ -148,7 +148,7 @@ def killers_of(file: Location, source: str) -> dict[int, str]:
     with file.open("rb") as lines:
         for line in lines:
             record = json.loads(line)
-            if record["source"] == source and record["cause"].partition(":")[0] == CAUSE:
+            if record["source"] == source and record["cause"].partition(":")[0] == KILLED_WORKER:
                 found[int(record["position"])] = record["cause"]
     return found
 

@@ -1,4 +1,4 @@
-"""What a global run is: a resumed run must be the same run, or it is refused with the difference shown."""
+"""What a run is: a resumed run must be the same run, or it is refused with the difference shown."""
 
 from __future__ import annotations
 

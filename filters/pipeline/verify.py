@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,11 +18,9 @@ from filters.config import FilterConfig, InputConfig
 from filters.errors import FinesieveError, RunError
 from filters.inspect.run import Run
 from filters.kernels.packed import PackedText
-from filters.pipeline.executor import unit_steps
 from filters.pipeline.finish import manifest_digest, manifest_text
 from filters.pipeline.folder import MANIFEST
 from filters.pipeline.ledger import Ledger
-from filters.pipeline.phases.poison import SetAside
 from filters.pipeline.run_files import (
     SideFiles,
     documents_at,
@@ -32,8 +30,8 @@ from filters.pipeline.run_files import (
     rows_of_unit,
     shard_documents,
 )
+from filters.pipeline.steps import unit_batches, unit_steps
 from filters.publish import sha256
-from filters.read.batch import Batch
 from filters.read.digest import input_digest, input_version
 from filters.read.units import Unit, plan_units
 from filters.storage import Location, inner_name, sizes_below
@@ -265,12 +263,9 @@ class _Verifier:
             yield Check("input again", None, "there is no input")
             return
         number = int(self.random.integers(len(units)))
-        read, *steps = unit_steps(self.config, units)
-        batches: Iterable[Batch] = read.run(None, rank=number, world_size=len(units))
-        batches = SetAside(killers_of(self.path / "quarantine.jsonl", units[number].source)).run(batches)
-        for step in steps:
-            batches = step.run(batches)
         unit = units[number]
+        killers = killers_of(self.path / "quarantine.jsonl", unit.source)
+        batches = unit_batches(unit_steps(self.config, units), number, len(units), killers)
         rows = rows_of_unit(self._files("attributes"), unit.source, unit.start, unit.stop, REREAD_ROWS)
         wrong, seen = [], 0
         for batch in batches:

@@ -1,8 +1,12 @@
-"""A worker process of the local executor: reads tasks on stdin, a JSON line each, and answers a line for each.
+"""A unit done and answered for; and the worker process of the local executor, which reads tasks and writes answers.
+
+Tasks come on stdin, a JSON line each, and are answered by a line each:
 
 {"warm": config}                             load model and kernels; no answer
 {"work": folder, "phase": p, "unit": n}      do a unit of a phase of the job in that folder
 {"work": ..., "phase": ..., "unit": ..., "probe": {...}}    look for the document that kills (see `phases/poison.py`)
+
+While a unit is read, lines {"read": [records, bytes]} say how far it is.
 """
 
 from __future__ import annotations
@@ -12,16 +16,53 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
 
+from filters import errors
 from filters.config import FilterConfig
-from filters.errors import FinesieveError
-from filters.pipeline.executor import SPOOL, spool_unit, warm
+from filters.errors import FinesieveError, RunError
 from filters.pipeline.phases.phase import DamagedError, Job, run_unit
 
 _PR_SET_PDEATHSIG = 1
+_TELL_SECONDS = 0.5
+"""Between two lines that say how far a unit is."""
+
+Answer = dict[str, Any]
+"""unit; of one that failed also error (name of the exception's class), message, errno, trace of what is no
+FinesieveError, damaged (phase, unit, what). While it is worked on: read (records, stored bytes)."""
+
+
+def attempt(job: Job, phase: str, unit: int, probe: dict[str, Any] | None = None) -> Answer:
+    """Do a unit; every error is an answer."""
+    from filters.pipeline.phases import poison, recipe
+
+    answer: Answer = {"unit": unit}
+    try:
+        if probe is None:
+            run_unit(job, recipe.phase_named(phase), unit)
+        else:
+            poison.probe(job, unit, **probe)
+    except FinesieveError as error:
+        answer |= {"error": type(error).__name__, "message": str(error)}
+        if isinstance(error, DamagedError):
+            answer["damaged"] = [error.phase, error.unit, error.what]
+    except Exception as error:
+        answer |= {"error": type(error).__name__, "message": str(error), "errno": getattr(error, "errno", None)}
+        answer["trace"] = traceback.format_exc(limit=-8)
+    return answer
+
+
+def error_of(source: str, answer: Answer) -> FinesieveError:
+    """The exception an answer with an error stands for."""
+    kind = getattr(errors, str(answer["error"]), None)
+    if kind is errors.MissingExtraError:
+        return FinesieveError(str(answer["message"]))
+    if isinstance(kind, type) and issubclass(kind, FinesieveError):
+        return kind(str(answer["message"]))
+    return RunError(f"{source}: {answer['error']}: {answer['message']}\n{answer.get('trace', '')}".rstrip())
 
 
 def main() -> None:
@@ -38,34 +79,35 @@ def main() -> None:
         if "warm" in task:
             _warm(task["warm"])
             continue
-        answer: dict[str, Any] = {"unit": task["unit"]}
-        try:
-            job = jobs.get(task["work"]) or jobs.setdefault(task["work"], Job.load(Path(task["work"])))
-            _do(job, task)
-        except FinesieveError as error:
-            answer |= {"error": type(error).__name__, "message": str(error)}
-            if isinstance(error, DamagedError):
-                answer["damaged"] = [error.phase, error.unit, error.what]
-        except Exception as error:
-            traceback.print_exc()
-            answer |= {"error": type(error).__name__, "message": str(error), "errno": getattr(error, "errno", None)}
+        if task["work"] not in jobs:
+            try:
+                jobs[task["work"]] = job = Job.load(Path(task["work"]))
+            except Exception as error:
+                answer = {"unit": task["unit"], "error": type(error).__name__, "message": str(error)}
+                answers.write(json.dumps(answer | {"trace": traceback.format_exc()}) + "\n")
+                continue
+            job.progress.listener = _Teller(answers)
+        answer = attempt(jobs[task["work"]], task["phase"], task["unit"], task.get("probe"))
         answers.write(json.dumps(answer) + "\n")
 
 
-def _do(job: Job, task: dict[str, Any]) -> None:
-    if "probe" in task:
-        from filters.pipeline.phases.poison import probe
+class _Teller:
+    """Writes now and then how much was read."""
 
-        probe(job, task["unit"], **task["probe"])
-    elif task["phase"] == SPOOL:
-        spool_unit(job, task["unit"])
-    else:
-        from filters.pipeline.phases.recipe import phase_named
+    def __init__(self, answers: Any) -> None:
+        self._answers, self._read, self._last = answers, [0, 0], time.monotonic()
 
-        run_unit(job, phase_named(task["phase"]), task["unit"])
+    def __call__(self, records: int, input_bytes: int) -> None:
+        self._read = [self._read[0] + records, self._read[1] + input_bytes]
+        now = time.monotonic()
+        if self._read[0] and now - self._last > _TELL_SECONDS:
+            self._answers.write(json.dumps({"read": self._read}) + "\n")
+            self._read, self._last = [0, 0], now
 
 
 def _warm(config: dict[str, Any]) -> None:
+    from filters.pipeline.steps import warm
+
     # A model or option that does not fit is the plan's to report.
     try:
         warm(FilterConfig.model_validate(config))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.inspect.summary import Histograms
-from filters.pipeline.write import ATTRIBUTE_FIELDS
+from filters.pipeline.columns import ATTRIBUTE_FIELDS
 
 
 def write_run(

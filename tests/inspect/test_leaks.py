@@ -62,12 +62,9 @@ def test_leaks_by_score_and_what_was_examined(tmp_path: Path, rejected: bool) ->
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("scope", ["stream", "global"])
-def test_filtering_without_what_leaks(tmp_path: Path, workers: int, scope: str) -> None:
+def test_filtering_without_what_leaks(tmp_path: Path, workers: int) -> None:
     path = benchmark(tmp_path / "b.jsonl")
-    run = make_run(
-        tmp_path, ROWS, decontaminate={"files": [str(path)]}, executor={"workers": workers}, dedup={"scope": scope}
-    )
+    run = make_run(tmp_path, ROWS, decontaminate={"files": [str(path)]}, executor={"workers": workers})
     removed = run.ledger["total"]["removed"]
     # p3 and p20 have no copies in these pages.
     assert removed["contaminated"] == 2
@@ -129,18 +126,15 @@ def test_wording_that_many_items_share_is_no_leak(tmp_path: Path) -> None:
     assert read_benchmark(write_lines(tmp_path / "c.jsonl", again), keys=("context",)).ngrams.count == 8
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
 @pytest.mark.parametrize(("documents", "removed"), [(10, 10), (11, 0)])
-def test_words_that_many_documents_have_contaminate_nothing(
-    tmp_path: Path, documents: int, removed: int, scope: str
-) -> None:
+def test_words_that_many_documents_have_contaminate_nothing(tmp_path: Path, documents: int, removed: int) -> None:
     licence = "permission is hereby granted free of charge to any person obtaining a copy of this software"
     rows = [{"id": f"p{n}", "text": " ".join(f"w{n}x{k}" for k in range(60))} for n in range(40)]
     for row in rows[:documents]:
         row["text"] += " " + licence
     question = " ".join(rows[30]["text"].split()[20:40])
     path = write_lines(tmp_path / "b.jsonl", [{"question": licence}, {"question": question}])
-    run = make_run(tmp_path, rows, decontaminate={"files": [str(path)]}, dedup={"scope": scope})
+    run = make_run(tmp_path, rows, decontaminate={"files": [str(path)]})
     assert run.ledger["total"]["removed"].get("contaminated", 0) == removed + 1
     found = check_leaks(make_run(tmp_path / "again", rows), read_benchmark(path))
     assert found.leaked == removed + 1

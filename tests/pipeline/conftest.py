@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from filters.config import FilterConfig
-from filters.pipeline.finish import RunResult
+from filters.pipeline.finish import RunResult, publish_job
 from filters.pipeline.observer import Observer
-from filters.pipeline.phases.global_run import publish_job
 from filters.pipeline.phases.phase import Job, run_unit
 from filters.pipeline.phases.recipe import PHASES
 from filters.pipeline.plan import make_plan

@@ -1,9 +1,11 @@
-"""Kill a global run with SIGKILL again and again, its parent and its workers, in every phase; then compare the bytes.
+"""Kill a run with SIGKILL again and again, its parent and its workers, in every phase; then compare the bytes.
 
     python -m tests.pipeline.kill_run [--kills 40] [--seed 0] [--results FILE]
 
-A trial kills one run up to three times, resumes it after each death of the parent (a dead worker is replaced by the run
-itself), and holds the finished tree against that of a run nobody disturbed. Ends with status 1 where they differ.
+Every other trial has its work done by threads, where there is a parent alone to be killed, and which goes on in
+processes after that. A trial kills one run up to three times, resumes it after each death of the parent (a dead worker
+is replaced by the run itself), and holds the finished tree against that of a run nobody disturbed. Ends with status 1
+where they differ.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ LONGEST = 120.0
 RUN = """
 import sys, time
 from filters import FilterConfig, run_filter
-from filters.pipeline.phases import global_run
+from filters.pipeline import run
 from filters.pipeline.observer import Observer
+if sys.argv[2] == "processes":
+    run.threads_will_do = lambda config: False
 class Tell(Observer):
     last = ""
     def planned(self, plan):
@@ -63,7 +67,7 @@ def corpus(folder: Path) -> dict[str, Any]:
     return {
         "input": {"kind": "jsonl", "paths": [str(folder / "*.jsonl")], "id_key": "id"},
         "keep": {"fraction": 0.6},
-        "dedup": {"scope": "global", "keep_fingerprints": True},
+        "dedup": {"keep_fingerprints": True},
         "output": {"path": str(folder / "run"), "shard_size": 20_000, "rejected": True},
         "executor": {"workers": 2},
     }
@@ -72,9 +76,9 @@ def corpus(folder: Path) -> dict[str, Any]:
 class Run:
     """A run in a process of its own, which tells in which phase it is."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, workers: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", RUN, str(config), workers], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def wait_for(self, phase: str) -> bool:
@@ -96,10 +100,12 @@ class Run:
         return self.process.returncode, errors
 
 
-def trial(config: Path, generator: random.Random, targets: list[tuple[str, str]]) -> Counter[tuple[str, str]]:
+def trial(
+    config: Path, generator: random.Random, targets: list[tuple[str, str]], workers: str
+) -> Counter[tuple[str, str]]:
     """Kill one run as told, (phase, "parent" or "worker") each, and let it finish; the kills that hit."""
     hits: Counter[tuple[str, str]] = Counter()
-    run = Run(config)
+    run = Run(config, workers)
     for phase, victim in targets:
         if not run.wait_for(phase):
             break
@@ -112,7 +118,7 @@ def trial(config: Path, generator: random.Random, targets: list[tuple[str, str]]
         hits[phase, victim] += 1
         if victim == "parent":
             run.end()
-            run = Run(config)
+            run = Run(config, workers)
     status, errors = run.end()
     if status and "holds a finished run" not in errors:  # killed behind the last step: it was finished
         raise AssertionError(f"the run that was to finish ended with status {status}: {errors}")
@@ -125,7 +131,7 @@ def kill_and_compare(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     settings = corpus(folder)
     config = folder / "config.json"
     config.write_text(json.dumps(settings))
-    status, errors = Run(config).end()
+    status, errors = Run(config, "threads").end()
     if status:
         raise AssertionError(errors)
     expected = digest(folder / "run")
@@ -137,7 +143,7 @@ def kill_and_compare(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         count = min(kills - hits.total(), generator.randint(1, KILLS_A_RUN))
         chosen = sorted(itertools.islice(order, count), key=lambda target: PHASES.index(target[0]))
         shutil.rmtree(folder / "run", ignore_errors=True)
-        hits += trial(config, generator, chosen)
+        hits += trial(config, generator, chosen, ("processes", "threads")[trials % 2])
         trials += 1
         found = digest(folder / "run")
         if found != expected:

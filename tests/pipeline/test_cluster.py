@@ -31,7 +31,6 @@ WAIT = 600
 def _config(inputs: list[Path], output: Path, **executor: Any) -> dict[str, Any]:
     return {
         "input": {"kind": "jsonl", "paths": [str(path) for path in inputs], "id_key": "id"},
-        "dedup": {"scope": "global"},
         "keep": {"fraction": 0.5},
         "output": {"path": str(output), "shard_size": 20_000, "rejected": True},
         "executor": executor,

@@ -20,7 +20,7 @@ import pytest
 
 from filters import FilterConfig, run_filter
 from filters.errors import FinesieveError, InputError, RunError
-from filters.pipeline import pool
+from filters.pipeline import pool, run
 from filters.pipeline.blocks import Fingerprint
 from filters.pipeline.folder import LOCK, STALE, held
 from filters.pipeline.phases.attributes import Attributes
@@ -32,7 +32,6 @@ from filters.read.units import Unit
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 
 MakeConfig = Callable[..., FilterConfig]
-GLOBAL = {"scope": "global"}
 
 
 class InterruptedRunError(Exception):
@@ -85,7 +84,6 @@ def undisturbed(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
     config = {
         "input": {"kind": "jsonl", "paths": [str(path) for path in files], "id_key": "id"},
         "keep": {"min_score": 0.0},
-        "dedup": GLOBAL,
         "output": {"path": str(tmp_path_factory.mktemp("undisturbed") / "run"), "rejected": True},
     }
     return digest(run_filter(FilterConfig.model_validate(config)).path)
@@ -101,7 +99,7 @@ def flip(path: Path) -> None:
 def test_damage_found_by_a_resumed_run_is_done_again(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], undisturbed: dict[str, str]
 ) -> None:
-    config = make_config(*files, dedup=GLOBAL)
+    config = make_config(*files)
     with pytest.raises(InterruptedRunError):
         run_filter(config, observer=At("shard", interrupt))
     work = tmp_path / "run" / ".work"
@@ -129,18 +127,19 @@ def test_damage_met_on_the_way_is_done_again(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], undisturbed: dict[str, str]
 ) -> None:
     damaged = {
-        "join": ["attributes/000000/rows.arrow", "attributes/000001/bands.bin"],
-        "copies": ["join/000000/near.bin"],
-        "shard": ["select/000000/files.json", "attributes/000002/quarantine.jsonl", "verdicts/000000/verdicts.bin"],
+        ("join", 0): ["attributes/000000/rows.arrow", "attributes/000001/bands.bin"],
+        ("copies", 0): ["join/000000/near.bin"],
+        ("select", 1): ["select/000000/files.json"],
+        ("shard", 0): ["attributes/000002/quarantine.jsonl", "verdicts/000000/verdicts.bin"],
     }
 
     class Damage(Heard):
         def phase(self, name: str, done: int, units: int) -> None:
-            for path in damaged.pop(name, []):
+            for path in damaged.pop((name, done), []):
                 flip(tmp_path / "run" / ".work" / path)
 
     observer = Damage()
-    run_filter(make_config(*files, dedup=GLOBAL), observer=observer)
+    run_filter(make_config(*files), observer=observer)
     assert not damaged
     for name in ("rows.arrow", "bands.bin", "near.bin", "files.json", "quarantine.jsonl", "verdicts.bin"):
         assert any("done again" in notice and name.partition(".")[0] in notice for notice in observer.notices)
@@ -160,7 +159,7 @@ def test_damage_to_what_is_about_to_be_published_is_done_again(
                     flipped.append(path.name.partition("-")[0])
 
     observer = Damage()
-    run_filter(make_config(*files, dedup=GLOBAL), observer=observer)
+    run_filter(make_config(*files), observer=observer)
     assert {*flipped} == {"shard", "rejected", "attributes"}
     assert all(any("done again" in notice and name in notice for notice in observer.notices) for name in flipped)
     assert digest(tmp_path / "run") == undisturbed
@@ -169,7 +168,7 @@ def test_damage_to_what_is_about_to_be_published_is_done_again(
 def test_an_input_that_vanishes_is_named_and_its_return_ends_the_run(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], undisturbed: dict[str, str]
 ) -> None:
-    config = make_config(*files, dedup=GLOBAL)
+    config = make_config(*files)
     away = files[2].with_suffix(".away")
     with pytest.raises(InputError, match=r"in-2\.jsonl.*goes on from there"):
         run_filter(config, observer=At("shard", lambda: files[2].rename(away)))
@@ -184,7 +183,7 @@ def test_an_input_that_vanishes_is_named_and_its_return_ends_the_run(
 def test_an_input_that_changes_never_ends_in_an_output(
     tmp_path: Path, make_config: MakeConfig, own_files: list[Path]
 ) -> None:
-    config = make_config(*own_files, dedup=GLOBAL)
+    config = make_config(*own_files)
 
     def change() -> None:
         content = own_files[1].read_text()
@@ -201,22 +200,22 @@ def test_another_run_is_refused_with_the_difference(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], undisturbed: dict[str, str]
 ) -> None:
     with pytest.raises(InterruptedRunError):
-        run_filter(make_config(*files, dedup=GLOBAL), observer=At("clusters", interrupt))
-    other = make_config(*files, dedup=GLOBAL, keep={"min_score": 1.0}, output="run")
+        run_filter(make_config(*files), observer=At("clusters", interrupt))
+    other = make_config(*files, keep={"min_score": 1.0}, output="run")
     with pytest.raises(RunError, match=r"config\.keep\.min_score: was 0\.0, is 1\.0\n.*--force-new"):
         run_filter(other)
     with pytest.raises(RunError, match=r"inputs\..*in-3\.jsonl\.bytes: was \d+, is absent"):
-        run_filter(make_config(*files[:3], dedup=GLOBAL))
-    with pytest.raises(RunError, match=r"unfinished run of dedup\.scope: global"):
-        run_filter(make_config(*files))
+        run_filter(make_config(*files[:3]))
+    with pytest.raises(RunError, match=r"config\.dedup\.keep: was \"best\", is \"first\""):
+        run_filter(make_config(*files, dedup={"keep": "first"}))
     state = tmp_path / "run" / ".work" / "state.json"
     content = state.read_text()
     state.write_text(content[:-5])
     with pytest.raises(RunError, match=r"state\.json: missing or damaged.*--force-new"):
-        run_filter(make_config(*files, dedup=GLOBAL))
+        run_filter(make_config(*files))
     state.write_text(content)
     heard = Heard()
-    run_filter(make_config(*files, dedup=GLOBAL, executor={"workers": 2}), observer=heard)
+    run_filter(make_config(*files, executor={"workers": 2}), observer=heard)
     assert heard.phases[0] == ("attributes", 4, 4)
     assert digest(tmp_path / "run") == undisturbed
     heard = Heard()
@@ -248,9 +247,10 @@ def test_a_document_that_kills_twice_is_quarantined_and_the_rest_goes_on(
     lines = own_files[1].read_text().splitlines()
     lines[13] = json.dumps({"id": "deadly", "text": "KILLME " + page(99)})
     own_files[1].write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(run, "threads_will_do", lambda config: False)
     monkeypatch.setattr(pool, "WORKER", KILLER.format(tally=str(tmp_path / "tally"), times=10**6))
     heard = Heard()
-    result = run_filter(make_config(*own_files, dedup=GLOBAL), observer=heard)
+    result = run_filter(make_config(*own_files), observer=heard)
     assert any("the document at 14 is set aside" in notice for notice in heard.notices)
     account = result.ledger.accounts[str(own_files[1])]
     assert account.quarantined == {"killed_worker": 1}
@@ -278,8 +278,9 @@ def test_a_worker_that_dies_once_costs_nothing(
     lines = own_files[1].read_text().splitlines()
     lines[13] = json.dumps({"id": "unlucky", "text": "KILLME " + page(99)})
     own_files[1].write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(run, "threads_will_do", lambda config: False)
     monkeypatch.setattr(pool, "WORKER", KILLER.format(tally=str(tmp_path / "tally"), times=1))
-    result = run_filter(make_config(*own_files, dedup=GLOBAL))
+    result = run_filter(make_config(*own_files))
     assert result.ledger.total.quarantined.total() == 0
     assert "unlucky" in pq.read_table(result.path / "data")["id"].to_pylist()
 
@@ -287,9 +288,10 @@ def test_a_worker_that_dies_once_costs_nothing(
 def test_workers_that_cannot_live_end_the_run(
     make_config: MakeConfig, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run, "threads_will_do", lambda config: False)
     monkeypatch.setattr(pool, "WORKER", "import os, sys; print('no luck', file=sys.stderr); os.kill(os.getpid(), 9)")
     with pytest.raises(RunError, match=r"SIGKILL[\s\S]*no luck"):
-        run_filter(make_config(*files, dedup=GLOBAL, executor={"workers": 2}))
+        run_filter(make_config(*files, executor={"workers": 2}))
 
 
 @pytest.fixture
@@ -315,7 +317,7 @@ def test_a_full_and_a_read_only_disk_are_told_and_the_run_goes_on_when_they_are_
         )
         for number in range(4)
     ]
-    config = make_config(*files, dedup=GLOBAL, output={"path": str(small_disk / "run")})
+    config = make_config(*files, output={"path": str(small_disk / "run")})
     with pytest.raises(RunError, match="No space left on device"):
         run_filter(config)
     assert not (small_disk / "run" / "manifest.json").exists()
@@ -324,7 +326,7 @@ def test_a_full_and_a_read_only_disk_are_told_and_the_run_goes_on_when_they_are_
         run_filter(config)
     subprocess.run(["mount", "-o", "remount,rw,size=64m", str(small_disk)], check=True)
     run_filter(config)
-    expected = run_filter(make_config(*files, dedup=GLOBAL, output={"path": str(tmp_path / "roomy")}))
+    expected = run_filter(make_config(*files, output={"path": str(tmp_path / "roomy")}))
     assert digest(small_disk / "run") == digest(expected.path)
 
 
@@ -389,15 +391,12 @@ class FailingPool(pool.WorkerPool):
     def __len__(self) -> int:
         return 2
 
-    def send(self, worker: int, task: dict[str, Any]) -> None:
+    def send(self, worker: int, *task: object) -> None:
         self.sent += 1
         self._idle.append(worker)
 
-    def receive(self) -> tuple[int, pool.Answer | None]:
+    def receive(self, listener: object) -> tuple[int, pool.Answer | None]:
         return self._idle.pop(0), {"unit": 0, "error": self.error, "message": "pip install 'finesieve[url]'"}
-
-    def failure(self, worker: int, source: str, answer: pool.Answer) -> FinesieveError:
-        return RunError(str(answer["message"]))
 
 
 @pytest.mark.parametrize(("error", "sent"), [("MissingExtraError", 2), ("ModelError", 2), ("RunError", 11)])

@@ -69,7 +69,6 @@ def write_dump(folder: Path, documents: int = DOCUMENTS) -> FilterConfig:
     return FilterConfig.model_validate(
         {
             "input": {"kind": "jsonl", "paths": [str(folder)], "id_key": "id"},
-            "dedup": {"scope": "global"},
             "keep": {"fraction": 0.5},
             "output": {"path": str(folder.parent / "run")},
         }
@@ -147,11 +146,11 @@ def test_larger_dumps_take_in_proportion(found: Found) -> None:
 
 
 def test_every_phase_that_costs_something_is_there(found: Found) -> None:
-    dedup = {"scope": "global", "keep_fingerprints": True, "max_source_loss": 0.9}
+    dedup = {"keep_fingerprints": True, "max_source_loss": 0.9}
     everything = found.forecast(dedup=dedup).columns[1]
     unlikely = {"round-2", "round-3", "round-4", "settle"}
     assert {*everything.cpu_s} - unlikely == {*PHASES, "workers"} - unlikely
-    without = found.forecast(dedup={"scope": "global", "near": None}).columns[1]
+    without = found.forecast(dedup={"near": None}).columns[1]
     assert {"shingles", "compare", "round-1", "witnesses", "losses", "fingerprints", "sets"}.isdisjoint(without.cpu_s)
     assert everything.disk["fingerprints"] > 50 * everything.kept.value > 0 == without.disk["fingerprints"]
     assert {phase.name for phase in RUN_PHASES} == {*PHASES} - {"publish"}
@@ -185,7 +184,6 @@ def test_a_pilot_of_everything_knows_its_copies(tmp_path: Path, monkeypatch: pyt
     config = FilterConfig.model_validate(
         {
             "input": {"kind": "jsonl", "paths": [f"{tmp_path}/in.jsonl"], "id_key": "id"},
-            "dedup": {"scope": "global"},
             "keep": {"min_score": -1},
             "output": {"path": f"{tmp_path}/run"},
         }
@@ -324,24 +322,22 @@ def test_the_command_prints_plan_and_forecast_and_does_nothing(tmp_path: Path) -
     write_dump(tmp_path / "dump", 200)
     config = tmp_path / "config.yaml"
     config.write_text(
-        f"input: {{kind: jsonl, paths: [{tmp_path}/dump], id_key: id}}\ndedup: {{scope: global}}\n"
+        f"input: {{kind: jsonl, paths: [{tmp_path}/dump], id_key: id}}\ndedup: {{keep: first}}\n"
         f"output: {{path: {tmp_path}/run}}\n"
     )
 
-    def dry_run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    def dry_run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).parent / "finesieve"), "filter", str(config), "--dry-run", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-        assert done.returncode == status, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
 
     found = json.loads(dry_run("--json", "--pilot", "50", "--duplicates", "0.5").stdout)
     assert found["plan"]["units"] == 4
     assert found["forecast"]["columns"][0]["duplicates"] == pytest.approx(0.5)
-    assert "forecast" not in dry_run("--pilot", "0").stdout
-    plan = dry_run("--set", "dedup.scope=stream").stdout
-    assert "first stays" in plan
+    plan = dry_run("--pilot", "0").stdout
+    assert "of copies the first stays" in plan
     assert "forecast" not in plan
-    assert json.loads(dry_run("--set", "dedup.scope=stream", "--json").stdout)["forecast"] is None
-    assert "dedup.scope: global" in dry_run("--set", "dedup.scope=stream", "--pilot", "9", status=2).stderr
+    assert json.loads(dry_run("--pilot", "0", "--json").stdout)["forecast"] is None
     assert not (tmp_path / "run").exists()

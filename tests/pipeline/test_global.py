@@ -15,18 +15,17 @@ from datasets import load_dataset
 
 from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
-from filters.pipeline import pool
+from filters.pipeline.finish import publish_job
 from filters.pipeline.observer import Observer
 from filters.pipeline.phases import shard
-from filters.pipeline.phases.global_run import prepare, publish_job
 from filters.pipeline.phases.phase import Job, run_unit
 from filters.pipeline.phases.recipe import PHASES
 from filters.pipeline.plan import make_plan
+from filters.pipeline.run import prepare
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 from tests.pipeline.test_run import attributes, kept
 
 MakeConfig = Callable[..., FilterConfig]
-GLOBAL = {"scope": "global"}
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 def test_it_finds_what_the_streaming_run_finds(make_config: MakeConfig, files: list[Path]) -> None:
     streamed = run_filter(make_config(*files))
-    found = run_filter(make_config(*files, output="whole", dedup=GLOBAL))
+    found = run_filter(make_config(*files, output="whole"))
     ours, theirs = found.ledger.to_json(), streamed.ledger.to_json()
     assert ours["total"] == theirs["total"]
     assert found.ledger.total.quarantined.total() == 4
@@ -67,7 +66,7 @@ def test_the_best_copy_stays_and_the_size_of_its_cluster_is_kept(tmp_path: Path,
     scores = QualityModel.load("edu-en").score(versions)
     rows = [{"id": f"v{n}", "text": text} for n, text in enumerate(versions)]
     rows.append({"id": "single", "text": page(2, 400)})
-    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows), dedup=GLOBAL)).path
+    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows))).path
     best = f"v{int(np.argmax(scores))}"
     found = attributes(run)
     assert {i for i, row in found.items() if row["keep"]} == {best, "single"}
@@ -80,7 +79,7 @@ def test_the_best_copy_stays_and_the_size_of_its_cluster_is_kept(tmp_path: Path,
 
 @pytest.mark.parametrize("rule", [{"fraction": 0.25}, {"tokens": 5000}])
 def test_a_budget_decides_what_is_kept(make_config: MakeConfig, files: list[Path], rule: dict[str, float]) -> None:
-    result = run_filter(make_config(*files, dedup=GLOBAL, keep=rule))
+    result = run_filter(make_config(*files, keep=rule))
     rows = pq.read_table(result.path / "attributes")
     survivors = rows.filter(pa.compute.is_in(rows["reason"].fill_null(""), pa.array(["", "low_score"])))
     chosen = survivors.filter(survivors["keep"])
@@ -96,7 +95,7 @@ def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, make_config: M
     trees = []
     for workers in (1, 2, 3):
         output = {"path": str(tmp_path / f"run-{workers}"), "shard_size": 5000, "rejected": True}
-        run_filter(make_config(*files, output=output, executor={"workers": workers}, dedup=GLOBAL))
+        run_filter(make_config(*files, output=output, executor={"workers": workers}))
         trees.append(digest(tmp_path / f"run-{workers}"))
     assert len([name for name in trees[0] if name.startswith("data/")]) > 3
     assert trees[0] == trees[1] == trees[2]
@@ -106,7 +105,7 @@ def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, make_config: M
 def test_the_same_bytes_for_any_number_of_tasks(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], tasks: int
 ) -> None:
-    config = make_config(*files, dedup=GLOBAL, output="tasks")
+    config = make_config(*files, output="tasks")
     plan = make_plan(config)
     plan.output.mkdir()
     job = prepare(plan, Observer(), force_new=False)
@@ -115,7 +114,7 @@ def test_the_same_bytes_for_any_number_of_tasks(
             for unit in range(rank, phase.units(Job.load(job.work)), tasks):
                 run_unit(Job.load(job.work), phase, unit)
     publish_job(plan, job)
-    whole = run_filter(make_config(*files, dedup=GLOBAL))
+    whole = run_filter(make_config(*files))
     assert digest(tmp_path / "tasks") == digest(whole.path)
 
 
@@ -128,7 +127,7 @@ def test_credentials_stay_out_of_the_manifest(tmp_path: Path, make_config: MakeC
             modes.append((tmp_path / "run" / ".work" / "job.json").stat().st_mode & 0o777)
             assert "hunter2" not in (tmp_path / "run" / ".work" / "state.json").read_text()
 
-    result = run_filter(make_config(input=source, dedup=GLOBAL), observer=Look())
+    result = run_filter(make_config(input=source), observer=Look())
     assert set(modes) == {0o600}
     assert not [path for path in result.path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
 
@@ -136,7 +135,7 @@ def test_credentials_stay_out_of_the_manifest(tmp_path: Path, make_config: MakeC
 def test_many_shards_of_one_input_unit_read_it_a_few_times_only(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(*files, output={"path": str(tmp_path / "run"), "shard_size": 1000}, dedup=GLOBAL)
+    config = make_config(*files, output={"path": str(tmp_path / "run"), "shard_size": 1000})
     units: list[shard.ShardUnit] = []
     shard_units = shard.shard_units
     monkeypatch.setattr(shard, "shard_units", lambda job: units.extend(shard_units(job)) or units)
@@ -153,15 +152,10 @@ def test_many_shards_of_one_input_unit_read_it_a_few_times_only(
 
 
 def test_side_files_are_cut_by_rows(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
-    whole = run_filter(make_config(*files, dedup=GLOBAL))
-    # the workers are other processes, so the size of a side file is set where they will see it
-    script = (
-        "import filters.pipeline.write as w; w.ATTRIBUTE_ROWS = 100; from filters.pipeline.worker import main; main()"
-    )
+    whole = run_filter(make_config(*files))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "WORKER", script)
         patch.setattr(shard, "ATTRIBUTE_ROWS", 100)
-        cut = run_filter(make_config(*files, output="cut", dedup=GLOBAL))
+        cut = run_filter(make_config(*files, output="cut"))
     names = sorted(path.name for path in (cut.path / "attributes").iterdir())
     assert names == [f"attributes-{n:05d}.parquet" for n in range(4)]
     tables = [pq.read_table(run.path / "attributes") for run in (whole, cut)]
@@ -172,7 +166,7 @@ def test_side_files_are_cut_by_rows(tmp_path: Path, make_config: MakeConfig, fil
 
 def test_slices_and_pass_through_columns(make_config: MakeConfig, files: list[Path]) -> None:
     source = {"kind": "jsonl", "paths": [str(path) for path in files], "id_key": "id", "slices": ["topic"]}
-    result = run_filter(make_config(input=source, dedup=GLOBAL))
+    result = run_filter(make_config(input=source))
     rows = {row["id"]: row for row in kept(result.path)}
     found = attributes(result.path)
     assert {i: found[i]["topic"] for i in rows} == {i: row["topic"] for i, row in rows.items()}
@@ -181,7 +175,7 @@ def test_slices_and_pass_through_columns(make_config: MakeConfig, files: list[Pa
 
 def test_jsonl_output_and_the_card(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
     output = {"path": str(tmp_path / "run"), "format": "jsonl.zst"}
-    result = run_filter(make_config(*files, output=output, dedup=GLOBAL))
+    result = run_filter(make_config(*files, output=output))
     rows = load_dataset("json", data_files=[str(path) for path in result.shards], split="train")
     assert len(rows) == result.ledger.total.kept
     card = (result.path / "README.md").read_text()
@@ -201,7 +195,7 @@ def test_parquet_input_is_read_again_not_copied(tmp_path: Path, make_config: Mak
         def phase(self, name: str, done: int, units: int) -> None:
             seen.extend(path.name for path in (tmp_path / "run" / ".work").rglob("text.arrow"))
 
-    result = run_filter(make_config(input=source, dedup=GLOBAL, keep={"min_score": -10.0}), observer=Look())
+    result = run_filter(make_config(input=source, keep={"min_score": -10.0}), observer=Look())
     assert not seen
     assert [(row["id"], row["n"]) for row in kept(result.path)] == [(ids[n], n) for n in range(40)]
 
@@ -218,7 +212,7 @@ def test_text_that_took_work_is_kept_once(tmp_path: Path, make_config: MakeConfi
         def phase(self, name: str, done: int, units: int) -> None:
             seen.update(path.name for path in (tmp_path / "whole" / ".work").rglob("text.arrow"))
 
-    whole = run_filter(make_config(input=config, output="whole", dedup=GLOBAL), observer=Look())
+    whole = run_filter(make_config(input=config, output="whole"), observer=Look())
     assert seen == {"text.arrow"}
     assert whole.ledger.to_json() == streamed.ledger.to_json()
     for folder in ("data", "rejected"):
@@ -244,13 +238,13 @@ def test_a_heuristic_that_edits_texts_has_its_say(make_config: MakeConfig, tmp_p
     path = jsonl(tmp_path / "a.jsonl", [{"id": "1", "text": text}])
     heuristics = [{"name": "c4_quality"}]
     streamed = run_filter(make_config(path, heuristics=heuristics))
-    whole = run_filter(make_config(path, heuristics=heuristics, output="whole", dedup=GLOBAL))
+    whole = run_filter(make_config(path, heuristics=heuristics, output="whole"))
     assert [row["text"] for row in kept(whole.path)] == [row["text"] for row in kept(streamed.path)]
     assert "short" not in kept(whole.path)[0]["text"]
 
 
 def test_no_input_documents_still_make_a_run(tmp_path: Path, make_config: MakeConfig) -> None:
-    result = run_filter(make_config(jsonl(tmp_path / "a.jsonl", []), dedup=GLOBAL))
+    result = run_filter(make_config(jsonl(tmp_path / "a.jsonl", [])))
     assert result.ledger.total.records == 0
     assert {"id", "text", "score", "cluster_size"} <= set(pq.read_table(result.shards[0]).column_names)
     assert pq.read_table(result.path / "attributes").num_rows == 0
@@ -263,7 +257,7 @@ def test_files_whose_columns_do_not_fit_are_named(tmp_path: Path, make_config: M
         pq.write_table(table, tmp_path / f"{name}.parquet")
     source = {"kind": "parquet", "paths": [str(tmp_path / "*.parquet")], "id_key": "id", "columns": ["n"]}
     with pytest.raises(InputError, match=r"b\.parquet: column .n. is of type .*input\.columns"):
-        run_filter(make_config(input=source, dedup=GLOBAL))
+        run_filter(make_config(input=source))
     assert not (tmp_path / "run" / "data").exists()
 
 
@@ -271,20 +265,20 @@ def test_too_much_quarantine_stops_the_run_and_can_be_allowed(tmp_path: Path, ma
     rows: list[Any] = [{"id": str(n), "text": page(n)} for n in range(90)] + [b"{broken"] * 10
     path = jsonl(tmp_path / "a.jsonl", rows)
     with pytest.raises(RunError, match=r"10 of 100 records are quarantined .*max_share = 0.05") as caught:
-        run_filter(make_config(path, dedup=GLOBAL))
+        run_filter(make_config(path))
     assert str(path) in str(caught.value)
     heard = Heard()
-    result = run_filter(make_config(path, dedup=GLOBAL, quarantine={"max_share": 0.2}), observer=heard)
+    result = run_filter(make_config(path, quarantine={"max_share": 0.2}), observer=heard)
     assert result.ledger.total.kept == 90
     assert ("attributes", 1, 1) in heard.phases
     assert "going on" in heard.notices[0]
 
 
 def test_a_finished_run_is_replaced_only_if_told(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
-    run_filter(make_config(files[0], dedup=GLOBAL))
+    run_filter(make_config(files[0]))
     before = digest(tmp_path / "run")
     with pytest.raises(RunError, match=r"holds a finished run.*--force-new"):
-        run_filter(make_config(files[0], dedup=GLOBAL))
+        run_filter(make_config(files[0]))
     assert digest(tmp_path / "run") == before
-    run_filter(make_config(files[1], dedup=GLOBAL), force_new=True)
+    run_filter(make_config(files[1]), force_new=True)
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["inputs"][0]["source"] == str(files[1])

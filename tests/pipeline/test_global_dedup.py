@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters import FilterConfig, QualityModel
-from filters import run_filter as run_stream
 from filters.errors import RunError
 from filters.pipeline.phases.phase import DamagedError, Job, run_unit
 from filters.pipeline.phases.recipe import PHASES
@@ -23,7 +22,6 @@ from tests.pipeline.conftest import run_in_process as run_filter
 
 MakeConfig = Callable[..., FilterConfig]
 Row = dict[str, Any]
-GLOBAL: dict[str, Any] = {"scope": "global"}
 
 
 def attributes(run: Path) -> list[Row]:
@@ -63,7 +61,7 @@ def corpus(folder: Path, files: int = 5, per_file: int = 60) -> list[Path]:
 
 def test_without_near_only_exact_copies_go(tmp_path: Path, make_config: MakeConfig) -> None:
     paths = corpus(tmp_path)
-    rows = attributes(run_filter(make_config(*paths, dedup=GLOBAL | {"near": None}, keep={"min_score": -1})).path)
+    rows = attributes(run_filter(make_config(*paths, dedup={"near": None}, keep={"min_score": -1})).path)
     groups = defaultdict(list)
     for row in rows:
         if row["exact_cluster"] is not None:
@@ -77,7 +75,7 @@ def test_without_near_only_exact_copies_go(tmp_path: Path, make_config: MakeConf
     assert len({row["id"] for row in rows}) == len(rows)
     assert any(row["id"].endswith("#2") for row in rows)
     neither = {"near": None, "exact": False}
-    result = run_filter(make_config(*paths, output="neither", dedup=GLOBAL | neither, keep={"min_score": -1}))
+    result = run_filter(make_config(*paths, output="neither", dedup=neither, keep={"min_score": -1}))
     assert set(result.ledger.total.removed) == {"empty_text"}
 
 
@@ -87,7 +85,7 @@ def test_the_cut_into_units_ranges_and_memory_makes_no_difference(tmp_path: Path
     (tmp_path / "joined").mkdir()
     joined = tmp_path / "joined" / "all.jsonl"
     joined.write_bytes(b"".join(path.read_bytes() for path in paths))
-    near = GLOBAL | {"near": {"similarity": 0.6}}
+    near = {"near": {"similarity": 0.6}}
     found = []
     for name, inputs, partitions, dedup in (
         ("one", paths, 1, near),
@@ -107,14 +105,14 @@ def test_the_cut_into_units_ranges_and_memory_makes_no_difference(tmp_path: Path
     assert found[0] == found[1] == found[2] == found[3]
 
 
-def test_the_best_copy_stays_where_the_stream_keeps_the_first(tmp_path: Path, make_config: MakeConfig) -> None:
+def test_the_best_copy_stays_or_the_first(tmp_path: Path, make_config: MakeConfig) -> None:
     base = page(1, 300)
     variants = [edited(base, 2, seed) for seed in range(12)]
     scores = QualityModel.load("edu-en").score(variants)
     order = np.argsort(scores, kind="stable").tolist()  # the worst comes first
     path = jsonl(tmp_path / "a.jsonl", [{"id": f"v{n}", "text": variants[n]} for n in order])
-    first = run_stream(make_config(path, output="first", keep={"min_score": -1}))
-    best = run_filter(make_config(path, output="best", dedup=GLOBAL, keep={"min_score": -1}))
+    first = run_filter(make_config(path, output="first", dedup={"keep": "first"}, keep={"min_score": -1}))
+    best = run_filter(make_config(path, output="best", keep={"min_score": -1}))
     names = [{row["id"] for row in pq.read_table(result.path / "data").to_pylist()} for result in (first, best)]
     assert names == [{f"v{order[0]}"}, {f"v{order[-1]}"}]
     assert {row["duplicate_of"] for row in attributes(best.path)} == {None, f"v{order[-1]}"}
@@ -130,14 +128,14 @@ def test_ties_go_to_the_longer_text_then_to_the_smaller_id(tmp_path: Path, make_
     ]
     model = QualityModel.load("edu-en")
     assert len(set(model.score([row["text"] for row in rows]).tolist())) == 1
-    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows[:3]), output="ids", dedup=GLOBAL)).path
+    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows[:3]), output="ids")).path
     assert {row["duplicate_of"] for row in attributes(run)} == {None, "a"}
-    run = run_filter(make_config(jsonl(tmp_path / "b.jsonl", rows), output="long", dedup=GLOBAL)).path
+    run = run_filter(make_config(jsonl(tmp_path / "b.jsonl", rows), output="long")).path
     assert {row["duplicate_of"] for row in attributes(run)} == {None, "long"}
 
 
 def test_copies_of_what_an_earlier_run_kept_are_removed_and_named(tmp_path: Path, make_config: MakeConfig) -> None:
-    dedup = GLOBAL | {"keep_fingerprints": True}
+    dedup = {"keep_fingerprints": True}
     old = [{"id": f"old{n}", "text": page(n, 200)} for n in range(20)]
     first = run_filter(make_config(jsonl(tmp_path / "old.jsonl", old), output="one", dedup=dedup))
     second = [{"id": f"mid{n}", "text": page(n + 100, 200)} for n in range(20)]
@@ -176,11 +174,11 @@ def test_copies_of_what_an_earlier_run_kept_are_removed_and_named(tmp_path: Path
 def test_what_an_earlier_run_removed_for_its_score_is_judged_again(tmp_path: Path, make_config: MakeConfig) -> None:
     rows = [{"id": f"{n}", "text": page(n, 200)} for n in range(20)]
     path = jsonl(tmp_path / "a.jsonl", rows)
-    dedup = GLOBAL | {"keep_fingerprints": True}
+    dedup = {"keep_fingerprints": True}
     first = run_filter(make_config(path, output="one", dedup=dedup, keep={"fraction": 0.5}))
     assert first.ledger.total.kept == 10
     against = {"against": [str(tmp_path / "one")]}
-    second = run_filter(make_config(path, output="two", dedup=GLOBAL | against, keep={"min_score": -1}))
+    second = run_filter(make_config(path, output="two", dedup=against, keep={"min_score": -1}))
     assert second.ledger.total.kept == 10
     kept = [{row["id"] for row in attributes(run.path) if row["keep"]} for run in (first, second)]
     assert not kept[0] & kept[1]
@@ -199,8 +197,8 @@ def test_fingerprints_of_other_options_are_refused(
     tmp_path: Path, make_config: MakeConfig, change: dict[str, Any], message: str
 ) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"id": "a", "text": page(1)}])
-    run_filter(make_config(path, output="one", dedup=GLOBAL | {"keep_fingerprints": True}))
-    against = GLOBAL | {"against": [str(tmp_path / "one")]} | change
+    run_filter(make_config(path, output="one", dedup={"keep_fingerprints": True}))
+    against = {"against": [str(tmp_path / "one")]} | change
     with pytest.raises(RunError, match=message):
         run_filter(make_config(path, output="two", dedup=against))
     assert not (tmp_path / "two").exists()
@@ -208,14 +206,14 @@ def test_fingerprints_of_other_options_are_refused(
 
 def test_runs_without_fingerprints_and_damaged_ones_are_refused(tmp_path: Path, make_config: MakeConfig) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"id": f"{n}", "text": page(n)} for n in range(50)])
-    run_stream(make_config(path, output="plain"))
-    against = GLOBAL | {"against": [str(tmp_path / "plain")]}
+    run_filter(make_config(path, output="plain"))
+    against = {"against": [str(tmp_path / "plain")]}
     with pytest.raises(RunError, match=r"kept no fingerprints.*keep_fingerprints: true"):
         run_filter(make_config(path, output="two", dedup=against))
     with pytest.raises(RunError, match=r"nowhere: no manifest\.json"):
-        run_filter(make_config(path, output="two", dedup=GLOBAL | {"against": [str(tmp_path / "nowhere")]}))
-    run_filter(make_config(path, output="one", dedup=GLOBAL | {"keep_fingerprints": True}))
-    against = GLOBAL | {"against": [str(tmp_path / "one")]}
+        run_filter(make_config(path, output="two", dedup={"against": [str(tmp_path / "nowhere")]}))
+    run_filter(make_config(path, output="one", dedup={"keep_fingerprints": True}))
+    against = {"against": [str(tmp_path / "one")]}
     file = tmp_path / "one" / "fingerprints" / "near-00000.parquet"
     content = file.read_bytes()
     file.write_bytes(content[:200] + bytes([content[200] ^ 255]) + content[201:])
@@ -229,7 +227,7 @@ def test_ids_are_unique_over_all_files(tmp_path: Path, make_config: MakeConfig) 
         jsonl(tmp_path / f"{n}.jsonl", [{"id": i, "text": page(10 * n + k)} for k, i in enumerate(some)])
         for n, some in enumerate(ids)
     ]
-    result = run_filter(make_config(*paths, dedup=GLOBAL, keep={"min_score": -1}))
+    result = run_filter(make_config(*paths, keep={"min_score": -1}))
     found = [row["id"] for row in attributes(result.path)]
     assert found[:8] == ["a", "b", "a#3", "a#2", "a#4", "a#5", "b#2", "c"]
     assert result.ledger.total.renamed == 4
@@ -252,7 +250,7 @@ def test_ids_are_unique_over_all_files(tmp_path: Path, make_config: MakeConfig) 
 def test_a_flipped_byte_names_the_unit_that_is_to_be_done_again(
     tmp_path: Path, make_config: MakeConfig, name: str, phase: str, after: str
 ) -> None:
-    config = make_config(*corpus(tmp_path, files=2), dedup=GLOBAL | {"partitions": 1})
+    config = make_config(*corpus(tmp_path, files=2), dedup={"partitions": 1})
     plan = make_plan(config)
     plan.output.mkdir()
     job = Job(plan.output, plan.config, tuple(plan.units), plan.min_score)
@@ -270,7 +268,7 @@ def test_a_flipped_byte_names_the_unit_that_is_to_be_done_again(
 
 
 def test_no_documents(tmp_path: Path, make_config: MakeConfig) -> None:
-    dedup = GLOBAL | {"keep_fingerprints": True, "near": {"similarity": 0.8}}
+    dedup = {"keep_fingerprints": True, "near": {"similarity": 0.8}}
     result = run_filter(make_config(jsonl(tmp_path / "a.jsonl", []), dedup=dedup, keep={"tokens": 10}))
     assert result.ledger.total.records == 0
     assert pq.read_table(result.shards[0]).num_rows == 0

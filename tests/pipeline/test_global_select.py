@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from filters import FilterConfig, run_filter
+from filters import FilterConfig
 from filters.config_file import load_config
 from filters.errors import ConfigError
 from filters.inspect.run import Run
@@ -21,11 +21,10 @@ from filters.pipeline.phases.selection import _Series
 from filters.pipeline.plan import make_plan
 from filters.pipeline.verify import verify_run
 from filters.storage import location
-from tests.pipeline.conftest import digest, jsonl, page, run_in_process
+from tests.pipeline.conftest import jsonl, page, run_in_process
 
 MakeConfig = Callable[..., FilterConfig]
 Row = dict[str, Any]
-GLOBAL: dict[str, Any] = {"scope": "global"}
 
 
 def attributes(run: Path) -> list[Row]:
@@ -54,7 +53,7 @@ def scored(run: Path) -> list[Row]:
 
 
 def test_a_share_keeps_the_best(make_config: MakeConfig, files: list[Path]) -> None:
-    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"fraction": 0.25}))
+    result = run_in_process(make_config(*files, keep={"fraction": 0.25}))
     rows = scored(result.path)
     best = sorted((row["score"] for row in rows), reverse=True)[: len(rows) // 4]
     assert sorted((row["score"] for row in rows if row["keep"]), reverse=True) == best
@@ -64,7 +63,7 @@ def test_a_share_keeps_the_best(make_config: MakeConfig, files: list[Path]) -> N
 
 
 def test_a_budget_is_filled_but_never_passed(make_config: MakeConfig, files: list[Path]) -> None:
-    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"tokens": 9000}))
+    result = run_in_process(make_config(*files, keep={"tokens": 9000}))
     rows = sorted(scored(result.path), key=lambda row: -row["score"])
     spent = np.cumsum([row["tokens"] for row in rows])
     kept = int(np.searchsorted(spent, 9000, side="right"))
@@ -76,7 +75,7 @@ def test_a_budget_is_filled_but_never_passed(make_config: MakeConfig, files: lis
 def test_documents_with_the_same_score_are_kept_or_dropped_together(tmp_path: Path, make_config: MakeConfig) -> None:
     rows = [{"id": f"{n}", "text": page(n // 3, 100)} for n in range(30)]
     config = make_config(
-        jsonl(tmp_path / "a.jsonl", rows), dedup=GLOBAL | {"near": None, "exact": False}, keep={"fraction": 0.5}
+        jsonl(tmp_path / "a.jsonl", rows), dedup={"near": None, "exact": False}, keep={"fraction": 0.5}
     )
     result = run_in_process(config)
     found = attributes(result.path)
@@ -84,7 +83,7 @@ def test_documents_with_the_same_score_are_kept_or_dropped_together(tmp_path: Pa
     assert set(by_score.values()) == {3}
     assert result.ledger.total.kept == 15
     config = make_config(
-        tmp_path / "a.jsonl", output="odd", dedup=GLOBAL | {"near": None, "exact": False}, keep={"fraction": 0.49}
+        tmp_path / "a.jsonl", output="odd", dedup={"near": None, "exact": False}, keep={"fraction": 0.49}
     )
     result = run_in_process(config)
     assert result.ledger.total.kept == 12
@@ -93,7 +92,7 @@ def test_documents_with_the_same_score_are_kept_or_dropped_together(tmp_path: Pa
 
 def test_a_quota_caps_a_source(make_config: MakeConfig, files: list[Path]) -> None:
     quota = {"by": "source", "shares": {str(files[0]): 0.1, str(files[1]): 0.0}}
-    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"fraction": 0.3, "quota": quota}))
+    result = run_in_process(make_config(*files, keep={"fraction": 0.3, "quota": quota}))
     kept = Counter(row["source"] for row in attributes(result.path) if row["keep"])
     budget = int(len(scored(result.path)) * 0.3)
     assert kept[str(files[0])] == budget // 10
@@ -119,7 +118,7 @@ def test_a_quota_by_language(tmp_path: Path, make_config: MakeConfig) -> None:
     english = "The sun shines over the town today and the water of the harbour is calm while people walk by "
     rows = [{"id": f"{n}", "text": (danish if n % 3 == 0 else english) + page(n, 12)} for n in range(60)]
     config = make_config(
-        jsonl(tmp_path / "a.jsonl", rows), language={}, dedup=GLOBAL,
+        jsonl(tmp_path / "a.jsonl", rows), language={},
         keep={"fraction": 0.5, "quota": {"by": "language", "shares": {"da": 0.1}}},
     )  # fmt: skip
     result = run_in_process(config)
@@ -135,7 +134,7 @@ BUCKETS = {"borders": [0.25, 0.5, 0.9], "names": ["low", "middle", "good", "best
 def test_buckets_are_cut_by_rank(tmp_path: Path, make_config: MakeConfig, files: list[Path], folders: bool) -> None:
     output = {"path": str(tmp_path / "run"), "buckets": BUCKETS | {"folders": folders}, "rejected": True}
     everything = {"buckets": ["low", "middle", "good", "best"]}
-    result = run_in_process(make_config(*files, dedup=GLOBAL, keep=everything, output=output))
+    result = run_in_process(make_config(*files, keep=everything, output=output))
     rows = sorted(scored(result.path), key=lambda row: row["score"])
     n = len(rows)
     counts = Counter(row["bucket"] for row in rows)
@@ -159,7 +158,7 @@ def test_buckets_are_cut_by_rank(tmp_path: Path, make_config: MakeConfig, files:
 
 def test_one_bucket_can_be_kept(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
     output = {"path": str(tmp_path / "run"), "buckets": BUCKETS}
-    result = run_in_process(make_config(*files, dedup=GLOBAL, keep={"buckets": ["good"]}, output=output))
+    result = run_in_process(make_config(*files, keep={"buckets": ["good"]}, output=output))
     rows = scored(result.path)
     assert {row["bucket"]: row["reason"] for row in rows} == {
         "low": "other_bucket", "middle": "other_bucket", "good": None, "best": "other_bucket",
@@ -172,7 +171,7 @@ def test_documents_are_repeated_by_the_size_of_their_cluster(tmp_path: Path, mak
     rows = [{"id": f"{n}-{copy}", "text": page(n, 100)} for n in range(6) for copy in range(n + 1)]
     path = jsonl(tmp_path / "a.jsonl", rows)
     output = {"path": str(tmp_path / "run"), "repeat": {"by": "cluster_size", "max": 4}, "shard_size": 2000}
-    result = run_in_process(make_config(path, dedup=GLOBAL, keep={"min_score": -1}, output=output))
+    result = run_in_process(make_config(path, keep={"min_score": -1}, output=output))
     written = Counter(row["id"] for shard in shards(result.path) for row in shard)
     assert written == {"0-0": 1, "1-0": 2, "2-0": 3, "3-0": 4, "4-0": 4, "5-0": 4}
     assert {row["id"]: row["copies"] for row in attributes(result.path) if row["keep"]} == written
@@ -181,7 +180,7 @@ def test_documents_are_repeated_by_the_size_of_their_cluster(tmp_path: Path, mak
     first = [row["id"] for shard in shards(result.path) for row in shard][:6]
     assert first == [f"{n}-0" for n in range(6)]
     budget = make_config(
-        path, dedup=GLOBAL, keep={"tokens": result.manifest["tokens_written"] // 2},
+        path, keep={"tokens": result.manifest["tokens_written"] // 2},
         output=output | {"path": str(tmp_path / "budget")},
     )  # fmt: skip
     half = run_in_process(budget)
@@ -192,23 +191,19 @@ def test_documents_are_repeated_by_the_size_of_their_cluster(tmp_path: Path, mak
 
 
 @pytest.mark.parametrize("size", [1, 5_000, 2**40])
-def test_shards_are_cut_as_in_a_streaming_run(
+def test_a_shard_ends_with_the_document_that_fills_it(
     tmp_path: Path, make_config: MakeConfig, files: list[Path], size: int
 ) -> None:
-    def make(name: str, scope: str) -> FilterConfig:
-        output = {"path": str(tmp_path / name), "shard_size": size, "rejected": True}
-        return make_config(*files, output=output, dedup={"scope": scope, "near": None, "exact": False},
-                           keep={"min_score": 0.3})  # fmt: skip
-
-    run_filter(make("stream", "stream"))
-    run_in_process(make("global", "global"))
-    for folder in ("data", "rejected"):
-        names = [sorted(path.name for path in (tmp_path / run / folder).iterdir()) for run in ("stream", "global")]
-        assert names[0] == names[1]
-        for name in names[0]:
-            one, other = (pq.read_table(tmp_path / run / folder / name) for run in ("stream", "global"))
-            assert other.select(one.column_names).to_pylist() == one.to_pylist()
-    assert digest(tmp_path / "stream") != digest(tmp_path / "global")
+    output = {"path": str(tmp_path / "run"), "shard_size": size, "rejected": True}
+    run_in_process(make_config(*files, output=output, dedup={"near": None, "exact": False}, keep={"min_score": 0.3}))
+    rows = pq.read_table(tmp_path / "run" / "attributes").to_pylist()
+    for folder, keep in (("data", True), ("rejected", False)):
+        shards = [pq.read_table(path).to_pylist() for path in sorted((tmp_path / "run" / folder).iterdir())]
+        assert [row["id"] for shard in shards for row in shard] == [row["id"] for row in rows if row["keep"] is keep]
+        for number, shard in enumerate(shards):
+            sizes = [len(row["text"].encode()) for row in shard]
+            assert sum(sizes[:-1]) < size
+            assert sum(sizes) >= size or number == len(shards) - 1
 
 
 def test_a_series_ends_its_files_where_they_are_full() -> None:
@@ -221,17 +216,14 @@ def test_a_series_ends_its_files_where_they_are_full() -> None:
     ]  # fmt: skip
 
 
-def test_rules_that_need_the_whole_input_are_refused_while_streaming(tmp_path: Path) -> None:
+def test_rules_that_cannot_be_are_refused(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     base = "input: {kind: jsonl, paths: [x]}\noutput: {path: y}\n"
     for lines, message in (
-        ("dedup: {near: {verify: 0.8}}", r"dedup\.near\.verify .*scope: global"),
-        ("dedup: {against: [z]}", r"dedup\.against .*scope: global"),
-        ("keep: {tokens: 5}", r"keep\.tokens .*scope: global"),
-        ("dedup: {scope: global}\nkeep: {tokens: 5, fraction: 0.5}", "different rules"),
-        ("dedup: {scope: global}\nkeep: {min_score: 1, quota: {shares: {en: 0.5}}}", "shares out a budget"),
-        ("dedup: {scope: global}\nkeep: {buckets: [high]}", r"keep\.buckets: \['high'\] are no names"),
-        ("dedup: {scope: global, exact: false, near: null, keep_fingerprints: true}", "need dedup.exact or dedup.near"),
+        ("keep: {tokens: 5, fraction: 0.5}", "different rules"),
+        ("keep: {min_score: 1, quota: {shares: {en: 0.5}}}", "shares out a budget"),
+        ("keep: {buckets: [high]}", r"keep\.buckets: \['high'\] are no names"),
+        ("dedup: {exact: false, near: null, keep_fingerprints: true}", "need dedup.exact or dedup.near"),
     ):
         config.write_text(base + lines)
         with pytest.raises(ConfigError, match=message):
@@ -254,12 +246,12 @@ def test_output_options_that_cannot_be_are_refused(
     tmp_path: Path, make_config: MakeConfig, section: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        make_config(tmp_path / "x", dedup=GLOBAL, output={"path": str(tmp_path / "y")} | section)
+        make_config(tmp_path / "x", output={"path": str(tmp_path / "y")} | section)
 
 
 def test_a_quota_must_fit_the_input(make_config: MakeConfig, files: list[Path]) -> None:
     def plan(quota: dict[str, Any]) -> None:
-        make_plan(make_config(*files, dedup=GLOBAL, keep={"fraction": 0.5, "quota": quota}))
+        make_plan(make_config(*files, keep={"fraction": 0.5, "quota": quota}))
 
     with pytest.raises(ConfigError, match="needs the section `language`"):
         plan({"by": "language", "shares": {"en": 0.5}})

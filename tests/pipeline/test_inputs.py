@@ -15,7 +15,6 @@ from filters import run_filter
 from filters.config import FilterConfig
 from filters.errors import FinesieveError, RunError
 from filters.pipeline.observer import Observer
-from filters.read.batch import Batch
 from filters.read.local import file_digest
 from tests.pipeline.conftest import digest, jsonl, page
 
@@ -48,7 +47,7 @@ CHANGES: dict[str, Change] = {
 
 
 class Meddler(Observer):
-    """Changes a file once: at the first batch of all or of a file, or at the first unit of a phase."""
+    """Changes a file once: when something is read, or at the begin or the end of a phase ("shard", "shard done")."""
 
     def __init__(self, path: Path, change: Change, phase: str) -> None:
         self.path, self.change, self.at = path, change, phase
@@ -59,12 +58,13 @@ class Meddler(Observer):
             self.done = True
             self.change(self.path)
 
-    def batch(self, batch: Batch) -> None:
-        self._once("batch")
-        self._once(Path(batch.source).name)
+    def read(self, records: int, input_bytes: int) -> None:
+        self._once("read")
 
     def phase(self, name: str, done: int, units: int) -> None:
         self._once(name)
+        if done == units:
+            self._once(f"{name} done")
 
 
 @pytest.fixture
@@ -76,12 +76,11 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, files: list[Path]) -> Callable[..., FilterConfig]:
-    def config(scope: str) -> FilterConfig:
+def make(tmp_path: Path, files: list[Path]) -> Callable[[], FilterConfig]:
+    def config() -> FilterConfig:
         return FilterConfig.model_validate(
             {
                 "input": {"kind": "jsonl", "paths": list(map(str, files)), "id_key": "id", "slices": ["topic"]},
-                "dedup": {"scope": scope},
                 "keep": {"min_score": -1},
                 "output": {"path": str(tmp_path / "run")},
             }
@@ -91,30 +90,29 @@ def make(tmp_path: Path, files: list[Path]) -> Callable[..., FilterConfig]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize(("scope", "phase"), [("stream", "batch"), ("global", "join"), ("global", "shard")])
+@pytest.mark.parametrize("phase", ["read", "join", "shard"])
 def test_a_file_that_changes_during_a_run_ends_it(
-    make: Callable[..., FilterConfig], files: list[Path], tmp_path: Path, scope: str, phase: str, change: str
+    make: Callable[[], FilterConfig], files: list[Path], tmp_path: Path, phase: str, change: str
 ) -> None:
     meddler = Meddler(files[0], CHANGES[change], phase)
     with pytest.raises(FinesieveError, match=r"one\.jsonl"):
-        run_filter(make(scope), observer=meddler)
+        run_filter(make(), observer=meddler)
     assert meddler.done
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
 def test_the_manifest_has_digests_of_the_bytes_that_were_read(
-    make: Callable[..., FilterConfig], files: list[Path], scope: str
+    make: Callable[[], FilterConfig], files: list[Path]
 ) -> None:
-    result = run_filter(make(scope))
+    result = run_filter(make())
     assert [entry["xxh3_128"] for entry in result.manifest["inputs"]] == [file_digest(str(path)) for path in files]
 
 
 def test_a_file_that_is_touched_behind_its_last_reading_is_still_the_same(
-    make: Callable[..., FilterConfig], files: list[Path]
+    make: Callable[[], FilterConfig], files: list[Path]
 ) -> None:
-    meddler = Meddler(files[0], os.utime, "two.jsonl")
-    assert run_filter(make("stream"), observer=meddler).ledger.total.records == 80
+    meddler = Meddler(files[0], os.utime, "shard done")
+    assert run_filter(make(), observer=meddler).ledger.total.records == 80
     assert meddler.done
 
 
@@ -129,27 +127,27 @@ def interrupted(config: FilterConfig) -> None:
         run_filter(config, observer=Stop())
 
 
-def test_a_resume_goes_by_content(make: Callable[..., FilterConfig], files: list[Path], tmp_path: Path) -> None:
-    run_filter(make("global"))
+def test_a_resume_goes_by_content(make: Callable[[], FilterConfig], files: list[Path], tmp_path: Path) -> None:
+    run_filter(make())
     expected = digest(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    interrupted(make("global"))
+    interrupted(make())
     for path in files:  # copied back from elsewhere: another inode, other times
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content)
-    run_filter(make("global"))
+    run_filter(make())
     assert digest(tmp_path / "run") == expected
 
 
 def test_a_resume_is_refused_where_size_and_time_lie(
-    make: Callable[..., FilterConfig], files: list[Path], tmp_path: Path
+    make: Callable[[], FilterConfig], files: list[Path], tmp_path: Path
 ) -> None:
-    interrupted(make("global"))
+    interrupted(make())
     before = digest(tmp_path / "run")
     other_topic(files[1])
     with pytest.raises(RunError, match=r"two\.jsonl is not what it was"):
-        run_filter(make("global"))
+        run_filter(make())
     assert digest(tmp_path / "run") == before
     state: dict[str, Any] = json.loads((tmp_path / "run" / ".work" / "state.json").read_text())
     assert state["identity"]["inputs"][str(files[0])]["bytes"] == files[0].stat().st_size

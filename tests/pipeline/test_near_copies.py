@@ -20,7 +20,6 @@ from tests.pipeline.conftest import run_in_process as run_filter
 
 MakeConfig = Callable[..., FilterConfig]
 Row = dict[str, Any]
-GLOBAL: dict[str, Any] = {"scope": "global"}
 
 
 def attributes(run: Path) -> list[Row]:
@@ -126,7 +125,7 @@ def test_what_goes_is_what_a_sequential_reader_would_remove(
             monkeypatch.setattr(rounds, "ROUNDS", 1)
             monkeypatch.setattr(rounds, "_BYTES_PER_EDGE", 2**15)
             monkeypatch.setattr(rounds, "_EVERY", 1)
-        dedup = GLOBAL | {"near": near, "keep": keep, "partitions": partitions, "memory": memory}
+        dedup = {"near": near, "keep": keep, "partitions": partitions, "memory": memory}
         run = run_filter(make_config(*paths, output=name, dedup=dedup, keep={"min_score": -9})).path
         trees.append(attributes(run))
     assert trees[0] == trees[1] == trees[2]

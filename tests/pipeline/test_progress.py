@@ -5,58 +5,48 @@ from __future__ import annotations
 import io
 from typing import cast
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from filters.pipeline import progress as module
 from filters.pipeline.plan import Plan
 from filters.pipeline.progress import progress
-from filters.read.batch import Batch
 
 
 class FakePlan:
     """What progress looks at in a plan."""
 
-    def __init__(self, input_bytes: int | None, sources: int) -> None:
+    def __init__(self, input_bytes: int | None) -> None:
         self.input_bytes = input_bytes
-        self.sources = dict.fromkeys(range(sources))
-
-
-def batch(source: str, n: int = 500, input_bytes: int = 10**6) -> Batch:
-    return Batch(
-        source=source,
-        position=np.arange(n, dtype=np.int64),
-        id=pa.array([str(row) for row in range(n)]),
-        text=pa.array(["text"] * n, pa.large_string()),
-        reason=np.full(n, None, dtype=object),
-        records=n,
-        input_bytes=input_bytes,
-    )
 
 
 @pytest.mark.parametrize("total", [10**7, None])
 def test_piped_lines_are_plain_and_say_how_far(monkeypatch: pytest.MonkeyPatch, total: int | None) -> None:
     monkeypatch.setattr(module, "PLAIN_SECONDS", 0.0)
     file = io.StringIO()
-    with progress(Console(file=file, width=80)) as observer:
-        observer.planned(cast(Plan, FakePlan(total, 10)))
-        for number in range(5):
-            observer.batch(batch(f"file-{number}"))
+    with progress(Console(file=file, width=120)) as observer:
+        observer.planned(cast(Plan, FakePlan(total)))
+        observer.phase("attributes", 0, 10)
+        for _ in range(5):
+            observer.read(500, 10**6)
+        observer.phase("attributes", 2, 10)
+        shown = cast(module._Shown, observer).share
+        observer.phase("join", 0, 2)
     lines = file.getvalue().splitlines()
-    assert len(lines) == 5
-    assert lines[-1].startswith("2,500 docs, 5.0 MB, ")
-    assert "100.0% kept" in lines[-1]
-    assert ("50% done" if total else "40% done") in lines[-1]
+    assert len(lines) == 8
+    assert lines[0] == "attributes: 0 of 10 units"
+    assert lines[5].startswith("attributes: 0 of 10 units, 2,500 docs, 5.0 MB, ")
+    assert shown == (0.5 if total else 0.2)
+    assert lines[6].startswith("attributes: 2 of 10 units, 2,500 docs, 5.0 MB, ")
+    assert lines[7] == "join: 0 of 2 units"
     assert "\x1b" not in file.getvalue()
 
 
 def test_nothing_is_printed_for_a_short_run() -> None:
     file = io.StringIO()
     with progress(Console(file=file, width=80)) as observer:
-        observer.planned(cast(Plan, FakePlan(10**7, 1)))
-        observer.batch(batch("a"))
+        observer.planned(cast(Plan, FakePlan(10**7)))
+        observer.read(500, 10**6)
         observer.phase("attributes", 1, 1)
     assert file.getvalue() == ""
 
@@ -66,12 +56,11 @@ def test_the_live_line_never_wraps(width: int) -> None:
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=True, color_system=None)
     with progress(console) as observer:
-        observer.planned(cast(Plan, FakePlan(10**9, 1)))
-        for _ in range(30):
-            observer.batch(batch("a", 5000, 10**8))
+        observer.planned(cast(Plan, FakePlan(10**9)))
         for name in ("attributes", "join"):
             for done in range(30):
                 observer.phase(name, done, 29)
+                observer.read(5000, 10**8)
     assert file.getvalue().count("\n") == 1  # when it ends
 
 
@@ -91,6 +80,6 @@ def test_phases_are_counted_with_an_estimate(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_plan_is_shown_once_it_is_made() -> None:
     shown: list[Plan] = []
     with progress(Console(file=io.StringIO()), shown.append) as observer:
-        plan = cast(Plan, FakePlan(1, 1))
+        plan = cast(Plan, FakePlan(1))
         observer.planned(plan)
     assert shown == [plan]

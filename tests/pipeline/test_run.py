@@ -23,12 +23,12 @@ from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
 from filters.inspect.run import Run
 from filters.model.static_scorer import StaticScorer
-from filters.pipeline import pool, run, shards
-from filters.pipeline.executor import threads_will_do
+from filters.pipeline import run, shards
+from filters.pipeline.blocks import Score
+from filters.pipeline.columns import pass_through_names
 from filters.pipeline.observer import Observer
 from filters.pipeline.pool import WorkerPool
-from filters.pipeline.resolve import Deduplicate
-from filters.pipeline.write import pass_through_names
+from filters.pipeline.steps import threads_will_do
 from filters.read.batch import Batch
 from tests.pipeline.conftest import Heard, digest, jsonl, page
 
@@ -37,6 +37,11 @@ MakeConfig = Callable[..., FilterConfig]
 
 def attributes(run: Path) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in pq.read_table(run / "attributes").to_pylist()}
+
+
+def published(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder but those of its work folder."""
+    return {name: value for name, value in digest(run).items() if not name.startswith(".work/")}
 
 
 def kept(run: Path) -> list[dict[str, Any]]:
@@ -86,7 +91,7 @@ def test_the_survivor_of_every_duplicate_is_named(tmp_path: Path, make_config: M
         {"id": "near", "text": nearly},
         {"id": "near-again", "text": nearly + " again"},
     ]
-    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows))).path
+    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows), dedup={"keep": "first"})).path
     found = attributes(run)
     assert {i: (row["reason"], row["duplicate_of"]) for i, row in found.items()} == {
         "first": (None, None),
@@ -153,7 +158,7 @@ def test_files_whose_columns_do_not_fit_are_named(tmp_path: Path, make_config: M
     source = {"kind": "parquet", "paths": [str(tmp_path / "*.parquet")], "id_key": "id", "columns": ["n"]}
     with pytest.raises(InputError, match=r"b\.parquet: column .n. is of type .*input\.columns"):
         run_filter(make_config(input=source))
-    assert not (tmp_path / "run").exists()
+    assert published(tmp_path / "run") == {}
 
 
 @pytest.fixture
@@ -205,14 +210,14 @@ def test_the_same_bytes_twice_and_for_any_number_of_workers(
     [
         ({}, True),
         ({"heuristics": [{"name": "gopher_quality"}]}, False),
-        ({"dedup": {"scope": "global"}}, False),
+        ({"executor": {"kind": "slurm"}}, False),
         ({"input": {"kind": "warc", "paths": ["a.warc.gz"]}}, False),
         ({"input": {"kind": "parquet", "paths": ["a.parquet", "s3://bucket/b.parquet"]}}, False),
         ({"input": {"kind": "parquet", "paths_file": "listed.txt", "prefix": "https://host/"}}, False),
     ],
 )
 def test_what_threads_will_do(make_config: MakeConfig, sections: dict[str, Any], threads: bool) -> None:
-    config = make_config(Path("a.jsonl"), executor={"workers": 2}, **sections)
+    config = make_config(Path("a.jsonl"), **sections)
     assert threads_will_do(config) is threads
 
 
@@ -247,7 +252,7 @@ def test_too_much_quarantine_stops_the_run(tmp_path: Path, make_config: MakeConf
     with pytest.raises(RunError, match=r"10 of 100 records are quarantined .*max_share = 0.05") as caught:
         run_filter(make_config(path))
     assert str(path) in str(caught.value)
-    assert not (tmp_path / "run").exists()
+    assert {entry.name for entry in (tmp_path / "run").iterdir()} == {".work"}  # to go on from
     assert run_filter(make_config(path, quarantine={"max_share": 0.2})).ledger.total.kept == 90
 
 
@@ -270,7 +275,7 @@ def test_a_failed_replacement_leaves_the_old_run(tmp_path: Path, make_config: Ma
     jsonl(path, [b"{broken"] * 200)
     with pytest.raises(RunError, match="quarantined"):
         run_filter(make_config(path), force_new=True)
-    assert digest(tmp_path / "run") == before
+    assert published(tmp_path / "run") == before
 
 
 def test_files_that_are_no_runs_are_never_touched(tmp_path: Path, make_config: MakeConfig) -> None:
@@ -297,7 +302,7 @@ def test_a_missing_input_leaves_no_folder(tmp_path: Path, make_config: MakeConfi
     assert not (tmp_path / "deep").exists()
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"id": str(n), "text": page(n)} for n in range(50)])
@@ -305,35 +310,39 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     def full(self: shards._ParquetWriter, table: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(shards._ParquetWriter, "write", full)
-    with pytest.raises(RunError, match="No space left on device"):
-        run_filter(make_config(path, output="deep/run"))
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.jsonl"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shards._ParquetWriter, "write", full)
+        with pytest.raises(RunError, match=r"cannot write: .*No space left on device"):
+            run_filter(make_config(path, output="deep/run"))
+    assert published(tmp_path / "deep" / "run") == {}
+    heard = Heard()
+    assert run_filter(make_config(path, output="deep/run"), observer=heard).ledger.total.kept == 50
+    assert "going on with the interrupted run" in heard.notices[0]
 
 
 def test_a_record_lost_on_the_way_fails_the_run(
     tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"id": str(n), "text": page(n)} for n in range(5)])
-    resolve = Deduplicate._resolve
+    score = Score.apply
 
-    def lossy(self: Deduplicate, batch: Batch) -> None:
+    def lossy(self: Score, batch: Batch) -> None:
         if len(batch):
             batch.quarantine([2], ["lost"], [b""])
             batch.quarantined.pop()
-        resolve(self, batch)
+        score(self, batch)
 
-    monkeypatch.setattr(Deduplicate, "_resolve", lossy)
+    monkeypatch.setattr(Score, "apply", lossy)
     with pytest.raises(RunError, match="does not add up: 5 records read, but 4 kept"):
         run_filter(make_config(path))
-    assert not (tmp_path / "run").exists()
+    assert published(tmp_path / "run") == {}
 
 
 def test_two_runs_on_one_folder_are_refused(tmp_path: Path, make_config: MakeConfig) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"id": str(n), "text": page(n)} for n in range(5)])
 
     class Second(Observer):
-        def batch(self, batch: Batch) -> None:
+        def read(self, records: int, input_bytes: int) -> None:
             with pytest.raises(RunError, match=f"another run is writing here .process {os.getpid()} on"):
                 run_filter(make_config(path))
 
@@ -347,15 +356,6 @@ def test_a_work_folder_that_is_taken_is_named_by_its_key(tmp_path: Path, make_co
         run_filter(make_config(jsonl(tmp_path / "a.jsonl", [{"id": "a", "text": page(0)}]), output=output))
 
 
-def test_a_killed_worker_ends_the_run_with_its_name(
-    tmp_path: Path, make_config: MakeConfig, many_files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "WORKER", "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)")
-    with pytest.raises(RunError, match=r"was killed by SIGKILL while it worked on .*in-\d\.jsonl"):
-        run_filter(make_config(input=in_processes(many_files, tmp_path), executor={"workers": 2}))
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("threads", [True, False])
 def test_a_worker_that_raises_ends_the_run_with_the_cause(
     tmp_path: Path, make_config: MakeConfig, many_files: list[Path], threads: bool, monkeypatch: pytest.MonkeyPatch
@@ -367,7 +367,7 @@ def test_a_worker_that_raises_ends_the_run_with_the_cause(
     with pytest.raises(Exception, match=r"in-5\.jsonl") as caught:
         run_filter(make_config(*many_files, executor={"workers": 2}))
     assert isinstance(caught.value, RunError | InputError)
-    assert not (tmp_path / "run").exists()
+    assert published(tmp_path / "run") == {}
     if threads:
         assert threading.active_count() == before
 
@@ -378,35 +378,40 @@ def test_an_output_that_fails_stops_the_threads(
     before = threading.active_count()
 
     class Full(Observer):
-        def batch(self, batch: Batch) -> None:
+        def read(self, records: int, input_bytes: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(RunError, match=r"cannot write: .*No space left on device. Nothing was published"):
         run_filter(make_config(*many_files, executor={"workers": 3}), observer=Full())
     assert threading.active_count() == before
-    assert not (tmp_path / "run").exists()
+    assert published(tmp_path / "run") == {}
 
 
 @pytest.mark.parametrize("threads", [True, False])
-def test_a_killed_run_leaves_nothing_published_and_the_next_one_succeeds(
-    tmp_path: Path, make_config: MakeConfig, many_files: list[Path], threads: bool
+def test_a_killed_run_leaves_nothing_published_and_the_next_one_goes_on_from_there(
+    tmp_path: Path, make_config: MakeConfig, many_files: list[Path], threads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = {} if threads else {"input": in_processes(many_files, tmp_path)}
     config = make_config(*many_files, executor={"workers": 2}, **named)
     script = (
         "import os, signal, sys\nfrom filters import FilterConfig, run_filter\n"
         "from filters.pipeline.observer import Observer\n"
-        "class Die(Observer):\n    def batch(self, batch):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "class Die(Observer):\n"
+        "    def phase(self, name, done, units):\n"
+        "        if done == 3:\n            os.kill(os.getpid(), signal.SIGKILL)\n"
         f"run_filter(FilterConfig.model_validate_json({config.model_dump_json()!r}), observer=Die())\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], check=False, timeout=600)
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "run" / "manifest.json").exists()
-    assert not (tmp_path / "run" / "data").exists()
-    heard = Heard()
-    assert run_filter(config, observer=heard).ledger.total.balanced
-    assert any("starts afresh" in notice for notice in heard.notices)
+    assert published(tmp_path / "run").keys() == {".lock"}
+    heard, pools = Heard(), []
+    monkeypatch.setattr(run, "WorkerPool", lambda workers, config: pools.append(workers) or WorkerPool(workers, config))
+    result = run_filter(config, observer=heard)
+    assert any("going on" in notice for notice in heard.notices)
+    assert pools == [2]  # what kills a run in threads is looked for in processes
     assert not (tmp_path / "run" / ".work").exists()
+    output = {"path": str(tmp_path / "undisturbed"), "rejected": True}
+    assert digest(run_filter(make_config(*many_files, output=output, **named)).path) == digest(result.path)
 
 
 def test_a_script_without_a_main_guard_can_use_workers(

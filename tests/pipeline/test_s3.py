@@ -36,6 +36,7 @@ from tests.read.synthetic import http_response, warc_record
 
 pytest.importorskip("moto", reason="moto is not installed (pip install 'moto[s3,server]')")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 'finesieve[s3]')")
+DEDUP = {"keep_fingerprints": True}
 KEEP = {"min_score": 0.3}
 
 
@@ -72,15 +73,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def trees(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What runs with a local output write, by scope."""
-    found = {}
-    for scope in ("stream", "global"):
-        output = tmp_path_factory.mktemp(scope) / "run"
-        config = {"input": inputs(files), "keep": KEEP, "dedup": dedup(scope)}
-        config["output"] = {"path": str(output), "rejected": True}
-        found[scope] = digest(run_filter(FilterConfig.model_validate(config)).path)  # type: ignore[arg-type]
-    return found
+def tree(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a run with a local output writes."""
+    config = {"input": inputs(files), "keep": KEEP, "dedup": DEDUP}
+    config["output"] = {"path": str(tmp_path_factory.mktemp("local") / "run"), "rejected": True}
+    return digest(run_filter(FilterConfig.model_validate(config)).path)  # type: ignore[arg-type]
 
 
 def client(server: S3Server) -> Any:
@@ -91,13 +88,9 @@ def inputs(files: list[Path]) -> dict[str, Any]:
     return {"kind": "jsonl", "paths": [str(path) for path in files], "id_key": "id"}
 
 
-def dedup(scope: str) -> dict[str, Any]:
-    return {"scope": scope, "keep_fingerprints": scope == "global"}
-
-
-def configured(server: S3Server, files: list[Path], scope: str = "stream", **output: Any) -> FilterConfig:
+def configured(server: S3Server, files: list[Path], **output: Any) -> FilterConfig:
     settings = {"path": "s3://bucket/dump/run", "rejected": True, "retries": 1, "storage_options": server.options}
-    config = {"input": inputs(files), "keep": KEEP, "dedup": dedup(scope), "output": settings | output}
+    config = {"input": inputs(files), "keep": KEEP, "dedup": DEDUP, "output": settings | output}
     return FilterConfig.model_validate(config)
 
 
@@ -128,24 +121,23 @@ def remains(folder: Path) -> list[str]:
     return sorted(path.relative_to(work).as_posix() for path in work.rglob("*")) if work.exists() else []
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
 def test_the_bytes_are_those_of_a_local_run_and_the_manifest_is_the_last(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]], tmp_path: Path, scope: str
+    server: S3Server, files: list[Path], tree: dict[str, str], tmp_path: Path
 ) -> None:
     heard = Heard()
-    result = run_filter(configured(server, files, scope), observer=heard)
-    assert stored(server) == trees[scope]
+    result = run_filter(configured(server, files), observer=heard)
+    assert stored(server) == tree
     assert str(result.path) == "s3://bucket/dump/run"
     assert [str(shard) for shard in result.shards] == ["s3://bucket/dump/run/data/shard-00000.parquet"]
-    assert heard.phases[-1] == ("upload", len(trees[scope]) - 1, len(trees[scope]) - 1)
+    assert heard.phases[-1] == ("upload", len(tree) - 1, len(tree) - 1)
     written = [path for method, path in server.requests if method == "PUT" and MARK not in path]
     assert written[-1].endswith("/dump/run/manifest.json")
     assert sum("partNumber" in path for path in written) > 1
     assert unfinished_uploads(server) == []
     assert remains(tmp_path) == []
     with pytest.raises(RunError, match=r"s3://bucket/dump/run: holds a finished run.*--force-new"):
-        run_filter(configured(server, files, scope))
-    assert stored(server) == trees[scope]
+        run_filter(configured(server, files))
+    assert stored(server) == tree
     assert remains(tmp_path) == []
 
 
@@ -190,18 +182,12 @@ def test_input_on_s3_is_read_as_from_a_disk(server: S3Server, tmp_path: Path, ki
         )
     )
     section = common | {"paths": ["s3://bucket/in/"], "storage_options": server.options}
-    scope = "global" if kind == "parquet" else "stream"
-    config = FilterConfig.model_validate(
-        {"input": section, "keep": keep, "dedup": {"scope": scope}, "output": {"path": "remote"}}
-    )
+    config = FilterConfig.model_validate({"input": section, "keep": keep, "output": {"path": "remote"}})
     remote_run = run_filter(config)
     columns = ["text", "score", "position"] + ["id"] * (kind != "warc")
     one, other = (pq.read_table(run.path / "data", columns=columns) for run in (local, remote_run))
     assert one.num_rows > 5
-    if scope == "stream":
-        assert one.equals(other)
-    else:
-        assert {*one["score"].to_pylist()} == {*other["score"].to_pylist()}
+    assert {*one["score"].to_pylist()} == {*other["score"].to_pylist()}
     entry = remote_run.manifest["inputs"][0]
     assert entry["source"].startswith("s3://bucket/in/a.")
     assert entry["version"] == client(server).info(f"bucket/in/{entry['source'].rpartition('/')[2]}")["ETag"].strip('"')
@@ -225,8 +211,9 @@ def test_an_input_object_that_changes_meanwhile_never_ends_in_an_output(server: 
     section = {"kind": "jsonl", "paths": ["s3://bucket/in.jsonl"], "id_key": "id", "storage_options": server.options}
 
     class Change(Heard):
-        def batch(self, batch: Any) -> None:
-            system.pipe_file("bucket/in.jsonl", files[1].read_bytes())
+        def phase(self, name: str, done: int, units: int) -> None:
+            if (name, done) == ("attributes", 1):
+                system.pipe_file("bucket/in.jsonl", files[1].read_bytes())
 
     config = configured(server, files).model_copy(update={"input": FilterConfig.model_validate(
         {"input": section, "output": {"path": "x"}}).input})  # fmt: skip
@@ -235,7 +222,7 @@ def test_an_input_object_that_changes_meanwhile_never_ends_in_an_output(server: 
     assert stored(server) == {}
 
 
-def test_faults_that_pass_are_passed(server: S3Server, files: list[Path], trees: dict[str, dict[str, str]]) -> None:
+def test_faults_that_pass_are_passed(server: S3Server, files: list[Path], tree: dict[str, str]) -> None:
     server.fail(1, "PUT", r"/data/", 500)
     server.fail(1, "PUT", r"/attributes/", 0)
     server.fail(1, "PUT", r"manifest\.json", 500)
@@ -245,15 +232,14 @@ def test_faults_that_pass_are_passed(server: S3Server, files: list[Path], trees:
     server.fail(1, "PUT", re.escape(MARK), 0)
     run_filter(configured(server, files))
     assert all(times == 0 for times, *_ in server.faults)
-    assert stored(server) == trees["stream"]
+    assert stored(server) == tree
     assert unfinished_uploads(server) == []
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
 def test_a_server_that_dies_in_the_middle_publishes_nothing_and_the_same_command_ends_it(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]], tmp_path: Path, scope: str
+    server: S3Server, files: list[Path], tree: dict[str, str], tmp_path: Path
 ) -> None:
-    config = configured(server, files, scope)
+    config = configured(server, files)
 
     def die(method: str, path: str) -> None:
         if method == "PUT" and "partNumber=2" in path:
@@ -267,16 +253,15 @@ def test_a_server_that_dies_in_the_middle_publishes_nothing_and_the_same_command
     with pytest.raises(RunError, match=r"no finished run"):
         Run(RemotePath("s3://bucket/dump/run", server.options))
     assert remains(tmp_path)
-    assert (scope == "global") == any("/.work/done/" in name for name in remains(tmp_path))
+    assert any("/.work/done/" in name for name in remains(tmp_path))
     client(server).pipe_file("bucket/dump/run/data/shard-00009.parquet", b"stale part of a killed run")
     heard = Heard()
     run_filter(config, observer=heard)
-    assert stored(server) == trees[scope]
+    assert stored(server) == tree
     assert unfinished_uploads(server) == []
     assert remains(tmp_path) == []
-    if scope == "global":
-        assert "going on with the interrupted run" in heard.notices[0]
-        assert heard.phases[0] == ("attributes", 3, 3)
+    assert "going on with the interrupted run" in heard.notices[0]
+    assert heard.phases[0] == ("attributes", 3, 3)
 
 
 KILLED = """
@@ -289,9 +274,9 @@ run_filter(FilterConfig.model_validate(json.loads(sys.argv[1])))
 
 
 def test_a_run_killed_while_it_uploads_is_ended_by_the_same_command(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]], tmp_path: Path
+    server: S3Server, files: list[Path], tree: dict[str, str], tmp_path: Path
 ) -> None:
-    config = configured(server, files, "global")
+    config = configured(server, files)
     reached, go = threading.Event(), threading.Event()
 
     def stop(method: str, path: str) -> None:
@@ -311,12 +296,12 @@ def test_a_run_killed_while_it_uploads_is_ended_by_the_same_command(
     assert status.state == "interrupted"
     assert status.phases[0].done == 3
     run_filter(config)
-    assert stored(server) == trees["global"]
+    assert stored(server) == tree
     assert unfinished_uploads(server) == []
 
 
 def test_what_comes_back_different_is_sent_again_or_refused(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]]
+    server: S3Server, files: list[Path], tree: dict[str, str]
 ) -> None:
     system = client(server)
     flips = [1]
@@ -330,7 +315,7 @@ def test_what_comes_back_different_is_sent_again_or_refused(
     server.on_request = flip
     run_filter(configured(server, files))
     assert flips == [0]
-    assert stored(server) == trees["stream"]
+    assert stored(server) == tree
     flips[0] = 99
     with pytest.raises(RunError, match=r"quarantine\.jsonl: failed after 1 retries.*came back"):
         run_filter(configured(server, files, path="s3://bucket/dump/run"), force_new=True)
@@ -382,7 +367,7 @@ def test_credentials_are_nowhere_but_in_the_job_and_go_with_it(
             told = [path for path in paths if SECRET.encode() in path.read_bytes()]
             seen.extend((path.name, path.stat().st_mode & 0o077) for path in told)
 
-    run_filter(configured(server, files, "global"), observer=Look())
+    run_filter(configured(server, files), observer=Look())
     assert {*seen} == {("job.json", 0)}
     assert not any(SECRET.encode() in client(server).cat_file(name) for name in client(server).find("bucket"))
 
@@ -401,7 +386,7 @@ class During(Heard):
 
 
 def test_two_runs_at_once_are_refused_and_only_one_is_published(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]], tmp_path: Path
+    server: S3Server, files: list[Path], tree: dict[str, str], tmp_path: Path
 ) -> None:
     other = configured(server, files, work=str(tmp_path / "elsewhere"))
     heard = Heard()
@@ -412,11 +397,11 @@ def test_two_runs_at_once_are_refused_and_only_one_is_published(
 
     run_filter(configured(server, files), observer=During(second))
     assert any("watching for" in notice for notice in heard.notices)
-    assert stored(server) == trees["stream"]
+    assert stored(server) == tree
 
 
 def test_a_run_that_lost_its_folder_to_another_publishes_nothing(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]], tmp_path: Path
+    server: S3Server, files: list[Path], tree: dict[str, str], tmp_path: Path
 ) -> None:
     """As if this machine had been away for so long that its run was taken for dead."""
 
@@ -443,7 +428,7 @@ def test_the_manifest_is_written_on_condition_that_there_is_none(server: S3Serve
 
 
 def test_a_dead_run_on_another_machine_gives_its_folder_up(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]]
+    server: S3Server, files: list[Path], tree: dict[str, str]
 ) -> None:
     system = client(server)
     mark = {"token": "t", "host": "elsewhere", "pid": 7, "work": "/w\x1b[31m", "parked": True, "beat": 3}
@@ -458,7 +443,7 @@ def test_a_dead_run_on_another_machine_gives_its_folder_up(
     assert "\x1b" not in status.notice
     system.pipe_file(f"bucket/dump/run/{MARK}", json.dumps(mark | {"parked": False}).encode())
     run_filter(configured(server, files))
-    assert stored(server) == trees["stream"]
+    assert stored(server) == tree
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "data/../../../escape", "data/shard-00000.parquet"])
@@ -470,9 +455,9 @@ def test_files_that_are_no_runs_are_never_touched(server: S3Server, files: list[
 
 
 def test_commands_work_on_a_run_behind_an_address(
-    server: S3Server, files: list[Path], trees: dict[str, dict[str, str]], tmp_path: Path
+    server: S3Server, files: list[Path], tree: dict[str, str], tmp_path: Path
 ) -> None:
-    config = configured(server, files, "global")
+    config = configured(server, files)
     (tmp_path / "run.yaml").write_text(config.model_dump_json())
     address = "s3://bucket/dump/run"
 
@@ -488,7 +473,7 @@ def test_commands_work_on_a_run_behind_an_address(
     shown = call("filter", "run.yaml")
     assert "made in finesieve-work/bucket-dump-run-" in shown
     assert f"next: finesieve inspect {address}" in shown
-    assert stored(server) == trees["global"]
+    assert stored(server) == tree
     assert "finished" in call("status", address, *with_config)
     verified = call("verify", address, *with_config)
     assert verified.count("ok ") == 8
@@ -506,7 +491,7 @@ def test_an_earlier_run_behind_an_address_is_held_against(server: S3Server, file
     again = {
         "input": inputs(files),
         "keep": KEEP,
-        "dedup": {"scope": "global", "against": ["s3://bucket/dump/run"], "storage_options": server.options},
+        "dedup": {"against": ["s3://bucket/dump/run"], "storage_options": server.options},
         "output": {"path": "again"},
     }
     result = run_filter(FilterConfig.model_validate(again))
@@ -521,18 +506,16 @@ def test_an_earlier_run_behind_an_address_is_held_against(server: S3Server, file
         run_filter(FilterConfig.model_validate(again))
 
 
-def test_a_file_system_without_conditions_or_objects_will_do(
-    files: list[Path], trees: dict[str, dict[str, str]]
-) -> None:
+def test_a_file_system_without_conditions_or_objects_will_do(files: list[Path], tree: dict[str, str]) -> None:
     import fsspec
 
     system = fsspec.filesystem("memory")
     config = {
         "input": inputs(files),
         "keep": KEEP,
-        "dedup": dedup("stream"),
+        "dedup": DEDUP,
         "output": {"path": "memory://dump/run", "rejected": True},
     }
     run_filter(FilterConfig.model_validate(config))
     found = {name.removeprefix("/dump/run/"): system.cat_file(name) for name in system.find("/dump/run")}
-    assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == trees["stream"]
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == tree

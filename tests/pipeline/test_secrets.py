@@ -62,10 +62,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.shutdown()
 
 
-def config(folder: Path, scope: str, *paths: str, **given: Any) -> dict[str, Any]:
+def config(folder: Path, *paths: str, **given: Any) -> dict[str, Any]:
     return {
         "input": {"kind": "jsonl", "paths": paths, "id_key": "id", "retries": 0} | given,
-        "dedup": {"scope": scope},
         "keep": {"min_score": -1},
         "output": {"path": str(folder / "run")},
     }
@@ -79,9 +78,8 @@ def files_with(folder: Path, *words: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
-def test_a_signed_address_is_read_and_written_nowhere(server: str, tmp_path: Path, scope: str) -> None:
-    made = config(tmp_path, scope, f"{server}?X-Amz-Signature={FIRST}&X-Amz-Expires=600")
+def test_a_signed_address_is_read_and_written_nowhere(server: str, tmp_path: Path) -> None:
+    made = config(tmp_path, f"{server}?X-Amz-Signature={FIRST}&X-Amz-Expires=600")
     result = run_filter(FilterConfig.model_validate(made))
     assert result.ledger.total.kept == 20
     assert list(result.ledger.accounts) == [server]
@@ -98,14 +96,14 @@ def test_a_resume_with_a_renewed_signature_is_the_same_input(
             if name == "join":
                 raise KeyboardInterrupt
 
-    first = FilterConfig.model_validate(config(tmp_path, "global", f"{server}?X-Amz-Signature={FIRST}"))
+    first = FilterConfig.model_validate(config(tmp_path, f"{server}?X-Amz-Signature={FIRST}"))
     with pytest.raises(KeyboardInterrupt):
         run_filter(first, observer=Stop())
     monkeypatch.setattr(Signed, "valid", RENEWED)
     with pytest.raises(FinesieveError) as refused:
         run_filter(first)
     assert FIRST not in str(refused.value)
-    second = FilterConfig.model_validate(config(tmp_path, "global", f"{server}?X-Amz-Signature={RENEWED}"))
+    second = FilterConfig.model_validate(config(tmp_path, f"{server}?X-Amz-Signature={RENEWED}"))
     assert run_filter(second).ledger.total.kept == 20
 
 
@@ -123,14 +121,14 @@ def test_a_user_in_an_address_is_refused_and_not_repeated(tmp_path: Path, key: s
 
 
 def test_a_user_in_an_earlier_run_or_a_list_is_refused(tmp_path: Path) -> None:
-    made = config(tmp_path, "global", "in.jsonl")
-    made["dedup"]["against"] = ["s3://key:S3cret@bucket/run"]
+    made = config(tmp_path, "in.jsonl")
+    made["dedup"] = {"against": ["s3://key:S3cret@bucket/run"]}
     (tmp_path / "c.yaml").write_text(json.dumps(made))
     with pytest.raises(ConfigError) as refused:
         FilterConfig.load(tmp_path / "c.yaml")
     assert "S3cret" not in str(refused.value)
     (tmp_path / "list.txt").write_text("http://bob:S3cret@127.0.0.1:9/in.jsonl\n")
-    listed = FilterConfig.model_validate(config(tmp_path, "stream", paths_file=str(tmp_path / "list.txt")))
+    listed = FilterConfig.model_validate(config(tmp_path, paths_file=str(tmp_path / "list.txt")))
     with pytest.raises(InputError, match="lists an address") as refused_list:
         run_filter(listed)
     assert "S3cret" not in str(refused_list.value)

@@ -80,8 +80,8 @@ for LAST; do :; done; cat "$LAST" >> "$FAKE/scripts"; echo "Maximum 42 jobs."; e
 def config(tmp_path: Path, make_config: Callable[..., FilterConfig]) -> Callable[..., FilterConfig]:
     source = jsonl(tmp_path / "in.jsonl", [{"id": f"d{n}", "text": page(n, 40)} for n in range(6)])
 
-    def make(kind: str = "slurm", scope: str = "global", **slurm: Any) -> FilterConfig:
-        return make_config(source, dedup={"scope": scope}, executor={"kind": kind, "tasks": 2, "slurm": slurm})
+    def make(kind: str = "slurm", **slurm: Any) -> FilterConfig:
+        return make_config(source, executor={"kind": kind, "tasks": 2, "slurm": slurm})
 
     return make
 
@@ -99,11 +99,11 @@ def test_jobs_are_submitted_with_their_numbers_and_all_of_their_memory(
     assert read_status(plan.output).state == "queued"
 
 
-@pytest.mark.parametrize(("kind", "scope"), [("local", "global"), ("local", "stream"), ("ray", "global")])
+@pytest.mark.parametrize("kind", ["local", "ray"])
 def test_a_run_of_another_executor_is_refused_before_anything_is_queued(
-    slurm: Path, config: Callable[..., FilterConfig], kind: str, scope: str
+    slurm: Path, config: Callable[..., FilterConfig], kind: str
 ) -> None:
-    made = config(kind, scope)
+    made = config(kind)
     with pytest.raises(ConfigError, match=f"executor.kind is {kind}"):
         submit_run(made, Observer())
     assert not (slurm / "queue").read_text()
@@ -122,19 +122,19 @@ def test_a_machine_without_slurm_is_refused_before_anything_is_planned(
     assert not Path(made.output.path).exists()
 
 
-@pytest.mark.parametrize(("kind", "scope"), [("local", "stream"), ("local", "global"), ("slurm", "global")])
+@pytest.mark.parametrize("kind", ["local", "slurm"])
 @pytest.mark.parametrize("force_new", [False, True])
 def test_a_run_with_jobs_in_the_queue_is_left_alone(
-    slurm: Path, config: Callable[..., FilterConfig], kind: str, scope: str, *, force_new: bool
+    slurm: Path, config: Callable[..., FilterConfig], kind: str, *, force_new: bool
 ) -> None:
     plan = submit_run(config(), Observer())
     before = sorted(path.name for path in (plan.output / ".work").iterdir())
     with pytest.raises(RunError, match="still in Slurm's queue"):
-        run_filter(config(kind, scope), force_new=force_new)
+        run_filter(config(kind), force_new=force_new)
     assert sorted(path.name for path in (plan.output / ".work").iterdir()) == before
     (slurm / "queue").write_text("")
     if kind == "local":
-        assert run_filter(config(kind, scope), force_new=True).ledger.total.records == 6
+        assert run_filter(config(kind), force_new=True).ledger.total.records == 6
 
 
 def test_looking_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:

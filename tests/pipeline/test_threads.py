@@ -1,110 +1,118 @@
+"""Workers that are threads: units side by side, errors as answers, and nothing is at work once the pool is left."""
+
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from filters.config import FilterConfig
 from filters.errors import InputError
-from filters.pipeline import threads
-from filters.pipeline.threads import OrderedMap
+from filters.pipeline.phases import recipe
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.threads import ThreadPool
 
 
-def test_results_come_in_the_order_of_the_items() -> None:
-    def slowly(item: int) -> int:
-        time.sleep(0.002 if item % 3 == 0 else 0)
-        return item * item
+class Units:
+    """A phase whose units do what a test wants."""
 
-    squares = OrderedMap(range(300), [slowly] * 4, lambda item: 1)
-    assert list(squares) == [item * item for item in range(300)]
-    assert list(OrderedMap([], [slowly] * 2, lambda item: 1)) == []
-    assert list(OrderedMap([5], [slowly] * 3, lambda item: 1)) == [25]
+    name = "units"
 
+    def __init__(self, work: Any) -> None:
+        self.work = work
 
-def test_every_function_works_and_none_in_two_threads() -> None:
-    used: dict[str, set[int]] = {"a": set(), "b": set()}
-    both = threading.Barrier(2, timeout=600)
+    def units(self, job: Job) -> int:
+        return 100
 
-    def working(name: str) -> None:
-        if not used[name]:
-            both.wait()  # passed only when the other one is at work too
-        used[name].add(threading.get_ident())
-
-    functions = [lambda item, name=name: working(name) for name in used]
-    assert list(OrderedMap(range(50), functions, lambda item: 1)) == [None] * 50
-    assert all(len(idents) == 1 for idents in used.values())
-    assert used["a"] != used["b"]
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        (folder / "file").write_text(str(unit))
+        return {"found": self.work(job, unit)}
 
 
-def test_items_are_taken_by_one_thread_at_a_time() -> None:
-    inside = 0
-
-    def items() -> Iterator[int]:
-        nonlocal inside
-        for item in range(200):
-            inside += 1
-            assert inside == 1
-            time.sleep(0.0002)
-            inside -= 1
-            yield item
-
-    assert list(OrderedMap(items(), [lambda item: item] * 4, lambda item: 1)) == list(range(200))
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    config = FilterConfig.model_validate({"input": {"kind": "jsonl", "paths": ["x"]}, "output": {"path": "y"}})
+    return Job(tmp_path, config, (), 0.0)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_an_error_comes_after_the_results_before_it(workers: int) -> None:
-    def items() -> Iterator[int]:
-        yield from range(40)
-        raise InputError("dump.jsonl: gone")
-
-    def fails(item: int) -> int:
-        if item in (17, 18, 19):
-            time.sleep(0.01 * (20 - item))  # the earliest is the last to fail
-            raise ValueError(item)
-        return item
-
-    seen: list[int] = []
-    with pytest.raises(InputError, match=r"dump\.jsonl: gone"):
-        seen.extend(item for item in OrderedMap(items(), [lambda item: item] * workers, lambda item: 1))
-    assert seen == list(range(40))
-    seen.clear()
-    with pytest.raises(ValueError, match="17"):
-        for item in OrderedMap(items(), [fails] * workers, lambda item: 1):
-            seen.append(item)  # noqa: PERF402
-    assert seen == list(range(17))
+def use(monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
+    monkeypatch.setattr(recipe, "phase_named", lambda name: Units(work))
 
 
-def test_never_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-
-    def items() -> Iterator[int]:
-        for item in range(60):
-            taken.append(item)
-            yield item
-
-    for given, _ in enumerate(OrderedMap(items(), [lambda item: item] * 2, lambda item: 1), start=1):
-        time.sleep(0.001)
-        assert len(taken) <= given + 2 * threads.ITEMS_AHEAD
-    taken.clear()
-    monkeypatch.setattr(threads, "WEIGHT_AHEAD", 100)
-    for given, _ in enumerate(OrderedMap(items(), [lambda item: item] * 2, lambda item: 90), start=1):
-        time.sleep(0.001)
-        assert len(taken) <= given + 3  # 270 are the first to be over 200
-    assert len(taken) == 60
+def test_several_threads_work_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=30)
+    use(monkeypatch, lambda job, unit: both.wait())  # passed only when the other one is at work too
+    with ThreadPool(2) as pool:
+        for worker in range(2):
+            pool.send(worker, job, "units", worker)
+        answers = dict(pool.receive() for _ in range(2))
+    assert answers == {0: {"unit": 0}, 1: {"unit": 1}}
+    assert {job.facts("units", unit)["found"] for unit in range(2)} == {0, 1}
 
 
-def test_an_item_heavier_than_all_that_may_wait_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "WEIGHT_AHEAD", 10)
-    assert list(OrderedMap(range(20), [lambda item: item] * 2, lambda item: 1000)) == list(range(20))
-
-
-def test_closing_stops_every_thread() -> None:
+def test_one_worker_is_the_calling_thread(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.active_count()
-    worked: list[int] = []
-    results = iter(OrderedMap(iter(range(10**9)), [worked.append] * 3, lambda item: 1))
-    next(results)
-    assert threading.active_count() == before + 3
-    results.close()
+    use(monkeypatch, lambda job, unit: threading.get_ident())
+    with ThreadPool(1) as pool:
+        pool.send(0, job, "units", 3)
+        assert pool.receive() == (0, {"unit": 3})
+        assert threading.active_count() == before
+    assert job.facts("units", 3)["found"] == threading.get_ident()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_are_answers(job: Job, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    errors = [InputError("dump.jsonl: gone"), ValueError("five"), OSError(28, "full")]
+
+    def fail(job: Job, unit: int) -> None:
+        raise errors[unit]
+
+    use(monkeypatch, fail)
+    found = []
+    with ThreadPool(workers) as pool:
+        for unit in range(3):
+            pool.send(0, job, "units", unit)
+            found.append(pool.receive()[1])
+    assert [(answer["error"], answer["message"]) for answer in found] == [
+        ("InputError", "dump.jsonl: gone"), ("ValueError", "five"), ("OSError", "[Errno 28] full"),
+    ]  # fmt: skip
+    assert "trace" not in found[0]
+    assert "raise errors[unit]" in found[1]["trace"]
+    assert found[2]["errno"] == 28
+    assert list(job.work.iterdir()) == [job.work / "units"]
+    assert list((job.work / "units").iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_read_is_told(job: Job, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    def read(job: Job, unit: int) -> None:
+        for _ in range(3):
+            job.progress.tell(10, 500)
+
+    use(monkeypatch, read)
+    heard: list[tuple[int, int]] = []
+    with ThreadPool(workers) as pool:
+        pool.send(0, job, "units", 0)
+        pool.receive(lambda records, input_bytes: heard.append((records, input_bytes)))
+    assert heard == [(10, 500)] * 3
+
+
+def test_leaving_stops_every_thread_at_its_next_batch(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, begun = threading.active_count(), threading.Semaphore(0)
+
+    def for_ever(job: Job, unit: int) -> None:
+        begun.release()
+        while True:
+            job.progress.tell()
+
+    use(monkeypatch, for_ever)
+    with pytest.raises(KeyboardInterrupt), ThreadPool(3) as pool:
+        for worker in range(3):
+            pool.send(worker, job, "units", worker)
+        for _ in range(3):
+            assert begun.acquire(timeout=30)
+        raise KeyboardInterrupt
     assert threading.active_count() == before
-    assert len(worked) <= 1 + 3 * threads.ITEMS_AHEAD
+    assert not (job.work / "done").exists()

@@ -145,12 +145,11 @@ def test_a_card_that_opens_something_else(run: Path) -> None:
     assert wrong(run) == {"files": "README.md is missing"}
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
-def test_a_run_without_exact_hashes_passes(tmp_path: Path, scope: str) -> None:
+def test_a_run_without_exact_hashes_passes(tmp_path: Path) -> None:
     jsonl(tmp_path / "in.jsonl", [{"id": f"d{n}", "text": page(n, 40)} for n in range(12)])
     config = {
         "input": {"kind": "jsonl", "paths": [str(tmp_path / "in.jsonl")], "id_key": "id"},
-        "dedup": {"scope": scope, "exact": False},
+        "dedup": {"exact": False},
         "keep": {"min_score": -1},
         "output": {"path": str(tmp_path / "run")},
     }

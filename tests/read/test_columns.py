@@ -111,8 +111,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         plan_units(config.model_copy(update={"columns": ("n",)}))
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
-def test_a_run_over_them_holds_every_value(tmp_path: Path, scope: str) -> None:
+def test_a_run_over_them_holds_every_value(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     write(
@@ -123,7 +122,7 @@ def test_a_run_over_them_holds_every_value(tmp_path: Path, scope: str) -> None:
     config = FilterConfig.model_validate(
         {
             "input": {"kind": "parquet", "paths": [str(folder)], "columns": ["tags"]},
-            "dedup": {"scope": scope, "near": None},
+            "dedup": {"near": None},
             "keep": {"min_score": -10},
             "output": {"path": str(tmp_path / "out")},
         }

@@ -1,4 +1,4 @@
-"""What the phases of a global run cost a dump of any size, by what a pilot measured.
+"""What the phases of a run cost a dump of any size, by what a pilot measured.
 
 Each phase costs so much for a unit, for a hash range of a unit, for a document, for a document with copies, for a byte
 written. Runs of several shapes tell these apart (least squares, nothing negative). Memory is what a worker has loaded
@@ -15,11 +15,11 @@ import numpy as np
 
 from filters.dedup.join import BYTES_PER_ENTRY
 from filters.kernels.arrays import Float64
+from filters.pipeline.columns import ATTRIBUTE_ROWS
 from filters.pipeline.forecast.pilot import Observation, Pilot
 from filters.pipeline.phases.rounds import ROUNDS, round_name
 from filters.pipeline.plan import Plan
 from filters.pipeline.shards import ROW_GROUP_BYTES
-from filters.pipeline.write import ATTRIBUTE_ROWS
 
 _ROUNDS = tuple(round_name(number) for number in range(1, ROUNDS + 1))
 PHASES = ("attributes", "join", "copies", "exact", "shingles", "compare", *_ROUNDS, "settle", "witnesses", "clusters",
@@ -103,7 +103,7 @@ class Costs:
     def _stand_in_terms(self, seen: Observation) -> dict[str, float]:
         kind = seen.kind
         alive = kind.documents * self.alive_share
-        stored = sum(int(fact.get("near", 0)) + int(fact.get("exact", 0)) for fact in seen.facts if "near" in fact)
+        stored = sum(sum(fact["files"].values()) for fact in seen.facts if isinstance(fact.get("files"), dict))
         stay = -math.expm1(-kind.copies) / kind.copies
         keyed = alive * (self.bands + self.config.dedup.exact) + kind.documents
         return _terms(

@@ -1,4 +1,4 @@
-"""What a global run will take: documents, tokens, processor time and memory of each phase, disk; from a pilot.
+"""What a run will take: documents, tokens, processor time and memory of each phase, disk; from a pilot.
 
 Documents are counted where the input says how many it has (Parquet), else by the stored bytes that one took in the
 pilot; what the phases cost, `costs.py` knows.
@@ -117,7 +117,7 @@ def forecast(plan: Plan, *, documents: int = DOCUMENTS, seed: int = 0, duplicate
     """Run a pilot and work out what the whole run will take. Writes nothing but in a temporary folder.
 
     Args:
-        plan: of a run of `dedup.scope: global`.
+        plan: of the run.
         documents: of the pilot.
         seed: of the choice of documents.
         duplicates: share of the documents that have a copy; None: by the pairs in the pilot, or `DUPLICATES`.

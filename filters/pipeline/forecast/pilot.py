@@ -1,4 +1,4 @@
-"""A pilot: the phases of a global run over some of its documents, in a temporary folder, and what each of them cost.
+"""A pilot: the phases of a run over some of its documents, in a temporary folder, and what each of them cost.
 
 The real phases do the work, in worker processes as a run has them. What looks at texts (attributes, shard) is measured
 on documents of the input; what does not (join to select, side files) on stand-ins for them, of several shapes.
@@ -37,6 +37,7 @@ from filters.pipeline.phases.shard import SHARD
 from filters.pipeline.phases.texts import TEXT
 from filters.pipeline.plan import Plan
 from filters.pipeline.pool import WorkerPool
+from filters.pipeline.worker import error_of
 from filters.read.sample import REPEATS, Sample
 from filters.read.units import Unit
 
@@ -188,15 +189,15 @@ class _Bench:
 
     def do(self, worker: int, job: Job, phase: str, unit: int) -> dict[str, Any]:
         """Do a unit; its cost."""
-        self.pool.send(worker, {"work": str(job.work), "phase": phase, "unit": unit})
+        self.pool.send(worker, job, phase, unit)
         _, answer = self.pool.receive()
         if answer is None:
             raise RunError(
-                f"the pilot's worker {self.pool.end_of(worker)}; a run would look for the document that did it, "
+                f"the pilot's worker {self.pool.bury(worker)}; a run would look for the document that did it, "
                 "and set it aside. Remedy: draw another pilot with --seed"
             )
         if "error" in answer:
-            raise self.pool.failure(worker, job.units[unit].source if phase == ATTRIBUTES else phase, answer)
+            raise error_of(job.units[unit].source if phase == ATTRIBUTES else phase, answer)
         entry = job.entry(phase, unit)
         assert entry is not None
         cost: dict[str, Any] = entry["cost"]

@@ -20,7 +20,7 @@ from filters.pipeline.phases.bands import partitions
 from filters.pipeline.phases.phase import Job
 from filters.pipeline.phases.rows import ATTRIBUTES, ROWS
 from filters.pipeline.phases.texts import TEXT, TextWriter
-from filters.publish import sha256
+from filters.publish import xxh3
 from filters.read.batch import Batch
 
 _BATCH = 1000
@@ -85,10 +85,10 @@ def write_stand_in(job: Job, rows: pa.Table, kind: StandIn, seed: int) -> None:
                 keys if near else None,
                 table["has_signature"].fill_null(False).to_numpy(),
             )
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in folder.iterdir()}
+        files = {path.name: {"bytes": path.stat().st_size, "xxh3_128": xxh3(path)} for path in folder.iterdir()}
         n = table.num_rows
         facts: dict[str, Any] = {"rows": n, "records": n, "skipped": 0, "quarantined": {}}
-        job.enter(ATTRIBUTES, unit, {"files": files, "facts": facts | {"digest": None, "columns": None}, "cost": {}})
+        job.enter(ATTRIBUTES, unit, {"files": files, "facts": facts | {"reading": None, "columns": None}, "cost": {}})
 
 
 def _texts(clusters: Int64, table: pa.Table, source: str) -> Batch:

@@ -1,8 +1,9 @@
-"""Phase `attributes` of a global run: everything that is known of a document by itself."""
+"""Phase `attributes`: everything that is known of a document by itself."""
 
 from __future__ import annotations
 
 import base64
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -10,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datatrove.pipeline.base import PipelineStep
 
-from filters.pipeline.executor import unit_steps
+from filters.pipeline.columns import quarantine_line
 from filters.pipeline.phases.bands import open_bands
 from filters.pipeline.phases.phase import Job
-from filters.pipeline.phases.poison import SetAside, killers
+from filters.pipeline.phases.poison import killers
 from filters.pipeline.phases.rows import ATTRIBUTES, ROWS, RowsWriter
 from filters.pipeline.phases.texts import TEXT, TextWriter, keeps_text
-from filters.pipeline.write import quarantine_line
+from filters.pipeline.steps import unit_batches, unit_steps
 from filters.read.batch import Batch
 from filters.read.local import Reading
 
@@ -36,7 +36,7 @@ class Attributes:
     name = ATTRIBUTES
 
     def __init__(self) -> None:
-        self._steps: tuple[Job, list[PipelineStep]] | None = None
+        self._mine = threading.local()
 
     def units(self, job: Job) -> int:
         """The units of the input."""
@@ -56,6 +56,7 @@ class Attributes:
             if keeps_text(job.config, job.units[unit]):
                 texts = stack.enter_context(TextWriter(folder / TEXT, rejected=job.config.output.rejected))
             for batch in self._batches(job, unit):
+                job.progress.tell(batch.records, batch.input_bytes)
                 writer.write(batch)
                 bands.add(batch)
                 quarantine.writelines(quarantine_line(record) for record in batch.quarantined)
@@ -78,15 +79,10 @@ class Attributes:
         }
 
     def _batches(self, job: Job, unit: int) -> Iterable[Batch]:
-        if self._steps is None or self._steps[0] is not job:
-            self._steps = job, unit_steps(job.config, job.units)
-        read, *steps = self._steps[1]
-        batches: Iterable[Batch] = read.run(None, rank=unit, world_size=len(job.units))
-        if known := killers(job, unit):
-            batches = SetAside(known).run(batches)
-        for step in steps:
-            batches = step.run(batches)
-        return batches
+        """A thread keeps its steps, and what they have loaded, from unit to unit."""
+        if getattr(self._mine, "job", None) is not job:
+            self._mine.job, self._mine.steps = job, unit_steps(job.config, job.units, job.loaded)
+        return unit_batches(self._mine.steps, unit, len(job.units), killers(job, unit))
 
 
 def readings(job: Job, units: Iterable[int]) -> dict[str, list[Reading]]:

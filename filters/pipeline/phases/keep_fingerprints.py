@@ -26,7 +26,10 @@ SELECT, BITMAP = "select", "kept.bits"
 
 
 class Fingerprints:
-    """near-*.parquet and exact-*.parquet of one hash range, see `filters.dedup.fingerprints`. Facts: their keys."""
+    """near-*.parquet and exact-*.parquet of one hash range, see `filters.dedup.fingerprints`.
+
+    Facts: files (name -> keys in it).
+    """
 
     name = FINGERPRINTS
 
@@ -51,12 +54,12 @@ class Fingerprints:
         for kind, found in keys.items():
             path = folder / f"{kind}-{unit:05d}.parquet"
             every = np.concatenate([np.empty(0, np.uint64), *found])
-            counts[kind] = write_keys(path, every, np.concatenate([np.empty(0, np.int64), *rows[kind]]))
-        return counts
+            counts[path.name] = write_keys(path, every, np.concatenate([np.empty(0, np.int64), *rows[kind]]))
+        return {"files": counts}
 
 
 class KeptSets:
-    """sets-N.parquet of an input unit, see `filters.dedup.fingerprints`. Facts: documents, and bytes of the file."""
+    """sets-N.parquet of an input unit, see `filters.dedup.fingerprints`. Facts: files (name -> documents in it)."""
 
     name = SETS
 
@@ -70,7 +73,7 @@ class KeptSets:
         path = folder / f"sets-{first:012d}.parquet"
         documents = np.arange(first, stop)
         count = write_sets(path, _sets(job, unit, documents[marked(_kept(job), documents)]))
-        return {"documents": count, "bytes": path.stat().st_size}
+        return {"files": {path.name: count}}
 
 
 def _kept(job: Job) -> UInt64:

@@ -1,4 +1,4 @@
-"""Units of phases done by worker processes on one machine: dispatch, deaths, damage, and what is left for later."""
+"""Units of phases done by workers on one machine: dispatch, deaths, damage, and what is left for later."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import errno
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from filters.errors import FinesieveError, RunError
 from filters.pipeline.phases.phase import Job, Phase
 from filters.pipeline.phases.poison import MOST, add_killer, killers, read_mark
 from filters.pipeline.phases.rows import ATTRIBUTES
-from filters.pipeline.pool import Answer, WorkerPool
+from filters.pipeline.worker import Answer, error_of
 
 TRIES = 3
 """How often a unit is begun anew whose worker was killed, or that met a damaged file."""
@@ -35,6 +36,21 @@ def unfinished(job: Job, phase: Phase, units: Iterable[int]) -> list[int]:
     return [unit for unit, is_done in zip(numbers, done, strict=True) if not is_done]
 
 
+class Workers(Protocol):
+    """Threads or processes that do units."""
+
+    def __len__(self) -> int: ...
+
+    def send(self, worker: int, job: Job, phase: str, unit: int, probe: dict[str, int | None] | None = None) -> None:
+        """Give a worker a unit."""
+
+    def receive(self, listener: Callable[[int, int], None]) -> tuple[int, Answer | None]:
+        """Wait for the next unit to end: (worker, answer); None says that the worker is dead."""
+
+    def bury(self, worker: int) -> str:
+        """Put a fresh worker in the place of a dead one; how that one ended."""
+
+
 class UnitRunner:
     """Does units of a phase in the workers of a pool.
 
@@ -47,16 +63,18 @@ class UnitRunner:
         pool: of workers that nothing else uses meanwhile.
         on_unit: called whenever a unit is done.
         notice: told what went wrong and was mended.
+        on_read: told of records and stored bytes as they are read.
     """
 
     def __init__(
         self,
         job: Job,
-        pool: WorkerPool,
+        pool: Workers,
         on_unit: Callable[[Task], None] = lambda task: None,
         notice: Callable[[str], None] = lambda text: None,
+        on_read: Callable[[int, int], None] = lambda records, input_bytes: None,
     ) -> None:
-        self.job, self.pool, self.on_unit, self.notice = job, pool, on_unit, notice
+        self.job, self.pool, self.on_unit, self.notice, self.on_read = job, pool, on_unit, notice, on_read
         self._queue: deque[Task] = deque()
         self._running: dict[int, tuple[Task, dict[str, int | None] | None]] = {}
         self._probes: dict[Task, dict[str, int | None]] = {}
@@ -78,11 +96,10 @@ class UnitRunner:
         while self._running or (self._queue and not self._fatal):
             while idle and self._queue and not self._fatal:
                 self._send(idle.pop(), self._queue.popleft())
-            worker, answer = self.pool.receive()
+            worker, answer = self.pool.receive(self.on_read)
             task, probe = self._running.pop(worker, (None, None))
             if answer is None:
-                how = self.pool.end_of(worker)
-                self.pool.replace(worker)
+                how = self.pool.bury(worker)
                 if task is not None:
                     self._died(task, probe, how)
                 else:
@@ -90,27 +107,24 @@ class UnitRunner:
                     if born_dead > TRIES * len(self.pool):
                         raise RunError(f"worker processes end as soon as they are started: the last one {how}")
             elif task is not None:
-                self._answered(task, probe, answer, worker)
+                self._answered(task, probe, answer)
             idle.append(worker)
         if self._failures:
             raise self._failed()
 
     def _send(self, worker: int, task: Task) -> None:
-        message = {"work": str(self.job.work), "phase": task[0], "unit": task[1]}
         probe = self._probes.pop(task, None)
-        if probe is not None:
-            message["probe"] = probe
         self._running[worker] = task, probe
-        self.pool.send(worker, message)
+        self.pool.send(worker, self.job, *task, probe)
 
-    def _answered(self, task: Task, probe: dict[str, int | None] | None, answer: Answer, worker: int) -> None:
+    def _answered(self, task: Task, probe: dict[str, int | None] | None, answer: Answer) -> None:
         if probe is not None:
             self._queue.appendleft(task)  # it did not die this time
         elif "damaged" in answer:
             phase, unit, what = answer["damaged"]
             self._redo((phase, int(unit)), task, str(what))
         elif "error" in answer:
-            self._fail(task, self._error(task, answer, worker))
+            self._fail(task, self._error(task, answer))
         else:
             self.on_unit(task)
             self._queue.extendleft(self._waiting.pop(task, []))
@@ -152,11 +166,11 @@ class UnitRunner:
             self.notice(f"phase {task[0]}, {self._name(task)}: its worker {reason}; begun again in a fresh one")
             self._queue.appendleft(task)
 
-    def _error(self, task: Task, answer: Answer, worker: int) -> FinesieveError:
+    def _error(self, task: Task, answer: Answer) -> FinesieveError:
         if answer.get("errno") in NO_SPACE:
             self._fatal = True
             return RunError(f"{self.job.work}: cannot write: {answer['message']}")
-        error = self.pool.failure(worker, self._name(task), answer)
+        error = error_of(self._name(task), answer)
         self._fatal |= answer["error"] in FATAL
         return error
 

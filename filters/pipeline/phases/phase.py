@@ -1,40 +1,51 @@
-"""Phases of a run of `dedup.scope: global`, and the work folder in which they find each other's files.
+"""Phases of a run, and the work folder in which they find each other's files.
 
 A phase is a set of numbered units. A unit is a pure function of the job and of files that earlier phases wrote, and
-ends in a folder of files of its own; so a process of the local executor, a Slurm task and a Ray task all do the same
-thing: call `run_unit`. Nothing else is communicated. The work folder is
+ends in a folder of files of its own; so a thread, a process, a Slurm task and a Ray task all do the same thing: call
+`run_unit`. Nothing else is communicated. The work folder is
 
     job.json                       config, input units, keep rule: what a unit needs to know
     state.json                     what the run is: a resumed run must be the same
     <phase>/<unit>/                files of a finished unit
-    done/<phase>/<unit>.json       its entry: size and SHA-256 of each file, the facts `Phase.run` returned, and what
+    done/<phase>/<unit>.json       its entry: size and checksum of each file, the facts `Phase.run` returned, and what
                                    it cost: CPU seconds, and the peak resident set of the process so far
+
+The checksum is xxh3-128, which costs next to nothing. Of what is to be published the entry also has the SHA-256 that
+the manifest will name; it is computed this once.
 
 A unit is done when its entry exists and the files are what the entry says. It works in a folder of another name, which
 is renamed before the entry is written. Nothing is synced to disk before a run publishes: after a power failure an entry
-may be there and its files not, or not whole, which the digests tell; waiting for the disk at every unit would cost
+may be there and its files not, or not whole, which the checksums tell; waiting for the disk at every unit would cost
 small units more than their work.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import resource
 import shutil
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from filters.config import FilterConfig
 from filters.errors import RunError
-from filters.publish import publishing, sha256
+from filters.publish import publishing, sha256, xxh3
 from filters.read.units import Unit
+
+if TYPE_CHECKING:
+    from filters.model import QualityModel
+
+OUTPUT_PHASES = ("fingerprints", "sets", "shard")
+"""Phases whose files are published."""
 
 
 class DamagedError(RunError):
@@ -43,6 +54,26 @@ class DamagedError(RunError):
     def __init__(self, phase: str, unit: int, what: str) -> None:
         super().__init__(f"phase {phase}, unit {unit}: {what}")
         self.phase, self.unit, self.what = phase, unit, what
+
+
+class Progress:
+    """Where a unit that takes long says that it goes on.
+
+    Attributes:
+        listener: called with records and stored bytes read since the last call; may raise to stop the unit.
+    """
+
+    def __init__(self) -> None:
+        self.listener: Callable[[int, int], None] | None = None
+
+    def tell(self, records: int = 0, input_bytes: int = 0) -> None:
+        """Say so; every unit does now and then.
+
+        Raises:
+            Exception: what the listener raises: the run is over.
+        """
+        if self.listener is not None:
+            self.listener(records, input_bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +85,19 @@ class Job:
         config: of the run; its executor and output path decide nothing about the bytes.
         units: of the input, in input order; unit n of the phases that follow the input is units[n].
         min_score: threshold of the config, or else of the model; used where neither a share nor a budget is asked for.
+        loaded: the model of the config, where this process has loaded it already.
     """
 
     work: Path
     config: FilterConfig
     units: tuple[Unit, ...]
     min_score: float
+    loaded: QualityModel | None = None
+
+    @functools.cached_property
+    def progress(self) -> Progress:
+        """Told by units of this process how far they are."""
+        return Progress()
 
     def save(self) -> None:
         """Write job.json."""
@@ -126,7 +164,7 @@ class Job:
             phase: name of the phase.
             unit: its number.
             name: of the file.
-            verify: compare it with its SHA-256. A reader that takes a part of a file must check that part itself.
+            verify: compare it with its checksum. A reader that takes a part of a file must check that part itself.
 
         Raises:
             DamagedError: the file is missing, or not what the entry says.
@@ -136,8 +174,7 @@ class Job:
         if expected is None:
             raise DamagedError(phase, unit, f"no entry for {name}")
         path = self.folder(phase, unit) / name
-        problem = _differs(path, expected, verify)
-        if problem:
+        if problem := _differs(path, expected, verify):
             raise DamagedError(phase, unit, problem)
         return path
 
@@ -158,7 +195,7 @@ class Job:
 
 
 class Phase(Protocol):
-    """A step of a global run, of which every unit can run in another process or on another machine."""
+    """A step of a run, of which every unit can run in another thread, in another process or on another machine."""
 
     name: str
 
@@ -184,12 +221,12 @@ def run_unit(job: Job, phase: Phase, unit: int) -> None:
     final = job.folder(phase.name, unit)
     with _working(final) as folder:
         _forget_peak()
-        start = time.process_time()
+        # Of several threads each answers for itself; the main thread also for what libraries start threads for.
+        clock = time.process_time if threading.current_thread() is threading.main_thread() else time.thread_time
+        start = clock()
         facts = phase.run(job, unit, folder)
-        files = {}
-        for path in sorted(folder.iterdir()):
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        cost = {"cpu_s": round(time.process_time() - start, 4), "peak_bytes": _peak()}
+        files = {path.name: _checked(path, phase.name in OUTPUT_PHASES) for path in sorted(folder.iterdir())}
+        cost = {"cpu_s": round(clock() - start, 4), "peak_bytes": _peak()}
         if before is not None and before["files"] != files:
             raise RunError(
                 f"phase {phase.name}, unit {unit}: was done before and comes out different now: its input has changed, "
@@ -203,6 +240,12 @@ def run_unit(job: Job, phase: Phase, unit: int) -> None:
                 raise
             return
     job.enter(phase.name, unit, {"files": files, "facts": facts, "cost": cost})
+
+
+def _checked(path: Path, published: bool) -> dict[str, Any]:
+    """What an entry says of a file."""
+    checked = {"bytes": path.stat().st_size, "xxh3_128": xxh3(path)}
+    return checked | {"sha256": sha256(path)} if published else checked
 
 
 def _forget_peak() -> None:
@@ -236,8 +279,8 @@ def _differs(path: Path, expected: dict[str, Any], digest: bool) -> str | None:
         size = path.stat().st_size
         if size != expected["bytes"]:
             return f"{path.name} has {size:,} bytes, not {expected['bytes']:,}"
-        if digest and sha256(path) != expected["sha256"]:
-            return f"{path.name} does not match its SHA-256"
+        if digest and xxh3(path) != expected["xxh3_128"]:
+            return f"{path.name} does not match its checksum"
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror or error}"
     return None

@@ -8,44 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
 from filters.pipeline.phases.phase import Job
+from filters.pipeline.steps import unit_batches, unit_steps
 from filters.publish import publishing
 from filters.read.batch import Batch
 
-CAUSE = "killed_worker"
 MOST = 100
 """Documents of one unit set aside at most; a unit with more fails."""
-
-
-class SetAside(PipelineStep):
-    """Quarantine the documents that are known to kill workers, before anything is done with them."""
-
-    type = "FINESIEVE"
-    name = "Set aside"
-
-    def __init__(self, killers: dict[int, str]) -> None:
-        super().__init__()
-        self.killers = killers
-
-    def run(self, data: Iterable[Batch], rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield the batches without them."""
-        positions = np.fromiter(self.killers, dtype=np.int64, count=len(self.killers))
-        for batch in data:
-            rows = np.flatnonzero(np.isin(batch.position, positions)).tolist()
-            if rows:
-                content = batch.text if batch.html is None else batch.html
-                first = [content[row].as_py() for row in rows]
-                causes = [f"{CAUSE}: {self.killers[int(batch.position[row])]}" for row in rows]
-                batch.quarantine(rows, causes, [raw if isinstance(raw, bytes) else raw.encode() for raw in first])
-            yield batch
 
 
 def killers(job: Job, unit: int) -> dict[int, str]:
@@ -73,14 +48,11 @@ def probe(job: Job, unit: int, *, batch: int | None) -> None:
         unit: of the input.
         batch: None to mark whole batches; else to mark the documents of that batch, and do no other.
     """
-    from filters.pipeline.executor import unit_steps
-
     path = mark_path(job, unit)
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     read, *steps = unit_steps(job.config, job.units)
-    batches = SetAside(killers(job, unit)).run(read.run(None, rank=unit, world_size=len(job.units)))
-    for number, whole in enumerate(batches):
+    for number, whole in enumerate(unit_batches([read], unit, len(job.units), killers(job, unit))):
         if batch is None:
             path.write_text(json.dumps({"batch": number}))
             _push(whole, steps)

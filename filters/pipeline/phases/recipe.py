@@ -1,4 +1,4 @@
-"""The phases of a global run, in the order in which they depend on each other."""
+"""The phases, in the order in which they depend on each other."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ def phase_named(name: str) -> Phase:
     for phase in PHASES:
         if phase.name == name:
             return phase
-    raise RunError(f"no phase {name!r}; a global run has {', '.join(phase.name for phase in PHASES)}")
+    raise RunError(f"no phase {name!r}; a run has {', '.join(phase.name for phase in PHASES)}")

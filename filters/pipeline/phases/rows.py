@@ -7,6 +7,7 @@ cost, `text.arrow`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ import pyarrow.compute as pc
 import xxhash
 
 from filters.kernels.packed import PackedText
+from filters.pipeline.columns import exact_column, slice_column
 from filters.pipeline.phases.phase import Job
-from filters.pipeline.write import exact_column, slice_column
 from filters.read.batch import Batch
 
 ATTRIBUTES = "attributes"
@@ -152,10 +153,14 @@ def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:
         return reader.read_all().select(columns)
 
 
+@functools.lru_cache(maxsize=4)  # asked for by most units, and there may be many input units
 def first_rows(job: Job) -> npt.NDArray[np.int64]:
     """int64[units + 1]: running number, over the whole run, of the first row of each input unit; last the total.
 
     A document's number is that of its unit's first row plus its row in the unit.
+
+    Raises:
+        DamagedError: the phase `attributes` is not done.
     """
     counts = [int(job.facts(ATTRIBUTES, unit)["rows"]) for unit in range(len(job.units))]
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

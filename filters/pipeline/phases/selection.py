@@ -199,7 +199,7 @@ def _rule(config: FilterConfig, solution: Solution, borders: Float32) -> dict[st
 
 
 class _Series:
-    """Output files of one kind, cut like those of a streaming run: a file ends with the document that fills it."""
+    """Output files of one kind: a file ends with the document that brings its text to `size` bytes."""
 
     def __init__(self, size: int, file: OutputFile) -> None:
         self._size, self._blank, self._file = size, file, file

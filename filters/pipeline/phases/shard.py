@@ -1,4 +1,4 @@
-"""Phase `shard` of a global run: the files that are published, each from the plan and the inputs by itself."""
+"""Phase `shard`: the files that are published, each from the plan and the inputs by itself."""
 
 from __future__ import annotations
 
@@ -13,11 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.config import FilterConfig
 from filters.errors import RunError
 from filters.inspect.hosts import hosts
 from filters.inspect.summary import Histograms
 from filters.kernels.arrays import Bool
+from filters.pipeline.columns import (
+    ATTRIBUTE_FIELDS,
+    ATTRIBUTE_ROWS,
+    OWN_FIELDS,
+    PLAIN_ATTRIBUTES,
+    REJECTED_FIELDS,
+    added_fields,
+    columns_do_not_fit,
+    pass_through_names,
+    slice_names,
+)
 from filters.pipeline.phases.attributes import column_schema
 from filters.pipeline.phases.decisions import Decisions, OutputFile
 from filters.pipeline.phases.phase import Job
@@ -25,19 +35,9 @@ from filters.pipeline.phases.rows import SLICE, first_rows, read_rows
 from filters.pipeline.phases.selection import decisions, output_files
 from filters.pipeline.phases.texts import read_texts
 from filters.pipeline.shards import ShardWriter
-from filters.pipeline.write import (
-    ATTRIBUTE_FIELDS,
-    ATTRIBUTE_ROWS,
-    OWN_FIELDS,
-    PLAIN_ATTRIBUTES,
-    REJECTED_FIELDS,
-    columns_do_not_fit,
-    pass_through_names,
-    slice_names,
-)
 
 SHARD = "shard"
-_UNCUT = 2**62
+_SUFFIXES = {"parquet": ".parquet", "jsonl.zst": ".jsonl.zst"}
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,6 @@ def shard_units(job: Job) -> list[ShardUnit]:
     units.append(ShardUnit(tuple(group)))
     parts = max(1, -(-int(first_rows(job)[-1]) // ATTRIBUTE_ROWS))
     return units + [ShardUnit(attributes=part) for part in range(parts)]
-
-
-def added_fields(config: FilterConfig) -> list[pa.Field]:
-    """Columns that a global run adds to those of a streaming run, in shards and side files."""
-    fields = [pa.field("cluster_size", pa.int32()), pa.field("similarity", pa.float64())]
-    if config.output.repeat:
-        fields.append(pa.field("copies", pa.int32()))
-    if config.output.buckets:
-        fields.append(pa.field("bucket", pa.string()))
-    return fields
 
 
 class Shard:
@@ -136,20 +126,19 @@ def _write_documents(job: Job, files: tuple[tuple[int, OutputFile], ...], folder
 
         def open_next() -> tuple[OutputFile, ShardWriter]:
             number, file = waiting.pop(0)
-            writer = ShardWriter(folder, stem, schema, _UNCUT, config.format, first=number)
-            return file, stack.enter_context(writer)
+            path = folder / f"{stem}-{number:05d}{_SUFFIXES[config.format]}"
+            return file, stack.enter_context(ShardWriter(path, schema))
 
         def close(file: OutputFile, writer: ShardWriter) -> None:
             writer.close()
-            path = writer.files[-1]
+            name = writer.path.name
             if writer.rows != file.rows:
-                raise RunError(
-                    f"{path.name}: {writer.rows} rows were written where {file.rows} were planned; please report this"
-                )
-            written.append({"path": f"{place}/{path.name}", "name": path.name, "rows": writer.rows, "turn": file.turn})
+                raise RunError(f"{name}: {writer.rows} rows were written where {file.rows} were planned; please report")
+            written.append({"path": f"{place}/{name}", "name": name, "rows": writer.rows, "turn": file.turn})
 
         file, writer = open_next()
         for unit, row, table, chosen in _documents(job, files):
+            job.progress.tell()
             start = 0
             while True:
                 end = len(chosen) if file.stop[0] != unit else min(max(file.stop[1] - row, start), len(chosen))
@@ -157,7 +146,7 @@ def _write_documents(job: Job, files: tuple[tuple[int, OutputFile], ...], folder
                 if part.num_rows:
                     source = table["source"][0].as_py()
                     try:
-                        writer.write(_named(part, len(own), schema), pa.array(np.ones(part.num_rows, np.int64)))
+                        writer.write(_named(part, len(own), schema))
                     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
                         raise columns_do_not_fit(source, error) from error
                 start = end
@@ -236,8 +225,8 @@ def _write_attributes(job: Job, part: int, folder: Path) -> dict[str, Any]:
     renamed: Counter[str] = Counter()
     bounds = first_rows(job)
     begin, end = part * ATTRIBUTE_ROWS, min((part + 1) * ATTRIBUTE_ROWS, int(bounds[-1]))
-    writer = ShardWriter(folder, "attributes", schema, _UNCUT, plain=PLAIN_ATTRIBUTES, first=part)
-    with writer:
+    name = f"attributes-{part:05d}.parquet"
+    with ShardWriter(folder / name, schema, PLAIN_ATTRIBUTES) as writer:
         first = int(np.searchsorted(bounds, begin, side="right")) - 1
         for unit in range(first, len(job.units)):
             if bounds[unit] >= end:
@@ -251,10 +240,10 @@ def _write_attributes(job: Job, part: int, folder: Path) -> dict[str, Any]:
             account = accounts.setdefault(source, Counter())
             account.update({entry["values"]: entry["counts"] for entry in counts.to_pylist()})
             renamed[source] += int(decided.verdicts.renamed[start:stop].sum())
-            writer.write(table, pa.array(np.ones(table.num_rows, np.int64)))
+            writer.write(table)
     file = {
-        "path": f"attributes/{writer.files[0].name}",
-        "name": writer.files[0].name,
+        "path": f"attributes/{name}",
+        "name": name,
         "rows": writer.rows,
         "sources": {
             source: {

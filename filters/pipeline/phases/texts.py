@@ -1,8 +1,9 @@
 """The texts of an input unit a second time: read again where that is cheap, else from a copy kept in the work folder.
 
-Text of Parquet, JSON lines and WET is never copied: whoever needs it reads the input again, and holds each text against
-the checksum in the rows file. What took work to come by (main text of WARC pages, documentation of packages, rows
-streamed by `datasets`, text that a heuristic edited) is kept once, in `text.arrow` of the phase `attributes`.
+Text of local files of Parquet, and of JSON lines and WET that are not compressed, is never copied: whoever needs it
+reads the input again, and holds each text against the checksum in the rows file. What took work to come by (files
+behind an address, compressed ones, main text of WARC pages, documentation of packages, rows streamed by `datasets`,
+text that a heuristic edited) is kept once, in `text.arrow` of the phase `attributes`.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from filters.pipeline.phases.phase import Job
 from filters.pipeline.phases.rows import ATTRIBUTES, read_rows, text_checksums
 from filters.read.batch import Batch
 from filters.read.local import Reading
+from filters.read.remote import is_local
 from filters.read.units import Unit
 
 TEXT = "text.arrow"
 READ_AGAIN = ("parquet", "jsonl", "wet")
+COMPRESSED = (".gz", ".zst", ".bz2")
 EDITING = ("c4_quality",)
 """Heuristics that change the text of what they keep."""
 
 
 def keeps_text(config: FilterConfig, unit: Unit) -> bool:
-    """Whether the texts of this unit are kept in the work folder."""
-    return unit.kind not in READ_AGAIN or any(heuristic.name in EDITING for heuristic in config.heuristics)
+    """Whether the texts of this unit are kept in the work folder, because reading it again is dear."""
+    dear = unit.kind not in READ_AGAIN or not is_local(unit.address) or unit.address.endswith(COMPRESSED)
+    return dear or any(heuristic.name in EDITING for heuristic in config.heuristics)
 
 
 class TextWriter:

@@ -1,4 +1,4 @@
-"""Units of a global run's phases done by tasks on a Ray cluster.
+"""Units's phases done by tasks on a Ray cluster.
 
 datatrove's executor places the tasks (`RayPipelineExecutor`), and returns as if all was well when some failed
 (datatrove 0.10.1); what was done is therefore looked up in the work folder.

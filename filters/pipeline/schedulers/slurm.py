@@ -1,4 +1,4 @@
-"""A global run on Slurm: an array job for each phase, each begun when the one before has succeeded.
+"""A run on Slurm: an array job for each phase, each begun when the one before has succeeded.
 
 datatrove's executor writes and submits the jobs (`SlurmPipelineExecutor`). Around it: a job whose predecessor failed is
 cancelled instead of waiting for ever, nothing is taken as done because an empty file says so, and a run knows its jobs.

@@ -28,7 +28,7 @@ State = Literal["finished", "running", "queued", "interrupted", "failed", "unfin
 
 @dataclass(frozen=True)
 class PhaseStatus:
-    """A phase of a global run.
+    """A phase.
 
     Attributes:
         units: how many there are; None while earlier phases decide it.
@@ -85,7 +85,7 @@ def read_status(path: Location) -> RunStatus:
         if (path / MANIFEST).exists() and not running:
             return RunStatus(path, "finished")
         if running:
-            return RunStatus(path, "running", notice="a streaming run: its own terminal shows how far it is")
+            return RunStatus(path, "running", notice="it has only just begun")
         raise RunError(
             f"{path}: no run here, finished or begun. Remedy: name the output.path of a filter run"
         ) from None

@@ -55,7 +55,7 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
         FinesieveError: see `make_plan`; or the executor is another, the output folder holds something else, jobs of
             this run are in the queue already, Slurm refuses.
     """
-    from filters.pipeline.phases.global_run import prepare
+    from filters.pipeline.run import prepare
     from filters.pipeline.schedulers.slurm import check_commands, submit
 
     kind = (config.config if isinstance(config, Plan) else config).executor.kind
