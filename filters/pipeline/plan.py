@@ -26,7 +26,8 @@ class Plan:
         min_score: the keep rule, from the config or else the model.
         output: the folder the run is made in: its own, or where output.path is an address, that of `output.work`.
         benchmarks: what `decontaminate` removes documents for.
-        not_taken: a line for each input folder that holds files that are not read: how many, and of which suffix.
+        not_taken: a line for each input folder that holds files that are not read: how many, and of which suffix;
+            and one for files that are named more than once.
     """
 
     config: FilterConfig

@@ -1,4 +1,4 @@
-"""Pass-through columns of Parquet files that do not all have the same types: one schema, settled from all footers."""
+"""Pass-through columns of files that do not all have the same ones: one schema, settled before any is read."""
 
 from __future__ import annotations
 

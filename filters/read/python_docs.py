@@ -17,7 +17,7 @@ from filters.config import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, batch_of_rows, quarantined, text_reason
-from filters.read.units import Unit, number
+from filters.read.units import InputFile, Unit
 
 MIN_DOCSTRING = 200
 """Characters; shorter docstrings are no documents."""
@@ -43,12 +43,12 @@ class _Record:
     raw: bytes = b""
 
 
-def plan_distributions(config: InputConfig) -> list[Unit]:
-    """One unit per distribution installed in this environment, by name; `config.max_files` of them at most."""
+def plan_distributions(config: InputConfig) -> list[InputFile]:
+    """The distributions installed in this environment, by name; `config.max_files` of them at most."""
     names = sorted({name.lower(): name for name in map(_name, metadata.distributions()) if name}.items())
     if not names:
         raise InputError("python-docs: this environment has no installed packages")
-    return number(Unit(0, "python-docs", name, name) for _, name in names[: config.max_files])
+    return [InputFile("python-docs", name, name, None) for _, name in names[: config.max_files]]
 
 
 def read_distribution(unit: Unit, config: InputConfig) -> Iterator[Batch]:

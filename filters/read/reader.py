@@ -17,7 +17,7 @@ def read_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -
 
     Args:
         unit: of the input.
-        config: of the input.
+        config: of the input it belongs to.
         reading: told of a local file what was read of it.
 
     Raises:
@@ -25,6 +25,19 @@ def read_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -
             the run (what it holds is not damaged, only absent; a resumed run reads the unit again); damaged data
             costs quarantined records instead. Or a local file is not the one that was planned, or changes.
     """
+    batches = _batches(unit, config, reading)
+    return batches if unit.columns is None or unit.kind == "parquet" else _with_settled(unit, batches)
+
+
+def _with_settled(unit: Unit, batches: Iterator[Batch]) -> Iterator[Batch]:
+    from filters.read.columns import as_settled
+
+    for batch in batches:
+        batch.columns = as_settled(batch.columns, unit.columns, unit.source, len(batch))
+        yield batch
+
+
+def _batches(unit: Unit, config: InputConfig, reading: Reading | None) -> Iterator[Batch]:
     if unit.kind == "jsonl":
         from filters.read.jsonl import read_jsonl
 

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +61,8 @@ class Unit:
         stop: the row behind the last one, or None for the whole file.
         size: stored bytes, or None if unknown.
         stamp: of a local file when it was planned (see `filters.read.local`); whoever reads another refuses it.
-        columns: types of the pass-through columns (see `filters.read.columns`), where Parquet files differ in them.
+        columns: types of the pass-through columns (see `filters.read.columns`), where files differ in them.
+        input: number of the input it is read with.
     """
 
     index: int
@@ -73,6 +74,7 @@ class Unit:
     size: int | None = None
     stamp: str | None = None
     columns: str | None = None
+    input: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +88,31 @@ class InputFile:
     stamp: str | None = None
 
 
-def plan_units(config: InputConfig, notice: Callable[[str], None] | None = None) -> list[Unit]:
-    """The units of an input, in the order of the run.
+def plan_units(
+    inputs: InputConfig | Sequence[InputConfig], notice: Callable[[str], None] = lambda line: None
+) -> list[Unit]:
+    """The units of an input, or of several, in the order of the run: those of the first input first.
+
+    A file that is named more than once is read once.
 
     Args:
-        config: of the input.
-        notice: told of each folder how many of its files are not taken.
+        inputs: their configs.
+        notice: told of each folder how many of its files are not taken, and of files that are named more than once.
 
     Raises:
-        InputError: a pattern matches nothing, a file does not exist, or a data set cannot be opened.
+        InputError: a pattern matches nothing, a file does not exist or may not be read, a data set cannot be opened,
+            or two inputs name the same file and would read it differently.
         MissingExtraError: an address needs a package that is not installed.
     """
+    given = (inputs,) if isinstance(inputs, InputConfig) else tuple(inputs)
+    files = _each_once([_files(config, notice) for config in given], given, notice)
+    names = _numbered(file.source for _, file in files)
+    files = [(place, replace(file, source=name)) for (place, file), name in zip(files, names, strict=True)]
+    units = _settled(files, _units_of_files(files, given), given)
+    return [replace(unit, index=index) for index, unit in enumerate(units)]
+
+
+def _files(config: InputConfig, notice: Callable[[str], None]) -> list[InputFile]:
     if config.kind == "python-docs":
         from filters.read.python_docs import plan_distributions
 
@@ -104,17 +120,70 @@ def plan_units(config: InputConfig, notice: Callable[[str], None] | None = None)
     if config.kind == "hub":
         from filters.read.hub import plan_dataset
 
-        files = plan_dataset(config)
-    else:
-        sized = _sized(list(_addresses(config, notice)), config)
-        names = source_names([address for address, _ in sized])
-        files = [
-            InputFile(config.kind, name, address, size, local_stamp(address))
-            for name, (address, size) in zip(names, sized, strict=True)
-        ]
-        if not files:
-            raise InputError(f"{config.paths_file}: lists no paths")
-    return number(_settled(files, _units_of_files(files, config)))
+        return plan_dataset(config)
+    sized = _sized(_addresses(config, notice), config)
+    if not sized:
+        raise InputError(f"{config.paths_file}: lists no paths")
+    names = source_names([address for address, _ in sized])
+    return [
+        InputFile(config.kind, name, address, size, local_stamp(address))
+        for name, (address, size) in zip(names, sized, strict=True)
+    ]
+
+
+_OPENING = {
+    "kind",  # that of the file counts: kind hub may find Parquet
+    *("paths", "paths_file", "prefix", "max_files", "dataset", "subset", "split"),
+    *("storage_options", "retries", "requests_per_second"),
+}
+"""Keys of an input that say which files there are and how to reach them; the others say how to read them."""
+
+
+def _each_once(
+    found: Sequence[Sequence[InputFile]], inputs: Sequence[InputConfig], notice: Callable[[str], None]
+) -> list[tuple[int, InputFile]]:
+    """(number of the input, file) of all inputs, without files that an input before names too.
+
+    Raises:
+        InputError: the two would read it differently.
+    """
+    first: dict[str, tuple[int, InputFile]] = {}
+    twice: list[str] = []
+    for place, files in enumerate(found):
+        for file in files:
+            local = is_local(file.address) and file.kind in SUFFIXES
+            key = _identity(file.address) if local else f"{file.kind} {file.source} {file.address}"
+            before, same = first.setdefault(key, (place, file))
+            if before == place:
+                continue
+            twice.append(file.source)
+            one, other = inputs[before].model_dump(exclude=_OPENING), inputs[place].model_dump(exclude=_OPENING)
+            differ = ["kind"] * (same.kind != file.kind) + [name for name in one if one[name] != other[name]]
+            if differ:
+                raise InputError(
+                    f"{file.source}: inputs.{before} and inputs.{place} both name this file, with another "
+                    f"{', '.join(differ)}. Remedy: name it in one of them"
+                )
+    _tell_twice(twice, notice)
+    return list(first.values())
+
+
+def _identity(address: str) -> str:
+    """The same for two spellings of a file: its path without links; of a file with hard links, its place on disk."""
+    if not is_local(address):
+        return address
+    try:
+        about = os.stat(address)
+    except OSError:
+        return os.path.realpath(address)
+    return os.path.realpath(address) if about.st_nlink < 2 else f"{about.st_dev} {about.st_ino}"
+
+
+def _tell_twice(names: Sequence[str], notice: Callable[[str], None]) -> None:
+    if names:
+        distinct = list(dict.fromkeys(map(_printable, map(shown, names))))
+        more = f" and {len(distinct) - NAMED:,} more" if len(distinct) > NAMED else ""
+        notice(f"named more than once, read once: {', '.join(distinct[:NAMED])}{more}")
 
 
 def local_stamp(address: str) -> str | None:
@@ -131,52 +200,64 @@ def local_stamp(address: str) -> str | None:
         raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
 
 
-def number(units: Iterable[Unit]) -> list[Unit]:
-    """The units with their places in the order of the run."""
-    return [replace(unit, index=index) for index, unit in enumerate(units)]
-
-
-def _settled(files: list[InputFile], found: Iterable[tuple[list[Unit], pa.Schema | None]]) -> Iterator[Unit]:
-    """The units of the files, with the types of their columns settled from all footers."""
+def _settled(
+    files: Sequence[tuple[int, InputFile]],
+    found: Iterable[tuple[list[Unit], pa.Schema | None]],
+    inputs: Sequence[InputConfig],
+) -> Iterator[Unit]:
+    """The units of the files, with the types of their columns settled: from all footers, and over all inputs."""
     by_file = list(found)
-    schemas = [(file.source, schema) for file, (_, schema) in zip(files, by_file, strict=True) if schema is not None]
+    schemas = {file.source: schema for (_, file), (_, schema) in zip(files, by_file, strict=True) if schema is not None}
+    if len(inputs) > 1:
+        import pyarrow as pa
+
+        from filters.read.rows import pass_through
+
+        for place, file in files:
+            text = [(name, pa.string()) for name in pass_through(inputs[place])]
+            schemas.setdefault(file.source, pa.schema(text))
     columns = None
     if len(schemas) > 1:
         from filters.read.columns import settle
 
-        columns = settle(schemas)
-    for units, schema in by_file:
-        yield from (unit if schema is None else replace(unit, columns=columns) for unit in units)
+        columns = settle([(file.source, schemas[file.source]) for _, file in files if file.source in schemas])
+    for (place, file), (units, _) in zip(files, by_file, strict=True):
+        settled = columns if file.source in schemas else None
+        yield from (replace(unit, columns=settled, input=place) for unit in units)
 
 
-def _units_of_files(files: list[InputFile], config: InputConfig) -> Iterator[tuple[list[Unit], pa.Schema | None]]:
+def _units_of_files(
+    files: Sequence[tuple[int, InputFile]], inputs: Sequence[InputConfig]
+) -> Iterator[tuple[list[Unit], pa.Schema | None]]:
     """The units of each file, and its pass-through columns where its footer tells them."""
 
-    def units_of(file: InputFile) -> tuple[list[Unit], pa.Schema | None]:
+    def units_of(placed: tuple[int, InputFile]) -> tuple[list[Unit], pa.Schema | None]:
+        place, file = placed
         units, schema = [Unit(0, file.kind, file.source, file.address, size=file.size, stamp=file.stamp)], None
         if file.kind == "parquet":
             from filters.read.parquet import read_footer
 
-            ranges, schema = read_footer(file, config)
+            ranges, schema = read_footer(file, inputs[place])
             units = [
                 Unit(0, file.kind, file.source, file.address, start, stop, size, file.stamp)
                 for start, stop, size in ranges
             ] or units
         return units, schema
 
-    if any(file.kind == "parquet" and not is_local(file.address) for file in files):
+    if any(file.kind == "parquet" and not is_local(file.address) for _, file in files):
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             yield from pool.map(units_of, files)
     else:
         yield from map(units_of, files)
 
 
-def _addresses(config: InputConfig, notice: Callable[[str], None] | None) -> Iterator[str]:
-    found: dict[str, None] = {}
+def _addresses(config: InputConfig, notice: Callable[[str], None]) -> list[str]:
+    """The addresses that an input names, each file once."""
+    found: list[str] = []
     for pattern in config.paths:
         expand = _expand_local if is_local(pattern) else _expand_remote
-        found |= dict.fromkeys(expand(pattern, config, notice))
-    ordered = dict.fromkeys(sorted(found, key=lambda address: (shown(address), address)))
+        found += expand(pattern, config, notice)
+    found.sort(key=lambda address: (shown(address), address))
     if config.paths_file is not None:
         listed = [config.prefix + line for line in _listed(config.paths_file, config)]
         if any(map(has_user, listed)):
@@ -184,16 +265,24 @@ def _addresses(config: InputConfig, notice: Callable[[str], None] | None) -> Ite
                 f"{config.paths_file}: lists an address with a user name or password. Remedy: leave them out, and put "
                 "them into input.storage_options"
             )
-        ordered |= dict.fromkeys(listed)
-    for index, address in enumerate(ordered):
-        if index == config.max_files:
-            return
+        found += listed
+    files: dict[str, str] = {}
+    twice: list[str] = []
+    for address in found:
+        key = _identity(address)
+        if key in files:
+            twice.append(files[key])
+            continue
+        if len(files) == config.max_files:
+            break
         if config.kind in ("warc", "wet") and _ARC.search(address):
             raise InputError(f"{_printable(address)}: {ARC_REFUSED}")
-        yield address
+        files[key] = address
+    _tell_twice(twice, notice)
+    return list(files.values())
 
 
-def _expand_local(pattern: str, config: InputConfig, notice: Callable[[str], None] | None) -> list[str]:
+def _expand_local(pattern: str, config: InputConfig, notice: Callable[[str], None]) -> list[str]:
     if os.path.isdir(pattern):
         found = {os.path.relpath(path, pattern) + path[len(path.rstrip(os.sep)) :]: path for path in _walk(pattern)}
         return _of_kind(pattern, {inside: str(Path(path)) for inside, path in found.items()}, config, notice)
@@ -251,7 +340,7 @@ def _pace(address: str, config: InputConfig) -> Pace:
     return Pace(address, config.requests_per_second)
 
 
-def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], None] | None) -> list[str]:
+def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], None]) -> list[str]:
     system, path = file_system(pattern, config.storage_options)
     system.invalidate_cache()  # of an earlier run in this process
     if glob.has_magic(path):
@@ -269,9 +358,7 @@ def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], No
     return [pattern]
 
 
-def _of_kind(
-    folder: str, below: Mapping[str, str], config: InputConfig, notice: Callable[[str], None] | None
-) -> list[str]:
+def _of_kind(folder: str, below: Mapping[str, str], config: InputConfig, notice: Callable[[str], None]) -> list[str]:
     """The files of the input's kind among those below a folder (path in the folder -> path); the rest is told of."""
     suffixes = SUFFIXES[config.kind]
     files: list[str] = []
@@ -289,7 +376,7 @@ def _of_kind(
         raise InputError(
             f"{folder}: no file in this folder ends with {', '.join(suffixes)} (kind {config.kind}){there}"
         )
-    if left and notice is not None:
+    if left:
         notice(f"{folder}: not taken: {left}")
     return files
 
@@ -326,7 +413,7 @@ def _listed(path: str, config: InputConfig) -> list[str]:
     return [line for line in (line.strip(" \t\r") for line in text.split("\n")) if line]
 
 
-def _sized(addresses: list[str], config: InputConfig) -> list[tuple[str, int | None]]:
+def _sized(addresses: Sequence[str], config: InputConfig) -> list[tuple[str, int | None]]:
     remote = [address for address in addresses if not is_local(address)][:CHECKED_REMOTE_FILES]
     sizes: dict[str, int | None] = {}
     if remote:
@@ -353,10 +440,13 @@ def source_names(addresses: Iterable[str]) -> list[str]:
 
     Addresses that differ only in what is not shown are numbered.
     """
+    return _numbered(_printable(shown(address)) for address in addresses)
+
+
+def _numbered(given: Iterable[str]) -> list[str]:
     names: list[str] = []
     times: Counter[str] = Counter()
-    for address in addresses:
-        name = _printable(shown(address))
+    for name in given:
         times[name] += 1
         while times[name] > 1:
             again = f"{name}#{times[name]}"

@@ -131,3 +131,28 @@ def test_a_run_over_them_holds_every_value(tmp_path: Path) -> None:
     kept = pq.read_table(tmp_path / "out" / "data")
     assert kept["tags"].to_pylist() == [[], ["a"]]
     assert kept["url"].to_pylist() == [None, "https://a.b/"]
+
+
+def test_inputs_with_other_columns_are_settled_together(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one"], "n": pa.array([1], pa.int32()), "url": ["u"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["two"], "n": [2**40]}), tmp_path / "b.parquet")
+    (tmp_path / "c.jsonl").write_text('{"body": "three", "topic": ["x"]}\n')
+    inputs = [
+        InputConfig(kind="parquet", paths=(str(tmp_path),), columns=("n",)),
+        InputConfig(kind="jsonl", paths=(str(tmp_path),), text_key="body", columns=("topic",)),
+        InputConfig(kind="python-docs", max_files=1),
+    ]
+    units = plan_units(inputs)
+    found = [next(iter(read_unit(unit, inputs[unit.input]))) for unit in units]
+    schema = pa.schema([("n", pa.int64()), ("url", pa.string()), ("topic", pa.string())])
+    assert all(pa.schema([(name, column.type) for name, column in batch.columns.items()]) == schema for batch in found)
+    rows = [pa.table(batch.columns).slice(0, 1).to_pylist()[0] for batch in found]
+    assert rows[:3] == [
+        {"n": 1, "url": "u", "topic": None},
+        {"n": 2**40, "url": None, "topic": None},
+        {"n": None, "url": None, "topic": '["x"]'},
+    ]
+    assert rows[3]["url"]
+    clash = InputConfig(kind="jsonl", paths=(str(tmp_path),), text_key="body", columns=("n",))
+    with pytest.raises(InputError, match=r"c\.jsonl: column 'n' is of type string, and from .*a\.parquet on of type"):
+        plan_units([inputs[0], clash])

@@ -186,6 +186,53 @@ def test_linked_folders_are_read_once_each_and_circles_end(folder: Path) -> None
     assert len(sources("entry")) == 5
 
 
+def test_a_file_with_many_names_is_read_once_and_told(folder: Path) -> None:
+    link(folder / "data" / "link.jsonl", "b.jsonl")
+    os.link(folder / "data" / "b.jsonl", folder / "data" / "same.jsonl")
+    link(folder / "entry", "data")
+    (folder / "list").write_text("data/b.jsonl\ndata/deep/c.jsonl\n./data/deep/../deep/c.jsonl\n")
+    b, c = "data/b.jsonl", "data/deep/c.jsonl"
+    for paths, given, once in (
+        ((b, b), {}, [b]),
+        (("data/*.jsonl", b), {}, [b]),
+        ((b, f"./{b}", str(folder / b), f"data/deep/../../{b}"), {}, [f"./{b}"]),
+        (("data/link.jsonl", b, "data/same.jsonl"), {}, [b]),
+        (("entry", "data"), {}, ["data/a.jsonl.gz", b, c]),
+        ((), {"paths_file": "list"}, [b, c]),
+        ((c,), {"paths_file": "list", "max_files": 2}, [c, b]),
+    ):
+        told: list[str] = []
+        config = InputConfig.model_validate({"kind": "jsonl", "paths": paths, **given})
+        found = [unit.source for unit in plan_units(config, told.append)]
+        assert sorted(map(os.path.realpath, found)) == sorted(map(os.path.realpath, once))
+        assert len([line for line in told if line.startswith("named more than once, read once: ")]) == 1
+    told = []
+    plan_units(InputConfig(kind="jsonl", paths=("data/deep",)), told.append)
+    assert told == []
+
+
+def test_inputs_that_share_a_file_read_it_once_or_are_refused(folder: Path) -> None:
+    link(folder / "other.jsonl", "data/b.jsonl")
+    first, told = InputConfig(kind="jsonl", paths=("data/a.jsonl.gz", "data/b.jsonl")), list[str]()
+    again = InputConfig(kind="jsonl", paths=("other.jsonl", "data/deep"), retries=3)
+    units = plan_units([first, again], told.append)
+    assert [(unit.index, unit.source, unit.input) for unit in units] == [
+        (0, "data/a.jsonl.gz", 0),
+        (1, "data/b.jsonl", 0),
+        (2, "data/deep/c.jsonl", 1),
+    ]
+    assert told == ["named more than once, read once: other.jsonl"]
+    for change, keys in (({"text_key": "body"}, "text_key"), ({"kind": "wet", "id_key": "n"}, "kind, id_key")):
+        other = again.model_copy(update=change)
+        with pytest.raises(InputError, match=rf"other.jsonl: inputs.0 and inputs.1 .* another {keys}\. Remedy"):
+            plan_units([first, other.model_copy(update={"paths": ("other.jsonl",)})])
+
+
+def test_distributions_that_two_inputs_take_are_read_once() -> None:
+    two, three = (InputConfig(kind="python-docs", max_files=count) for count in (2, 3))
+    assert [(unit.index, unit.input) for unit in plan_units([two, three])] == [(0, 0), (1, 0), (2, 1)]
+
+
 def test_hidden_parts_below_the_folder_are_left_out_but_not_above(folder: Path) -> None:
     for name in ("_run/.cache/in/a.jsonl", "_run/.cache/in/_temporary/0/b.jsonl", "_run/.cache/in/x/.y/c.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
