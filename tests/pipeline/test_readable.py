@@ -20,11 +20,9 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def config(tmp_path: Path, scope: str, **changes: Any) -> FilterConfig:
+def config(tmp_path: Path, **changes: Any) -> FilterConfig:
     given = {"kind": "jsonl", "paths": [str(tmp_path / "in")]} | changes
-    return FilterConfig.model_validate(
-        {"input": given, "dedup": {"scope": scope}, "output": {"path": str(tmp_path / "out")}}
-    )
+    return FilterConfig.model_validate({"input": given, "output": {"path": str(tmp_path / "out")}})
 
 
 def write(tmp_path: Path, name: str, *records: Any) -> Path:
@@ -34,42 +32,40 @@ def write(tmp_path: Path, name: str, *records: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
-def test_a_wrong_key_is_told_with_the_keys_that_are_there(tmp_path: Path, scope: str) -> None:
+def test_a_wrong_key_is_told_with_the_keys_that_are_there(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", *({"content": "a page", "id": n} for n in range(5)))
     with pytest.raises(
         InputError, match=r"a\.jsonl: none of its 5 records has the key 'text'; they have 'content', 'id'"
     ):
-        run_filter(config(tmp_path, scope))
+        run_filter(config(tmp_path))
     assert not (tmp_path / "out" / "manifest.json").exists()
-    assert run_filter(config(tmp_path, scope, text_key="content"), force_new=True).ledger.total.records == 5
+    assert run_filter(config(tmp_path, text_key="content"), force_new=True).ledger.total.records == 5
 
 
 def test_one_file_with_other_keys_among_many_is_told(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", {"text": "a page of words"})
     write(tmp_path, "b.jsonl", {"body": "a page of words"}, "")
     with pytest.raises(InputError, match=r"b\.jsonl: none of its 1 records .*'body'"):
-        run_filter(config(tmp_path, "stream"))
+        run_filter(config(tmp_path))
 
 
 @pytest.mark.parametrize("records", [[{"text": None}, {"text": " "}], ["no json"] * 3, [{"text": 5}], ["", ""]])
 def test_an_input_without_any_text_is_an_error(tmp_path: Path, records: list[Any]) -> None:
     write(tmp_path, "a.jsonl", *records)
     with pytest.raises(InputError, match=r"a\.jsonl: nothing in this input could be read as kind jsonl"):
-        run_filter(config(tmp_path, "stream"))
+        run_filter(config(tmp_path))
     assert not (tmp_path / "out" / "data").exists()
 
 
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", {"text": "a page"})
     with pytest.raises(InputError, match=r"nothing in this input could be read as kind parquet .*corrupt"):
-        run_filter(config(tmp_path, "stream", kind="parquet", paths=[str(path)]))
+        run_filter(config(tmp_path, kind="parquet", paths=[str(path)]))
 
 
-@pytest.mark.parametrize("scope", ["stream", "global"])
-def test_an_empty_input_is_a_run_of_nothing_that_inspect_shows(tmp_path: Path, scope: str) -> None:
+def test_an_empty_input_is_a_run_of_nothing_that_inspect_shows(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl")
-    assert run_filter(config(tmp_path, scope)).ledger.total.records == 0
+    assert run_filter(config(tmp_path)).ledger.total.records == 0
     for arguments in ([], ["--json"], ["--by", "language"], ["--examples", "2"]):
         shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "out"), *arguments])
         assert shown.exit_code == 0, (arguments, shown.exception, shown.output[-500:])
@@ -82,7 +78,7 @@ VIEWS = [[], ["--json"], ["--by", "host"], ["--keep", "min_score=1"], ["--html",
 @pytest.mark.usefixtures("inside")
 def test_inspect_shows_a_run_that_kept_nothing(tmp_path: Path, arguments: list[str]) -> None:
     write(tmp_path, "a.jsonl", *({"text": f"a page about {n}"} for n in range(5)))
-    run_filter(FilterConfig.model_validate(config(tmp_path, "stream").model_dump() | {"keep": {"min_score": 99}}))
+    run_filter(FilterConfig.model_validate(config(tmp_path).model_dump() | {"keep": {"min_score": 99}}))
     shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "out"), *arguments])
     assert shown.exit_code == 0, (shown.exception, shown.output[-500:])
 
@@ -91,7 +87,7 @@ def test_inspect_shows_a_run_that_kept_nothing(tmp_path: Path, arguments: list[s
 @pytest.mark.usefixtures("inside")
 def test_inspect_shows_a_run_without_scores(tmp_path: Path, arguments: list[str]) -> None:
     write(tmp_path, "a.jsonl", *({"text": "These words are English, and there are some of them."} for _ in range(3)))
-    made = config(tmp_path, "stream").model_dump() | {"language": {"keep": ["da"]}}
+    made = config(tmp_path).model_dump() | {"language": {"keep": ["da"]}}
     run_filter(FilterConfig.model_validate(made))
     shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "out"), *arguments])
     assert shown.exit_code == 0 or isinstance(shown.exception, FinesieveError), shown.exception
