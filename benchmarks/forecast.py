@@ -45,7 +45,7 @@ RUN = """
 import json, sys
 from filters import FilterConfig
 from filters.pipeline.folder import held
-from filters.pipeline.phases.local import UnitRunner
+from filters.pipeline.local import UnitRunner
 from filters.pipeline.observer import Observer
 from filters.pipeline.plan import make_plan
 from filters.pipeline.pool import WorkerPool

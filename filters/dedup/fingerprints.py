@@ -223,7 +223,7 @@ def open_earlier(dedup: DedupConfig) -> list[EarlierRun]:
 
 
 def _refuse_earlier_version(path: str, dedup: dict[str, Any]) -> None:
-    if "verify" in (dedup.get("near") or {}):
+    if "scope" in dedup or "verify" in (dedup.get("near") or {}):
         raise RunError(
             f"dedup.against: {path}: made by an earlier version, whose fingerprints do not show how alike two "
             "documents are. Remedy: run it again"

@@ -15,9 +15,9 @@ from filters.pipeline.destination import Destination
 from filters.pipeline.finish import RunResult, book_input, publish_job
 from filters.pipeline.folder import WORK, check_free, held
 from filters.pipeline.ledger import Ledger
+from filters.pipeline.local import TRIES, Task, UnitRunner, Workers, unfinished
 from filters.pipeline.observer import Observer
 from filters.pipeline.phases.attributes import readings
-from filters.pipeline.phases.local import TRIES, Task, UnitRunner, Workers, unfinished
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
 from filters.pipeline.phases.recipe import PHASES, phase_named
 from filters.pipeline.phases.rows import ATTRIBUTES

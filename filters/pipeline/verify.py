@@ -18,7 +18,7 @@ from filters.config import FilterConfig, InputConfig
 from filters.errors import FinesieveError, RunError
 from filters.inspect.run import Run
 from filters.kernels.packed import PackedText
-from filters.pipeline.finish import manifest_digest, manifest_text
+from filters.pipeline.finish import FORMAT, manifest_digest, manifest_text
 from filters.pipeline.folder import MANIFEST
 from filters.pipeline.ledger import Ledger
 from filters.pipeline.run_files import (
@@ -119,6 +119,12 @@ class _Verifier:
         self.path = path
         self.manifest = Run(path).manifest
         self.size, self.random = sample, np.random.default_rng(seed)
+        if self.manifest.get("format") != FORMAT:
+            raise RunError(
+                f"{path / MANIFEST}: of format {self.manifest.get('format')!r}, by finesieve "
+                f"{self.manifest.get('finesieve')}; this version verifies format {FORMAT}. Remedy: verify the run with "
+                "the version that made it, or filter again"
+            )
         try:
             data = self.manifest["config"]
             data["output"] = {**data["output"], "path": "run"}

@@ -23,8 +23,8 @@ from filters.errors import FinesieveError, InputError, RunError
 from filters.pipeline import pool, run
 from filters.pipeline.blocks import Fingerprint
 from filters.pipeline.folder import LOCK, STALE, held
+from filters.pipeline.local import UnitRunner
 from filters.pipeline.phases.attributes import Attributes
-from filters.pipeline.phases.local import UnitRunner
 from filters.pipeline.phases.phase import Job
 from filters.pipeline.verify import _Verifier
 from filters.read.batch import Batch

@@ -18,11 +18,14 @@ from typer.testing import CliRunner
 
 from filters import FilterConfig, run_filter
 from filters.cli import app
-from filters.errors import FinesieveError
+from filters.config import DedupConfig
+from filters.dedup.fingerprints import open_earlier
+from filters.errors import FinesieveError, RunError
+from filters.inspect.run import Run
 from filters.model import QualityModel
 from filters.models import EMBEDDED
 from filters.pipeline.finish import manifest_digest, manifest_text
-from filters.pipeline.verify import _safely, _Verifier
+from filters.pipeline.verify import _safely, _Verifier, verify_run
 from tests.pipeline.conftest import jsonl, page
 
 SHARD, SIDE = "data/shard-00001.parquet", "attributes/attributes-00000.parquet"
@@ -292,6 +295,20 @@ def test_an_edited_manifest(run: Path) -> None:
     assert "is kept, below the threshold 4.5" in wrong(run)["ledger"]
     edit(run, lambda manifest: manifest["keep"].update(min_score=0.0))
     assert "is dropped, the threshold is 0" in wrong(run)["ledger"]
+
+
+def test_a_run_of_the_old_layout_is_shown_and_refused_by_name(run: Path) -> None:
+    def old(manifest: dict[str, Any]) -> None:
+        manifest |= {"format": 1, "finesieve": "0.1.0"}
+        manifest["config"]["dedup"] |= {"scope": "global"}
+        del manifest["config"]["dedup"]["keep"]
+
+    edit(run, old)
+    assert Run(run).histogram().at_least(0)
+    with pytest.raises(RunError, match=r"of format 1, by finesieve 0\.1\.0; this version verifies format 2"):
+        verify_run(run)
+    with pytest.raises(RunError, match=r"dedup\.against: run: made by an earlier version"):
+        open_earlier(DedupConfig(against=(str(run),)))
 
 
 def test_a_manifest_that_is_none(run: Path) -> None:

@@ -12,7 +12,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.addresses import without_secrets
 from filters.errors import FinesieveError, RunError
-from filters.pipeline.phases.local import UnitRunner, unfinished
+from filters.pipeline.local import UnitRunner, unfinished
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
 from filters.pipeline.phases.recipe import PHASES, phase_named
 from filters.pipeline.pool import WorkerPool

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from filters.config import ExecutorConfig, RayConfig
 from filters.errors import MissingExtraError, RunError
-from filters.pipeline.phases.local import Task, unfinished
+from filters.pipeline.local import Task, unfinished
 from filters.pipeline.phases.phase import Job, Phase
 from filters.pipeline.schedulers.phase_step import RunPhase, failures
 
