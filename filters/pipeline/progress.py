@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
 from filters.pipeline.observer import Observer
@@ -18,6 +18,11 @@ PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
 
 
+def minutes(seconds: float) -> str:
+    """A duration as m:ss."""
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
+
+
 class _Shown(Observer):
     """Shows the plan, notices, and how far the phase at hand is: by bytes read where that is known, else by units."""
 
@@ -26,7 +31,7 @@ class _Shown(Observer):
         self._total_bytes: int | None = None
         self._name, self._done, self._units, self._first = "", 0, 1, 0
         self._records = self._bytes = 0
-        self._began = time.monotonic()
+        self._began = self._first_began = monotonic()
 
     def planned(self, plan: Plan) -> None:
         self._total_bytes = plan.input_bytes
@@ -37,7 +42,9 @@ class _Shown(Observer):
 
     def phase(self, name: str, done: int, units: int) -> None:
         if name != self._name:
-            self._name, self._first, self._began = name, done, time.monotonic()
+            if not self._name:  # plan and model are there: what follows is work
+                self._first_began = monotonic()
+            self._name, self._first, self._began = name, done, monotonic()
             self._begin()
         self._done, self._units = done, units
         self._show()
@@ -59,8 +66,15 @@ class _Shown(Observer):
         text = f"{self._name}: {self._done:,} of {self._units:,} units"
         if self._name != ATTRIBUTES or not self._records:
             return text
-        rate = self._records / max(time.monotonic() - self._began, 1e-9)
+        rate = self._records / max(monotonic() - self._began, 1e-9)
         return f"{text}, {self._records:,} docs, {self._bytes / 1e6:,.1f} MB, {rate:,.0f} docs/s"
+
+    def close(self) -> None:
+        """Say what the whole run took."""
+        if self._records:
+            seconds = monotonic() - self._first_began
+            rate = self._records / max(seconds, 1e-9)
+            self.console.print(f"{self._records:,} documents in {minutes(seconds)}, {rate:,.0f} docs/s")
 
     def _begin(self) -> None:
         """Begin to show another phase."""
@@ -92,16 +106,16 @@ class _Plain(_Shown):
 
     def __init__(self, console: Console, show_plan: Callable[[Plan], None]) -> None:
         super().__init__(console, show_plan)
-        self._last = time.monotonic()
+        self._last = monotonic()
 
     def _show(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if now - self._last < PLAIN_SECONDS:
             return
         self._last = now
         new = self.share - self._first / max(self._units, 1)
         left = (now - self._began) * (1 - self.share) / new if new > 0 else 0.0
-        self.console.print(f"{self}" + (f", about {left:,.0f} s left" if left else ""), markup=False)
+        self.console.print(f"{minutes(now - self._began)} {self}" + (f", about {minutes(left)} left" if left else ""))
 
 
 class _Quiet(Observer):
@@ -129,11 +143,18 @@ def progress(
         yield _Quiet(console)
         return
     if not console.is_terminal:
-        yield _Plain(console, show_plan)
+        plain = _Plain(console, show_plan)
+        yield plain
+        plain.close()
         return
     # A line that wraps would leave its pieces behind at every refresh.
     text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
     with Progress(
-        text, BarColumn(bar_width=16), TimeRemainingColumn(compact=True), console=console, transient=True, expand=True
+        *(TimeElapsedColumn(), text, BarColumn(bar_width=16), TimeRemainingColumn(compact=True)),
+        console=console,
+        transient=True,
+        expand=True,
     ) as live:
-        yield _Live(console, show_plan, live)
+        shown = _Live(console, show_plan, live)
+        yield shown
+    shown.close()
