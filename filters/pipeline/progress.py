@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from filters.pipeline.observer import Observer
@@ -62,6 +62,11 @@ class _Shown(Observer):
             return by_units
         return max(by_units, min(self._bytes / self._total_bytes, 1.0))
 
+    @property
+    def elapsed(self) -> str:
+        """Time since the first document, as m:ss."""
+        return minutes(monotonic() - self._first_began)
+
     def __str__(self) -> str:
         text = f"{self._name}: {self._done:,} of {self._units:,} units"
         if self._name != ATTRIBUTES or not self._records:
@@ -72,9 +77,8 @@ class _Shown(Observer):
     def close(self) -> None:
         """Say what the whole run took."""
         if self._records:
-            seconds = monotonic() - self._first_began
-            rate = self._records / max(seconds, 1e-9)
-            self.console.print(f"{self._records:,} documents in {minutes(seconds)}, {rate:,.0f} docs/s")
+            rate = self._records / max(monotonic() - self._first_began, 1e-9)
+            self.console.print(f"{self._records:,} documents in {self.elapsed}, {rate:,.0f} docs/s", soft_wrap=True)
 
     def _begin(self) -> None:
         """Begin to show another phase."""
@@ -98,7 +102,7 @@ class _Live(_Shown):
 
     def _show(self) -> None:
         if self._task is not None:
-            self._live.update(self._task, completed=self.share, description=str(self))
+            self._live.update(self._task, completed=self.share, description=f"{self.elapsed} {self}")
 
 
 class _Plain(_Shown):
@@ -115,7 +119,7 @@ class _Plain(_Shown):
         self._last = now
         new = self.share - self._first / max(self._units, 1)
         left = (now - self._began) * (1 - self.share) / new if new > 0 else 0.0
-        self.console.print(f"{minutes(now - self._began)} {self}" + (f", about {minutes(left)} left" if left else ""))
+        self.console.print(f"{self.elapsed} {self}" + (f", about {minutes(left)} left" if left else ""))
 
 
 class _Quiet(Observer):
@@ -150,10 +154,7 @@ def progress(
     # A line that wraps would leave its pieces behind at every refresh.
     text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
     with Progress(
-        *(TimeElapsedColumn(), text, BarColumn(bar_width=16), TimeRemainingColumn(compact=True)),
-        console=console,
-        transient=True,
-        expand=True,
+        text, BarColumn(bar_width=16), TimeRemainingColumn(compact=True), console=console, transient=True, expand=True
     ) as live:
         shown = _Live(console, show_plan, live)
         yield shown
