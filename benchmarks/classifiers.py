@@ -3,9 +3,9 @@
     python -m benchmarks.classifiers ANNOTATIONS ROW... [--set KEY=VALUE] [--output RESULTS.json]
     python -m benchmarks.classifiers --tables        # README's tables of the results that are there
 
-Each ROW is a name in `ROWS`, or one of configs/train-*.yaml, optionally NAME=CONFIG; CONFIG#0 is the first member of an
-ensemble by itself. `--set` overrides a key in all of them, and a CONFIG may carry its own after commas:
-`four-layers=configs/train-edu-minilm.yaml,window=1800`. Rows of the same name in the output are replaced, others stay.
+Each ROW is a name in `ROWS`, or one of configs/train-*.yaml, optionally NAME=CONFIG. `--set` overrides a key in all of
+them, and a CONFIG may carry its own after commas: `four-layers=configs/train-edu-minilm.yaml,window=1800`. Rows of the
+same name in the output are replaced, others stay.
 
 Out-of-fold scores are kept in runs/classifiers/, so that a row in `AGAINST` is compared, by a paired bootstrap, with
 one measured earlier on the same folds. Speed is that of one thread on pages of 3 KB, from Python strings to scores.
@@ -54,16 +54,16 @@ def speed(model: Any, texts: list[str]) -> float:
     return best
 
 
-LINEAR, ENCODER = "configs/train-edu-linear.yaml", "configs/train-edu-ensemble.yaml#0"
+LINEAR, ENCODER = "configs/train-edu-linear.yaml", "configs/train-edu-encoder.yaml"
+ALONE = ["classifier.beside=[]", "classifier.head={kind: svr, c: [2.0], gamma: 0.3}"]
+"""SmolLM2 without what stands beside it in the config."""
 ONCE = ["validation.repeats=1", "validation.inner_folds=2"]
 """What is only compared is cross-validated once."""
-# Candidates of each head reach from too weak to too strong a penalty for every loss; inner cross-validation chooses.
+# Candidates of each head reach from too weak to too strong a penalty; inner cross-validation chooses.
 HEADS = {
-    "svr": "kind: svr, c: [2.0, 4.0, 8.0, 16.0], gamma: 0.3",
     "ridge": "kind: ridge, l2: [0.25, 0.5, 1.0, 2.0]",
     "landmarks": "kind: landmarks, landmarks: 3000, gamma: 0.3, l2: [0.03, 0.1, 0.3]",
 }
-STATIC_HEAD = "kind: svr, c: [1.0, 2.0, 4.0, 8.0], gamma: 1.0, scale: root, centres: 1500"
 ROWS: dict[str, tuple[str, list[str]]] = {
     "fasttext": ("configs/train-edu-fasttext.yaml", ONCE),
     "linear": (LINEAR, ONCE),
@@ -74,26 +74,19 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "encoder-svr": (
         ENCODER,
         [
+            *ALONE,
             "classifier.prefix=null",
             "classifier.max_characters=null",
             "classifier.max_tokens=320",
             "validation.repeats=1",
         ],
     ),
-    "encoder": (ENCODER, ONCE),
-    "encoder-balanced": (ENCODER, ["balance=sqrt", *ONCE]),
+    "encoder": (ENCODER, [*ALONE, *ONCE]),
+    "encoder-balanced": (ENCODER, [*ALONE, "balance=sqrt", *ONCE]),
     "static": ("configs/train-edu-en.yaml", ONCE),
 }
-for _loss in ("ordinal", "classification"):
-    ROWS[f"linear-{_loss}"] = LINEAR, [f"classifier.loss={_loss}", "classifier.l2=[0.3, 1.0, 3.0, 10.0]", *ONCE]
-    ROWS[f"static-{_loss}"] = (
-        "configs/train-edu-en.yaml",
-        [f"classifier.head={{{STATIC_HEAD}, loss: {_loss}}}", *ONCE],
-    )
 for _head, _options in HEADS.items():
-    for _loss in ("regression", "ordinal", "classification"):
-        if (_head, _loss) != ("svr", "regression"):  # the config's: `encoder`
-            ROWS[f"encoder-{_head}-{_loss}"] = ENCODER, [f"classifier.head={{{_options}, loss: {_loss}}}", *ONCE]
+    ROWS[f"encoder-{_head}"] = ENCODER, [*ALONE, f"classifier.head={{{_options}}}", *ONCE]
 
 ENCODERS = "configs/train-edu-encoders.yaml"
 BESIDE = {
@@ -116,35 +109,22 @@ KINDS = {
     "edu-en": "`static`: the embedded model",
     "encoder-svr": "`encoder`: SmolLM2's middle layers on 320 tokens, support vectors",
     "encoder": "`encoder`: SmolLM2 on 1,800 characters with a preface, support vectors",
-    "edu-ensemble": "`ensemble`: the latter stacked with MiniLM and `linear`",
     "edu-encoder": "`encoder`: SmolLM2 and MiniLM side by side under one head",
     "edu-encoders": "`encoder`: SmolLM2, Gemma 3, MPNet and MiniLM side by side",
 }
-_ORDINAL, _CLASSIFICATION = "`ordinal`: all thresholds of the scale", "`classification`: keep or drop"
-_SQUARED, _ABSOLUTE = "`regression`: squared error", "`regression`: absolute error"
 _BALANCED = "the same, kept pages weighing more (`balance: sqrt`)"
-LOSSES = {
-    "linear": ("`linear`", _SQUARED),
+FITS = {
+    "linear": ("`linear`", "squared error"),
     "linear-balanced": ("`linear`", _BALANCED),
-    "linear-ordinal": ("`linear`", _ORDINAL),
-    "linear-classification": ("`linear`", _CLASSIFICATION),
-    "encoder": ("`encoder`, `svr`", _ABSOLUTE),
+    "encoder": ("`encoder`, `svr`", "absolute error"),
     "encoder-balanced": ("`encoder`, `svr`", _BALANCED),
-    "encoder-svr-ordinal": ("`encoder`, `svr`", _ORDINAL),
-    "encoder-svr-classification": ("`encoder`, `svr`", _CLASSIFICATION),
-    "encoder-landmarks-regression": ("`encoder`, `landmarks`", _SQUARED),
-    "encoder-landmarks-ordinal": ("`encoder`, `landmarks`", _ORDINAL),
-    "encoder-landmarks-classification": ("`encoder`, `landmarks`", _CLASSIFICATION),
-    "encoder-ridge-regression": ("`encoder`, `ridge`", _SQUARED),
-    "encoder-ridge-ordinal": ("`encoder`, `ridge`", _ORDINAL),
-    "encoder-ridge-classification": ("`encoder`, `ridge`", _CLASSIFICATION),
-    "static": ("`static`, `svr`", _ABSOLUTE),
-    "static-ordinal": ("`static`, `svr`", _ORDINAL),
-    "static-classification": ("`static`, `svr`", _CLASSIFICATION),
+    "encoder-landmarks": ("`encoder`, `landmarks`", "squared error"),
+    "encoder-ridge": ("`encoder`, `ridge`", "squared error"),
+    "static": ("`static`, `svr`", "absolute error"),
 }
-"""Kind and head, and loss."""
-AGAINST = {name: name.partition("-")[0] for name in LOSSES if "-" in name}
-"""Each of them with the row of its kind's config, head and loss as shipped."""
+"""Kind and head, and what is made small."""
+AGAINST = {name: name.partition("-")[0] for name in FITS if "-" in name}
+"""Each of them with the row of its kind's config and head as shipped."""
 AGAINST |= {name: "beside-none" for name in BESIDE if name != "beside-none"} | {"edu-encoders": "edu-encoder"}
 WINDOWS = {
     "linear": "`first`: 3,000 characters",
@@ -168,10 +148,6 @@ def load(given: str, overrides: list[str]) -> tuple[str, TrainConfig]:
         if not separator or "," in name or "/" in name:
             name, rest = "", given
         path, *own = rest.split(",")
-    path, _, member = path.partition("#")
-    if member:
-        alone = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["classifier"]["members"][int(member)]
-        overrides = [f"classifier={json.dumps(alone)}", *overrides]
     name = name or Path(path).stem.removeprefix("train-")
     return name, load_config(TrainConfig, Path(path), [*overrides, *own])
 
@@ -227,13 +203,13 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
             kinds.append(f"| {label} | {shown} | {speed} | {row['bytes'] / 1e6:.1f} |")
     found = {"kinds": kinds}
     metrics = ("best_f1", "pr_auc", "spearman")
-    found["loss"] = [
-        "| kind, head | loss | best F1 | PR-AUC | Spearman | PR-AUC, minus the config's |",
+    found["fit"] = [
+        "| kind, head | fitted by | best F1 | PR-AUC | Spearman | PR-AUC, minus the config's |",
         "|---|---|---|---|---|---|",
     ]
-    for name, labels in LOSSES.items():
+    for name, labels in FITS.items():
         if name in rows:
-            found["loss"].append(f"| {' | '.join([*labels, *cells(rows[name], metrics), gained(name)])} |")
+            found["fit"].append(f"| {' | '.join([*labels, *cells(rows[name], metrics), gained(name)])} |")
     found["beside"] = [
         "| beside SmolLM2 | best F1 | PR-AUC | Spearman | PR-AUC, minus nothing's |",
         "|---|---|---|---|---|",

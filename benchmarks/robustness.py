@@ -231,7 +231,7 @@ def main() -> None:
         raw = np.zeros(len(labels))
         for number, (training, test) in enumerate(folds):
             raw[test] = fit(attempt, data, training, labels.expected, number)(data.labelled[test])
-        calibration = fit_calibration("anchored", raw, labels.expected, min_score=MIN_SCORE)
+        calibration = fit_calibration(raw, labels.expected, min_score=MIN_SCORE)
         sample, _ = estimates([calibration(raw)], labels, MIN_SCORE, resamples=500, random_state=0)
         score = fit(attempt, data, every, labels.expected, 0)
         kept = {probe: calibration(score(given)) >= MIN_SCORE for probe, given in data.pages.items()}

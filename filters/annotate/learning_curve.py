@@ -117,7 +117,7 @@ def _out_of_fold(
     scores = np.zeros(len(texts), np.float32)
     for training, test in group_folds(groups, kept, _FOLDS, seed):
         rows = rng.choice(training, min(size, len(training)), replace=False)
-        (classifier, *_) = classifier_class("linear").candidates(LinearConfig(min_df=2), _WINDOW, 1.5)
+        (classifier, *_) = classifier_class("linear").candidates(LinearConfig(min_df=2), _WINDOW)
         classifier.fit([texts[row] for row in rows], targets[rows], np.ones(len(rows)), seed)
         scores[test] = classifier.score([texts[row] for row in test])
     return scores

@@ -1,11 +1,11 @@
-"""Kind `ensemble`: several models, each with its own window and calibration, and one score from theirs."""
+"""Kind `ensemble`: several models, each with its own window and calibration, and the highest percentile of any."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,78 +24,41 @@ Float64 = npt.NDArray[np.float64]
 
 COMBINATION = "combination.safetensors"
 
-Combine = Literal["mean", "stack", "max-percentile"]
-
 
 class EnsembleFeatures(Options):
-    """Members and what becomes of their scores."""
+    """Members, and into how many buckets their scores are cut."""
 
     members: Annotated[tuple[str, ...], Field(min_length=2, max_length=8)]
     """Names of their sub-folders."""
-    combine: Combine = "mean"
     buckets: Annotated[int, Field(ge=2, le=1000)] = 20
 
 
 @dataclass(frozen=True)
 class Combination:
-    """From the calibrated scores of m members to one raw score.
+    """From the calibrated scores of m members to one raw score, the highest of their percentiles (Su et al. 2024).
 
-    `mean`: their mean. `stack`: a weighted mean, the weights being those of a least squares regression of the judge's
-    scores with no weight below zero (stacked regressions, Breiman 1996). `max-percentile` (Nemotron-CC, Su et al.
-    2024): each member's scores are cut into buckets that hold equally many pages, and the highest bucket of any member
-    counts, as a share of 5; within it the mean breaks ties.
+    Each member's scores are cut into buckets that hold equally many pages, and the highest bucket of any member counts,
+    as a share of 5; within it the mean of the scores breaks ties.
 
     Attributes:
-        how: one of the three.
-        weights: float32[m], not negative, of sum 1.
-        edges: float32[m, buckets - 1], not decreasing: where a member's buckets end. Used by `max-percentile` only.
+        edges: float32[m, buckets - 1], not decreasing: where a member's buckets end.
     """
 
-    how: Combine
-    weights: Float32
     edges: Float32
 
     @classmethod
-    def fit(cls, how: Combine, buckets: int, scores: Float64, targets: Float64, importance: Float64) -> Self:
-        """Fit to the annotated pages.
-
-        Args:
-            how: the rule.
-            buckets: of max-percentile.
-            scores: float64[m, n], calibrated out-of-fold scores of each member.
-            targets: float64[n], the judge's scores.
-            importance: float64[n], positive; how much each page counts.
-        """
+    def fit(cls, buckets: int, scores: Float64) -> Self:
+        """Cut the calibrated out-of-fold scores of the annotated pages, float64[m, n], into buckets."""
         shares = np.linspace(0, 1, buckets + 1)[1:-1]
-        edges = np.quantile(scores, shares, axis=1).T.astype(np.float32)
-        weights = np.full(len(scores), 1 / len(scores))
-        if how == "stack":
-            weights = _stack(scores, targets, importance)
-        return cls(how, weights.astype(np.float32), edges)
+        return cls(np.quantile(scores, shares, axis=1).T.astype(np.float32))
 
     def __call__(self, scores: Float32) -> Float32:
         """float32[n] of calibrated scores float32[m, n]."""
-        mean: Float32 = (self.weights @ scores).astype(np.float32)
-        if self.how != "max-percentile":
-            return mean
         ranks = [np.searchsorted(edges, row, side="right") for edges, row in zip(self.edges, scores, strict=True)]
         highest = np.max(ranks, axis=0).astype(np.float32)
         # The mean lies within 0-5, so that a sixth of it stays inside a bucket.
-        raw: Float32 = (highest + mean / 6) * np.float32(5 / (self.edges.shape[1] + 1))
+        raw: Float32 = (highest + scores.mean(axis=0) / 6) * np.float32(5 / (self.edges.shape[1] + 1))
         return raw.astype(np.float32)
-
-
-def _stack(scores: Float64, targets: Float64, importance: Float64) -> Float64:
-    from scipy.optimize import nnls
-
-    root = np.sqrt(importance / importance.mean())
-    x = (scores - np.average(scores, axis=1, weights=importance)[:, None]) * root
-    found, _ = nnls(x.T, (targets - np.average(targets, weights=importance)) * root)
-    weights: Float64 = np.asarray(found, np.float64)
-    if weights.sum() <= 0:  # no member goes with the judge: none is better than another
-        return np.full(len(scores), 1 / len(scores))
-    weights /= weights.sum()
-    return weights
 
 
 @dataclass(frozen=True)
@@ -103,9 +66,9 @@ class EnsembleScorer:
     """Members' calibrated scores, combined.
 
     Attributes:
-        options: names and rule.
+        options: names and number of buckets.
         members: the models, in the order of the names.
-        combination: the rule with its edges.
+        combination: what joins their scores.
     """
 
     options: EnsembleFeatures
@@ -131,14 +94,14 @@ class EnsembleScorer:
         """Write the members' folders, and what combines their scores."""
         for name, member in zip(self.options.members, self.members, strict=True):
             member.save(folder / name)
-        write_arrays(folder / COMBINATION, {"weights": self.combination.weights, "edges": self.combination.edges})
+        write_arrays(folder / COMBINATION, {"edges": self.combination.edges})
 
     @classmethod
     def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
         """Read what `write` wrote.
 
         Raises:
-            ModelError: options, members, weights or edges that do not fit.
+            ModelError: options, members or edges that do not fit.
         """
         from filters.model import QualityModel
 
@@ -154,13 +117,10 @@ class EnsembleScorer:
             members.append(member)
         shape = (len(members), options.buckets - 1)
         path = folder / COMBINATION
-        arrays = read_arrays(path, {"weights": ("float32", (len(members),)), "edges": ("float32", shape)})
-        weights, edges = arrays["weights"], arrays["edges"]
+        edges = read_arrays(path, {"edges": ("float32", shape)})["edges"]
         if (np.diff(edges, axis=1) < 0).any():
             raise ModelError(f"{path}: edges decrease. Remedy: train the model again")
-        if (weights < 0).any() or abs(float(weights.sum()) - 1) > 1e-3:
-            raise ModelError(f"{path}: weights are no shares of 1. Remedy: train the model again")
-        return cls(options, tuple(members), Combination(options.combine, weights, edges))
+        return cls(options, tuple(members), Combination(edges))
 
 
 def member_names(kinds: Sequence[str]) -> tuple[str, ...]:

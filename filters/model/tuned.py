@@ -1,7 +1,6 @@
-"""What fine-tuning changed in an encoder: whole weights of its uppermost blocks, or low-rank additions to them.
+"""What fine-tuning changed in an encoder: the weights of its uppermost blocks.
 
-A model folder holds these arrays and not the encoder. Loading adds them to the encoder's own weights, so that a tuned
-encoder is as fast as it was.
+A model folder holds these arrays and not the encoder. Loading puts them in the place of the encoder's own weights.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +27,10 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 class TunedFeatures(Options):
     """Which weights were tuned, and how they are held."""
 
-    kind: Literal["last_layers", "lora"]
     first: Annotated[int, Field(ge=0)]
     """Number of the lowest block tuned, from 0; all above it are."""
-    scale: float = 1.0
-    """lora: factor of the additions."""
     shapes: Annotated[dict[str, tuple[Annotated[int, Field(ge=1)], ...]], Field(min_length=1)]
-    """Name -> shape of each array: block number and name within the block; lora: ending in .a and .b."""
-
-    @property
-    def dtype(self) -> str:
-        """Of the arrays: whole weights in half precision, the much smaller additions in single."""
-        return "float16" if self.kind == "last_layers" else "float32"
+    """Name -> shape of each array: block number and name within the block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +39,7 @@ class TunedWeights:
 
     Attributes:
         features: what they are.
-        arrays: by name; `last_layers`: float16, a parameter each; `lora`: float32, a [rank, in] and b [out, rank] of a
-            linear layer whose weight becomes weight + scale * b a (Hu et al. 2021).
+        arrays: by name, float16, a parameter each.
         digest: sha256 over all of it.
     """
 
@@ -76,17 +66,11 @@ class TunedWeights:
             ModelError: the encoder has no such weights.
         """
         torch = _torch()
-        parameters = tunable(blocks, self.features)
-        wanted = self.arrays if self.features.kind == "last_layers" else {name[:-2] for name in self.arrays}
+        parameters = tunable(blocks, self.features.first)
         try:
             with torch.no_grad():
-                for name in wanted:
-                    weight = parameters[name]
-                    if self.features.kind == "last_layers":
-                        weight.copy_(torch.from_numpy(self.arrays[name].astype(np.float32)))
-                    else:
-                        a, b = (torch.from_numpy(self.arrays[f"{name}.{side}"]).to(weight.device) for side in "ab")
-                        weight += self.features.scale * (b @ a)
+                for name, array in self.arrays.items():
+                    parameters[name].copy_(torch.from_numpy(array.astype(np.float32)))
         except (KeyError, RuntimeError) as error:
             raise ModelError(
                 f"encoder {encoder}: the tuned weights do not fit it: {error}. Remedy: get the encoder the model was "
@@ -104,22 +88,17 @@ class TunedWeights:
         Raises:
             ModelError: arrays that do not fit.
         """
-        expected = {name: (features.dtype, shape) for name, shape in features.shapes.items()}
+        expected = {name: ("float16", shape) for name, shape in features.shapes.items()}
         return cls(features, read_arrays(path, expected))
 
 
-def tunable(blocks: Any, features: TunedFeatures) -> dict[str, Any]:
-    """The parameters that tuning may change, by block number and name: all of the blocks' or their linear layers'."""
-    torch = _torch()
-    found: dict[str, Any] = {}
-    for number in range(features.first, len(blocks)):
-        if features.kind == "last_layers":
-            found.update({f"{number}.{name}": weight for name, weight in blocks[number].named_parameters()})
-            continue
-        for name, module in blocks[number].named_modules():
-            if isinstance(module, torch.nn.Linear):
-                found[f"{number}.{name}"] = module.weight
-    return found
+def tunable(blocks: Any, first: int) -> dict[str, Any]:
+    """The parameters of the blocks from number `first` on, by block number and name."""
+    return {
+        f"{number}.{name}": weight
+        for number in range(first, len(blocks))
+        for name, weight in blocks[number].named_parameters()
+    }
 
 
 def _torch() -> Any:

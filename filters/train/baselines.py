@@ -59,8 +59,8 @@ def baseline_scores(
 ) -> dict[str, Float32]:
     """Scores of every baseline on the judge's scale: name in `MEANINGS` -> float32[n].
 
-    All but `topic` are mapped to the scale by equipercentile linking on these very labels, which favours them: they
-    keep as many pages as the judge. `topic` is there where the annotations have the column; it is out of fold.
+    All but `topic` are calibrated on these very labels, which favours them. `topic` is there where the annotations have
+    the column; it is out of fold.
     """
     # A stream of its own: made-up labels may come from the plain seed.
     rng = np.random.default_rng([random_state, 1])
@@ -70,7 +70,7 @@ def baseline_scores(
         "readability": np.array([flesch_kincaid_grade(text[:window]) for text in labels.texts]),
     }
     scores = {
-        name: fit_calibration("equipercentile", values, labels.expected)(values)
+        name: fit_calibration(values, labels.expected, min_score=min_score)(values)
         for name, values in raw.items()
         if values.min() < values.max()
     }

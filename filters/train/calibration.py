@@ -1,25 +1,15 @@
 """Fits a monotone map from a classifier's raw score to the judge's 0-5 scale (`filters.model.Calibration`).
 
 Regression to noisy labels shrinks towards the mean, so raw scores seldom reach the ends of the judge's scale and a keep
-rule such as "score >= 1.5" would keep too little. Four maps are offered, all to be fitted on out-of-fold predictions:
-
-- `isotonic`: the expected label given the raw score (pool adjacent violators, interpolated between the centres of the
-  pools: Oron and Flournoy 2017). Least squared error; it cannot undo the shrinkage, since that is what the expectation
-  of a noisy prediction is.
-- `spline`: the same expectation as a rising broken line with few knots (monotone regression spline of order 2, Ramsay
-  1988), its changes of slope penalised (P-splines, Eilers and Marx 1996): as true, and no two raw scores become one.
-- `equipercentile`: the label at the same quantile (equipercentile linking; Kolen and Brennan, Test Equating).
-  Calibrated scores are distributed as the judge's, so any threshold keeps the share of pages that the judge would keep;
-  the price is that high scores promise too much and low ones too little.
-- `anchored`: a spline that keeps what the judge keeps at one place, the keep rule, and is the expectation as nearly as
-  that allows everywhere else. A weak classifier's kept pages are worth less than the keep rule says: where their mean
-  score would promise more than `_MOST_PROMISED` too much, the map goes over into `spline` as far as it must.
-  `benchmarks/results/calibrations.json` has them side by side.
+rule such as "score >= 1.5" would keep too little. The map, fitted on out-of-fold predictions, is a rising broken
+line with few knots (monotone regression spline of order 2, Ramsay 1988), its changes of slope penalised (P-splines,
+Eilers and Marx 1996). It is `anchored`: it keeps what the judge keeps at one place, the keep rule, and is the expected
+label as nearly as that allows everywhere else. A weak classifier's kept pages are worth less than the keep rule says:
+where their mean score would promise more than `_MOST_PROMISED` too much, the map goes over into the line without an
+anchor as far as it must. docs/experiments.md has the maps it was chosen among.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +18,9 @@ from filters.model import Calibration
 from filters.statistics.agreement import HIGHEST, LOWEST
 
 Float64 = npt.NDArray[np.float64]
-Method = Literal["anchored", "spline", "isotonic", "equipercentile"]
+
+METHOD = "anchored"
+"""As model.json names it."""
 
 _KNOTS = 12
 _LEAST_SLOPE = 0.1
@@ -42,16 +34,15 @@ it the anchor makes a step next to a plateau, on which hundreds of documents pil
 
 
 def fit_calibration(
-    method: Method, raw: Float64, expected: Float64, weights: Float64 | None = None, min_score: float = 1.5
+    raw: Float64, expected: Float64, weights: Float64 | None = None, min_score: float = 1.5
 ) -> Calibration:
     """Fit the map on out-of-fold predictions.
 
     Args:
-        method: see the module.
         raw: float64[n], raw scores of rows the classifier was not fitted on.
         expected: float64[n], the judge's scores of the same rows.
         weights: float64[n], positive; None: all 1.
-        min_score: `anchored`: the keep rule, with labels on both sides of it.
+        min_score: the keep rule, with labels on both sides of it.
 
     Raises:
         ValueError: all raw scores are equal, so nothing can be ordered by them.
@@ -60,17 +51,9 @@ def fit_calibration(
     weights = np.ones(len(raw)) if weights is None else np.asarray(weights, np.float64)
     if len(raw) == 0 or raw.min() == raw.max():
         raise ValueError("all raw scores are equal: the classifier has learnt nothing that could be calibrated")
-    if method == "isotonic":
-        x, y = _isotonic(raw, expected, weights)
-    elif method == "equipercentile":
-        x, y = _equipercentile(raw, expected, weights)
-    else:
-        anchor = None
-        if method == "anchored":
-            anchor = (_cut(raw, weights, float(weights[expected >= min_score].sum() / weights.sum())), min_score)
-        x, y = _spline(raw, expected, weights, anchor)
-        if anchor is not None:
-            x, y = _bounded((x, y), _spline(raw, expected, weights, None), raw, expected, weights, min_score)
+    anchor = _cut(raw, weights, float(weights[expected >= min_score].sum() / weights.sum())), min_score
+    anchored, free = (_spline(raw, expected, weights, at) for at in (anchor, None))
+    x, y = _bounded(anchored, free, raw, expected, weights, min_score)
     # Beyond the last knots the map goes on at its mean slope to the ends of the scale, so that order is kept there.
     slope = (y[-1] - y[0]) / (x[-1] - x[0]) if x[-1] > x[0] and y[-1] > y[0] else 1.0
     if y[0] > LOWEST:
@@ -148,26 +131,3 @@ def _within(x: Float64, y: Float64) -> tuple[Float64, Float64]:
     low = ([ends[0]], [float(LOWEST)]) if y[0] <= LOWEST else ([], [])
     high = ([ends[1]], [float(HIGHEST)]) if y[-1] >= HIGHEST else ([], [])
     return np.r_[low[0], x[inside], high[0]], np.r_[low[1], y[inside], high[1]]
-
-
-def _isotonic(raw: Float64, expected: Float64, weights: Float64) -> tuple[Float64, Float64]:
-    from sklearn.isotonic import IsotonicRegression
-
-    fitted = IsotonicRegression().fit_transform(raw, expected, sample_weight=weights)
-    y, pool = np.unique(fitted, return_inverse=True)
-    mass = np.bincount(pool, weights)
-    return np.bincount(pool, weights * raw) / mass, y
-
-
-def _equipercentile(raw: Float64, expected: Float64, weights: Float64) -> tuple[Float64, Float64]:
-    """Knots at the midpoints between neighbouring labels, each at the raw score that cuts off the same share."""
-    labels, inverse = np.unique(expected, return_inverse=True)
-    below = np.cumsum(np.bincount(inverse, weights))[:-1] / weights.sum()
-    order = np.argsort(raw, kind="stable")
-    ranks = np.cumsum(weights[order]) - weights[order] / 2
-    cuts = np.interp(below * weights.sum(), ranks, raw[order])
-    x = np.r_[raw[order[0]], cuts, raw[order[-1]]]
-    y = np.r_[labels[0], (labels[:-1] + labels[1:]) / 2, labels[-1]]
-    # Equal raw scores at several shares: the last, highest label counts.
-    last = np.r_[x[1:] > x[:-1], True]
-    return x[last], y[last]

@@ -54,7 +54,8 @@ def write_card(manifest: Manifest) -> str:
         "",
         f"Keep a page when {_rule(manifest)}. "
         f"Scores are mapped to the judge's scale by {manifest.calibration} calibration on out-of-fold predictions: "
-        f"{_MEANINGS[str(manifest.calibration)]}",
+        "a score is what the judge gives such pages on average, as nearly as a map can be that also keeps, at the keep "
+        "rule, the share of pages that the judge keeps.",
         *_three_way(metrics),
         "",
         "## What it is bad at",
@@ -66,16 +67,6 @@ def write_card(manifest: Manifest) -> str:
     if isinstance(remarks, list) and remarks:
         lines += ["## Remarks", "", *(f"- {remark}" for remark in remarks), ""]
     return "\n".join(lines)
-
-
-_EXPECTED = "a score is what the judge gives such pages on average; fewer reach the keep rule than the judge keeps."
-_MEANINGS = {
-    "anchored": "a score is what the judge gives such pages on average, as nearly as a map can be that also keeps, at "
-    "the keep rule, the share of pages that the judge keeps.",
-    "spline": _EXPECTED,
-    "isotonic": _EXPECTED,
-    "equipercentile": "scores are distributed as the judge's, so high ones promise too much.",
-}
 
 
 def _three_way(metrics: dict[str, Any]) -> list[str]:

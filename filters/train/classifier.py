@@ -32,13 +32,12 @@ class Classifier(Protocol):
     """
 
     @classmethod
-    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
+    def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
         """One unfitted classifier for each setting that inner cross-validation shall choose from.
 
         Args:
             config: of this kind.
             window: characters of a text that are read.
-            positive: the keep rule's threshold, for a loss that needs one.
         """
 
     @property

@@ -10,13 +10,10 @@ from filters.config import ModelText
 from filters.config_file import PathText, Section
 from filters.languages import LanguageCode
 from filters.model.encoder import EncoderOptions
-from filters.model.ensemble import Combine
 from filters.model.folder import KeepRule
 from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams
 from filters.model.windows import WindowRule
-from filters.train.calibration import Method
 from filters.train.heads import HeadConfig, RidgeHead, SvrHead
-from filters.train.losses import Loss
 from filters.train.tuning import HeadOnly, TuneConfig
 
 
@@ -36,8 +33,6 @@ class LinearConfig(Section):
     """Leave out columns that fewer texts have."""
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.3,)
     """Candidates for the ridge penalty; inner cross-validation chooses one."""
-    loss: Loss = "regression"
-    """Squared error, or one of `filters.train.losses`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -72,19 +67,17 @@ class EncoderConfig(EncoderOptions):
 
     kind: Literal["encoder"] = "encoder"
     beside: Annotated[tuple[EncoderOptions, ...], Field(max_length=7)] = ()
-    """Other encoders that read the same pages; the head sees the states of all. A head on two encoders ranks better
-    than a mean of two heads (`combine: stack`), for it learns what neither says alone."""
+    """Other encoders that read the same pages; the head sees the states of all."""
     head: HeadConfig = RidgeHead(l2=(2.0,))
     tune: TuneConfig = HeadOnly()
-    """head: the language model stays as it is; last_layers or lora: fine-tuned, which takes a GPU or patience: one
+    """head: the language model stays as it is; last_layers: fine-tuned, which takes a GPU or patience: one
     tuning for each fit, of which there are validation.repeats * folds * (inner_folds + 1) + inner_folds + 1."""
     cache: Annotated[PathText | None, Field(exclude=True)] = None
     """Folder that keeps features between trainings; within one, each page is encoded once in any case."""
 
     @model_validator(mode="after")
     def _tuned_under_ridge(self) -> Self:
-        plain = isinstance(self.head, RidgeHead) and self.head.loss == "regression"
-        if not isinstance(self.tune, HeadOnly) and not plain:
+        if not isinstance(self.tune, HeadOnly) and not isinstance(self.head, RidgeHead):
             raise ValueError("tuning starts from, and ends in, a ridge head; give head: {kind: ridge, l2: [2.0]}")
         if not isinstance(self.tune, HeadOnly) and self.beside:
             raise ValueError("an encoder is tuned by itself; leave out beside, or make two members of an ensemble")
@@ -113,15 +106,12 @@ SingleConfig = LinearConfig | FastTextConfig | EncoderConfig | StaticConfig
 
 
 class EnsembleConfig(Section):
-    """Several classifiers of the same annotations, each calibrated by itself, and one score from theirs."""
+    """Several classifiers of the same annotations, each calibrated by itself: the highest percentile bucket any of them
+    puts a page in is its score (Nemotron-CC)."""
 
     kind: Literal["ensemble"] = "ensemble"
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=2, max_length=8)]
-    combine: Combine = "mean"
-    """mean of calibrated scores; stack: weighted so that it fits the judge best (out of fold); max-percentile: the
-    highest percentile bucket any member puts the page in (Nemotron-CC)."""
     buckets: Annotated[int, Field(ge=2, le=1000)] = 20
-    """Of max-percentile."""
 
 
 class DistillConfig(Section):
@@ -191,8 +181,6 @@ class TrainConfig(Section):
     """How rows count in fitting; natural: by the square root of natural_weight."""
     balance: Literal["none", "sqrt", "full"] = "none"
     """Weigh kept rows up in fitting: full: as much in all as the dropped ones; sqrt: by the root of that factor."""
-    calibration: Method = "anchored"
-    """See `filters.train.calibration`."""
     keep: KeepRule = KeepRule()
     validation: ValidationConfig = ValidationConfig()
     agreement: AgreementConfig = AgreementConfig()

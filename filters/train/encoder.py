@@ -29,24 +29,22 @@ class EncoderClassifier:
     Args:
         config: the encoder, what is read from it, what of it is tuned, and the head.
         window: characters of a text that are read.
-        positive: the keep rule's threshold, for the loss `classification`.
         strength: of the head's regularisation; with tuning, the learning rate.
     """
 
-    def __init__(self, config: EncoderConfig, window: int, positive: float, strength: float) -> None:
+    def __init__(self, config: EncoderConfig, window: int, strength: float) -> None:
         self.config = config
         self.window = window
-        self.positive = positive
         self.strength = strength
         self._scorer: EncoderScorer | None = None
         self._tuned: Tuned | None = None
 
     @classmethod
-    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
+    def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
         """One classifier per strength of the head's regularisation, or per learning rate."""
         assert isinstance(config, EncoderConfig)
         choices = strengths(config.head) if isinstance(config.tune, HeadOnly) else config.tune.lr
-        return [cls(config, window, positive, choice) for choice in choices]
+        return [cls(config, window, choice) for choice in choices]
 
     @property
     def setting(self) -> str:
@@ -76,7 +74,7 @@ class EncoderClassifier:
         options, tune = self.config.options(), self.config.tune
         head: Head
         if isinstance(tune, HeadOnly):
-            head = fit_head(self.config.head, self.strength, features, targets, weights, random_state, self.positive)
+            head = fit_head(self.config.head, self.strength, features, targets, weights, random_state)
         else:
             assert isinstance(self.config.head, RidgeHead)
             self._tuned = fine_tune(
@@ -90,7 +88,6 @@ class EncoderClassifier:
                 features,
                 self.config.head,
                 random_state,
-                self.positive,
             )
             head = self._tuned.head
         weights_changed = self._tuned.weights if self._tuned is not None else None

@@ -64,7 +64,7 @@ class FastTextClassifier:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
+    def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
         """One classifier per learning rate in `config.lr`."""
         assert isinstance(config, FastTextConfig)
         return [cls(config, window, lr) for lr in config.lr]

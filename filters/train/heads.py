@@ -1,7 +1,4 @@
-"""Fits the heads of `filters.model.heads` on dense features: linear, support vectors, a kernel on landmarks.
-
-Each by any loss of `filters.train.losses`; whatever the loss, a head is the same arrays and scores as fast.
-"""
+"""Fits the heads of `filters.model.heads` on dense features: linear, support vectors, a kernel on landmarks."""
 
 from __future__ import annotations
 
@@ -14,25 +11,20 @@ from pydantic import Field
 
 from filters.config_file import Section
 from filters.model.heads import Head, LinearHead, RbfHead
-from filters.train.losses import BOUNDARIES, CURVATURE, Loss, boundaries, fit_loss
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
 _REDUCED_L2 = 0.003
-_JITTER = 1e-5
-"""Added to the diagonal of a kernel matrix, which is 1: rounding makes it not quite positive definite."""
 
 
 class RidgeHead(Section):
-    """Linear; `l2` is the penalty per feature, so that one value suits encoders of any width."""
+    """Squared error on the features; `l2` is the penalty per feature, so that one value suits encoders of any width."""
 
     kind: Literal["ridge"] = "ridge"
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
     """Candidates; inner cross-validation chooses one."""
-    loss: Loss = "regression"
-    """regression: squared error; ordinal, classification: logistic losses."""
 
 
 class SvrHead(Section):
@@ -44,18 +36,15 @@ class SvrHead(Section):
     gamma: Annotated[float, Field(gt=0)] = 0.3
     """Divided by the number of features."""
     epsilon: Annotated[float, Field(ge=0)] = 0.1
-    """Errors that are none, in the judge's score; of `regression`."""
+    """Errors that are none, in the judge's score."""
     scale: Literal["unit", "root"] = "unit"
     """Divide each feature by its spread, or by the root of it: what spreads little then counts less."""
     centres: Annotated[int, Field(ge=8, le=16_384)] | None = None
     """Reduce the support vectors to so many (Schoelkopf et al. 1999): a smaller, faster head; null: keep them all."""
-    loss: Loss = "regression"
-    """regression: absolute error beyond epsilon; classification: the hinge, keep or drop; ordinal: the sum of such
-    machines, one for each boundary between the judge's scores (Frank and Hall 2001)."""
 
 
 class LandmarkHead(Section):
-    """A kernel machine on landmarks (Nystroem; Williams and Seeger 2001): an RBF head of a size one chooses."""
+    """Kernel ridge regression on landmarks (Nystroem; Williams and Seeger 2001): an RBF head of a size one chooses."""
 
     kind: Literal["landmarks"] = "landmarks"
     landmarks: Annotated[int, Field(ge=8, le=16_384)] = 1024
@@ -63,8 +52,6 @@ class LandmarkHead(Section):
     """Candidates; inner cross-validation chooses one."""
     gamma: Annotated[float, Field(gt=0)] = 0.15
     """Divided by the number of features."""
-    loss: Loss = "regression"
-    """regression: squared error (kernel ridge); ordinal, classification: logistic losses."""
 
 
 HeadConfig = Annotated[RidgeHead | SvrHead | LandmarkHead, Field(discriminator="kind")]
@@ -82,7 +69,6 @@ def fit_head(
     targets: Float64,
     weights: Float64,
     random_state: int,
-    positive: float = 1.5,
 ) -> Head:
     """Fit a head.
 
@@ -93,7 +79,6 @@ def fit_head(
         targets: float64[n], the judge's scores.
         weights: float64[n], positive.
         random_state: seed of the choice of landmarks.
-        positive: the loss `classification`: targets from here on are one class.
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = features.std(axis=0, dtype=np.float64)
@@ -102,9 +87,9 @@ def fit_head(
     if isinstance(config, SvrHead) and config.scale == "root":
         scale = np.sqrt(scale * np.sqrt(np.mean(scale**2))).astype(np.float32)
     z: Float32 = (features - mean) / scale
-    rows = _Rows(mean, scale, z, targets, weights / weights.mean(), positive)
+    rows = _Rows(mean, scale, z, targets, weights / weights.mean())
     if isinstance(config, RidgeHead):
-        return _linear(config, strength * z.shape[1], rows)
+        return _linear(strength * z.shape[1], rows)
     gamma = config.gamma / z.shape[1]
     if isinstance(config, SvrHead):
         return _svr(config, strength, gamma, rows)
@@ -120,16 +105,10 @@ class _Rows:
     z: Float32
     targets: Float64
     weights: Float64
-    positive: float
 
 
-def _linear(config: RidgeHead, l2: float, rows: _Rows) -> LinearHead:
-    if config.loss == "regression":
-        coefficients, intercept = _ridge(rows.z, rows.targets, rows.weights, l2)
-    else:
-        coefficients, intercept = fit_loss(
-            config.loss, rows.z, rows.targets, rows.weights, l2 / CURVATURE, rows.positive
-        )
+def _linear(l2: float, rows: _Rows) -> LinearHead:
+    coefficients, intercept = _ridge(rows.z, rows.targets, rows.weights, l2)
     return LinearHead(rows.mean, rows.scale, coefficients.astype(np.float32), float(intercept))
 
 
@@ -159,32 +138,16 @@ def _kernel(a: Float32, b: Float32, gamma: float) -> Float64:
 
 
 def _svr(config: SvrHead, c: float, gamma: float, rows: _Rows) -> RbfHead:
-    from sklearn.svm import SVC, SVR
+    from sklearn.svm import SVR
 
     # Rounded first, so that a head that was saved scores as before.
     z = rows.z.astype(np.float16).astype(np.float32)
-    kernel = _kernel(z, z, gamma)
-    options = {"kernel": "precomputed", "C": c, "cache_size": 1000, "tol": 3e-3}
-    intercept = 0.0
-    if config.loss == "regression":
-        machines = [SVR(epsilon=config.epsilon, **options).fit(kernel, rows.targets, rows.weights)]
-    else:
-        edges = boundaries(config.loss, rows.targets, rows.positive)
-        machines = [SVC(**options).fit(kernel, rows.targets >= edge, rows.weights) for edge in edges]
-        if config.loss == "ordinal":
-            # A boundary with too few rows beyond it would say -1 of nearly all; without it, scores of the parts of a
-            # cross-validation would not mean the same.
-            missing = [edge for edge in BOUNDARIES if edge not in edges]
-            intercept = sum(1.0 if (rows.targets >= edge).mean() > 0.5 else -1.0 for edge in missing)
-    whole = np.zeros(len(z))
-    for machine in machines:
-        whole[machine.support_] += machine.dual_coef_[0]
-    support = np.unique(np.concatenate([machine.support_ for machine in machines]))
-    dual, vectors = whole[support], z[support]
+    machine = SVR(kernel="precomputed", C=c, epsilon=config.epsilon, cache_size=1000, tol=3e-3)
+    machine.fit(_kernel(z, z, gamma), rows.targets, rows.weights)
+    dual, vectors = np.asarray(machine.dual_coef_[0], np.float64), z[machine.support_]
     if config.centres is not None and config.centres < len(vectors):
         vectors, dual = _reduced(vectors, dual, z, gamma, config.centres)
-    intercept += sum(float(machine.intercept_[0]) for machine in machines)
-    return RbfHead(rows.mean, rows.scale, vectors, dual.astype(np.float32), gamma, intercept)
+    return RbfHead(rows.mean, rows.scale, vectors, dual.astype(np.float32), gamma, float(machine.intercept_[0]))
 
 
 def _reduced(vectors: Float32, dual: Float64, z: Float32, gamma: float, count: int) -> tuple[Float32, Float64]:
@@ -200,24 +163,14 @@ def _reduced(vectors: Float32, dual: Float64, z: Float32, gamma: float, count: i
 
 
 def _landmarks(config: LandmarkHead, l2: float, gamma: float, rows: _Rows, random_state: int) -> RbfHead:
-    from scipy.linalg import solve_triangular
-
     z, targets, weights = rows.z, rows.targets, rows.weights
     chosen = _spread(targets, min(config.landmarks, len(z)), np.random.default_rng(random_state))
     centres = z[chosen].astype(np.float16).astype(np.float32)
     cross, among = _kernel(z, centres, gamma), _kernel(centres, centres, gamma)
-    if config.loss == "regression":
-        intercept = float(np.average(targets, weights=weights))
-        gram = cross.T @ (cross * weights[:, None]) + l2 * among
-        gram[np.diag_indices(len(gram))] += 1e-6 * np.trace(gram) / len(gram)
-        dual = np.linalg.solve(gram, cross.T @ (weights * (targets - intercept)))
-    else:
-        # In coordinates in which the penalty on the function is one on the weights.
-        among[np.diag_indices(len(among))] += _JITTER
-        root = np.linalg.cholesky(among)
-        points = np.ascontiguousarray(solve_triangular(root, cross.T, lower=True).T)
-        found, intercept = fit_loss(config.loss, points, targets, weights, l2 / CURVATURE, rows.positive)
-        dual = solve_triangular(root, found, lower=True, trans="T")
+    intercept = float(np.average(targets, weights=weights))
+    gram = cross.T @ (cross * weights[:, None]) + l2 * among
+    gram[np.diag_indices(len(gram))] += 1e-6 * np.trace(gram) / len(gram)
+    dual = np.linalg.solve(gram, cross.T @ (weights * (targets - intercept)))
     return RbfHead(rows.mean, rows.scale, centres, dual.astype(np.float32), gamma, intercept)
 
 

@@ -12,7 +12,6 @@ from scipy import sparse
 from filters.kernels.packed import PackedText
 from filters.model.scorers import LinearFeatures, LinearScorer
 from filters.train.config import LinearConfig, SingleConfig
-from filters.train.losses import CURVATURE, Loss, fit_loss
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -29,27 +28,21 @@ class LinearClassifier:
         window: characters of a text that are read.
         min_df: columns that fewer texts have are left out.
         l2: the penalty.
-        loss: squared error, or one of `filters.train.losses`.
-        positive: the keep rule's threshold, for the loss `classification`.
     """
 
-    def __init__(
-        self, features: LinearFeatures, window: int, min_df: int, l2: float, loss: Loss, positive: float
-    ) -> None:
+    def __init__(self, features: LinearFeatures, window: int, min_df: int, l2: float) -> None:
         self.features = features
         self.window = window
         self.min_df = min_df
         self.l2 = l2
-        self.loss = loss
-        self.positive = positive
         self._scorer: LinearScorer | None = None
 
     @classmethod
-    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
+    def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
         """One classifier per penalty in `config.l2`."""
         assert isinstance(config, LinearConfig)
         features = config.features()
-        return [cls(features, window, config.min_df, l2, config.loss, positive) for l2 in config.l2]
+        return [cls(features, window, config.min_df, l2) for l2 in config.l2]
 
     @property
     def setting(self) -> str:
@@ -67,16 +60,11 @@ class LinearClassifier:
         active = np.flatnonzero(idf)
         x = self._vectorise(counts[:, active], idf[active])
         weights = weights / weights.mean()
-        if self.loss == "regression":
-            ridge = Ridge(alpha=self.l2, solver="sparse_cg", tol=1e-5, max_iter=1000, random_state=random_state)
-            ridge.fit(x, targets, sample_weight=weights)
-            coefficients, intercept = ridge.coef_, float(ridge.intercept_)
-        else:
-            l2 = self.l2 / CURVATURE
-            coefficients, intercept = fit_loss(self.loss, x, targets, weights, l2, self.positive)
+        ridge = Ridge(alpha=self.l2, solver="sparse_cg", tol=1e-5, max_iter=1000, random_state=random_state)
+        ridge.fit(x, targets, sample_weight=weights)
         table = np.zeros(2**self.features.bits, dtype=np.float32)
-        table[active] = coefficients.astype(np.float16)
-        self._scorer = LinearScorer(self.features, table, idf, intercept)
+        table[active] = ridge.coef_.astype(np.float16)
+        self._scorer = LinearScorer(self.features, table, idf, float(ridge.intercept_))
         return self
 
     def score(self, texts: Sequence[str]) -> Float32:

@@ -24,7 +24,7 @@ from filters.statistics.agreement import Agreement
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
 from filters.train.blas import one_blas_thread
-from filters.train.calibration import fit_calibration
+from filters.train.calibration import METHOD, fit_calibration
 from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
 
@@ -100,10 +100,7 @@ class Ensemble:
     @property
     def setting(self) -> str:
         """What inner cross-validation chose, member by member."""
-        members = [member.setting for member in self.members]
-        if self.combination.how == "stack":
-            members = [f"{m} (weight {w:.2f})" for m, w in zip(members, self.combination.weights, strict=True)]
-        return "; ".join(members)
+        return "; ".join(member.setting for member in self.members)
 
     @property
     def scorer(self) -> Scorer:
@@ -123,10 +120,10 @@ class Ensemble:
                 normalisation=scorer.normalisation,
                 features=scorer.features(),
                 keep=KeepRule(min_score=self.config.keep.min_score),
-                calibration=self.config.calibration,
+                calibration=METHOD,
             )
             models.append(QualityModel(scorer, member.calibration, manifest, ""))
-        options = EnsembleFeatures(members=names, combine=chosen.combine, buckets=chosen.buckets)
+        options = EnsembleFeatures(members=names, buckets=chosen.buckets)
         return EnsembleScorer(options, tuple(models), self.combination)
 
     def raw(self, texts: Sequence[str]) -> Float32:
@@ -216,9 +213,7 @@ class Procedure:
             return self._single(chosen, rows, seed, teaching)
         members = tuple(self._single(member, rows, seed, teaching) for member in chosen.members)
         scores = np.stack([member.calibration(member.out_of_fold) for member in members])
-        combination = Combination.fit(
-            chosen.combine, chosen.buckets, scores.astype(np.float64), self.labels.expected[rows], self.weights[rows]
-        )
+        combination = Combination.fit(chosen.buckets, scores.astype(np.float64))
         out_of_fold = combination(scores).astype(np.float64)
         calibration = self._calibrate(out_of_fold, rows)
         return Ensemble(members, combination, calibration, out_of_fold, self.config)
@@ -243,12 +238,11 @@ class Procedure:
         return Single(final, calibration, raw[best, rows], self.config)
 
     def _candidates(self, chosen: SingleConfig) -> Sequence[Classifier]:
-        return classifier_class(chosen.kind).candidates(chosen, self.config.window, self.config.keep.min_score)
+        return classifier_class(chosen.kind).candidates(chosen, self.config.window)
 
     def _calibrate(self, raw: Float64, rows: Int64) -> Calibration:
         try:
             return fit_calibration(
-                self.config.calibration,
                 raw,
                 self.labels.expected[rows],
                 self.weights[rows],

@@ -41,7 +41,6 @@ class StaticClassifier:
     Args:
         config: the table and the head.
         window: characters of a text that are read.
-        positive: the keep rule's threshold, for the loss `classification`.
         strength: of the head's regularisation.
 
     Raises:
@@ -49,10 +48,9 @@ class StaticClassifier:
         ConfigError: the table was made for another window.
     """
 
-    def __init__(self, config: StaticConfig, window: int, positive: float, strength: float) -> None:
+    def __init__(self, config: StaticConfig, window: int, strength: float) -> None:
         self.config = config
         self.window = window
-        self.positive = positive
         self.strength = strength
         self._table, self._look_up = _folder(config.table)
         made_for = self._table.window
@@ -64,10 +62,10 @@ class StaticClassifier:
         self._scorer: StaticScorer | None = None
 
     @classmethod
-    def candidates(cls, config: SingleConfig, window: int, positive: float = 1.5) -> list[Self]:
+    def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
         """One classifier per strength of the head's regularisation."""
         assert isinstance(config, StaticConfig)
-        return [cls(config, window, positive, strength) for strength in strengths(config.head)]
+        return [cls(config, window, strength) for strength in strengths(config.head)]
 
     @property
     def setting(self) -> str:
@@ -88,7 +86,7 @@ class StaticClassifier:
     ) -> Self:
         """Fit to labels; see `filters.train.classifier.Classifier`."""
         features = self._features(texts)
-        head = fit_head(self.config.head, self.strength, features, targets, weights, random_state, self.positive)
+        head = fit_head(self.config.head, self.strength, features, targets, weights, random_state)
         table = self._table
         about = StaticFeatures(
             table=table.vectors.shape, head=head.kind, source=table.source, source_sha256=table.digest

@@ -27,6 +27,7 @@ from filters.statistics.bootstrap import CONFIDENCE, Estimate
 from filters.train.agreement import check_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.blas import one_blas_thread
+from filters.train.calibration import METHOD
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
 from filters.train.conformal import REPORTED, measure_coverage
@@ -174,7 +175,7 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         normalisation=scorer.normalisation,
         features=scorer.features(),
         keep=config.keep,
-        calibration=config.calibration,
+        calibration=METHOD,
         conformal=ConformalTable.fit(held_out, labels.expected),
         metrics=metrics,
         settings=config.model_dump(

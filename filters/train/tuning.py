@@ -1,4 +1,4 @@
-"""Fine-tuning: the uppermost blocks of an encoder, or low-rank additions to them, together with a linear head.
+"""Fine-tuning: the uppermost blocks of an encoder, together with a linear head.
 
 The head is fitted to the frozen encoder first and tuning starts from there, so that its first steps do not undo what
 pretraining put into the features (Kumar et al. 2022). A part of the groups is kept aside; the weights that predict it
@@ -40,7 +40,12 @@ CLIP = 1.0
 """Largest norm of a step's gradient."""
 
 
-class _Tune(Section):
+class LastLayers(Section):
+    """All weights of the uppermost blocks."""
+
+    kind: Literal["last_layers"] = "last_layers"
+    lr: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (3e-5,)
+    """Candidates for the learning rate; inner cross-validation chooses one."""
     layers: Annotated[int, Field(ge=1)] = 6
     """How many blocks are tuned, counted down from the highest layer that is read."""
     epochs: Annotated[float, Field(gt=0, le=100)] = 3.0
@@ -56,32 +61,13 @@ class _Tune(Section):
     """Learning rate of the head, which starts where it fits already."""
 
 
-class LastLayers(_Tune):
-    """All weights of the uppermost blocks."""
-
-    kind: Literal["last_layers"] = "last_layers"
-    lr: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (3e-5,)
-    """Candidates for the learning rate; inner cross-validation chooses one."""
-
-
-class Lora(_Tune):
-    """Low-rank additions to the linear layers of attention and MLP in the uppermost blocks (Hu et al. 2021)."""
-
-    kind: Literal["lora"] = "lora"
-    rank: Annotated[int, Field(ge=1, le=512)] = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0
-    """The additions are multiplied by alpha / rank."""
-    lr: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (3e-4,)
-    """Candidates for the learning rate; inner cross-validation chooses one."""
-
-
 class HeadOnly(Section):
     """Nothing but the head: the encoder stays as it is."""
 
     kind: Literal["head"] = "head"
 
 
-TuneConfig = Annotated[HeadOnly | LastLayers | Lora, Field(discriminator="kind")]
+TuneConfig = Annotated[HeadOnly | LastLayers, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,7 @@ class Tuned:
 
 
 def fine_tune(
-    config: LastLayers | Lora,
+    config: LastLayers,
     lr: float,
     options: EncoderOptions,
     texts: Sequence[str],
@@ -112,7 +98,6 @@ def fine_tune(
     frozen: Float32,
     start: RidgeHead,
     random_state: int,
-    positive: float = 1.5,
 ) -> Tuned:
     """Fine-tune an encoder to labels.
 
@@ -126,8 +111,7 @@ def fine_tune(
         groups: int64[n]; no group is both learnt from and kept aside. None: each text by itself.
         frozen: float32[n, columns], the features of the encoder as it is.
         start: the head to begin with, by its first penalty.
-        random_state: seed of the split, the order of texts and LoRA's first weights.
-        positive: targets from here on are shared out evenly when groups are kept aside.
+        random_state: seed of the split and the order of texts.
 
     Raises:
         ModelError: the encoder is none of torch's, or has fewer layers than are to be tuned.
@@ -141,7 +125,8 @@ def fine_tune(
     encoder.model.to(encoder.torch.float32)  # weights stay in float32; products are computed in encoder.precision
     rng = np.random.default_rng(random_state)
     groups = np.arange(len(texts)) if groups is None else groups
-    learnt, aside = group_folds(groups, targets >= positive, min(HELD_OUT, len(np.unique(groups))), random_state)[0]
+    above = targets >= np.median(targets)
+    learnt, aside = group_folds(groups, above, min(HELD_OUT, len(np.unique(groups))), random_state)[0]
     first = len(encoder.blocks) - config.layers
     if first < 0:
         raise ModelError(
@@ -149,7 +134,7 @@ def fine_tune(
             "Remedy: lower classifier.tune.layers"
         )
     weights = weights / weights.mean()
-    head = fit_head(start, start.l2[0], frozen[learnt], targets[learnt], weights[learnt], random_state, positive)
+    head = fit_head(start, start.l2[0], frozen[learnt], targets[learnt], weights[learnt], random_state)
     assert isinstance(head, LinearHead)
     trainer = _Trainer(encoder, config, first, head, frozen, rng)
     tokens = encoder.tokens(texts)
@@ -172,7 +157,7 @@ class _Trainer:
     def __init__(
         self,
         encoder: Any,
-        config: LastLayers | Lora,
+        config: LastLayers,
         first: int,
         head: LinearHead,
         frozen: Float32,
@@ -187,42 +172,15 @@ class _Trainer:
 
         self.mean, self.scale = tensor(head.mean), tensor(head.scale)
         self.head = [tensor(head.weights).requires_grad_(), tensor(np.array([head.intercept])).requires_grad_()]
-        self.features = TunedFeatures(kind=config.kind, first=first, shapes={"-": (1,)})
-        if isinstance(config, LastLayers):
-            self.parameters = tunable(encoder.blocks, self.features)
-            for weight in self.parameters.values():
-                weight.requires_grad_()
-        else:
-            self.features = self.features.model_copy(update={"scale": config.alpha / config.rank})
-            self.parameters = self._additions(config.rank)
-        if not self.parameters:
-            raise ModelError(
-                f"encoder {encoder.options.encoder}: has no linear layers in its uppermost blocks. Remedy: tune: "
-                "{kind: last_layers}"
-            )
+        self.features = TunedFeatures(first=first, shapes={"-": (1,)})
+        self.parameters = tunable(encoder.blocks, first)
+        for weight in self.parameters.values():
+            weight.requires_grad_()
         self.lower: list[Any] | None = None
         self._tuples = self._gives_tuples()
         # Layers below the tuned blocks are not run again: their features stay as they are.
         self._below = [place for place, layer in enumerate(encoder.options.read) if OUTPUT < layer < first]
         self._frozen = frozen.reshape(len(frozen), len(encoder.options.read), -1)
-
-    def _additions(self, rank: int) -> dict[str, Any]:
-        """LoRA's weights: a drawn, b zero, so that nothing changes at first; added by hooks on the linear layers."""
-        torch, encoder = self.torch, self.encoder
-        found: dict[str, Any] = {}
-        owners = {id(module.weight): module for module in encoder.blocks.modules() if hasattr(module, "in_features")}
-        for name, weight in tunable(encoder.blocks, self.features).items():
-            width_out, width_in = weight.shape
-            drawn = self.rng.uniform(-1, 1, (rank, width_in)) / math.sqrt(width_in)
-            a = torch.from_numpy(drawn.astype(np.float32)).to(encoder.device).requires_grad_()
-            b = torch.zeros((width_out, rank), device=encoder.device, requires_grad=True)
-            found |= {f"{name}.a": a, f"{name}.b": b}
-
-            def add(module: Any, given: Any, output: Any, a: Any = a, b: Any = b) -> Any:
-                return output + (given[0] @ a.T) @ b.T * self.features.scale
-
-            owners[id(weight)].register_forward_hook(add)
-        return found
 
     @contextlib.contextmanager
     def _skip(self, numbers: range, states: Any = None, seen: list[Any] | None = None) -> Iterator[None]:
@@ -384,8 +342,7 @@ class _Trainer:
 
     def _copy(self) -> tuple[dict[str, npt.NDArray[Any]], list[Float32]]:
         """The weights as they are held in a model folder, and the head."""
-        dtype = self.features.dtype
-        arrays = {name: weight.detach().cpu().numpy().astype(dtype) for name, weight in self.parameters.items()}
+        arrays = {name: weight.detach().cpu().numpy().astype(np.float16) for name, weight in self.parameters.items()}
         return arrays, [part.detach().cpu().numpy().copy() for part in self.head]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.classifiers import AGAINST, BESIDE, KINDS, LOSSES, ROWS, WINDOWS, gains, load, tables
+from benchmarks.classifiers import AGAINST, BESIDE, FITS, KINDS, ROWS, WINDOWS, gains, load, tables
 
 THREE = " | ".join(["0.400 [0.300, 0.500]"] * 3)
 
@@ -25,36 +25,34 @@ def test_rows_appear_with_intervals_speed_and_size() -> None:
         f"| {KINDS['fasttext']} | " + "0.250 [0.150, 0.350] | " * 3 + "1.3 | 9.6 |",
         f"| {KINDS['edu-en']} | " + "0.500 [0.400, 0.600] | " * 3 + "15,357 | 9.6 |",
     ]
-    assert len(found["loss"]) == len(found["windows"]) == 2
+    assert len(found["fit"]) == len(found["windows"]) == 2
 
 
 def test_a_row_that_was_not_measured_is_left_out() -> None:
-    found = tables({"rows": [row("linear-ordinal", 0.4, 100)]})
-    assert found["loss"][2:] == [f"| {' | '.join(LOSSES['linear-ordinal'])} | {THREE} |  |"]
+    found = tables({"rows": [row("linear-balanced", 0.4, 100)]})
+    assert found["fit"][2:] == [f"| {' | '.join(FITS['linear-balanced'])} | {THREE} |  |"]
     assert len(found["kinds"]) == 2
 
 
-def test_a_loss_has_its_difference_from_the_config_s() -> None:
+def test_a_fit_has_its_difference_from_the_config_s() -> None:
     difference = {"value": -0.0123, "low": -0.03, "high": 0.0049}
-    measured = row("encoder-svr-ordinal", 0.4, 1) | {"gain": {"pr_auc": {"difference": difference}}}
-    (line,) = tables({"rows": [measured]})["loss"][2:]
+    measured = row("encoder-landmarks", 0.4, 1) | {"gain": {"pr_auc": {"difference": difference}}}
+    (line,) = tables({"rows": [measured]})["fit"][2:]
     assert line.endswith(f"| {THREE} | -0.012 [-0.030, +0.005] |")
 
 
 def test_every_row_of_the_tables_can_be_measured_again() -> None:
     shipped = {name for name in KINDS if name.startswith("edu-")}
-    assert set(ROWS) == (set(KINDS) | set(LOSSES) | set(WINDOWS) | set(BESIDE)) - shipped
+    assert set(ROWS) == (set(KINDS) | set(FITS) | set(WINDOWS) | set(BESIDE)) - shipped
     assert set(AGAINST.values()) <= set(ROWS) | shipped
     for name in ROWS:
         found, config = load(name, ["annotations=a.parquet", "output=b", "random_state=5"])
         assert (found, config.random_state) == (name, 5)
         if name.startswith("encoder"):
-            assert config.classifier.kind == "encoder"  # one member of the config's ensemble
+            assert config.classifier.kind == "encoder"
+            assert config.classifier.beside == ()
         if name in BESIDE:
             assert len(config.classifier.beside) == len(BESIDE[name][1])
-        head = getattr(config.classifier, "head", config.classifier)
-        loss = name.rpartition("-")[2]
-        assert getattr(head, "loss", "regression") == (loss if loss in ("ordinal", "classification") else "regression")
 
 
 def test_a_config_may_be_named_and_changed() -> None:
@@ -81,8 +79,8 @@ def test_gains_are_over_the_same_pages(tmp_path: Path) -> None:
 
     assert gains("encoder-balanced", result(1.0), labels, config, tmp_path) == {}  # nothing to hold it against yet
     assert gains("encoder", result(1.0), labels, config, tmp_path) == {}
-    found = gains("encoder-svr-ordinal", result(0.1), labels, config, tmp_path)
+    found = gains("encoder-landmarks", result(0.1), labels, config, tmp_path)
     assert found["pr_auc"]["difference"]["low"] > 0.05
     assert found["pr_auc"]["first"] > 0.9 > found["pr_auc"]["second"]
     np.save(tmp_path / "linear.npy", np.zeros((2, 200), np.float32))
-    assert gains("linear-ordinal", result(0.1), labels, config, tmp_path) == {}
+    assert gains("linear-balanced", result(0.1), labels, config, tmp_path) == {}

@@ -202,9 +202,8 @@ def test_the_contract(torch: Any, tmp_path: Path) -> None:
     shared_encoder.cache_clear()
 
 
-@pytest.mark.parametrize("loss", ["regression", "ordinal", "classification"])
 @pytest.mark.parametrize("head", [{"kind": "ridge"}, {"kind": "svr"}, {"kind": "landmarks", "landmarks": 40}])
-def test_every_head_learns_by_every_loss(torch: Any, tmp_path: Path, head: dict[str, Any], loss: str) -> None:
+def test_every_head_learns(torch: Any, tmp_path: Path, head: dict[str, Any]) -> None:
     from filters.model.folder import Manifest
 
     config = EncoderConfig.model_validate(
@@ -212,13 +211,13 @@ def test_every_head_learns_by_every_loss(torch: Any, tmp_path: Path, head: dict[
             "encoder": str(bert(tmp_path / "bert")),
             "layers": [1, 3],
             "precision": "float32",
-            "head": head | {"loss": loss},
+            "head": head,
         }
     )
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(["sun", "light", "a", "b", "c"], 12)) for _ in range(120)]
     targets = np.array([text.count("sun") / 1.5 for text in texts])
-    (classifier,) = classifier_class("encoder").candidates(config, 200, 1.5)
+    (classifier,) = classifier_class("encoder").candidates(config, 200)
     classifier.fit(texts[:80], targets[:80], np.ones(80), 0)
     scores = classifier.score(texts)
     kept = targets[80:] >= 1.5
@@ -266,7 +265,7 @@ def test_a_head_reads_encoders_side_by_side(torch: Any, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"llama has sha256 .* was trained with"):
         QualityModel.load(tmp_path / "model")
     with pytest.raises(ValidationError, match="an encoder is tuned by itself"):
-        EncoderConfig.model_validate(config.model_dump() | {"head": {"kind": "ridge"}, "tune": {"kind": "lora"}})
+        EncoderConfig.model_validate(config.model_dump() | {"head": {"kind": "ridge"}, "tune": {"kind": "last_layers"}})
     shared_encoder.cache_clear()
     encoder_store.cache_clear()
 

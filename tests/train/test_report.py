@@ -17,7 +17,7 @@ from labelled_pages import columns, write
 from rich.console import Console
 
 import filters.train.training as training
-from filters.errors import AnnotationsError, InputError, MissingExtraError
+from filters.errors import AnnotationsError, InputError, MissingExtraError, install_command
 from filters.model import QualityModel
 from filters.model.trained_on import TrainedOn
 from filters.statistics.agreement import METRICS
@@ -291,7 +291,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path
         with pytest.raises(InputError, match="cannot write a page here"):
             check_page(path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"finesieve\[plots\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("plots"))):
         check_page(tmp_path / "page.html")
 
 

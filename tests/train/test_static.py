@@ -220,15 +220,9 @@ def test_a_token_embedding_makes_a_table_without_vectors_of_grams(
     "head",
     [
         RidgeHead(),
-        RidgeHead(loss="ordinal"),
-        RidgeHead(loss="classification"),
         SvrHead(),
         SvrHead(scale="root", centres=100),
-        SvrHead(scale="root", centres=100, loss="ordinal"),
-        SvrHead(loss="classification"),
         LandmarkHead(landmarks=64),
-        LandmarkHead(landmarks=64, loss="ordinal"),
-        LandmarkHead(landmarks=64, loss="classification"),
     ],
     ids=repr,
 )
