@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.kernels.arrays import UInt8
+from filters.kernels.arrays import Int64, UInt8
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import decode, encode
 from filters.kernels.windows import WINDOW, non_ascii, trailing_zeros
@@ -24,26 +24,17 @@ _COMPOSES = 255
 _SAME, _CHANGES, _TOO_LONG = 0, 1, 2
 
 
-def compose(packed: PackedText) -> PackedText:
-    """The texts in NFC; those that are in NFC already, which nearly all are, are only looked at.
+def recomposed(packed: PackedText) -> tuple[Int64, PackedText]:
+    """The texts that are not in NFC, as int64[m] row numbers, and in NFC. The others are only looked at.
 
-    Invalid UTF-8 stays as it is, and so does a text with more than `LONGEST_RUN` combining marks in a row.
+    Invalid UTF-8 is left as it is, and so is a text with more than `LONGEST_RUN` combining marks in a row.
     """
     classes, leads = _tables()
     states = np.empty(len(packed), np.uint8)
     _check(packed.data, packed.offsets, classes, leads, states)
-    rows = np.flatnonzero(states == _CHANGES)
-    if not len(rows):
-        return packed
-    texts = {row: packed[row] for row in rows.tolist()}
-    valid = [row for row, text in texts.items() if _is_utf8(text)]
-    strings = pa.array([texts[row] for row in valid], pa.large_binary()).cast(pa.large_string())
-    composed = PackedText.from_arrow(pc.utf8_normalize(strings, form="NFC"))
-    texts |= dict(zip(valid, composed, strict=True))
-    whole = list(packed)
-    for row, text in texts.items():
-        whole[row] = text
-    return PackedText.from_bytes(whole)
+    rows = [row for row in np.flatnonzero(states == _CHANGES).tolist() if _is_utf8(packed[row])]
+    texts = pa.array([packed[row] for row in rows], pa.large_binary()).cast(pa.large_string())
+    return np.array(rows, np.int64), PackedText.from_arrow(pc.utf8_normalize(texts, form="NFC"))
 
 
 def fold_digits(packed: PackedText) -> PackedText:
@@ -64,12 +55,13 @@ def _is_utf8(text: bytes) -> bool:
 
 @functools.cache
 def _tables() -> tuple[UInt8, UInt8]:
-    """(uint8[0x30000]: combining class of a code point, or `_COMPOSES`; uint8[256]: 1 for a first byte of any of them).
+    """(uint8[0x30000]: combining class of a code point, or `_COMPOSES`; uint8[16384]: 1 for the
+    first byte of any of them, times 64, plus what the second one adds).
 
     Code points above are in NFC, or without a class.
     """
     classes = np.zeros(0x30000, np.uint8)
-    leads = np.zeros(256, np.uint8)
+    leads = np.zeros(256 * 64, np.uint8)
     for code in range(0x300, len(classes)):
         if 0x3400 <= code < 0xA000 or 0xAC00 <= code < 0xF900 or 0x20000 <= code < 0x2F800:
             continue  # Han, syllables of Hangul, surrogates and private use: whole, and without marks
@@ -84,7 +76,8 @@ def _tables() -> tuple[UInt8, UInt8]:
             classes[code] = unicodedata.combining(character)
     classes[0x1161:0x1176] = classes[0x11A8:0x11C3] = _COMPOSES  # Hangul, composed by rule
     for code in np.flatnonzero(classes).tolist():
-        leads[chr(code).encode()[0]] = 1
+        first, second, *_ = chr(code).encode()
+        leads[first << 6 | second & 0x3F] = 1
     for table in (classes, leads):
         table.flags.writeable = False
     return classes, leads
@@ -107,28 +100,28 @@ def _check(data, offsets, classes, leads, states):  # type: ignore[no-untyped-de
     for document in range(len(offsets) - 1):
         position, end = offsets[document], offsets[document + 1]
         state = _SAME
+        behind = np.int64(-1)  # where the last mark ended
         before, run = np.int64(0), 0
         while position < end:
             byte = data[position]
-            if byte < 128:
-                before, run = np.int64(0), 0
-                if position <= last:
+            if byte < 0xC0:
+                if byte < 128 and position <= last:
                     position += max(1, min(trailing_zeros(non_ascii(data, position)), end - position))
                 else:
                     position += 1
                 continue
-            if leads[byte] == 0:
-                before, run = np.int64(0), 0
-                position += 1
-                while position < end and (data[position] & 0xC0) == 0x80:
-                    position += 1
+            if position + 1 < end and leads[np.int64(byte) << 6 | np.int64(data[position + 1] & 0x3F)] == 0:
+                position += 2
                 continue
+            start = position
             code, size = decode(data, position, end)
             position += size
             kind = classes[code] if code < len(classes) else np.uint8(0)
             if kind == 0:
-                before, run = np.int64(0), 0
                 continue
+            if start != behind:
+                before, run = np.int64(0), 0
+            behind = position
             run += 1
             if run > LONGEST_RUN:
                 state = _TOO_LONG

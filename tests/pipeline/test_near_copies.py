@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.config import FilterConfig, NearConfig
-from filters.dedup.near import near_keys, near_words
+from filters.dedup.near import near_keys
 from filters.kernels.packed import PackedText
+from filters.kernels.words import word_hashes
 from filters.pipeline.phases import rounds
 from tests.pipeline.conftest import jsonl, page
 from tests.pipeline.conftest import run_in_process as run_filter
@@ -42,7 +44,7 @@ def expected(rows: list[Row], texts: list[str], near: NearConfig, keep: str) -> 
     """(reason, duplicate_of, similarity) of each document: by a loop from best to worst that compares all pairs."""
     packed = PackedText.from_strings(texts)
     keys, _ = near_keys(packed, near)
-    words = near_words(packed, near)
+    words = word_hashes(PackedText.from_strings([unicodedata.normalize("NFC", text) for text in texts]))
     sets = [
         shingles(words.hashes[words.offsets[n] : words.offsets[n + 1]].tolist(), near.shingle)
         for n in range(len(texts))
