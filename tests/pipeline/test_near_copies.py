@@ -14,9 +14,10 @@ import pytest
 
 from filters.config import FilterConfig, NearConfig
 from filters.dedup.near import near_keys
+from filters.errors import RunError
 from filters.kernels.packed import PackedText
 from filters.kernels.words import word_hashes
-from filters.pipeline.phases import rounds
+from filters.pipeline.phases import candidates, rounds
 from tests.pipeline.conftest import jsonl, page
 from tests.pipeline.conftest import run_in_process as run_filter
 
@@ -140,3 +141,140 @@ def test_what_goes_is_what_a_sequential_reader_would_remove(
     assert min(counts[name] for name in (None, "near_duplicate", "exact_duplicate")) > 3
     sizes = Counter(row["near_cluster"] for row in rows)
     assert all(row["cluster_size"] == sizes[row["near_cluster"]] for row in rows)
+
+
+def one_file(tmp_path: Path, make_config: MakeConfig, texts: list[str], name: str = "run", **dedup: Any) -> Any:
+    rows = [{"id": f"{n}", "text": text} for n, text in enumerate(texts)]
+    path = jsonl(tmp_path / f"{name}.jsonl", rows)
+    return run_filter(make_config(path, output=name, dedup=GLOBAL | dedup, keep={"min_score": -9}))
+
+
+def reasons(result: Any) -> list[str | None]:
+    return [row["reason"] for row in attributes(result.path)]
+
+
+def test_a_page_in_nfd_is_a_near_copy_of_the_same_in_nfc(tmp_path: Path, make_config: MakeConfig) -> None:
+    words = ["Ærlighed på øen", "Việt Nam tiếng", "हिन्दी ज़रूर", "한국어 문장", "ガギグゲゴ", "العَرَبِيَّة"]
+    draw = random.Random(0)
+    pages = [" ".join(draw.choices(words, k=40)) for _ in range(5)]
+    texts = [unicodedata.normalize(form, text) for text in pages for form in ("NFC", "NFD")]
+    rows = attributes(one_file(tmp_path, make_config, texts).path)
+    assert sorted(row["reason"] or "" for row in rows) == [""] * 5 + ["near_duplicate"] * 5
+    assert {row["similarity"] for row in rows} == {None, 1.0}
+
+
+def test_short_texts_are_copies_only_of_the_same_words(tmp_path: Path, make_config: MakeConfig) -> None:
+    texts = [f"w{n} v" for n in range(3000)] + [
+        "Read more!",
+        "read more",
+        "more read",
+        "read more now",
+        "и",
+        "水 火",
+        "水、火",
+    ]
+    rows = attributes(one_file(tmp_path, make_config, texts, keep="first").path)
+    assert [row["id"] for row in rows if row["reason"]] == ["3001", "3006"]
+    assert {(row["reason"], row["similarity"]) for row in rows if row["reason"]} == {("near_duplicate", 1.0)}
+
+
+def test_numbers_are_alike_where_digits_are_folded(tmp_path: Path, make_config: MakeConfig) -> None:
+    texts = [" ".join(f"price of item {n * k} is 3.{n} today" for k in range(20)) for n in (3, 11, 127)]
+    assert reasons(one_file(tmp_path, make_config, texts, "kept")) == [None] * 3
+    found = reasons(one_file(tmp_path, make_config, texts, "folded", near={"digits": "fold"}))
+    assert sorted(filter(None, found)) == ["near_duplicate"] * 2
+
+
+def test_keep_none_removes_every_document_that_has_a_copy(tmp_path: Path, make_config: MakeConfig) -> None:
+    base, other = page(1, 100), page(2, 100)
+    texts = [base, base.upper(), base + " more", other, page(3, 100), page(3, 100) + "!", page(4, 100), page(4, 100)]
+    result = one_file(tmp_path, make_config, texts, keep="none")
+    rows = attributes(result.path)
+    assert [row["id"] for row in rows if row["keep"]] == ["3"]
+    assert [row["reason"] for row in rows] == [
+        "near_duplicate", "near_duplicate", "near_duplicate", None, "near_duplicate", "near_duplicate",
+        "exact_duplicate", "exact_duplicate",
+    ]  # fmt: skip
+    copies = {row["id"]: row["duplicate_of"] for row in rows}
+    assert copies["2"] in ("0", "1")
+    assert (copies["4"], copies["5"], copies["6"], copies["7"]) == ("5", "4", "7", "6")
+    assert all(row["similarity"] is not None for row in rows if row["reason"])
+
+
+def test_crowded_buckets_are_counted_and_still_lose_their_copies(
+    tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "EVERY_PAIR", 10)
+    frame, draw = page(1, 80), random.Random(0)
+    texts = [f"{frame} {page(100 + n % 12, 40 if n % 2 else 4)}" for n in range(300)]
+    texts = [" ".join([*text.split(), f"end{n}"]) for n, text in enumerate(texts)]
+    draw.shuffle(texts)
+    trees = []
+    for name, more in (("one", {"partitions": 1}), ("many", {"partitions": 9, "memory": "1MiB"})):
+        result = one_file(tmp_path, make_config, texts, name, exact=False, **more)
+        trees.append([{k: v for k, v in row.items() if k != "source"} for row in attributes(result.path)])
+        near = result.manifest["dedup"]["near"]
+        assert near["crowded_buckets"] > 0
+        assert 200 < near["documents_in_crowded_buckets"] <= 300
+        assert near["compared"] < 300 * 14 * 10
+    assert trees[0] == trees[1]
+    kept = {row["id"] for row in trees[0] if row["keep"]}
+    assert len(kept) < 30
+    sets = [shingles(text.lower().split(), 5) for text in texts]  # type: ignore[arg-type]
+    for row in trees[0]:
+        if row["reason"]:
+            assert row["duplicate_of"] in kept
+            common = sets[int(row["id"])] & sets[int(row["duplicate_of"])]
+            whole = sets[int(row["id"])] | sets[int(row["duplicate_of"])]
+            assert len(common) / len(whole) == pytest.approx(row["similarity"])
+            assert row["similarity"] >= 0.7
+
+
+def test_a_source_that_would_lose_too_much_stops_the_run_or_is_named(tmp_path: Path, make_config: MakeConfig) -> None:
+    good = [{"id": f"g{n}", "url": f"https://good.org/{n}", "text": page(n, 60), "kind": "a"} for n in range(30)]
+    bad = [
+        {"id": f"b{n}", "url": f"https://www.bad.org/{n}", "text": f"{page(99, 60)} {n}", "kind": "b"}
+        for n in range(30)
+    ]
+    paths = [jsonl(tmp_path / "good.jsonl", good + bad[:15]), jsonl(tmp_path / "bad.jsonl", bad[15:])]
+    source = {"kind": "jsonl", "paths": [str(path) for path in paths], "id_key": "id"}
+    sections = {"keep": {"min_score": -9}, "input": source | {"slices": ["kind"], "columns": ["kind", "url"]}}
+    limit = GLOBAL | {"max_source_loss": 0.9}
+    with pytest.raises(
+        RunError, match=r"30 documents go as near copies.*largest cluster has 30.*stays and b\d+ and b\d+ go"
+    ):
+        run_filter(make_config(*paths, output="stops", dedup=limit, **sections))
+    assert not (tmp_path / "stops" / "manifest.json").exists()
+    result = run_filter(make_config(*paths, output="warns", dedup=limit | {"on_source_loss": "warn"}, **sections))
+    found = {loss["source"]: loss for loss in result.manifest["dedup"]["source_losses"]}
+    assert set(found) == {"host bad.org", "kind b"} | ({str(paths[1])} & set(found))
+    assert (found["host bad.org"]["lost"], found["host bad.org"]["documents"]) == (29, 30)
+    alright = run_filter(make_config(*paths, output="alright", dedup=GLOBAL | {"max_source_loss": 1.0}, **sections))
+    assert alright.manifest["dedup"]["source_losses"] == []
+
+
+def test_an_earlier_run_removes_only_what_is_like_a_document_it_kept(tmp_path: Path, make_config: MakeConfig) -> None:
+    draw = random.Random(3)
+    chain = drifting(draw, 5, 40)
+    first = one_file(tmp_path, make_config, [chain[0], page(7, 80)], "old", keep_fingerprints=True)
+    rows = attributes(one_file(tmp_path, make_config, chain[1:], "new", against=[str(first.path)], keep="first").path)
+    gone = [int(row["id"]) for row in rows if row["reason"] == "in_earlier_run"]
+    base = shingles(chain[0].lower().split(), 5)  # type: ignore[arg-type]
+    for n, row in enumerate(rows):
+        here = shingles(chain[n + 1].lower().split(), 5)  # type: ignore[arg-type]
+        similarity = len(base & here) / len(base | here)
+        if n in gone:
+            assert row["duplicate_of"] == f"{first.path}:0"
+            assert row["similarity"] == pytest.approx(similarity)
+            assert row["similarity"] >= 0.7
+        else:
+            assert similarity < 0.8  # more alike than that, they share a band
+    assert 0 in gone
+    assert 0 < len(gone) < 20
+    assert rows[-1]["reason"] != "in_earlier_run"
+
+
+@pytest.mark.parametrize("value", [0.7, None])
+def test_the_old_key_is_refused_with_the_new_one(tmp_path: Path, make_config: MakeConfig, value: float | None) -> None:
+    with pytest.raises(ValueError, match=r"verify is gone.*Write dedup\.near\.similarity instead"):
+        make_config(tmp_path / "a.jsonl", dedup=GLOBAL | {"near": {"verify": value}})
