@@ -7,7 +7,7 @@ template pages with different bodies, and one page many times. Held against each
   ours       a run of this package
   closure    connected components over the same band keys, as this package removed them before
   datatrove  its four MinHash stages, on the same words
-Then real pages (where `../shared/data` has them): what closure would have removed that no document that stays resembles.
+Then real pages (where `../shared/data` has them): what closure would have removed that resembles nothing that stays.
 
 Jaccard similarities are those of sets of words' tuples in Python, not of the kernels.
 Results: benchmarks/results/near_copies.json.
@@ -51,7 +51,7 @@ def words(draw: random.Random, count: int) -> list[str]:
 
 
 def edited(draw: random.Random, text: list[str], similarity: float) -> list[str]:
-    """The text with so many words replaced, far from each other, that about that similarity of 5-word shingles is left."""
+    """The text with words replaced, far from each other, so that about that similarity of 5-word shingles is left."""
     shingles = len(text) - 4
     changed = round(shingles * (1 - similarity) / (1 + similarity) / 5)
     found = list(text)
@@ -69,7 +69,8 @@ def planted(path: Path, copies: int, seed: int = 0) -> dict[str, str]:
         rows.append((f"edits-{n}", " ".join(base)))
         for similarity in (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 0.95):
             if draw.random() < 0.5:
-                rows.append((f"edits-{n}-{similarity}", " ".join(edited(draw, base, similarity))))
+                text = " ".join(edited(draw, base, similarity))
+                rows.append((f"edits-{n}-{similarity}", text))
     for n in range(500):
         text = " ".join(words(draw, 200))
         rows += [(f"exact-{n}-{copy}", text.upper() if copy % 2 else text) for copy in range(draw.randrange(2, 5))]
@@ -99,7 +100,6 @@ def run(folder: Path, pages: Path, name: str) -> tuple[list[dict[str, Any]], dic
     config = FilterConfig.model_validate(
         {
             "input": {"kind": "parquet", "paths": [str(pages)], "id_key": "id"},
-            "dedup": {"scope": "global"},
             "keep": {"min_score": -9},
             "output": {"path": str(folder / name)},
         }
@@ -117,10 +117,9 @@ class Pages:
         table = pq.read_table(path, columns=["id", "text"])
         ids, texts = table["id"].to_pylist(), table["text"].to_pylist()
         first: dict[str, int] = {}
-        self.group = {
-            i: first.setdefault(" ".join(text.lower().split()), n)
-            for n, (i, text) in enumerate(zip(ids, texts, strict=True))
-        }
+        self.group: dict[str, int] = {}
+        for n, (i, text) in enumerate(zip(ids, texts, strict=True)):
+            self.group[i] = first.setdefault(" ".join(text.lower().split()), n)
         self.members: dict[int, list[str]] = defaultdict(list)
         for i, group in self.group.items():
             self.members[group].append(i)
@@ -145,9 +144,8 @@ class Pages:
 
     def pairs(self, largest: int = 100) -> set[tuple[int, int]]:
         """Groups that share a bucket of at most so many."""
-        return {
-            pair for some in self.buckets.values() if len(some) <= largest for pair in itertools.combinations(some, 2)
-        }
+        small = (some for some in self.buckets.values() if len(some) <= largest)
+        return {pair for some in small for pair in itertools.combinations(some, 2)}
 
     def closure(self) -> dict[int, int]:
         """The component of each group, by its smallest."""

@@ -146,7 +146,7 @@ def test_what_goes_is_what_a_sequential_reader_would_remove(
 def one_file(tmp_path: Path, make_config: MakeConfig, texts: list[str], name: str = "run", **dedup: Any) -> Any:
     rows = [{"id": f"{n}", "text": text} for n, text in enumerate(texts)]
     path = jsonl(tmp_path / f"{name}.jsonl", rows)
-    return run_filter(make_config(path, output=name, dedup=GLOBAL | dedup, keep={"min_score": -9}))
+    return run_filter(make_config(path, output=name, dedup=dedup, keep={"min_score": -9}))
 
 
 def reasons(result: Any) -> list[str | None]:
@@ -239,7 +239,7 @@ def test_a_source_that_would_lose_too_much_stops_the_run_or_is_named(tmp_path: P
     paths = [jsonl(tmp_path / "good.jsonl", good + bad[:15]), jsonl(tmp_path / "bad.jsonl", bad[15:])]
     source = {"kind": "jsonl", "paths": [str(path) for path in paths], "id_key": "id"}
     sections = {"keep": {"min_score": -9}, "input": source | {"slices": ["kind"], "columns": ["kind", "url"]}}
-    limit = GLOBAL | {"max_source_loss": 0.9}
+    limit = {"max_source_loss": 0.9}
     with pytest.raises(
         RunError, match=r"30 documents go as near copies.*largest cluster has 30.*stays and b\d+ and b\d+ go"
     ):
@@ -249,7 +249,7 @@ def test_a_source_that_would_lose_too_much_stops_the_run_or_is_named(tmp_path: P
     found = {loss["source"]: loss for loss in result.manifest["dedup"]["source_losses"]}
     assert set(found) == {"host bad.org", "kind b"} | ({str(paths[1])} & set(found))
     assert (found["host bad.org"]["lost"], found["host bad.org"]["documents"]) == (29, 30)
-    alright = run_filter(make_config(*paths, output="alright", dedup=GLOBAL | {"max_source_loss": 1.0}, **sections))
+    alright = run_filter(make_config(*paths, output="alright", dedup={"max_source_loss": 1.0}, **sections))
     assert alright.manifest["dedup"]["source_losses"] == []
 
 
@@ -277,4 +277,4 @@ def test_an_earlier_run_removes_only_what_is_like_a_document_it_kept(tmp_path: P
 @pytest.mark.parametrize("value", [0.7, None])
 def test_the_old_key_is_refused_with_the_new_one(tmp_path: Path, make_config: MakeConfig, value: float | None) -> None:
     with pytest.raises(ValueError, match=r"verify is gone.*Write dedup\.near\.similarity instead"):
-        make_config(tmp_path / "a.jsonl", dedup=GLOBAL | {"near": {"verify": value}})
+        make_config(tmp_path / "a.jsonl", dedup={"near": {"verify": value}})
