@@ -88,7 +88,7 @@ _INSTEAD: dict[str, dict[str, str]] = {
                         "\ue81e\ue826\ue82b\ue82c\ue832\ue843\ue854\ue864",
                         "\u3000\u1e3f\ufe10\ufe12\ufe11\ufe13\ufe14\ufe15\ufe16\ufe17\ufe18\ufe19"
                         "\u9fb4\u9fb5\u9fb6\u9fb7\u9fb8\u9fb9\u9fba\u9fbb", strict=True)),
-    "cp932": dict.fromkeys("\xa0\uf8f1\uf8f2\uf8f3", "\ufffd"),
+    "cp932": dict.fromkeys("\xa0\uf8f0\uf8f1\uf8f2\uf8f3", "\ufffd"),
     "koi8-u": {"\u255d": "\u045e", "\u256c": "\u040e"},
 }  # fmt: skip
 

@@ -9,6 +9,10 @@ import pyarrow as pa
 
 from filters.errors import InputError
 
+_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
+"""Of integers, by their bits."""
+_DIGITS_OF_DOUBLE = 15
+
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type without dictionary encoding and views, which are ways to store the same values."""
@@ -18,9 +22,9 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_binary_view(kind):
         return pa.binary()
-    if pa.types.is_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_list_view(kind):
         return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)))
-    if pa.types.is_large_list(kind):
+    if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
         return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
@@ -55,9 +59,11 @@ def settle(schemas: Sequence[tuple[str, pa.Schema]]) -> str | None:
 
 def _common(name: str, one: pa.DataType, other: pa.DataType, first: str, source: str) -> pa.DataType:
     try:
-        schemas = [pa.schema([(name, kind)]) for kind in (one, other)]
+        schemas = [pa.schema([(name, kind)]) for kind in _of_one_kind(one, other)]
         both = pa.unify_schemas(schemas, promote_options="permissive").field(name).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        for kind in (one, other):
+            pa.array([], kind).cast(both)  # some that unify have no cast
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         both = None
     texts = [str(kind).count("string") for kind in (one, other, both)]
     if both is None or texts[2] < max(texts):  # text is not made bytes
@@ -66,6 +72,23 @@ def _common(name: str, one: pa.DataType, other: pa.DataType, first: str, source:
             "input.columns, or filter these files in a run of their own (input.paths)"
         )
     return both
+
+
+def _of_one_kind(*kinds: pa.DataType) -> list[pa.DataType]:
+    """Next to a decimal, an integer is a decimal of all its digits (Arrow counts one too few), and a decimal next to a
+    float is a double.
+
+    Raises:
+        ArrowTypeError: a double does not hold all digits of the decimal.
+    """
+    decimals = [kind for kind in kinds if pa.types.is_decimal(kind)]
+    if decimals and any(map(pa.types.is_floating, kinds)):
+        if decimals[0].precision > _DIGITS_OF_DOUBLE:
+            raise pa.ArrowTypeError("digits would be lost")
+        return [pa.float64(), pa.float64()]
+    return [
+        pa.decimal128(_DIGITS[kind.bit_width], 0) if decimals and pa.types.is_integer(kind) else kind for kind in kinds
+    ]
 
 
 def as_settled(columns: dict[str, pa.Array], settled: str | None, source: str, rows: int) -> dict[str, pa.Array]:

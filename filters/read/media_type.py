@@ -6,7 +6,8 @@ import codecs
 import re
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_NAME = re.compile(r"[0-9A-Za-z][-!#$&^_.+0-9A-Za-z]*")
+"""Of a type (RFC 6838, 4.2). HTTP's tokens may hold more, of which "*" and quotes name none."""
 _WITHIN = 4096
 """Bytes of a payload that are looked at to say what it is."""
 _CONTROLS = bytes(set(range(32)) - set(b"\0\t\n\v\f\r\x0e\x0f\x1b"))
@@ -18,12 +19,12 @@ _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF16_MARKUP = re.compile(rb"(?:[\t\n\r ]\0)*<\0[!?a-zA-Z]|(?:\0[\t\n\r ])*\0<\0[!?a-zA-Z]")
 """Markup in UTF-16 without a byte order mark."""
 _MAGIC = re.compile(
-    rb"%PDF-|%FDF-|%!PS|\{\\rtf|"  # documents
+    rb"%PDF-|%FDF-|\x04?%!PS|\{\\rtf|"  # documents
     rb"PK\x03\x04|PK\x05\x06|\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1|"  # Office, old and new
     rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF.{4}[A-Z]|BM.{4}\0\0\0\0|II\*\0|MM\0\*|\0\0[\x01\x02]\0|8BPS\0|AT&TFORM|"
     rb"wOF[F2]|OTTO\0|\0\x01\0\0\0|ttcf\0|"  # fonts
     rb"ID3[\x02-\x04]\0|OggS\0|fLaC\0|.{4}ftyp|\x1a\x45\xdf\xa3|FLV\x01|[FCZ]WS[\x01-\x20]|"  # sound and film
-    rb"7z\xbc\xaf|Rar!\x1a|BZh[1-9]1AY&SY|\xfd7zXZ|\x7fELF|MZ.\0|\xca\xfe\xba\xbe|SQLite format 3\0|\0asm",
+    rb"7z\xbc\xaf|Rar!\x1a|BZh[1-9]1AY&SY|\xfd7zXZ|\x7fELF|MZ.\0|\xca\xfe\xba\xbe|SQLite format 3\0|\0asm|.{257}ustar",
     re.DOTALL,
 )
 _ROOT = re.compile(rb"(?:\s+|<\?.*?\?>|<!--.*?-->)*+<(?:!DOCTYPE\s+)?([a-z][a-z0-9:_-]*)", re.IGNORECASE | re.DOTALL)
@@ -50,7 +51,7 @@ def extract_media_type(value: str) -> MediaType:
     essence = charset = ""
     for match in _COMMA.finditer(value):
         entry = _parsed(match[1])
-        if entry is None or entry.essence == "*/*":
+        if entry is None:
             continue
         if entry.essence != essence:
             essence, charset = entry.essence, ""
@@ -65,7 +66,7 @@ def _parsed(entry: str) -> MediaType | None:
     entry = entry.strip(" \t\r\n")
     head, semicolon, parameters = entry.partition(";")
     kind, slash, subtype = head.rstrip(" \t\r\n").partition("/")
-    if not (slash and _TOKEN.fullmatch(kind) and _TOKEN.fullmatch(subtype)):
+    if not (slash and _NAME.fullmatch(kind) and _NAME.fullmatch(subtype)):
         return None
     charset = ""
     for name, quoted, plain in _PARAMETER.findall(semicolon + parameters):
@@ -83,7 +84,7 @@ def is_binary(payload: bytes) -> bool:
         return True
     if start.startswith(b"<"):
         return False
-    sample = payload[:_WITHIN].strip(b"\0")
+    sample = payload.lstrip(b"\0")[:_WITHIN].rstrip(b"\0")
     return _controls(sample) > _NOISE * len(sample) or sample.count(0) > _NULS * len(sample)
 
 

@@ -287,15 +287,36 @@ def _expand_local(pattern: str, config: InputConfig, notice: Callable[[str], Non
         found = {os.path.relpath(path, pattern) + path[len(path.rstrip(os.sep)) :]: path for path in _walk(pattern)}
         return _of_kind(pattern, {inside: str(Path(path)) for inside, path in found.items()}, config, notice)
     if os.path.exists(pattern):
+        if not os.path.isfile(pattern):
+            raise InputError(
+                f"{pattern}: no ordinary file, so it cannot be read twice. Remedy: write it to a file first"
+            )
         return [pattern]
     if not glob.has_magic(pattern):
         raise InputError(
             f"{pattern}: no such file or folder (paths in a config are relative to its folder, in --set to yours)"
         )
-    matches = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    matches = [path for path in _matching(pattern) if os.path.isfile(path)]
     if not matches:
         raise InputError(f"{pattern}: this pattern matches no file")
     return matches
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """The paths that match a pattern; what `**` stands for is walked as a folder is."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    from fsspec.utils import glob_translate
+
+    place = parts.index("**")
+    below = re.compile(glob_translate("/".join(parts[place:])))
+    for folder in glob.glob(os.path.join(os.sep.join(parts[:place]), "")) if place else ["."]:
+        for path in _walk(folder):
+            inside = os.path.relpath(path, folder)
+            if below.match(inside) and not any(map(_hidden, inside.split(os.sep))):
+                yield path if place else inside
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -255,3 +255,8 @@ def test_hostile_tags_are_passed_over_in_linear_time() -> None:
         payload = part * 300_000 + b"\xe9"
         with contextlib.suppress(UndecodableError):
             decode_page(payload, "text/html")
+
+
+def test_a_byte_that_is_no_shift_jis_is_no_private_character() -> None:
+    page = (JAPANESE.encode("cp932") + b"\xa0\xfd") * 2
+    assert decode_page(page, "text/html; charset=shift_jis") == (JAPANESE + "\ufffd\ufffd") * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def dictionary(values: list[str | None]) -> pa.Array:
         ([pa.array([[{"a": []}]]), pa.array([[{"a": ["x"], "b": 1.5}]])], None),
         ([dictionary(["x", None]), pa.array(["y"]), pa.array(["z"], pa.string_view())], pa.string()),
         ([pa.array([[1, 2]], pa.list_(pa.int32(), 2)), pa.array([[3]])], pa.list_(pa.int64())),
+        ([pa.array([7], pa.int32()), pa.array([Decimal("12345678.1234")], pa.decimal128(12, 4))], pa.decimal128(14, 4)),
+        ([pa.array([1.5], pa.float32()), pa.array([Decimal("0.5")], pa.decimal128(9, 2))], pa.float64()),
         ([pa.array([0], pa.timestamp("s")), pa.array([1], pa.timestamp("us"))], pa.timestamp("us")),
     ],
 )  # fmt: skip
@@ -89,7 +92,14 @@ def test_files_that_agree_say_nothing_of_their_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arrays", [(pa.array(["x"]), pa.array([1])), (pa.array([b"x"]), pa.array(["x"])), (pa.array([[1]]), pa.array([1]))]
+    "arrays",
+    [
+        (pa.array(["x"]), pa.array([1])),
+        (pa.array([b"x"]), pa.array(["x"])),
+        (pa.array([[1]]), pa.array([1])),
+        (pa.array([1.5]), pa.array([Decimal(10**20)])),
+        (pa.array([1], pa.time32("s")), pa.array([Decimal(1)])),
+    ],
 )
 def test_types_that_nothing_holds_both_of_are_refused_before_work(tmp_path: Path, arrays: tuple[pa.Array, ...]) -> None:
     config = write(tmp_path, *({"c": array} for array in arrays))

@@ -23,6 +23,8 @@ from filters.read.media_type import MediaType, extract_media_type, is_binary, is
         ("text/html ; version=1 ;charset=gbk ", "text/html", "gbk"),
         ('text/html;title="a,b;charset=x";charset=gbk', "text/html", "gbk"),
         ("text/html;;;charset=gbk", "text/html", "gbk"),
+        ("'text/html'", "", ""),
+        ("text/*", "", ""),
         ("text/html;charset=", "text/html", ""),
         ("text/html, text/html", "text/html", ""),
         ("*/*, text/html", "text/html", ""),
@@ -58,6 +60,9 @@ NOISE = random.Random(1).randbytes(3000)
         b"%PDF-1.7\nplain words until here",
         b"\xef\xbb\xbf \n%PDF-1.4",
         b"%!PS-Adobe-3.0\n",
+        b"\x04%!PS-Adobe-3.0\n",
+        b"words.txt".ljust(257, b"\0") + b"ustar\x0000",
+        bytes(32 << 10) + b"\1CD001\1" + bytes(range(256)),
         rb"{\rtf1\ansi words}",
         b"PK\x03\x04words",
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
@@ -76,7 +81,7 @@ NOISE = random.Random(1).randbytes(3000)
         NOISE[:200],
         bytes([65, 0, 0, 0]) * 100,
     ],
-    ids=range(20),
+    ids=range(23),
 )
 def test_what_is_no_text_is_binary(payload: bytes) -> None:
     assert is_binary(payload)

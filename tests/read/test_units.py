@@ -184,6 +184,16 @@ def test_linked_folders_are_read_once_each_and_circles_end(folder: Path) -> None
     ]
     link(folder / "entry", "data")
     assert len(sources("entry")) == 5
+    found = ["data/b.jsonl", "data/deep/c.jsonl", "data/disk2/d.jsonl", "data/disk2/deep/e.jsonl"]
+    assert sources("data/**/*.jsonl") == found
+    assert sources("da*/**/*.jsonl", "data/**/deep/*.jsonl") == found
+    assert sources("**/*.jsonl") == [*found[:2], "other/d.jsonl", "other/deep/e.jsonl"]
+
+
+def test_what_is_no_ordinary_file_is_refused(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jsonl")
+    with pytest.raises(InputError, match=r"pipe\.jsonl: no ordinary file.*Remedy: "):
+        sources("pipe.jsonl")
 
 
 def test_a_file_with_many_names_is_read_once_and_told(folder: Path) -> None:
