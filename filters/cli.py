@@ -618,18 +618,6 @@ def score(
 
 
 @app.command()
-def table(config: Config, overrides: Set = None) -> None:
-    """Make a table of static vectors from an encoder and raw texts, for classifiers of the kind `static`."""
-    from filters.config_file import load_config
-    from filters.train.static_table import TableConfig, build_table
-
-    loaded = load_config(TableConfig, config, overrides or ())
-    console = _console()
-    folder = build_table(loaded, echo=lambda line: console.print(line, soft_wrap=True))
-    console.print(f"table: {folder}", soft_wrap=True)
-
-
-@app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to; created.")] = Path("configs"),
 ) -> None:

@@ -27,7 +27,6 @@ VERBS = {
     "filter": "filters.config:FilterConfig",
     "annotate": "filters.annotate.config:AnnotateConfig",
     "train": "filters.train.config:TrainConfig",
-    "table": "filters.train.static_table:TableConfig",
 }
 """Schemas of the commands that take a config."""
 LARGEST = 2**63 - 1

@@ -17,7 +17,6 @@ from filters.errors import ConfigError
 from filters.model.folder import Manifest
 from filters.train.config import TrainConfig
 from filters.train.gate import Floors
-from filters.train.static_table import TableConfig
 
 GOOD = """\
 input:
@@ -63,7 +62,7 @@ def test_overrides_reach_nested_keys_and_create_sections(config_file: Path) -> N
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_config_is_valid(path: Path) -> None:
-    schemas = {"train": TrainConfig, "table": TableConfig, "judge": AnnotateConfig}
+    schemas = {"train": TrainConfig, "judge": AnnotateConfig}
     load_config(schemas.get(path.stem.split("-")[0], FilterConfig), path)
 
 
@@ -206,7 +205,7 @@ def test_every_section_has_the_one_base() -> None:
             found |= {inner for model in _models(field.annotation) for inner in sections(model)}
         return found
 
-    for schema in (FilterConfig, TrainConfig, TableConfig, AnnotateConfig, SampleConfig, Rubric, Manifest, Floors):
+    for schema in (FilterConfig, TrainConfig, AnnotateConfig, SampleConfig, Rubric, Manifest, Floors):
         assert all(issubclass(section, Section) for section in sections(schema))
         assert all(not section.model_config.get("allow_inf_nan", True) for section in sections(schema))
 
@@ -380,7 +379,6 @@ def test_a_folder_with_the_signs_of_a_pattern_in_its_name_is_none(tmp_path: Path
     [
         ("train-edu-linear.yaml", "train"),
         ("judge.yaml", "annotate"),
-        ("table-edu-en.yaml", "table"),
         ("parquet.yaml", "filter"),
     ],
 )
@@ -389,7 +387,6 @@ def test_a_config_of_another_command_is_named_as_such(name: str, verb: str) -> N
         "filter": FilterConfig,
         "train": TrainConfig,
         "annotate": AnnotateConfig,
-        "table": TableConfig,
     }.items():
         if other == verb:
             continue

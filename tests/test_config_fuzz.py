@@ -15,7 +15,6 @@ from filters.config import FilterConfig
 from filters.config_file import load_config
 from filters.errors import ConfigError
 from filters.train.config import TrainConfig
-from filters.train.static_table import TableConfig
 
 CASES = 10_000
 SCHEMAS: dict[type[BaseModel], str] = {
@@ -52,13 +51,6 @@ rubric: r.yaml
 judges: [{name: j, base_urls: [http://127.0.0.1:1/v1], model: m, price: {input: 1, output: 2}, extra_body: {a: 1}}]
 budget: {max_money: 20, max_tokens: 10000000}
 store: s.sqlite
-""",
-    TableConfig: """\
-texts: [a.parquet]
-output: out
-source: {kind: contextual, encoder: e, page_layers: [1, 2]}
-grams: 100
-words: 50
 """,
     Rubric: """\
 name: edu

@@ -97,7 +97,7 @@ class StaticConfig(Section):
 
     kind: Literal["static"] = "static"
     table: Annotated[ModelText, Field(exclude=True, min_length=1)]
-    """Folder of word vectors that `filters.train.static_table` wrote."""
+    """`edu-en` (the embedded model's), another model of kind static, or a folder of recipes/edu-en/build_table.py."""
     head: HeadConfig = SvrHead(c=(5.0,), gamma=0.15)
 
 

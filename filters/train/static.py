@@ -1,4 +1,4 @@
-"""A small head on means of static word vectors; the vectors come from `filters.train.static_table`."""
+"""A small head on means of static word vectors; the vectors come from a table (`filters.train.static_table`)."""
 
 from __future__ import annotations
 

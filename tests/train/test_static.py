@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from build_table import build_table
 from labelled_pages import columns, write
 from scipy.stats import spearmanr
+from table_stand_in import WINDOW, stand_in, table_config
 
 import filters.train.static_table as static_table
 from filters.errors import ConfigError, ModelError
@@ -22,43 +20,10 @@ from filters.kernels.static import StaticTable, look_up, pair_hashes, static_fea
 from filters.model import QualityModel
 from filters.model.folder import Manifest
 from filters.model.scorers import LinearFeatures, LinearScorer
-from filters.model.static_scorer import quantised
 from filters.train.classifier import classifier_class
 from filters.train.config import StaticConfig
-from filters.train.features import FeatureStore
 from filters.train.heads import LandmarkHead, RidgeHead, SvrHead
-from filters.train.static_grams import count_grams, gram_vectors
-from filters.train.static_table import TableConfig, build_table, read_table
-
-WINDOW = 2000
-
-
-def meanings(texts: Sequence[str]) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-    """States that stand in for an encoder's: a random but fixed vector of each word, moved by the word before."""
-    for row, text in enumerate(texts):
-        spans = [match.span() for match in re.finditer(r"\s*\S+", text)]
-        words = [text[start:end].strip() for start, end in spans]
-        vectors = [np.random.default_rng(sum(map(ord, word)) + 1000 * len(word)).normal(size=24) for word in words]
-        states = [vector + 0.3 * vectors[place - 1] if place else vector for place, vector in enumerate(vectors)]
-        yield row, np.array(states, np.float32).reshape(-1, 24), np.array(spans, np.int64).reshape(-1, 2)
-
-
-def page_states(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """What stands in for an encoder's view of a page: the mean of its words' states."""
-    means = np.zeros((len(texts), 24), np.float32)
-    for row, states, _ in meanings(texts):
-        means[row] = states.mean(axis=0)
-    return means
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, tokens: Any = meanings, pages: Any = page_states) -> None:
-    monkeypatch.setattr(static_table, "_source", lambda config: (tokens, "0" * 64, True))
-    monkeypatch.setattr(static_table, "encoder_store", lambda options, cache: FeatureStore(pages, 24))
-
-
-def table_config(texts: Path, output: Path, **changes: Any) -> TableConfig:
-    settings = {"window": WINDOW, "gram_dims": 10, "word_dims": 12, "grams": 3000, "words": 800, "min_df": 1}
-    return TableConfig.model_validate({"texts": [str(texts)], "output": str(output)} | settings | changes)
+from filters.train.static_table import read_table
 
 
 @pytest.fixture(scope="module")
@@ -130,92 +95,6 @@ def test_features_are_sums_of_grams_and_means_of_words() -> None:
         StaticTable.build(np.r_[keys, keys[:1]], grams, scales, idf, words, word_scales, weights)
 
 
-def test_grams_in_training_are_those_the_kernel_sums() -> None:
-    """The matrix the vectors are fitted on, times the vectors, is what `static_features` gives."""
-    texts = ["the sun is a star, the star is hot", "plants make sugar\nfrom light", "the light of the sun", ""]
-    grams = count_grams(texts, singles=40, pairs=40, min_df=1)
-    vectors = np.random.default_rng(0).normal(size=(len(grams.keys), 6)).astype(np.float32)
-    whole, scales = quantised(vectors)
-    rows = (whole, scales.astype(np.float32))
-    table = StaticTable.build(
-        grams.keys, *rows, grams.idf, rows[0][: grams.singles], rows[1][: grams.singles], rows[1][: grams.singles]
-    )
-    features = static_features(PackedText.from_strings(texts), table)
-    expected = grams.matrix @ (whole * rows[1][:, None])
-    np.testing.assert_allclose(features[:, :6], expected, atol=1e-4)
-    assert len(count_grams(texts, singles=3, pairs=2, min_df=2).keys) == 4
-
-
-def test_predictions_of_a_page_come_from_other_groups() -> None:
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice([f"w{k}q" for k in "abcdefghijkl"], 12)) for _ in range(60)]
-    grams = count_grams(texts, singles=50, pairs=150, min_df=1)
-    targets = rng.normal(size=(60, 3)).astype(np.float32)
-    groups = np.arange(60) // 2
-    _, before = gram_vectors(grams, targets, 1.0, groups, 5)
-    changed = targets.copy()
-    changed[[6, 7]] += 10  # one group
-    vectors, after = gram_vectors(grams, changed, 1.0, groups, 5)
-    np.testing.assert_allclose(after[[6, 7]], before[[6, 7]], atol=1e-4)
-    assert np.abs(after - before).max() > 0.1
-    assert np.abs(grams.matrix @ vectors - changed + changed.mean(axis=0)).mean() < np.abs(changed).mean()
-
-
-def test_a_page_does_not_find_its_own_states_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is stored for a page equals, up to rounding to int8, the features by a table made without the page."""
-
-    def moods(texts: Sequence[str]) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-        """States that depend on the page more than on the word."""
-        for row, states, spans in meanings(texts):
-            yield row, states + np.random.default_rng(len(texts[row])).normal(size=24).astype(np.float32), spans
-
-    stand_in(monkeypatch, moods)
-    rng = np.random.default_rng(0)
-    texts = [
-        " ".join(rng.choice([f"w{'abcdefghij'[k % 10] * (1 + k // 10)}" for k in range(60)], 30)) for _ in range(40)
-    ]
-
-    def made(name: str, rows: list[str]) -> Path:
-        write(tmp_path / f"{name}.parquet", {"text": rows})
-        # The same components for both tables.
-        monkeypatch.setattr(static_table, "_components", lambda *_: (np.zeros(24, np.float32), np.eye(24, dtype="f4")))
-        config = table_config(tmp_path / f"{name}.parquet", tmp_path / name, word_dims=24)
-        return build_table(config, echo=lambda line: None)
-
-    page = texts[7]
-    whole = read_table(made("whole", texts))
-    without = read_table(made("without", [text for text in texts if text != page]))
-    packed = PackedText.from_strings([page])
-    words = slice(10, 34)
-    stored = whole.left_out[static_table.text_key(page)][words]
-    expected = static_features(packed, without.vectors.table())[0, words]
-    naive = static_features(packed, whole.vectors.table())[0, words]
-    gaps = np.abs(stored - expected).mean(), np.abs(naive - expected).mean()
-    assert gaps[0] < 0.25 * gaps[1], gaps
-
-
-def test_pages_of_one_host_do_not_see_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [f"page {'abcdefghijklmnop'[k]} of the site about sums and letters" for k in range(16)]
-    write(tmp_path / "raw.parquet", {"text": texts, "url": [f"https://h{k // 2}.org/{k}" for k in range(16)]})
-    config = table_config(tmp_path / "raw.parquet", tmp_path / "table")
-    found, of_words, groups, _ = static_table._texts(config)
-    assert of_words == 16
-    group = dict(zip(found, groups, strict=True))
-    assert all(group[texts[k]] == group[texts[k + 1]] for k in range(0, 16, 2))
-
-
-def test_a_token_embedding_makes_a_table_without_vectors_of_grams(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand_in(monkeypatch)
-    write(tmp_path / "raw.parquet", {"text": columns()["text"]})
-    config = table_config(tmp_path / "raw.parquet", tmp_path / "table", source={"kind": "embedding"})
-    read = read_table(build_table(config, echo=lambda line: None))
-    assert read.vectors.shape.gram_dims == 0
-    assert read.vectors.shape.grams == read.vectors.shape.words
-    assert read.source == "rows of wordllama"
-
-
 @pytest.mark.parametrize(
     "head",
     [
@@ -245,15 +124,6 @@ def test_the_contract(tmp_path: Path, table: Path, head: object) -> None:
     np.testing.assert_allclose(model.score(texts), classifier.score(texts), atol=1e-5)
     again = QualityModel.load(tmp_path / "model")
     np.testing.assert_array_equal(again.score(texts), model.score(texts))
-
-
-def test_states_are_computed_once(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(texts: Sequence[str]) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-        raise AssertionError("encoded again")
-
-    stand_in(monkeypatch, refuse)
-    config = table_config(tmp_path / "raw.parquet", table, grams=200, words=20)
-    assert read_table(build_table(config, echo=lambda line: None)).vectors.shape.grams == 200
 
 
 def test_the_table_of_a_model_serves_other_labels(tmp_path: Path, table: Path) -> None:
@@ -306,12 +176,6 @@ def test_a_damaged_table_is_refused(table: Path) -> None:
         read_table(table)
     with pytest.raises(ModelError, match="no table"):
         read_table(table.parent)
-
-
-def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError, match="exists and is no table"):
-        build_table(TableConfig(texts=("x.parquet",), output=str(tmp_path / "mine")))
 
 
 def test_a_table_with_features_of_another_number_is_refused(table: Path) -> None:
