@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -151,7 +151,8 @@ def _read_group(
     position, stop = first, first + rows
     try:
         size = batch_rows(file.metadata, index, handle, columns)
-        for records in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
+        decoded = file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False)
+        for records in _joined(decoded):
             count = min(records.num_rows, stop - position)
             batches = list(_batches(unit, position, records.slice(0, count), config))
             position += count
@@ -166,6 +167,35 @@ def _read_group(
         for start in range(position, stop, BATCH_ROWS):
             rest = range(start, min(start + BATCH_ROWS, stop))
             yield quarantined_only(unit.source, [quarantined(unit.source, row, cause, b"") for row in rest])
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of at most `BATCH_ROWS` and about `BATCH_BYTES`: few rows are decoded at a time where
+    dictionaries are large, and batches of few rows cost every later step more."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    try:
+        for batch in batches:
+            waiting.append(batch)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            full = rows + batch.num_rows > BATCH_ROWS or size + batch.nbytes > BATCH_BYTES  # with another one like it
+            del batch  # nothing is held while the next one is decoded
+            if full:
+                joined, waiting, rows, size = [_one(waiting)], [], 0, 0
+                yield joined.pop()
+    except _DAMAGE:
+        if waiting:
+            yield _one(waiting)
+        raise
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    return table.to_batches()[0]
 
 
 def batch_rows(metadata: pq.FileMetaData, index: int, handle: BinaryIO, columns: Sequence[str] | None) -> int:
