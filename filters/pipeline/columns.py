@@ -26,7 +26,11 @@ OWN_FIELDS = [
 ]
 """Columns of every shard, before the pass-through columns."""
 
-REJECTED_FIELDS = [pa.field("reason", pa.string()), pa.field("duplicate_of", pa.string())]
+REJECTED_FIELDS = [
+    pa.field("reason", pa.string()),
+    pa.field("duplicate_of", pa.string()),
+    pa.field("similarity", pa.float64()),
+]
 """Columns that rejected documents have beside those."""
 
 ATTRIBUTE_FIELDS = [
@@ -44,14 +48,16 @@ ATTRIBUTE_FIELDS = [
     pa.field("exact_cluster", pa.int64()),
     pa.field("near_cluster", pa.int64()),
     pa.field("duplicate_of", pa.string()),
+    pa.field("similarity", pa.float64()),
     pa.field("keep", pa.bool_(), nullable=False),
     pa.field("reason", pa.string()),
 ]
 """Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not.
 
-host: of the url; bytes: of UTF-8 text; tokens: an estimate, see `filters.kernels.tokens`; *_cluster: number of the
-first document of the cluster, counted over the documents that reached deduplication; duplicate_of: id of the survivor,
-null where the document is its own; reason: null where kept.
+host: of the url; bytes: of UTF-8 text; tokens: an estimate, see `filters.kernels.tokens`; *_cluster: number in
+the run of the first document with the same normalised text, and of the document that stays of the near copies;
+duplicate_of: id of the document that a copy is one of, null where it is no copy; similarity: of the two; reason: null
+where kept.
 """
 PLAIN_ATTRIBUTES = frozenset({"id", "url", "position", "exact_hash"})
 """Columns of the side files whose values are mostly distinct."""
@@ -72,7 +78,7 @@ def quarantine_line(record: Quarantined) -> str:
 
 def added_fields(config: FilterConfig) -> list[pa.Field]:
     """Columns of decisions, in shards and side files: they depend on what the config asks for."""
-    fields = [pa.field("cluster_size", pa.int32()), pa.field("similarity", pa.float64())]
+    fields = [pa.field("cluster_size", pa.int32())]
     if config.output.repeat:
         fields.append(pa.field("copies", pa.int32()))
     if config.output.buckets:

@@ -18,6 +18,7 @@ from filters.pipeline.ledger import Ledger
 from filters.pipeline.local import TRIES, Task, UnitRunner, Workers, unfinished
 from filters.pipeline.observer import Observer
 from filters.pipeline.phases.attributes import readings
+from filters.pipeline.phases.losses import LOSSES, check_losses
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
 from filters.pipeline.phases.recipe import PHASES, phase_named
 from filters.pipeline.phases.rows import ATTRIBUTES
@@ -194,6 +195,8 @@ class Engine:
             self.run_units(job, phase, todo, on_unit)
         if phase.name == ATTRIBUTES:
             self._ledger.check_quarantine(job.config.quarantine, at_end=True)
+        if phase.name == LOSSES:
+            self._healing(lambda: check_losses(job, self.observer.notice))
 
     def _healing(self, action: Callable[[], T]) -> T:
         """The result of `action`, which reads files of finished units: those found damaged are done again."""

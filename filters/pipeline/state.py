@@ -37,11 +37,14 @@ _SHOWN = 5
 def identity(plan: Plan) -> dict[str, Any]:
     """Everything that decides the bytes of a run: config, model, inputs, earlier runs and code.
 
-    Who does the work (executor, number of workers, cluster), where it is written, and when bad records stop it are no
-    part of it.
+    Who does the work (executor, number of workers, cluster), where it is written, and when bad records or lost sources
+    stop it are no part of it.
     """
+    config = plan.config.deciding("quarantine")
+    for key in ("max_source_loss", "on_source_loss"):
+        del config["dedup"][key]
     return {
-        "config": plan.config.deciding("quarantine"),
+        "config": config,
         "model": {"name": plan.model.name, "digest": plan.model.digest},
         "benchmarks": {benchmark.path: benchmark.sha256 for benchmark in plan.benchmarks},
         "inputs": _inputs(plan),

@@ -14,6 +14,7 @@ import pytest
 from filters.config import FilterConfig
 from filters.pipeline.finish import RunResult, publish_job
 from filters.pipeline.observer import Observer
+from filters.pipeline.phases.losses import LOSSES, check_losses
 from filters.pipeline.phases.phase import Job, run_unit
 from filters.pipeline.phases.recipe import PHASES
 from filters.pipeline.plan import make_plan
@@ -71,6 +72,8 @@ def run_in_process(config: FilterConfig) -> RunResult:
     for phase in PHASES:
         for unit in range(phase.units(job)):
             run_unit(job, phase, unit)
+        if phase.name == LOSSES:
+            check_losses(job, lambda text: None)
     return publish_job(plan, job)
 
 

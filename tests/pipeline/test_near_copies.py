@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from filters import run_filter as run_in_workers
 from filters.config import FilterConfig, NearConfig
 from filters.dedup.near import near_keys
 from filters.errors import RunError
 from filters.kernels.packed import PackedText
 from filters.kernels.words import word_hashes
 from filters.pipeline.phases import candidates, rounds
-from tests.pipeline.conftest import jsonl, page
+from tests.pipeline.conftest import Heard, jsonl, page
 from tests.pipeline.conftest import run_in_process as run_filter
 
 MakeConfig = Callable[..., FilterConfig]
@@ -245,6 +246,13 @@ def test_a_source_that_would_lose_too_much_stops_the_run_or_is_named(tmp_path: P
     ):
         run_filter(make_config(*paths, output="stops", dedup=limit, **sections))
     assert not (tmp_path / "stops" / "manifest.json").exists()
+    with pytest.raises(RunError, match=r"Nothing was published.*go on with dedup\.on_source_loss: warn"):
+        run_in_workers(make_config(*paths, output="resumed", dedup=limit, **sections))
+    heard = Heard()
+    warns = limit | {"on_source_loss": "warn"}
+    run_in_workers(make_config(*paths, output="resumed", dedup=warns, **sections), observer=heard)
+    assert "going on with the interrupted run" in heard.notices[0]
+    assert any("30 documents go as near copies" in notice for notice in heard.notices)
     result = run_filter(make_config(*paths, output="warns", dedup=limit | {"on_source_loss": "warn"}, **sections))
     found = {loss["source"]: loss for loss in result.manifest["dedup"]["source_losses"]}
     assert set(found) == {"host bad.org", "kind b"} | ({str(paths[1])} & set(found))

@@ -23,7 +23,7 @@ from filters.pipeline.shards import ROW_GROUP_BYTES
 
 _ROUNDS = tuple(round_name(number) for number in range(1, ROUNDS + 1))
 PHASES = ("attributes", "join", "copies", "exact", "shingles", "compare", *_ROUNDS, "settle", "witnesses", "clusters",
-          "verdicts", "losses", "tally", "select", "fingerprints", "sets", "shard", "publish")  # fmt: skip
+          "verdicts", "counts", "losses", "tally", "select", "fingerprints", "sets", "shard", "publish")  # fmt: skip
 SINGLE = frozenset({"settle", "select", "publish"})
 """Phases of one unit."""
 RANGES = frozenset({"join", "exact", "compare", *_ROUNDS, "witnesses", "clusters", "losses", "fingerprints"})
@@ -129,7 +129,7 @@ class Costs:
         again = size.documents * pilot.read_s + size.units * pilot.read_unit_s
         if phase == "sets":
             return (again + size.kept * pilot.shingle_s) * (config.dedup.keep_fingerprints and near is not None)
-        if phase == "losses":
+        if phase in ("counts", "losses"):
             return size.units * size.partitions * pilot.entry_s * (config.dedup.max_source_loss is not None)
         if phase == "fingerprints" and not config.dedup.keep_fingerprints:
             return 0.0

@@ -6,7 +6,6 @@ shingles, compare    places, parts: the true similarity of documents that share 
 round-*, settle      parts, one unit: which documents stay (`...rounds`)
 witnesses, clusters  parts: who each removed document is a copy of, and how many copies each kept one has
 verdicts             input units: all that, in the order of the input
-losses               parts: what each source loses, where `dedup.max_source_loss` asks for it (`...losses`)
 
 A *place* is an input unit, or a file of an earlier run's shingles; a *part* holds documents by a hash of their number.
 """
@@ -35,7 +34,6 @@ from filters.pipeline.phases.candidates import (
 from filters.pipeline.phases.copies import MEMBER_COLUMNS, Copies, Exact, members_of, part_of, ranked
 from filters.pipeline.phases.decisions import Verdicts
 from filters.pipeline.phases.joins import NAMES, NAMES_COLUMNS, Join, from_join, pairs_joined, places
-from filters.pipeline.phases.losses import Losses, losses, send_counts
 from filters.pipeline.phases.mail import Outbox, Table, height, join_tables, letters, take
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
 from filters.pipeline.phases.rounds import ROUNDS, Round, Settle, witnesses_for
@@ -173,7 +171,7 @@ class Clusters:
 
 class VerdictsOfUnit:
     """verdicts.bin: what deduplication says of the documents of an input unit that have a copy, ascending, and the
-    suffixes of ids. losses.bin: what the unit's sources lose, where that is asked for.
+    suffixes of ids.
 
     Facts: removed (documents by reason).
     """
@@ -199,10 +197,6 @@ class VerdictsOfUnit:
                 found["document"], found["exact"], found["cluster"], found["size"], found["similarity"],
                 found["reason"], found["witness"].lengths, found["witness"].values, names["document"], names["suffix"],
             )  # fmt: skip
-        if job.config.dedup.max_source_loss is not None:
-            own = read_rows(job, unit, ["id"])["id"].combine_chunks()
-            ids = _renamed(own, names["document"] - int(first_rows(job)[unit]), names["suffix"])
-            send_counts(job, unit, folder, found, np.flatnonzero(found["reason"] == _NEAR), ids)
         reasons = np.bincount(found["reason"], minlength=len(REASONS)).tolist()
         removed = {name: count for name, count in zip(REASONS, reasons, strict=True) if name and count}
         return {"removed": removed}
@@ -320,13 +314,11 @@ def dedup_summary(job: Job) -> dict[str, Any]:
         found["near"] = near
     facts = [job.facts(CLUSTERS, part) for part in parts]
     found["clusters"] = sum(int(some["clusters"]) for some in facts)
-    if job.config.dedup.max_source_loss is not None:
-        found["source_losses"] = losses(job)
     found["documents_with_copies"] = sum(int(some["documents"]) for some in facts)
     return found
 
 
 RESOLVE_PHASES: tuple[Phase, ...] = (
     Join(), Copies(), Exact(), Shingles(), Compare(), *(Round(n) for n in range(1, ROUNDS + 1)), Settle(),
-    Witnesses(), Clusters(), VerdictsOfUnit(), Losses(),
+    Witnesses(), Clusters(), VerdictsOfUnit(),
 )  # fmt: skip

@@ -1,29 +1,32 @@
-"""Phase `losses`: whether near copies take more of a source than `dedup.max_source_loss` allows.
+"""Phases `counts` and `losses`: what near copies take of each source, where `dedup.max_source_loss` asks for it.
 
-A source is an input file, a host, or a value of a column in `input.slices`.
+A source is an input file, a host, or a value of a column in `input.slices`. The phases look at no limit: a run that
+stopped for one goes on with another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from filters.dedup.order import firsts
 from filters.errors import RunError
 from filters.inspect.hosts import hosts
-from filters.kernels.arrays import Int64
 from filters.kernels.ragged import Ragged
 from filters.pipeline.phases.bands import partitions
-from filters.pipeline.phases.mail import Outbox, Table, height, join_tables, letters, take
+from filters.pipeline.phases.clusters import verdicts
+from filters.pipeline.phases.mail import Outbox, Table, join_tables, letters, take
 from filters.pipeline.phases.phase import Job
-from filters.pipeline.phases.rows import SLICE, first_rows, read_rows
+from filters.pipeline.phases.rows import SLICE, read_rows
 
-LOSSES, COUNTS, VERDICTS = "losses", "losses.bin", "verdicts"
+COUNTS, LOSSES = "counts", "losses"
+COUNT = "counts.bin"
 COUNT_COLUMNS = {
     "source": "[u1]", "documents": "<i8", "lost": "<i8", "size": "<i8", "kept": "[u1]", "one": "[u1]", "other": "[u1]",
 }  # fmt: skip
@@ -34,8 +37,28 @@ FEWEST = 10
 _SHOWN = 10
 
 
+class Counts:
+    """counts.bin: what the sources of an input unit lose, sent to a part by a hash of their names."""
+
+    name = COUNTS
+
+    def units(self, job: Job) -> int:
+        """The units of the input, where it is asked for."""
+        return len(job.units) * (job.config.dedup.max_source_loss is not None)
+
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        """Count documents and near copies."""
+        parts = partitions(job)
+        with Outbox(folder / COUNT, COUNT_COLUMNS, parts) as box:
+            for table in _counts(job, unit):
+                names = table["source"].strings().to_pylist()
+                hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) % parts for name in names], np.int64)
+                box.add(hashes, **table)
+        return {}
+
+
 class Losses:
-    """Facts: sources (that lose too much), worst (some of them, see `COUNT_COLUMNS`)."""
+    """Facts: worst (sources of a part that lose the largest share, see `COUNT_COLUMNS`)."""
 
     name = LOSSES
 
@@ -44,32 +67,37 @@ class Losses:
         return partitions(job) * (job.config.dedup.max_source_loss is not None)
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
-        """Add up what the units of the input say of the sources of a part.
-
-        Raises:
-            RunError: a source loses too much, and `dedup.on_source_loss` is stop.
-        """
-        most = job.config.dedup.max_source_loss
-        assert most is not None
+        """Add up what the units of the input say of the sources of a part."""
         found = join_tables([], COUNT_COLUMNS)
-        for some in letters(job, VERDICTS, range(len(job.units)), COUNTS, COUNT_COLUMNS, unit, partitions(job)):
+        for some in letters(job, COUNTS, range(len(job.units)), COUNT, COUNT_COLUMNS, unit, partitions(job)):
             found = _added(join_tables([found, some], COUNT_COLUMNS))
-        over = take(found, (found["documents"] >= FEWEST) & (found["lost"] > most * found["documents"]))
-        over = take(over, np.argsort(-over["lost"], kind="stable"))
-        shown = take(over, np.arange(min(height(over), _SHOWN)))
+        found = take(found, (found["documents"] >= FEWEST) & (found["lost"] > 0))
+        order = np.lexsort((-found["lost"], -found["lost"] / found["documents"]))
+        shown = take(found, order[:_SHOWN])
         columns = {
             name: column.strings().to_pylist() if isinstance(column, Ragged) else column.tolist()
             for name, column in shown.items()
         }
-        worst = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        if worst and job.config.dedup.on_source_loss == "stop":
-            more = f" ({height(over) - 1} more sources likewise)" * (height(over) > 1)
-            raise RunError(
-                f"{loss_line(worst[0])}{more}: more than dedup.max_source_loss: {most:g} allows. Nothing was "
-                "published. Remedy: look at these documents; raise dedup.near.similarity, or set dedup.on_source_loss: "
-                "warn if they are copies"
-            )
-        return {"sources": height(over), "worst": worst}
+        return {"worst": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+
+
+def check_losses(job: Job, notice: Callable[[str], None]) -> None:
+    """Stop a run, or say so, where a source loses more than `dedup.max_source_loss`.
+
+    Raises:
+        RunError: one does, and `dedup.on_source_loss` is stop.
+    """
+    found = losses(job)
+    if not found:
+        return
+    more = f" ({len(found) - 1} more sources likewise)" * (len(found) > 1)
+    said = f"{loss_line(found[0])}{more}: more than dedup.max_source_loss: {job.config.dedup.max_source_loss:g} allows"
+    if job.config.dedup.on_source_loss == "stop":
+        raise RunError(
+            f"{said}. Nothing was published; what is done is kept. Remedy: look at these documents; raise "
+            "dedup.near.similarity and start afresh with --force-new, or go on with dedup.on_source_loss: warn"
+        )
+    notice(said)
 
 
 def loss_line(loss: dict[str, Any]) -> str:
@@ -87,60 +115,44 @@ def losses(job: Job) -> list[dict[str, Any]]:
     Raises:
         DamagedError: a unit of the phase has no entry.
     """
-    parts = range(partitions(job) * (job.config.dedup.max_source_loss is not None))
-    worst = [loss for part in parts for loss in job.facts(LOSSES, part)["worst"]]
+    most = job.config.dedup.max_source_loss
+    if most is None:
+        return []
+    worst = [loss for part in range(partitions(job)) for loss in job.facts(LOSSES, part)["worst"]]
+    worst = [loss for loss in worst if loss["lost"] > most * loss["documents"]]
     return sorted(worst, key=lambda loss: (-loss["lost"], loss["source"]))
 
 
-def send_counts(job: Job, unit: int, folder: Path, found: Table, near: Int64, ids: pa.Array) -> None:
-    """Write losses.bin of an input unit: what its sources lose.
-
-    Args:
-        job: of the run.
-        unit: of the input.
-        folder: to write into.
-        found: what the phase `clusters` says of the unit's documents.
-        near: int64[n], rows of `found` that are near copies.
-        ids: string[rows of the unit], unique.
-    """
-    parts = partitions(job)
-    with Outbox(folder / COUNTS, COUNT_COLUMNS, parts) as box:
-        for table in _counts(job, unit, found, near, ids):
-            names = table["source"].strings().to_pylist()
-            hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) % parts for name in names], np.int64)
-            box.add(hashes, **table)
-
-
-def _counts(job: Job, unit: int, found: Table, near: Int64, ids: pa.Array) -> Iterator[Table]:
+def _counts(job: Job, unit: int) -> Iterator[Table]:
     slices = job.config.input.slices
     rows = read_rows(job, unit, ["reason", "url", *(SLICE + name for name in slices)])
     n = rows.num_rows
+    found = verdicts(job, unit)
     alive = rows["reason"].is_null().to_numpy()
     columns = {"": pa.array([job.units[unit].source] * n, pa.string())}
     columns["host "] = hosts(rows["url"].combine_chunks()) if n else pa.array([], pa.string())
     columns |= {f"{name} ": rows[SLICE + name].combine_chunks() for name in slices}
-    lost = found["document"][near] - int(first_rows(job)[unit])
+    lost = np.flatnonzero(pc.fill_null(pc.equal(found.reason, "near_duplicate"), False).to_numpy(zero_copy_only=False))
     for kind, column in columns.items():
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
         encoded = column.dictionary_encode()
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         values = [f"{kind}{value}" for value in encoded.dictionary.to_pylist()]
-        mine = codes[lost] >= 0
-        rows_lost, which = lost[mine], near[mine]
-        order = np.lexsort((rows_lost, found["cluster"][which], -found["size"][which], codes[rows_lost]))
-        rows_lost, which = rows_lost[order], which[order]
-        of = codes[rows_lost]
+        mine = lost[codes[lost] >= 0]
+        cluster, sizes = found.near_cluster[mine], found.cluster_size[mine]
+        mine = mine[np.lexsort((mine, cluster, -sizes, codes[mine]))]
+        of = codes[mine]
         start = np.flatnonzero(firsts(of))
         second = np.minimum(start + 1, max(len(of) - 1, 0))
         has_second = (second > start) & (of[second] == of[start])
-        has_second &= found["cluster"][which[second]] == found["cluster"][which[start]]
+        has_second &= found.near_cluster[mine[second]] == found.near_cluster[mine[start]]
         size, kept = np.zeros(len(values), np.int64), np.full(len(values), "", object)
         one, other = kept.copy(), kept.copy()
-        size[of[start]] = found["size"][which[start]]
-        kept[of[start]] = found["witness"].take(which[start]).strings().to_pylist()
-        one[of[start]] = ids.take(pa.array(rows_lost[start])).to_pylist()
-        other[of[start[has_second]]] = ids.take(pa.array(rows_lost[second[has_second]])).to_pylist()
+        size[of[start]] = found.cluster_size[mine[start]]
+        kept[of[start]] = found.duplicate_of.take(pa.array(mine[start])).to_pylist()
+        one[of[start]] = found.id.take(pa.array(mine[start])).to_pylist()
+        other[of[start[has_second]]] = found.id.take(pa.array(mine[second[has_second]])).to_pylist()
         yield {
             "source": _texts(values),
             "documents": np.bincount(codes[alive & (codes >= 0)], minlength=len(values)),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from filters.errors import RunError
 from filters.pipeline.phases.attributes import Attributes
 from filters.pipeline.phases.clusters import RESOLVE_PHASES
+from filters.pipeline.phases.losses import Counts, Losses
 from filters.pipeline.phases.phase import Phase
 from filters.pipeline.phases.selection import SELECT_PHASES
 from filters.pipeline.phases.shard import Shard
 
-PHASES: tuple[Phase, ...] = (Attributes(), *RESOLVE_PHASES, *SELECT_PHASES, Shard())
+PHASES: tuple[Phase, ...] = (Attributes(), *RESOLVE_PHASES, Counts(), Losses(), *SELECT_PHASES, Shard())
 """Each may start when all units of those before it are done. They keep models and kernels loaded from unit to unit."""
 
 

@@ -26,6 +26,7 @@ from filters.pipeline.phases.bands import reading_blocks
 from filters.pipeline.phases.clusters import dedup_summary, survivors, unique_ids, verdicts
 from filters.pipeline.phases.decisions import Decisions, OutputFile
 from filters.pipeline.phases.keep_fingerprints import BITMAP, SELECT, Fingerprints, KeptSets
+from filters.pipeline.phases.losses import losses
 from filters.pipeline.phases.phase import Job, Phase
 from filters.pipeline.phases.rows import first_rows, read_rows
 
@@ -313,4 +314,4 @@ def summary(job: Job) -> dict[str, Any]:
         DamagedError: a file of an earlier phase is missing or damaged.
     """
     found: dict[str, Any] = json.loads(job.file(SELECT, 0, SUMMARY).read_text())
-    return found | {"dedup": dedup_summary(job)}
+    return found | {"dedup": dedup_summary(job) | {"source_losses": losses(job)}}
