@@ -175,7 +175,9 @@ def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     try:
-        for batch in batches:
+        for some in batches:
+            batch = _decoded(some)
+            del some
             waiting.append(batch)
             rows, size = rows + batch.num_rows, size + batch.nbytes
             full = rows + batch.num_rows > BATCH_ROWS or size + batch.nbytes > BATCH_BYTES  # with another one like it
@@ -194,8 +196,13 @@ def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
-    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
-    return table.to_batches()[0]
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the bytes that it stands for: dictionaries of two batches may differ, and hide how large it is."""
+    columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def batch_rows(metadata: pq.FileMetaData, index: int, handle: BinaryIO, columns: Sequence[str] | None) -> int:
