@@ -26,6 +26,7 @@ $(VENV)/.dev: $(VENV)/.installed
 
 ## Filter the documentation of the installed Python packages: real text, real duplicates, no network.
 demo: $(VENV)/.installed
+	$(BIN)/python examples/python_docs.py runs/python-docs.parquet
 	$(BIN)/finesieve filter configs/demo.yaml --force-new --examples 5
 
 ## The whole test suite; tests that need real pages or a package that is not there say so and skip.

@@ -65,20 +65,12 @@ def _pool() -> tuple[list[str], str]:
         texts = [text for name in PAGES for text in pq.read_table(SHARED / name, columns=["text"])["text"].to_pylist()]
         kind = "real web pages"
     else:
-        texts = _python_docs()
+        from examples.python_docs import documents, packages
+
+        texts = [text for package in packages().values() for _, text in documents(package) if text]
         kind = "documentation of installed packages"
     pool = [text[start : start + CHARACTERS] for text in texts for start in range(0, len(text), CHARACTERS)]
     return [text for text in pool if len(text) > CHARACTERS // 2], kind
-
-
-def _python_docs() -> list[str]:
-    from filters.config import InputConfig
-    from filters.read.reader import read_unit
-    from filters.read.units import plan_units
-
-    config = InputConfig(kind="python-docs")
-    batches = (batch for unit in plan_units(config) for batch in read_unit(unit, config))
-    return [text for batch in batches for text in batch.text.to_pylist() if text]
 
 
 def machine() -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
+from examples.python_docs import write
 from examples.small_judge import CONTEXT, MODEL, ROOT, running
 
 FOLDER = Path("runs/demo-annotate")
@@ -55,9 +56,11 @@ def main() -> None:
 def judge_config(addresses: list[str]) -> dict[str, object]:
     """One model asked in two ways: for the distribution over scores, and for two drawn answers."""
     dump = ROOT.parent / "shared" / "data" / "web" / "unlabelled.parquet"
-    source: dict[str, object] = {"kind": "python-docs"}
     if dump.is_file():
-        source = {"kind": "parquet", "paths": [os.path.relpath(dump)], "id_key": "id"}
+        source: dict[str, object] = {"kind": "parquet", "paths": [str(dump)], "id_key": "id"}
+    else:
+        write(FOLDER / "python-docs.parquet")
+        source = {"kind": "parquet", "paths": [str(FOLDER / "python-docs.parquet")]}
     judge = {
         "base_urls": [f"{address}/v1" for address in addresses],
         "model": MODEL,

@@ -228,9 +228,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
     from filters.terminal import path_end
 
     size = "" if plan.input_bytes is None else f", {plan.input_bytes / 1e6:,.1f} MB"
-    what = "installed packages" if plan.config.input.kind == "python-docs" else "file(s)"
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("input", f"{len(plan.sources):,} {what}{size}, in {len(plan.units):,} unit(s)")
+    table.add_row("input", f"{len(plan.sources):,} file(s){size}, in {len(plan.units):,} unit(s)")
     for source, bytes_ in list(plan.sources.items())[:3]:
         table.add_row("", path_end(source, 50) + ("" if bytes_ is None else f" ({bytes_ / 1e6:,.1f} MB)"))
     if len(plan.sources) > 3:

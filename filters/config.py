@@ -75,9 +75,9 @@ class InputConfig(Section):
     Any address fsspec opens works as a path: s3://, https://, gs://, ...
     """
 
-    kind: Literal["warc", "wet", "jsonl", "parquet", "hub", "python-docs"]
+    kind: Literal["warc", "wet", "jsonl", "parquet", "hub"]
     paths: tuple[Annotated[str, PathKey(pattern=True), AfterValidator(_readable)], ...] = ()
-    """Files, folders or globs (all kinds but hub and python-docs). Read in sorted order."""
+    """Files, folders or globs (all kinds but hub). Read in sorted order."""
     paths_file: Address | None = None
     """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz)."""
     prefix: Address = ""
@@ -120,10 +120,10 @@ class InputConfig(Section):
     def _consistent(self) -> Self:
         if self.kind == "hub" and not self.dataset:
             raise ValueError("kind hub needs `dataset` (a Hub name or a local data set folder)")
-        if self.kind not in ("hub", "python-docs") and not self.paths and not self.paths_file:
+        if self.kind != "hub" and not self.paths and not self.paths_file:
             raise ValueError(f"kind {self.kind} needs `paths` (files, folders, globs) or `paths_file`")
-        if self.kind in ("hub", "python-docs") and (self.paths or self.paths_file):
-            raise ValueError(f"kind {self.kind} takes no `paths` or `paths_file`")
+        if self.kind == "hub" and (self.paths or self.paths_file):
+            raise ValueError("kind hub takes no `paths` or `paths_file`")
         return self
 
 

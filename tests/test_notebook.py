@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.python_docs import write
 from filters import FilterConfig, run_filter
 
 nbformat = pytest.importorskip("nbformat")
@@ -19,12 +20,13 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     # A folder like examples/, so that the run of `make demo` is neither needed nor touched.
     examples = tmp_path / "examples"
     examples.mkdir()
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-    # The packages of a development environment take a minute; some of them show as much.
-    run_filter(
-        FilterConfig.load(ROOT / "configs/demo.yaml", ["input.max_files=80", f"output.path={tmp_path}/runs/demo"])
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "examples"), os.environ.get("PYTHONPATH")]))
     )
+    write(tmp_path / "runs" / "python-docs.parquet", 80)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    paths = [f"input.paths=[{tmp_path}/runs/python-docs.parquet]", f"output.path={tmp_path}/runs/demo"]
+    run_filter(FilterConfig.load(ROOT / "configs" / "demo.yaml", paths))
     notebook = nbformat.read(ROOT / "examples" / "inspect.ipynb", as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(examples)}})
     client.execute()

@@ -166,16 +166,8 @@ def _inputs(plan: Plan) -> dict[str, Any]:
             entry = inputs.setdefault(unit.source, {"bytes": size, "stops": []})
             entry["stops"].append(unit.stop)
         else:
-            version = _version(unit.address) if unit.kind == "python-docs" else versions.get(unit.source)
-            inputs[unit.source] = {"bytes": sizes[unit.source], "modified": version}
+            inputs[unit.source] = {"bytes": sizes[unit.source], "modified": versions.get(unit.source)}
     return inputs
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

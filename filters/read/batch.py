@@ -43,7 +43,7 @@ class Batch:
     Attributes:
         source: name of the input file, as in the ledger.
         position: int64[n]; row index (parquet, hub), 1-based line number (jsonl), byte offset of the record in the
-            file as stored (warc, wet), index within the package (python-docs).
+            file as stored (warc, wet).
         id: string[n]; given by the input, or derived from source and position.
         text: large_string[n]; "" where there is none.
         reason: object[n]; None for a document still alive, else why it was removed ("empty_text").

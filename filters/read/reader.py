@@ -50,10 +50,6 @@ def _batches(unit: Unit, config: InputConfig, reading: Reading | None) -> Iterat
         from filters.read.warc import read_warc
 
         return read_warc(unit, config, reading)
-    if unit.kind == "python-docs":
-        from filters.read.python_docs import read_distribution
-
-        return read_distribution(unit, config)
     if unit.kind == "stream":
         from filters.read.hub import read_stream
 

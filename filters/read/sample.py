@@ -96,8 +96,6 @@ def draw_sample(units: Sequence[Unit], config: InputConfig, documents: int, seed
         InputError: a unit cannot be read at all.
     """
     generator = np.random.default_rng(seed)
-    if units[0].kind == "python-docs":
-        return _whole_units(units, config, documents, generator)
     sizes = [unit.size or 0 for unit in units]
     if len(units) <= min(DRAWS, documents) and all(sizes):
         chosen = {number: size / sum(sizes) for number, size in enumerate(sizes)}
@@ -137,22 +135,6 @@ def _proportional(weights: Sequence[int], draws: int, generator: np.random.Gener
     points = (np.arange(draws) + generator.random()) * (ends[-1] / draws)
     places, times = np.unique(np.searchsorted(ends, points, side="right"), return_counts=True)
     return dict(zip(np.minimum(places, len(weights) - 1).tolist(), times.tolist(), strict=True))
-
-
-def _whole_units(units: Sequence[Unit], config: InputConfig, documents: int, generator: np.random.Generator) -> Sample:
-    """Small units that are read whole: as many of them, in random order, as it takes."""
-    from filters.read.reader import read_unit
-
-    sample = Sample()
-    for number in generator.permutation(len(units)).tolist():
-        batches = list(read_unit(units[number], config))
-        records = sum(batch.records for batch in batches)
-        unit = units[number]
-        sample.units.append(Unit(len(sample.units), unit.kind, unit.source, unit.address, size=unit.size))
-        sample.drawn.append(Drawn(number, records, records, 0, unit.size or 0, True))
-        if sum(drawn.taken for drawn in sample.drawn) >= documents:
-            break
-    return sample
 
 
 def _chosen(count: int, wanted: int, generator: np.random.Generator) -> list[int]:

@@ -53,10 +53,10 @@ class Unit:
 
     Attributes:
         index: place in the order of the run, from 0.
-        kind: the reader: "warc", "wet", "jsonl", "parquet", "python-docs", or "stream" (`datasets` streaming).
+        kind: the reader: "warc", "wet", "jsonl", "parquet", or "stream" (`datasets` streaming).
         source: name of the file in the ledger: the path as the config's pattern expands it. The units of one file
             share it.
-        address: what fsspec opens; the distribution's name for python-docs, the data set for "stream".
+        address: what fsspec opens; the data set for "stream".
         start: first row of the unit, or None for the whole file.
         stop: the row behind the last one, or None for the whole file.
         size: stored bytes, or None if unknown.
@@ -113,10 +113,6 @@ def plan_units(
 
 
 def _files(config: InputConfig, notice: Callable[[str], None]) -> list[InputFile]:
-    if config.kind == "python-docs":
-        from filters.read.python_docs import plan_distributions
-
-        return plan_distributions(config)
     if config.kind == "hub":
         from filters.read.hub import plan_dataset
 

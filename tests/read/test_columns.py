@@ -150,19 +150,17 @@ def test_inputs_with_other_columns_are_settled_together(tmp_path: Path) -> None:
     inputs = [
         InputConfig(kind="parquet", paths=(str(tmp_path),), columns=("n",)),
         InputConfig(kind="jsonl", paths=(str(tmp_path),), text_key="body", columns=("topic",)),
-        InputConfig(kind="python-docs", max_files=1),
     ]
     units = plan_units(inputs)
     found = [next(iter(read_unit(unit, inputs[unit.input]))) for unit in units]
     schema = pa.schema([("n", pa.int64()), ("url", pa.string()), ("topic", pa.string())])
     assert all(pa.schema([(name, column.type) for name, column in batch.columns.items()]) == schema for batch in found)
     rows = [pa.table(batch.columns).slice(0, 1).to_pylist()[0] for batch in found]
-    assert rows[:3] == [
+    assert rows == [
         {"n": 1, "url": "u", "topic": None},
         {"n": 2**40, "url": None, "topic": None},
         {"n": None, "url": None, "topic": '["x"]'},
     ]
-    assert rows[3]["url"]
     clash = InputConfig(kind="jsonl", paths=(str(tmp_path),), text_key="body", columns=("n",))
     with pytest.raises(InputError, match=r"c\.jsonl: column 'n' is of type string, and from .*a\.parquet on of type"):
         plan_units([inputs[0], clash])

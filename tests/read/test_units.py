@@ -238,11 +238,6 @@ def test_inputs_that_share_a_file_read_it_once_or_are_refused(folder: Path) -> N
             plan_units([first, other.model_copy(update={"paths": ("other.jsonl",)})])
 
 
-def test_distributions_that_two_inputs_take_are_read_once() -> None:
-    two, three = (InputConfig(kind="python-docs", max_files=count) for count in (2, 3))
-    assert [(unit.index, unit.input) for unit in plan_units([two, three])] == [(0, 0), (1, 0), (2, 1)]
-
-
 def test_hidden_parts_below_the_folder_are_left_out_but_not_above(folder: Path) -> None:
     for name in ("_run/.cache/in/a.jsonl", "_run/.cache/in/_temporary/0/b.jsonl", "_run/.cache/in/x/.y/c.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
