@@ -197,6 +197,9 @@ def verify(
     sample: Annotated[int, typer.Option(help="Score and fingerprint so many kept documents again.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     inputs: Annotated[bool, typer.Option(help="Look at the input files, too.")] = True,
+    all_witnesses: Annotated[
+        bool, typer.Option("--all-witnesses", help="Compare every near copy again with the document it names.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
     """Check a finished run: digests of inputs, model and outputs, ledger, samples scored again; exit status tells."""
@@ -214,6 +217,7 @@ def verify(
         sample=sample,
         seed=seed,
         inputs=inputs,
+        all_witnesses=all_witnesses,
         on_check=lambda check: None if as_json else console.print(check_view(check), soft_wrap=True),
     )
     if as_json:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from filters.pipeline.run_files import (
     shard_documents,
 )
 from filters.pipeline.steps import unit_batches, unit_steps
+from filters.pipeline.witnesses import near_copies, wrong_witnesses
 from filters.publish import sha256
 from filters.read.digest import input_digest, input_version
 from filters.read.units import Unit, plan_units
@@ -64,6 +65,7 @@ def verify_run(
     sample: int = 200,
     seed: int = 0,
     inputs: bool = True,
+    all_witnesses: bool = False,
     input_options: Mapping[str, Any] | None = None,
     opens: InputConfig | None = None,
     on_check: Callable[[Check], None] = lambda check: None,
@@ -72,7 +74,9 @@ def verify_run(
 
     Args:
         path: the run's folder, here or behind an address.
-        sample: kept documents to score and fingerprint again; also the beginning of one input unit is read again.
+        sample: kept documents to score and fingerprint again, and near copies to compare again with who they are said to
+            be a copy of; also the beginning of one input unit is read again.
+        all_witnesses: compare all near copies again.
         seed: of the sample.
         inputs: compare input files with their digests; relative names are looked for from the working directory.
         input_options: given to fsspec to open remote input (no manifest holds credentials).
@@ -85,7 +89,7 @@ def verify_run(
     verifier = _Verifier(path, sample, seed, input_options or {}, opens)
     checks = []
     steps = [verifier.manifest_itself, verifier.files, verifier.ledger, verifier.documents, verifier.model]
-    steps += [verifier.inputs, verifier.input_again] if inputs else []
+    steps += [verifier.inputs, verifier.input_again, partial(verifier.witnesses, all_witnesses)] if inputs else []
     steps.append(verifier.sample_again)
     for step in steps:
         for check in _safely(step):
@@ -98,7 +102,12 @@ def _safely(step: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from step()
     except (FinesieveError, OSError, pa.ArrowException, zstandard.ZstdError, *_NONSENSE) as error:
-        name = step.__name__.replace("_", " ").removesuffix(" itself").replace("sample again", "sample")
+        name = (
+            getattr(step, "__name__", "witnesses")
+            .replace("_", " ")
+            .removesuffix(" itself")
+            .replace("sample again", "sample")
+        )
         detail = str(error) if isinstance(error, FinesieveError) else f"{type(error).__name__}: {error}"
         yield Check(name, False, without_secrets(detail))
 
@@ -292,6 +301,21 @@ class _Verifier:
         yield _check(
             "input again", wrong, f"{seen:,} documents of {unit.source} read again: same fingerprints, same scores"
         )
+
+    def witnesses(self, every: bool) -> Iterator[Check]:
+        """Near copies resemble who they are said to be a copy of, and that document stays: a sample, or all."""
+        files, units = self._files("attributes"), self._units()
+        wrong, count = [], 0
+        for copies in near_copies(files, None if every else self.size, self.random):
+            wrong += wrong_witnesses(self.config, files, units, copies)
+            count += len(copies)
+        if not count:
+            yield Check("witnesses", None, "no document was removed as a near copy")
+            return
+        near = self.config.dedup.near
+        least = f" by {near.similarity:g} or more" if near else ""
+        good = f"{'all ' * every}{count:,} near copies read again resemble the document they name{least}, which stays"
+        yield _check("witnesses", wrong, good)
 
     def _sample(self) -> list[dict[str, Any]]:
         """Documents drawn from all shards, each row with the same chance."""

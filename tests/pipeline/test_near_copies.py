@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,6 +20,7 @@ from filters.errors import RunError
 from filters.kernels.packed import PackedText
 from filters.kernels.words import word_hashes
 from filters.pipeline.phases import candidates, rounds
+from filters.pipeline.verify import Check, verify_run
 from tests.pipeline.conftest import Heard, jsonl, page
 from tests.pipeline.conftest import run_in_process as run_filter
 
@@ -286,3 +288,28 @@ def test_an_earlier_run_removes_only_what_is_like_a_document_it_kept(tmp_path: P
 def test_the_old_key_is_refused_with_the_new_one(tmp_path: Path, make_config: MakeConfig, value: float | None) -> None:
     with pytest.raises(ValueError, match=r"verify is gone.*Write dedup\.near\.similarity instead"):
         make_config(tmp_path / "a.jsonl", dedup={"near": {"verify": value}})
+
+
+def test_witnesses_are_recomputed_from_the_input(tmp_path: Path, make_config: MakeConfig) -> None:
+    run = one_file(tmp_path, make_config, random_texts(5, 200), near={"similarity": 0.6}).path
+
+    def check(**options: Any) -> Check:
+        return next(check for check in verify_run(run, **options) if check.name == "witnesses")
+
+    copies = sum(row["reason"] == "near_duplicate" for row in attributes(run))
+    found = check(all_witnesses=True)
+    assert found.ok
+    assert found.detail.startswith(f"all {copies} near copies")
+    assert check(sample=5).detail.startswith("5 near copies")
+    path = next((run / "attributes").iterdir())
+    table = pq.read_table(path)
+    changed = [value and value - 0.01 for value in table["similarity"].to_pylist()]
+    place = table.schema.get_field_index("similarity")
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(changed)), path)
+    found = check(all_witnesses=True)
+    assert found.ok is False
+    assert "said to be" in found.detail
+    other = [value and "0" for value in table["duplicate_of"].to_pylist()]
+    place = table.schema.get_field_index("duplicate_of")
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(other)), path)
+    assert check(all_witnesses=True).ok is False
