@@ -74,8 +74,8 @@ def verify_run(
 
     Args:
         path: the run's folder, here or behind an address.
-        sample: kept documents to score and fingerprint again, and near copies to compare again with who they are said to
-            be a copy of; also the beginning of one input unit is read again.
+        sample: kept documents to score and fingerprint again, and near copies to compare again with the document they
+            name; also the beginning of one input unit is read again.
         all_witnesses: compare all near copies again.
         seed: of the sample.
         inputs: compare input files with their digests; relative names are looked for from the working directory.
@@ -102,12 +102,8 @@ def _safely(step: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from step()
     except (FinesieveError, OSError, pa.ArrowException, zstandard.ZstdError, *_NONSENSE) as error:
-        name = (
-            getattr(step, "__name__", "witnesses")
-            .replace("_", " ")
-            .removesuffix(" itself")
-            .replace("sample again", "sample")
-        )
+        name = getattr(step, "__name__", "witnesses").replace("_", " ").removesuffix(" itself")
+        name = name.replace("sample again", "sample")
         detail = str(error) if isinstance(error, FinesieveError) else f"{type(error).__name__}: {error}"
         yield Check(name, False, without_secrets(detail))
 
@@ -305,7 +301,8 @@ class _Verifier:
     def witnesses(self, every: bool) -> Iterator[Check]:
         """Near copies resemble who they are said to be a copy of, and that document stays: a sample, or all."""
         files, units = self._files("attributes"), self._units()
-        wrong, count = [], 0
+        wrong: list[str] = []
+        count = 0
         for copies in near_copies(files, None if every else self.size, self.random):
             wrong += wrong_witnesses(self.config, files, units, copies)
             count += len(copies)

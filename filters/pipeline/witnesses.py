@@ -79,11 +79,11 @@ def wrong_witnesses(
             yield f"{row['id']}: its text or that of {row['duplicate_of']} is not in the input"
         else:
             pairs.append((row, both[0], both[1]))
-    removed, kept = (PackedText.from_bytes([pair[side] for pair in pairs]) for side in (1, 2))
+    removed, kept = (PackedText.from_bytes(side) for side in ([pair[1] for pair in pairs], [pair[2] for pair in pairs]))
     for (row, _, _), value in zip(pairs, similarity(removed, kept, near).tolist(), strict=True):
         said = row["similarity"]
         if said is None or abs(said - value) > MAX_DIFFERENCE or value < near.similarity:
-            yield f"{row['id']}: {value:.4f} like {row['duplicate_of']}, said to be {said}, at least {near.similarity:g}"
+            yield f"{row['id']}: {value:.4f} like {row['duplicate_of']}, said to be {said}; the limit is {near.similarity}"
 
 
 def _texts(config: FilterConfig, units: Sequence[Unit], rows: Sequence[Row]) -> dict[tuple[str, int], bytes]:
