@@ -83,7 +83,8 @@ def wrong_witnesses(
     for (row, _, _), value in zip(pairs, similarity(removed, kept, near).tolist(), strict=True):
         said = row["similarity"]
         if said is None or abs(said - value) > MAX_DIFFERENCE or value < near.similarity:
-            yield f"{row['id']}: {value:.4f} like {row['duplicate_of']}, said to be {said}; the limit is {near.similarity}"
+            limit = f"{said}; the limit is {near.similarity}"
+            yield f"{row['id']}: {value:.4f} like {row['duplicate_of']}, said to be {limit}"
 
 
 def _texts(config: FilterConfig, units: Sequence[Unit], rows: Sequence[Row]) -> dict[tuple[str, int], bytes]:
