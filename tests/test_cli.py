@@ -251,15 +251,15 @@ def test_a_missing_extra_is_installed_from_where_this_was(tmp_path: Path, monkey
 
     def command(*origins: dict[str, object] | None) -> str:
         monkeypatch.setattr(metadata, "distributions", lambda name: map(Installed, origins))
-        return install_command("html").partition(" -m pip ")[2]
+        return install_command("plots").partition(" -m pip ")[2]
 
     clone = {"url": tmp_path.as_uri(), "dir_info": {"editable": True}}
     monkeypatch.chdir(tmp_path)
-    assert command(clone) == "install -e '.[html]'"
-    assert command(None, clone | {"dir_info": {}}) == "install '.[html]'"
-    assert command(None) == command() == "install 'finesieve[html]'"
+    assert command(clone) == "install -e '.[plots]'"
+    assert command(None, clone | {"dir_info": {}}) == "install '.[plots]'"
+    assert command(None) == command() == "install 'finesieve[plots]'"
     wheel = {"url": f"{tmp_path.as_uri()}/finesieve-0.1.0-py3-none-any.whl", "archive_info": {}}
-    assert command(wheel) == f"install 'finesieve[html] @ {wheel['url']}'"
+    assert command(wheel) == f"install 'finesieve[plots] @ {wheel['url']}'"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert command(clone) == f"install -e '{tmp_path}[html]'"
+    assert command(clone) == f"install -e '{tmp_path}[plots]'"

@@ -1,6 +1,6 @@
 """`finesieve inspect RUN --html FILE`: a run as one interactive page. Everything is inline and nothing is loaded.
 
-The page is `page/page.html` with five things put in: a policy, a title, a style sheet, D3 (from the wheel of mpld3) and
+The page is `page/page.html` with five things put in: a policy, a title, a style sheet, D3 (`page/d3.min.js`) and
 the page's own script, and an island of JSON (`filters.inspect.page_data`). The Content-Security-Policy allows the style
 sheet and the two scripts by their SHA-256 and nothing else: no address, no inline handler, no eval, no markup from text
 (Trusted Types). Text of pages reaches the document only as JSON in which "<" cannot occur, and from there only as text.
@@ -13,11 +13,10 @@ import hashlib
 import json
 import re
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filters.errors import InputError, MissingExtraError
+from filters.errors import InputError
 from filters.inspect.page_data import page_data
 from filters.publish import publishing
 
@@ -31,6 +30,8 @@ CHARACTERS = (2000, 1200, 600, 300, 120, 0)
 """Characters of each document's text that are tried, in this order."""
 
 ASSETS = Path(__file__).parent / "page"
+LIBRARY = "D3 7.9.0 (ISC, copyright Mike Bostock)"
+"""As it was published (npm, d3/dist/d3.min.js), with its licence beside it in d3.LICENSE."""
 SCRIPTS = ("state.js", "charts.js", "documents.js", "panels.js", "trust.js", "start.js")
 _PLACES = re.compile(r"\{\{(policy|title|style|data|library|script)\}\}")
 # JSON and JavaScript agree on these escapes; "<" must not occur, or text could end the script element.
@@ -42,11 +43,9 @@ def check_page(path: Path) -> None:
 
     Raises:
         InputError: the folder does not exist, or `path` is a folder.
-        MissingExtraError: mpld3 is not installed.
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"{path}: cannot write a page here. Remedy: name a file in a folder that exists")
-    _library()
 
 
 def write_page(
@@ -70,7 +69,6 @@ def write_page(
         InputError: the page cannot be written, or `evaluation` cannot be read.
         AnnotationsError: `annotations` cannot be read.
         RunError: the side files are missing or damaged.
-        MissingExtraError: mpld3 is not installed.
     """
     check_page(path)
     data = page_data(run, evaluation=evaluation, annotations=annotations, characters=CHARACTERS[0], target=target)
@@ -89,11 +87,8 @@ def page(data: dict[str, Any]) -> bytes:
 
     Args:
         data: from `page_data`.
-
-    Raises:
-        MissingExtraError: mpld3 is not installed.
     """
-    library, name = _library()
+    library = (ASSETS / "d3.min.js").read_text(encoding="utf-8")
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     script = "\n".join((ASSETS / part).read_text(encoding="utf-8") for part in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}}})();\n'
@@ -109,7 +104,7 @@ def page(data: dict[str, Any]) -> bytes:
             "style": style,
             "library": library,
             "script": script,
-            "data": island(_shortened(data, characters) | {"library": name}),
+            "data": island(_shortened(data, characters) | {"library": LIBRARY}),
         }
         content = _PLACES.sub(lambda place: parts[place[1]], template).encode("utf-8")  # noqa: B023
         if len(content) <= MAX_BYTES:
@@ -149,19 +144,3 @@ def _shortened(data: dict[str, Any], characters: int) -> dict[str, Any]:
 def _digest(text: str) -> str:
     """The source expression of an inline element with this content."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _library() -> tuple[str, str]:
-    """D3's minified script and its name, from the wheel of mpld3 (not imported: that would import matplotlib)."""
-    spec = find_spec("mpld3")
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    found = sorted(path for folder in folders for path in (Path(folder) / "js").glob("d3.v5*.min.js"))
-    if not found:
-        raise MissingExtraError("inspect --html", "html", "mpld3 is not installed, or has no js/d3.v5.min.js")
-    script = found[0].read_text(encoding="utf-8")
-    version = re.search(r"\bv(\d+\.\d+\.\d+)", script[:200])
-    if "</script" in script.lower():
-        raise InputError(
-            f"{found[0]}: not a script that can stand in a page. Remedy: pip install --force-reinstall mpld3"
-        )
-    return script, f"D3 {version[1] if version else 5} (BSD-3-Clause, copyright Mike Bostock)"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.errors import InputError, MissingExtraError
+from filters.errors import InputError
 from filters.inspect import html
 from filters.inspect.html import MAX_BYTES, island, page, write_page
 from filters.inspect.page_data import page_data
@@ -177,10 +177,12 @@ def test_a_page_that_cannot_be_written_is_refused_and_leaves_nothing(plain_run: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_extra_is_named_before_the_work(
-    plain_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(html, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"\[html\]"):
-        write_page(plain_run, tmp_path / "page.html")
-    assert not list(tmp_path.iterdir())
+def test_the_library_is_the_one_that_was_published() -> None:
+    library, licence = (html.ASSETS / name for name in ("d3.min.js", "d3.LICENSE"))
+    # d3-7.9.0.tgz of the npm registry, package/dist/d3.min.js
+    published = "f2094bbf6141b359722c4fe454eb6c4b0f0e42cc10cc7af921fc158fceb86539"
+    assert hashlib.sha256(library.read_bytes()).hexdigest() == published
+    assert "</script" not in library.read_text().lower()
+    assert "Permission to use, copy, modify" in licence.read_text()
+    assert "7.9.0" in library.read_text()[:80]
+    assert "7.9.0" in html.LIBRARY

@@ -45,7 +45,7 @@ function makeScores() {
   const place = () => x(clamp(score(), border(occupied[0]), border(occupied[1])));
 
   function dragged(node) {
-    const pick = (event) => setBorder(nearest(x.invert(d3.clientPoint(svg.node(), event)[0] - MARGIN.left)));
+    const pick = (event) => setBorder(nearest(x.invert(d3.pointer(event, svg.node())[0] - MARGIN.left)));
     node.addEventListener("pointerdown", (event) => {
       if (event.button) return;
       node.setPointerCapture(event.pointerId);
@@ -104,7 +104,7 @@ function makeScores() {
     dragged(surface);
     surface.addEventListener("pointermove", (event) => {
       if (surface.hasPointerCapture(event.pointerId)) return;
-      const at = nearest(x.invert(d3.clientPoint(svg.node(), event)[0] - MARGIN.left));
+      const at = nearest(x.invert(d3.pointer(event, svg.node())[0] - MARGIN.left));
       const bar = bars.find((one) => one.from <= at && at < one.to);
       if (!bar) { hideTip(); return; }
       showTip(event, `${said(border(bar.from))} to ${said(border(bar.to))}\n` +
