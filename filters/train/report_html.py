@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from filters.errors import InputError, MissingExtraError
+from filters.publish import publishing
 from filters.statistics.agreement import METRICS, correlation_bound
 from filters.statistics.bootstrap import Estimate
 from filters.terminal import printable
@@ -73,16 +72,11 @@ def write_page(report: Report, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     content = page(report).encode("utf-8", "replace")
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = stream.name
-            stream.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with publishing(path) as temporary:
+            temporary.write_bytes(content)
+            temporary.chmod(0o644)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise InputError(f"{path}: cannot write the report: {error}") from error
 
 
