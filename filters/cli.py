@@ -41,7 +41,7 @@ app = typer.Typer(
 
 _log = logging.getLogger("finesieve")
 
-Config = Annotated[Path, typer.Argument(help="YAML config; see configs/ for examples.", show_default=False)]
+Config = Annotated[Path, typer.Argument(help="YAML config; finesieve init writes examples.", show_default=False)]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the config; may be repeated."),
@@ -115,7 +115,7 @@ def filter_command(
     force_new: Annotated[
         bool, typer.Option("--force-new", help="Replace whatever run is in output.path, start afresh.")
     ] = False,
-    examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents at the end.")] = 0,
+    examples: Annotated[int, typer.Option(min=0, help="Show so many of the best and worst documents at the end.")] = 0,
     submit: Annotated[
         bool, typer.Option("--submit", help="executor.kind slurm: return once the jobs are in the queue.")
     ] = False,
@@ -306,7 +306,7 @@ def inspect(
     bins: Annotated[int | None, typer.Option(help="Bars of the histogram: 10, 20, 25, 50 or 100.")] = None,
     brief: Annotated[bool, typer.Option("--brief", help="Only the answer to --keep, or what thresholds keep.")] = False,
     weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
-    examples: Annotated[int, typer.Option(help="Show so many of the best and worst documents.")] = 3,
+    examples: Annotated[int, typer.Option(min=0, help="Show so many of the best and worst documents.")] = 3,
     against: Annotated[str | None, typer.Option(help="Compare with another run; exit status 1 if it drifted.")] = None,
     max_psi: Annotated[
         float, typer.Option(help="Drift that --against allows, as a population stability index.")
@@ -600,7 +600,10 @@ def score(
     model: Model,
     files: Annotated[
         list[str],
-        typer.Argument(help="One text each (.txt, .md, - for stdin), or .jsonl[.gz|.zst|.bz2], .parquet, .warc[.gz]."),
+        typer.Argument(
+            metavar="FILES",
+            help="One text each (.txt, .md, - for stdin), or .jsonl[.gz|.zst|.bz2], .parquet, .warc[.gz].",
+        ),
     ],
     text_key: Annotated[str, typer.Option(help="Key of the text in JSONL and Parquet.")] = "text",
     id_key: Annotated[str | None, typer.Option(help="Key of the id in JSONL and Parquet.")] = None,

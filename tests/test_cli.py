@@ -216,6 +216,19 @@ def test_score_reads_standard_input_and_no_table_as_one_page(tmp_path: Path) -> 
     assert "score MODEL - < FILE" in error
 
 
+def test_score_tells_what_holds_no_text(tmp_path: Path) -> None:
+    (tmp_path / "pages.jsonl").write_text('{"body": "A fraction names a part."}\n{"body": "x", "title": ""}\n')
+    done = finesieve("score", "edu-en", tmp_path / "pages.jsonl", status=1)
+    assert done.stdout.count("missing_text") == 2
+    assert "none of its 2 records has a text under the key 'text'; they have 'body', 'title'" in done.stderr
+    (tmp_path / "bytes.txt").write_bytes(b"a\xff")
+    assert "no text in UTF-8 (byte 1)" in finesieve("score", "edu-en", tmp_path / "bytes.txt", status=1).stderr
+    assert "No such file or directory. Remedy" in finesieve("score", "edu-en", "a text", status=1).stderr
+    empty = subprocess.run([*COMMAND, "score", "edu-en", "-"], input="\n", capture_output=True, text=True, check=False)
+    assert (empty.returncode, empty.stdout) == (1, "")
+    assert "-: empty" in empty.stderr
+
+
 def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     with (tmp_path / "pages.jsonl").open("w") as pages:
         pages.writelines('{"text": "A fraction names a part of a whole."}\n' for _ in range(20_000))

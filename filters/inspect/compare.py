@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from filters.errors import RunError
 from filters.inspect.groups import Groups
 from filters.inspect.histogram import BINS, Histogram
 from filters.inspect.run import Run
@@ -131,8 +132,10 @@ def compare(run: Run, other: Run, *, max_psi: float = MAX_PSI) -> Comparison:
     """Compare a run with another, such as the last dump's.
 
     Raises:
-        RunError: the side files of either are missing or damaged.
+        RunError: the side files of either are missing or damaged, or `max_psi` is no limit.
     """
+    if not max_psi >= 0:
+        raise RunError(f"--max-psi {max_psi:g}: must be 0 or more")
     first, second = run.summary(groups=("host",)), other.summary(groups=("host",))
     totals = first.histograms.total, second.histograms.total
     columns = [by for by in first.histograms.slices if by in second.histograms.slices]

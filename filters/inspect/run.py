@@ -56,7 +56,7 @@ class Run:
             self.ledger: dict[str, Any] = self.manifest["ledger"]
             self.slices: tuple[str, ...] = tuple(self.manifest["slices"])
             self.manifest["histograms"].keys()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{path}: no manifest.json here, so no finished run. Remedy: name the output.path of a filter run"
             ) from None

@@ -104,6 +104,8 @@ def what_if_view(rows: Sequence[WhatIf], min_score: float, *, unicode: bool = Tr
             _span(row.recall, unicode),
             style="bold" if nearest_edge(row.min_score) == marked else None,
         )
+    if not any(row.documents for row in rows):
+        return table
     if any(row.precision for row in rows):
         note = "precision, recall: expected share the judge would keep, from the model's own evaluation"
     else:
@@ -113,7 +115,9 @@ def what_if_view(rows: Sequence[WhatIf], min_score: float, *, unicode: bool = Tr
 
 def solution_view(solution: Solution, estimate: SampleInterval | None = None) -> RenderableType:
     """A solved threshold: what it keeps, and the group of equal scores it had to decide about."""
-    kept, total = solution.kept, solution.total
+    kept, total, tied = solution.kept, solution.total, solution.at_threshold.documents
+    if not total.documents:
+        return Text(f"keep {solution.target}: no document of this run has a score", style="bold")
     lines = [
         Text(f"keep {solution.target}: score >= {solution.threshold!r}", style="bold"),
         Text(
@@ -121,8 +125,10 @@ def solution_view(solution: Solution, estimate: SampleInterval | None = None) ->
             f"({kept.documents / max(total.documents, 1):.2%}), {short(kept.tokens)} of {short(total.tokens)} tokens "
             f"({kept.tokens / max(total.tokens, 1):.2%})"
         ),
-        Text(f"  {solution.at_threshold.documents:,} score precisely that, and are kept"),
     ]
+    if tied:
+        agreeing = ("has", "is") if tied == 1 else ("have", "are")
+        lines.append(Text(f"  {tied:,} {agreeing[0]} precisely that score, and {agreeing[1]} kept"))
     if solution.tie is not None:
         tie = solution.tie
         lines.append(
@@ -147,7 +153,7 @@ def solution_view(solution: Solution, estimate: SampleInterval | None = None) ->
                 f"tokens {short(tokens.value)} [{short(tokens.low)}, {short(tokens.high)}]\n"
                 f"    share that is no copy of what this run lacks {distinct.value:.2f} [{distinct.low:.2f}, "
                 f"{distinct.high:.2f}]\n"
-                "    not covered: files unlike these, copies that are more frequent at some scores"
+                "    not covered: files unlike these; copies more frequent at some scores"
             )
         )
     return Group(*lines)
@@ -392,7 +398,7 @@ def agreement_view(found: Agreement) -> RenderableType:
         lines.append(Text(f"{found.drawn - found.total.total} left to read; the same command goes on", style="bold"))
     if found.without_text:
         lines.append(
-            Text(f"{found.without_text} documents were passed over: the run holds no text of them (output.rejected)")
+            Text(f"passed over, because the run holds no text of them (output.rejected): {found.without_text:,}")
         )
     return Group(*lines)
 

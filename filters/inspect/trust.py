@@ -94,7 +94,7 @@ def read_evaluation(path: Path) -> Evaluation:
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(
             f"{path}: {key + ': ' if key else ''}{first['msg']}, so this is no evaluation report. Remedy: write one "
-            f"with finesieve evaluate MODEL ANNOTATIONS --json > {path}"
+            f"with finesieve evaluate MODEL ANNOTATIONS --json > evaluation.json"
         ) from error
 
 

@@ -40,7 +40,7 @@ def check_readable(plan: Plan, ledger: Ledger) -> None:
         keys = keys_seen(unit, config)
         if keys and config.text_key not in keys:
             raise InputError(
-                f"{source}: none of its {without:,} records has the key {config.text_key!r}; they have {_listed(keys)}."
+                f"{source}: none of its {without:,} records has the key {config.text_key!r}; they have {listed(keys)}."
                 " Nothing was published. Remedy: set input.text_key to the one with the text, or leave the file out"
             )
     if not total.records and not total.skipped:
@@ -80,7 +80,7 @@ def keys_seen(unit: Unit, config: InputConfig) -> Counter[str]:
     return keys
 
 
-def _listed(keys: Counter[str]) -> str:
+def listed(keys: Counter[str]) -> str:
     names = [repr(key[:60]) for key, _ in keys.most_common(_KEYS)]
     more = f" and {len(keys) - _KEYS:,} more" if len(keys) > _KEYS else ""
     return ", ".join(names) + more

@@ -15,6 +15,7 @@ from filters.errors import InputError
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
 from filters.pipeline.blocks import Extract, Score
+from filters.pipeline.readable import keys_seen, listed
 from filters.read.reader import read_unit
 from filters.read.units import plan_units
 
@@ -33,7 +34,7 @@ def score_files(
     `QualityModel.decide`. A file with a suffix of `TEXTS` is one document of UTF-8 text, and so is "-", standard input.
 
     Raises:
-        InputError: a file cannot be read, or its suffix is of no kind that is known.
+        InputError: a file cannot be read, has records but no text, or its suffix is of no kind that is known.
         ModelError: the model cannot be loaded, or has no bands for this error rate.
     """
     loaded = QualityModel.load(model)
@@ -42,24 +43,35 @@ def score_files(
         suffix = suffixes[-1].lower() if suffixes else ""
         kind = KINDS.get(suffix)
         if kind is None:
-            packed = PackedText.from_strings([_text(file, suffix)])
-            (scored,) = _scored(loaded, loaded.score_packed(packed), error_rate)
+            text = _text(file, suffix)
+            if not text.strip():
+                raise InputError(f"{file}: empty, so there is no text to score")
+            (scored,) = _scored(loaded, loaded.score_packed(PackedText.from_strings([text])), error_rate)
             yield _line(id=file, source=file, position=0, **scored)
             continue
         config = InputConfig.model_validate({"kind": kind, "paths": [file], "text_key": text_key, "id_key": id_key})
         extract, scorer = Extract(ExtractConfig()), Score(loaded)
-        for unit in plan_units(config):
+        units = plan_units(config)
+        seen, read = 0, 0
+        for unit in units:
             for batch in scorer.run(extract.run(read_unit(unit, config))):
                 found = _scored(loaded, batch.attributes["score"], error_rate)
                 ids, positions = batch.id.to_pylist(), batch.position.tolist()
                 for row, reason in enumerate(batch.reason.tolist()):
                     about = {"id": ids[row], "source": batch.source, "position": positions[row]}
+                    seen += 1
                     if reason is None:
+                        read += 1
                         yield _line(**about, **found[row])
                     else:
                         yield _line(**about, score=None, keep=False, reason=reason)
                 for record in batch.quarantined:
+                    seen += 1
                     yield _line(source=record.source, position=record.position, cause=record.cause)
+        if seen and not read:
+            keys = keys_seen(units[0], config) if kind == "jsonl" else ()
+            known = f"; they have {listed(keys)}. Remedy: --text-key names the one with the text" if keys else ""
+            raise InputError(f"{file}: none of its {seen:,} records has a text under the key {text_key!r}{known}")
 
 
 def _text(file: str, suffix: str) -> str:
@@ -77,8 +89,13 @@ def _text(file: str, suffix: str) -> str:
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot read it as a text file: {error}") from error
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot read it as a text file: {error.strerror or error}. Remedy: name files, or write - and "
+            "give the text on standard input"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: is no text in UTF-8 (byte {error.start})") from error
 
 
 def _scored(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from filters.errors import RunError
 from filters.inspect.compare import chance, compare, ks_distance, near_constant, psi
 from filters.inspect.histogram import Histogram
 from filters.inspect.run import Run
@@ -80,3 +81,10 @@ def test_chance_raises_no_alarm_in_small_slices() -> None:
     assert alarms <= 6  # of 60 runs one in twenty, and some for the chi-squared approximation
     assert drifted >= 55
     assert chance((10**7, 10**7), 10, 21) < 1e-4
+
+
+@pytest.mark.parametrize("limit", [float("nan"), -1.0])
+def test_a_limit_that_nothing_is_over_is_refused(tmp_path: Path, limit: float) -> None:
+    run = Run(write_run(tmp_path / "run", 50, seed=1))
+    with pytest.raises(RunError, match="must be 0 or more"):
+        compare(run, run, max_psi=limit)

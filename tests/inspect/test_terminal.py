@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 
 from filters.inspect.histogram import Histogram
 from filters.inspect.run import Extreme
-from filters.inspect.terminal import extremes_view, histogram_view, ledger_view, what_if_view
+from filters.inspect.solver import Solution, Target, Weights
+from filters.inspect.terminal import extremes_view, histogram_view, ledger_view, solution_view, what_if_view
 from filters.inspect.whatif import what_if
 from filters.terminal import printable
 
@@ -75,3 +76,16 @@ def test_page_text_cannot_drive_the_terminal(text: str) -> None:
 
 def test_markup_in_a_page_is_shown_as_it_is() -> None:
     assert "[bold]no[/bold]" in shown(extremes_view("best", [Extreme("id", 1.0, "x", "[bold]no[/bold]")]))
+
+
+def test_a_solution_counts_in_words_that_agree() -> None:
+    none, some = Weights.of([0, 0, 0]), Weights.of([9, 90, 900])
+    target = Target.parse("fraction=0.1")
+    one = shown(solution_view(Solution(target, 1.5, some, some, Weights.of([1, 10, 100]), None, True)))
+    assert "1 has precisely that score, and is kept" in one
+    two = shown(solution_view(Solution(target, 1.5, some, some, Weights.of([2, 10, 100]), None, True)))
+    assert "2 have precisely that score, and are kept" in two
+    assert "precisely" not in shown(solution_view(Solution(target, 1.5, some, some, none, None, True)))
+    assert shown(solution_view(Solution(target, 0.0, none, none, none, None, True))).strip() == (
+        "keep fraction=0.1: no document of this run has a score"
+    )
