@@ -219,7 +219,7 @@ def test_an_input_object_that_changes_meanwhile_never_ends_in_an_output(server: 
         {"input": section, "output": {"path": "x"}}).input})  # fmt: skip
     with pytest.raises(InputError, match=r"s3://bucket/in\.jsonl: changed while it was read"):
         run_filter(config, observer=Change())
-    assert stored(server) == {}
+    assert [*stored(server)] == [MARK]  # a run to go on with
 
 
 def test_faults_that_pass_are_passed(server: S3Server, files: list[Path], tree: dict[str, str]) -> None:
