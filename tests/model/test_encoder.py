@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from filters.cli import app
-from filters.errors import MissingExtraError, ModelError
+from filters.errors import MissingExtraError, ModelError, install_command
 from filters.model import QualityModel
 from filters.model.encoder import EncoderOptions, open_encoder, shared_encoder
 from filters.model.encoder_files import WHEELS, locate
@@ -165,9 +166,9 @@ def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(MissingExtraError, match=r"finesieve\[encoder\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("encoder"))):
         QualityModel.load(tmp_path)
-    with pytest.raises(MissingExtraError, match=r"finesieve\[encoder\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("encoder"))):
         open_encoder(options(tmp_path))
 
 

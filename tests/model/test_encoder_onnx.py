@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from filters.errors import MissingExtraError, ModelError
+from filters.errors import MissingExtraError, ModelError, install_command
 from filters.model import QualityModel
 from filters.model.encoder import Encoder, EncoderOptions, open_encoder, shared_encoder
 from filters.model.encoder_files import locate
@@ -171,7 +172,7 @@ def test_what_cannot_be_read_is_said(folder: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(ModelError, match=r"no tokenizer\.json beside it"):
         open_(tmp_path / "alone")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"finesieve\[onnx\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("onnx"))):
         open_(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from datatrove.data import Document
 
 from filters.config import HeuristicConfig
-from filters.errors import ConfigError, MissingExtraError
+from filters.errors import ConfigError, MissingExtraError, install_command
 from filters.pipeline.heuristics import FILTERS, RegexTokenizer, apply_filter, load_filter
 from filters.read.batch import Batch
 
@@ -82,13 +83,13 @@ def test_wrong_options_and_missing_packages_are_named() -> None:
     with pytest.raises(ConfigError, match="gopher_quality: options do not fit"):
         load_filter(HeuristicConfig(name="gopher_quality", options={"min_words": 3}))
     if importlib.util.find_spec("spacy") is None:
-        with pytest.raises(MissingExtraError, match=r"finesieve\[heuristics\]"):
+        with pytest.raises(MissingExtraError, match=re.escape(install_command("heuristics"))):
             load_filter(HeuristicConfig(name="gopher_quality", tokenizer="spacy"))
 
 
 def test_the_url_filter_needs_its_column() -> None:
     if importlib.util.find_spec("ahocorasick") is None or importlib.util.find_spec("tldextract") is None:
-        with pytest.raises(MissingExtraError, match=r"finesieve\[heuristics\]"):
+        with pytest.raises(MissingExtraError, match=re.escape(install_command("heuristics"))):
             load_filter(HeuristicConfig(name="url"))
         pytest.skip("pyahocorasick and tldextract are not installed (extra heuristics)")
     step = load_filter(HeuristicConfig(name="url", options={"extra_domains": ["blocked-for-test.org"]}))
