@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import os
 import random
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 from filters.annotate.config import JudgeConfig
 from filters.errors import ConfigError, MissingExtraError
+from filters.read import pace
 
 STRIKES = 3
 """So many broken requests in a row, and a server is dropped."""
@@ -343,7 +343,7 @@ def refusal(status: int, body: bytes | dict[str, Any], headers: Mapping[str, str
             said = body.decode(errors="replace")
     else:
         said = _words(body)
-    retry_after = _retry_after(headers or {})
+    retry_after = pace.retry_after(headers or {})
     cause = f"http_{status}"
     if 300 <= status < 400:
         to = (headers or {}).get("location", "")
@@ -379,24 +379,6 @@ def _words(body: object, depth: int = 4) -> str:
                 return " ".join((_words(body[key], depth - 1), *codes))
         return f"an object of {', '.join(str(key)[:40] for key in list(body)[:8]) or 'nothing'}"
     return body if isinstance(body, str) else type(body).__name__
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from Retry-After (a number or a date) or retry-after-ms; None where there is none that makes sense."""
-    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * scale
-        except ValueError:
-            try:
-                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, TypeError):
-                continue
-        if 0 <= seconds < float("inf"):
-            return seconds
-    return None
 
 
 def _short(text: str, limit: int = 300) -> str:

@@ -25,6 +25,9 @@ _MAX_BUCKET = 1 << 28
 _PRUNED_BUCKETS = 2**24
 """A pruned model may have so many buckets (in memory, four bytes each), or sixteen to each byte of its file."""
 
+_DENSE_BYTES = 2**28
+"""A quantised matrix may unpack to so many bytes, or 64 to each byte of its file: parts of 16 columns; usual are 2."""
+
 
 @dataclass(frozen=True, slots=True)
 class FastTextFile:
@@ -229,6 +232,8 @@ class _Reader:
         rows, columns, size = self.unpack("2qi", "a quantised matrix")
         if rows < 0 or columns < 1 or size < 0:
             raise self.fail(f"impossible quantised matrix of {rows} x {columns}", start)
+        if 4 * rows * columns > max(_DENSE_BYTES, 64 * len(self.bytes)):
+            raise self.fail(f"a table of {4 * rows * columns:,} bytes in a file of {len(self.bytes):,}", start)
         codes = self.take(size, "quantised codes")
         centroids = self.centroids(columns)
         if size != rows * len(centroids):

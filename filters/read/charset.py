@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
+import pyarrow as pa
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
 from filters.read.media_type import UTF16_MARKUP, extract_media_type
@@ -58,6 +60,8 @@ _IN_RUNS = 0.6
 """Share of bytes above 0x7f that stand side by side in Chinese, Japanese and Korean; in Western languages few do."""
 _ESCAPED = {"iso2022_jp": b"\x1b", "iso2022_kr": b"\x1b", "hz": b"~{"}
 """Encodings in 7 bits, and what shows them."""
+_DOUBTED = frozenset((*_MULTIBYTE, *_ESCAPED, "utf-16-le", "utf-16-be"))
+"""What a page that is valid UTF-8 may be in all the same, if its server says so."""
 _USER_DEFINED = "".join(map(chr, [*range(128), *range(0xF780, 0xF800)]))
 
 # HKSCS as the standard's index has it beyond Python's big5hkscs and cp950: of 2008, and codes of earlier versions.
@@ -123,9 +127,35 @@ def decode_page(payload: bytes, content_type: str) -> str:
     except UnicodeDecodeError:
         return _best(payload, list(_declared(payload, content_type)))
     served = encoding_of(extract_media_type(content_type).charset)
-    if served in (*_MULTIBYTE, *_ESCAPED, "utf-16-le", "utf-16-be") or _is_doubtful(payload):
+    if served in _DOUBTED or _is_doubtful(payload):
         text = _another(payload, text, list(_declared(payload, content_type)))
     return without_nul(text)
+
+
+def utf8_page(payload: bytes, content_type: str) -> bytes:
+    """`decode_page` in UTF-8: the payload itself where it is that already, which is then only checked.
+
+    Raises:
+        UndecodableError: as `decode_page`.
+    """
+    plain = (
+        b"\0" not in payload
+        and not payload.startswith(codecs.BOM_UTF8)
+        and encoding_of(extract_media_type(content_type).charset) not in _DOUBTED
+        and _is_utf8(payload)
+        and not _is_doubtful(payload)
+    )
+    return payload if plain else decode_page(payload, content_type).encode("utf-8", "replace")
+
+
+def _is_utf8(payload: bytes) -> bool:
+    """Whether bytes are valid UTF-8; Arrow says so without decoding them."""
+    offsets = pa.py_buffer(struct.pack("=qq", 0, len(payload)))
+    try:
+        pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(payload)).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def check_readable(text: str) -> None:

@@ -331,7 +331,8 @@ class _Zstd:
                 frame = zstandard.get_frame_parameters(start)
                 size = zstandard.frame_header_size(start)
             except zstandard.ZstdError as error:
-                raise stream.damaged("truncated" if len(start) < 18 else "corrupt", str(error)) from error
+                cut = len(start) < 18 and "memory" not in str(error)  # which a window beyond any limit is refused for
+                raise stream.damaged("truncated" if cut else "corrupt", str(error)) from error
             if frame.dict_id not in (0, stream.dictionary):
                 raise stream.damaged(
                     "missing_dictionary",

@@ -9,7 +9,6 @@ This module is all that the child loads.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -19,10 +18,11 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 MEMORY = 2 << 30
@@ -32,8 +32,10 @@ PATIENCE = 10
 LEAST_PATIENCE = 60.0
 """... and at least so many seconds: it may still be loading, on a busy machine."""
 
-PIPE = 1 << 20
-"""Bytes a pipe holds: a page goes through in one piece, which spares changes between the processes."""
+KEPT = 8 << 20
+"""Bytes of the file through which pages go to the child that are kept for the next one."""
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""The child's C library (glibc) keeps a page's memory for the next one, which would cost a page fault every 4 KiB."""
 
 Engine = Callable[[str], str]
 
@@ -152,21 +154,19 @@ class Child:
     def __init__(self, program: str) -> None:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        self._page = _shared_file()
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-c", program],
+            [sys.executable, "-P", "-c", program, str(self._page)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env=os.environ | {"PYTHONPATH": path},
+            env=_ALLOCATION | os.environ | {"PYTHONPATH": path},
+            pass_fds=[self._page],
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
-        for pipe in (self._in, self._out):
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                with suppress(OSError):  # more than this user may have: it works by smaller pieces
-                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
         self.alive = True
 
     def text_of(self, page: bytes, seconds: float) -> str:
@@ -178,8 +178,8 @@ class Child:
             EngineMissingError: the engine cannot be imported.
         """
         try:
-            self._write(_REQUEST.pack(seconds, len(page)))
             self._write(page)
+            os.write(self._in, _REQUEST.pack(seconds, len(page)))
             deadline = time.monotonic() + max(seconds * PATIENCE, LEAST_PATIENCE)
             kind, size = _ANSWER.unpack(self._read(_ANSWER.size, deadline))
             answer = self._read(size, deadline).decode("utf-8", "surrogatepass")
@@ -188,6 +188,8 @@ class Child:
         except BaseException:
             self.close()
             raise
+        if len(page) > KEPT:
+            os.ftruncate(self._page, 0)
         if kind == b"m":
             self.close()
             raise EngineMissingError(answer)
@@ -195,10 +197,10 @@ class Child:
             raise ExtractionError(answer)
         return answer
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._in, view) :]
+    def _write(self, page: bytes) -> None:
+        view, at = memoryview(page), 0
+        while at < len(page):
+            at += os.pwrite(self._page, view[at:], at)
 
     def _read(self, size: int, deadline: float) -> bytes:
         parts = []
@@ -226,12 +228,23 @@ class Child:
 
     def close(self) -> None:
         """End the process at once."""
+        if self._page >= 0:
+            os.close(self._page)
+            self._page = -1
         self.alive = False
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
+
+
+def _shared_file() -> int:
+    """Descriptor of a file without a name, in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("page")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 _idle: dict[tuple[int, str], list[Child]] = {}
@@ -260,23 +273,26 @@ def program_of(engine: str) -> str:
 
 
 def serve(load: Callable[[], Engine]) -> None:
-    """Answer requests on stdin until it ends; a page that takes more processor time than it may ends the process."""
+    """Answer requests on stdin until it ends; a page that takes more processor time than it may ends the process.
+
+    The page of a request is at the start of the file whose descriptor is the first argument of the program.
+    """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the child.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     requests, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
+    pages = int(sys.argv[1])
     engine: Engine | None = None
     while header := requests.read(_REQUEST.size):
         seconds, size = _REQUEST.unpack(header)
-        page = requests.read(size)
         try:
             if engine is None:
                 engine = load()
                 _limit_memory()
             signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
-                kind, answer = b"t", engine(page.decode("utf-8", "surrogatepass"))
+                kind, answer = b"t", engine(_read_page(pages, size))
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
         except EngineMissingError as error:
@@ -290,6 +306,15 @@ def serve(load: Callable[[], Engine]) -> None:
         data = answer.encode("utf-8", "surrogatepass")
         answers.write(_ANSWER.pack(kind, len(data)) + data)
         answers.flush()
+
+
+def _read_page(file: int, size: int) -> str:
+    parts: list[bytes] = []
+    at = 0
+    while at < size and (part := os.pread(file, size - at, at)):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts).decode("utf-8", "surrogatepass")
 
 
 def _limit_memory() -> None:

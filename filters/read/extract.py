@@ -9,7 +9,7 @@ from filters.config import ExtractConfig
 from filters.errors import ConfigError
 from filters.kernels.html_work import Work, parsing_work
 from filters.read.batch import Batch
-from filters.read.charset import UndecodableError, check_readable, clean_text, decode_page
+from filters.read.charset import UndecodableError, check_readable, clean_text, decode_page, utf8_page
 from filters.read.engines import (
     EngineMissingError,
     ExtractionError,
@@ -47,16 +47,16 @@ def extract(batch: Batch, config: ExtractConfig) -> None:
         payload: bytes = batch.html[row].as_py()
         content_type = batch.content_type[row].as_py() or ""
         try:
-            page = decode_page(payload, content_type)
             if content_type.partition(";")[0].strip().lower() == "text/plain":
-                texts[row] = page.strip()
-                check_readable(page)
+                plain = decode_page(payload, content_type)
+                texts[row] = plain.strip()
+                check_readable(plain)
                 continue
-            stored = page.encode("utf-8", "replace")
-            reason = hostile(stored)
+            page = utf8_page(payload, content_type)
+            reason = hostile(page)
             if reason is None:
                 with child(program) as engine:
-                    texts[row] = clean_text(engine.text_of(stored, config.seconds)).strip()
+                    texts[row] = clean_text(engine.text_of(page, config.seconds)).strip()
                 check_readable(texts[row])
             else:
                 failed[row] = f"extraction_failed: {reason}"

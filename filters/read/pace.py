@@ -96,18 +96,23 @@ def pause_after(error: BaseException, attempt: int, pace: Pace | None) -> None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a reply asks to wait, by its Retry-After: a number of seconds or an HTTP date."""
-    value = next((str(value).strip() for name, value in headers.items() if name.lower() == "retry-after"), None)
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
+    """Seconds that a reply asks to wait, by retry-after-ms or Retry-After (a number of seconds or an HTTP date); None
+    where there is neither that makes sense."""
+    values = {name.lower(): str(value).strip() for name, value in headers.items()}
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = values.get(name)
+        if not value:
+            continue
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - clock()
-        except (ValueError, OverflowError, TypeError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+            seconds = float(value) * scale
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - clock()
+            except (ValueError, OverflowError, TypeError):
+                continue
+        if math.isfinite(seconds):
+            return max(seconds, 0.0)
+    return None
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -224,16 +224,19 @@ def batch_rows(metadata: pq.FileMetaData, index: int, handle: BinaryIO, columns:
         path = column.path_in_schema + "."
         wanted = columns is None or any(path.startswith(name + ".") for name in columns)
         if wanted and column.physical_type == "BYTE_ARRAY":
-            largest += _dictionary_bytes(handle, column)
+            largest += _largest_value(handle, column)
     return int(max(1, min(BATCH_ROWS, BATCH_BYTES // per_row, DECODED_BYTES // largest)))
 
 
-def _dictionary_bytes(handle: BinaryIO, column: Any) -> int:
-    """Bytes of the dictionary of a column chunk, decompressed, as its page's header has it; Arrow refuses another size.
+def _largest_value(handle: BinaryIO, column: Any) -> int:
+    """What no value of a column chunk is larger than: the bytes of its dictionary, decompressed, as its page's header
+    has them (Arrow refuses another size), or of the chunk where values repeat the start of the one before.
 
-    No value is larger. The header is Thrift's compact protocol: the type of page and this size come first.
+    0 where each value is stored as it is. The header is Thrift's compact protocol: the type of page and this size come
+    first.
     """
-    if not {"PLAIN_DICTIONARY", "RLE_DICTIONARY"} & set(column.encodings):
+    repeats = "DELTA_BYTE_ARRAY" in column.encodings
+    if not repeats and not {"PLAIN_DICTIONARY", "RLE_DICTIONARY"} & set(column.encodings):
         return 0
     handle.seek(column.dictionary_page_offset or column.data_page_offset)
     header = iter(handle.read(16))
@@ -248,7 +251,7 @@ def _dictionary_bytes(handle: BinaryIO, column: Any) -> int:
             if byte < 0x80:
                 break
         values.append(value >> 1)
-    return values[1]
+    return max(values[1], int(column.total_uncompressed_size)) if repeats else values[1]
 
 
 def _batches(unit: Unit, first: int, records: pa.RecordBatch, config: InputConfig) -> Iterator[Batch]:

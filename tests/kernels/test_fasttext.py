@@ -256,6 +256,27 @@ def test_a_pruned_model_has_no_more_buckets_than_its_file_could_fill(training_fi
         read_fasttext(path)
 
 
+def test_a_quantised_matrix_unpacks_to_what_its_file_can_hold(training_file: Path, tmp_path: Path) -> None:
+    """Ten million rows of 1,000 columns, each a single code: 40 GB from 10 MB."""
+    quantized = train(training_file, dim=6, minn=2, maxn=3, bucket=200)
+    quantized.quantize(input=str(training_file), thread=1, verbose=0)
+    path = tmp_path / "model.ftz"
+    quantized.save_model(str(path))
+    content = path.read_bytes()
+    read_fasttext(path)
+    at = next(
+        place
+        for place in range(len(content) - 21)
+        if struct.unpack_from("<q", content, place + 9)[0] == 6
+        and content[place] in (0, 1)
+        and 0 < struct.unpack_from("<q", content, place + 1)[0] < 100_000
+        and struct.unpack_from("<i", content, place + 17)[0] == 3 * struct.unpack_from("<q", content, place + 1)[0]
+    )
+    path.write_bytes(content[: at + 1] + struct.pack("<2qi", 10_000_000, 1000, 10_000_000) + content[at + 21 :])
+    with pytest.raises(ModelError, match="a table of 40,000,000,000 bytes in a file of"):
+        read_fasttext(path)
+
+
 def test_random_corruption_never_crashes(training_file: Path, small_model: Path, tmp_path: Path) -> None:
     """A flipped byte gives a ModelError or a model that still scores within bounds."""
     quantized = train(training_file, dim=6, minn=2, maxn=3, bucket=200)

@@ -78,6 +78,7 @@ ANSWERED = {
     "entities left open": "&amp" * 200_000 + "&#x" * 200_000,
     "references to nothing": "&#7;&#0;&#xFFFF;&#99999999999999999999;" * 30_000,
     "a script left open": "<script>" + "x < y; " * 200_000,
+    "end tags in a script with quotes left open": "<script>" + "</s a=\"'" * 100_000,
     "escaped scripts": "<script><!--<script>" * 50_000,
     "a style left open": "<style>" + "a{b:c}" * 200_000,
     "plain text to the end": "<plaintext>" + "<p>x" * 200_000,

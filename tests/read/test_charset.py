@@ -6,7 +6,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from filters.read.charset import UndecodableError, check_readable, decode_page, encoding_of, errors_in
+from filters.read.charset import UndecodableError, check_readable, decode_page, encoding_of, errors_in, utf8_page
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
 GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
@@ -260,3 +260,47 @@ def test_hostile_tags_are_passed_over_in_linear_time() -> None:
 def test_a_byte_that_is_no_shift_jis_is_no_private_character() -> None:
     page = (JAPANESE.encode("cp932") + b"\xa0\xfd") * 2
     assert decode_page(page, "text/html; charset=shift_jis") == (JAPANESE + "\ufffd\ufffd") * 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "content_type", "same"),
+    [
+        (GERMAN.encode(), "text/html; charset=iso-8859-1", True),
+        (b"<p>ascii</p>", "", True),
+        (b"", "", True),
+        (GERMAN.encode() + b"\xc3", "text/html", False),
+        (GERMAN.encode() + b"\xed\xa0\x80", "text/html", False),
+        (GERMAN.encode() + b"\xc0\x80", "text/html", False),
+        (GERMAN.encode() + b"\0", "text/html", False),
+        (codecs.BOM_UTF8 + GERMAN.encode(), "text/html", False),
+        (JAPANESE.encode("iso2022_jp"), "text/html", False),
+        (JAPANESE.encode("euc_jp"), "text/html; charset=euc-jp", False),
+        ("<p>wide</p>".encode("utf-16-le"), "text/html", False),
+        (b"<p>~{VPND~}</p>" * 20, "text/html; charset=hz-gb-2312", False),
+        (GERMAN.encode("latin-1"), "text/html", False),
+    ],
+)
+def test_a_page_in_utf8_is_taken_as_it_is(payload: bytes, content_type: str, same: bool) -> None:
+    page = utf8_page(payload, content_type)
+    assert page.decode() == decode_page(payload, content_type)
+    assert (page is payload) == same
+
+
+def test_what_is_taken_as_utf8_is_what_would_be_decoded() -> None:
+    random = np.random.default_rng(3)
+    pieces = [
+        b"a",
+        "\u00e4".encode(),
+        "\u20ac".encode(),
+        b"\x80",
+        b"\xc2",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\x1b",
+        b"\0",
+    ]
+    for _ in range(2000):
+        payload = b"words " * 20 + b"".join(pieces[place] for place in random.integers(0, len(pieces), 6))
+        with contextlib.suppress(UndecodableError):
+            page = decode_page(payload, "text/html")
+            assert utf8_page(payload, "text/html").decode() == page

@@ -78,6 +78,11 @@ def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
     assert retry_after({"Retry-After": value}) == seconds
 
 
+def test_retry_after_in_milliseconds_comes_first() -> None:
+    assert retry_after({"Retry-After": "9", "Retry-After-Ms": "800"}) == pytest.approx(0.8)
+    assert retry_after({"Retry-After": "9", "retry-after-ms": "soon"}) == 9
+
+
 def test_retry_after_as_a_date(time: Time) -> None:
     assert retry_after({"retry-after": formatdate(time.now + 90, usegmt=True)}) == pytest.approx(90, abs=1)
     assert retry_after({"retry-after": formatdate(time.now - 90, usegmt=True)}) == 0

@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import os
 import random
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -401,3 +403,35 @@ def test_real_conversions(shared_data: Path) -> None:
     packed = read_file(shared_data / "warc" / "whirlwind.warc.wet.gz", "wet")
     assert plain.texts == packed.texts
     assert plain.ids == packed.ids == ["ba729a40-ff84-4085-8d48-0a5b2ee0c42d"]
+
+
+WINDOW = """
+import io, resource, sys
+from filters.read.decompress import DamagedError, MemberStream
+logarithm, limit = int(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+frame = bytes([0x28, 0xB5, 0x2F, 0xFD, 0, logarithm - 10 << 3]) + (1 | 1 << 1 | 1000 << 3).to_bytes(3, "little") + b"a"
+stream = MemberStream(io.BytesIO(frame + b"behind"), "a.zst")
+try:
+    print(len(stream.read()), end=" ")
+except DamagedError as error:
+    print(error.cause, end=" ")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("logarithm", "limit", "said"),
+    [
+        (27, 4 << 30, "1000 True"),
+        (31, 4 << 30, "1000 True"),
+        (31, 1 << 30, "corrupt True"),
+        (41, 4 << 30, "corrupt True"),
+    ],
+)
+def test_a_zstd_window_takes_no_memory_that_is_not_filled(logarithm: int, limit: int, said: str) -> None:
+    """16 bytes that ask for a window of up to 2 TiB, in a process with a limit."""
+    command = [sys.executable, "-c", WINDOW, str(logarithm), str(limit)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == said
