@@ -42,7 +42,7 @@ def shingles_of(packed: PackedText, near: NearConfig) -> Ragged:
 
 
 def _words(packed: PackedText, near: NearConfig) -> WordHashes:
-    return word_hashes(fold_digits(packed) if near.digits == "fold" else packed)
+    return word_hashes(fold_digits(packed) if near.digits == "fold" else packed, clusters=True)
 
 
 def similarity(removed: PackedText, kept: PackedText, near: NearConfig) -> Float64:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import unicodedata
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Int64, UInt64
+from filters.kernels.arrays import Int64, UInt8, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SINGLE, SPACE, WORD, class_of, decode, encode, tables
 from filters.kernels.windows import (
@@ -28,6 +30,10 @@ _SHIFT = np.uint64(32)
 _NONE, _ONE = np.uint64(0), np.uint64(1)
 _SHORT = 8
 """Letters that most words have at most."""
+_CLUSTER = 5
+"""Class of a letter that begins a word of its own, to which the marks behind it belong."""
+_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))
+"""Thai and Lao, Burmese, Khmer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,17 @@ class WordHashes:
         return len(self.offsets) - 1
 
 
-def word_hashes(packed: PackedText) -> WordHashes:
-    """Split each text into words (see `filters.kernels.unicode` for what a word is) and hash them lower-cased."""
+def word_hashes(packed: PackedText, *, clusters: bool = False) -> WordHashes:
+    """Split each text into words (see `filters.kernels.unicode` for what a word is) and hash them lower-cased.
+
+    Args:
+        packed: n texts.
+        clusters: in Thai, Lao, Burmese and Khmer, which set no spaces between words, each letter with its marks is a
+            word. Else what stands between two spaces is.
+    """
     classes, lower = tables()
+    if clusters:
+        classes = _with_clusters()
     # A word is a run of at least one byte and the separator after it, or one character of at least three bytes.
     hashes = np.empty(int(packed.lengths.sum()) // 2 + len(packed), np.uint64)
     offsets = np.zeros(len(packed) + 1, np.int64)
@@ -68,6 +82,18 @@ def normalize(packed: PackedText) -> PackedText:
     offsets = np.zeros(len(packed) + 1, np.int64)
     _normalize(packed.data, packed.offsets, classes, lower, data, offsets)
     return PackedText(data[: offsets[-1]], offsets)
+
+
+@functools.cache
+def _with_clusters() -> UInt8:
+    """The table of classes, with `_CLUSTER` for letters of scripts without spaces whose marks are characters."""
+    classes = tables()[0].copy()
+    for first, last in _UNSPACED:
+        for code in range(first, last + 1):
+            if classes[code] == WORD and unicodedata.category(chr(code))[0] == "L":
+                classes[code] = _CLUSTER
+    classes.flags.writeable = False
+    return classes
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -147,6 +173,9 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
                 if kind == SINGLE:
                     hashes[count] = finish((_START ^ np.uint64(code)) * _MULTIPLIER)
                     count += 1
+                elif kind == _CLUSTER:
+                    h = (_START ^ np.uint64(code)) * _MULTIPLIER
+                    inside = True
         if inside:
             hashes[count] = finish(h)
             count += 1

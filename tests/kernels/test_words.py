@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,3 +123,15 @@ def test_tables_are_the_same_with_every_version_of_unicode() -> None:
     """Fingerprints must not depend on the Python they are computed with (3.11 has Unicode 14.0, 3.13 has 15.1)."""
     digest = hashlib.sha256(tables()[0].tobytes() + tables()[1].tobytes()).hexdigest()
     assert digest == "34d9528d9ed6ad2d335c4c39c9a1d29369ce43eb76d857247348e696e87b8377"
+
+
+def test_letters_with_their_marks_are_words_in_scripts_without_spaces() -> None:
+    texts = ["กำลัง ที่", "ປະເທດ", "မြန်မာ", "ភាសាខ្មែរ", "plain ไทย text", "ค" * 300]
+    for clusters in (False, True):
+        found = word_hashes(PackedText.from_strings(texts), clusters=clusters)
+        counts = np.diff(found.offsets).tolist()
+        assert counts == ([2, 1, 1, 1, 3, 1] if not clusters else [*map(letters, texts[:4]), 5, 300])
+
+
+def letters(text: str) -> int:
+    return sum(unicodedata.category(c)[0] == "L" for c in text)

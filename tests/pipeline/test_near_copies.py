@@ -313,3 +313,16 @@ def test_witnesses_are_recomputed_from_the_input(tmp_path: Path, make_config: Ma
     place = table.schema.get_field_index("duplicate_of")
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(other)), path)
     assert check(all_witnesses=True).ok is False
+
+
+def test_near_copies_are_found_in_scripts_without_spaces(tmp_path: Path, make_config: MakeConfig) -> None:
+    draw = random.Random(0)
+    scripts = {"th": (0x0E01, 0x0E2E), "lo": (0x0EA1, 0x0EA3), "my": (0x1000, 0x1020), "km": (0x1780, 0x17A2)}
+    texts = []
+    for first, last in scripts.values():
+        text = [chr(draw.randrange(first, last + 1)) for _ in range(300)]
+        other = [*text]
+        other[150] = chr(first if text[150] != chr(first) else last)
+        texts += ["".join(text), "".join(other)]
+    found = reasons(one_file(tmp_path, make_config, texts))
+    assert all(found[n : n + 2].count("near_duplicate") == 1 for n in range(0, 8, 2))
