@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://[^\s'\"<>|]*[^\s'\"<>|:,.;)\]]")
-_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+_USER = re.compile(r"(?<=://)(?:[^/?#\s]*@|[^/?#\s:\[]+:(?!\d*(?:/|$))[^?#\s]*@)")
+"""With a slash, too, which secrets of AWS hold: what stands behind the colon is no port then."""
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 """Protocols whose addresses name a container before the @."""
 _SIGNING = re.compile(
@@ -31,8 +32,8 @@ def shown(address: str) -> str:
     plain, mark, query = address.partition("?")
     if plain.partition("://")[0].rpartition(":")[2] not in _CONTAINERS or ":" in _user(plain):
         plain = _USER.sub("", plain)
-    parts = [part for part in query.split("&") if not _signs(part)] if mark else []
-    return plain + ("?" + "&".join(parts) if parts else "")
+    parts = [part for part in re.findall(r"[^&;]*[&;]?", query) if not _signs(part.rstrip("&;"))] if mark else []
+    return plain + ("?" + "".join(parts).rstrip("&;") if any(parts) else "")
 
 
 def as_shown(value: Any) -> Any:

@@ -59,9 +59,12 @@ MAX_ITEMS = 100_000
 
 
 class Section(BaseModel):
-    """Base of every section of a config: unknown keys, NaN and infinity are refused, and nothing changes it later."""
+    """Base of every section of a config: unknown keys, NaN and infinity are refused, and nothing changes it later.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Errors hold no values: an address that is refused has a password in it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 @dataclass(frozen=True)

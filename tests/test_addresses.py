@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from filters.addresses import as_shown, has_user, shown, without_secrets
+from filters.config import InputConfig
 from filters.errors import InputError
 
 SECRET = "S1gn4tureS1gn4ture"
@@ -41,6 +42,22 @@ def test_what_names_a_file_stays() -> None:
         assert shown(address) == address
         assert not has_user(address)
     assert shown("https://h.example/get?id=17&sig=abc") == "https://h.example/get?id=17"
+    assert shown("https://h.example/get?id=17;sig=abc;part=2") == "https://h.example/get?id=17;part=2"
+    for address in ("http://h.example:8080/a@b", "http://[::1]:80/a@b", "s3://bucket/a:b@c", "http://h.example:80"):
+        assert shown(address) == address
+        assert not has_user(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://AKIA:{}@bucket/a", "http://user:{}@h.example/a", "simplecache::http://u:{}@h/a"]
+)
+def test_a_password_may_hold_slashes(address: str) -> None:
+    address = address.format("S3/cr+et/7/8")
+    assert has_user(address)
+    assert "cr+et" not in shown(address)
+    with pytest.raises(ValueError, match="no user name or password in an address") as error:
+        InputConfig(kind="jsonl", paths=(address,))
+    assert "S3/" not in str(error.value)
 
 
 def test_users_and_passwords_are_seen_and_not_shown() -> None:

@@ -72,6 +72,8 @@ def file_system(address: str, storage_options: Mapping[str, Any]) -> tuple[Any, 
         raise MissingExtraError(f"reading {address}", extra, str(error)) from error
     except ValueError as error:
         raise InputError(f"{address}: no file system for this address: {error}") from error
+    except OSError as error:  # an archive that is opened at once
+        raise InputError(f"{address}: cannot be opened: {describe(error)}") from error
     return system, path
 
 

@@ -360,12 +360,13 @@ def _pace(address: str, config: InputConfig) -> Pace:
 def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], None]) -> list[str]:
     system, path = file_system(pattern, config.storage_options)
     system.invalidate_cache()  # of an earlier run in this process
-    if glob.has_magic(path):
+    on_web = pattern.lower().startswith(("http:", "https:"))
+    if glob.has_magic(path.partition("?")[0] if on_web else path):
         matches = retrying(lambda: system.glob(path), config.retries, pattern, pace=_pace(pattern, config))
         if not matches:
             raise InputError(f"{pattern}: this pattern matches no file")
         return [str(system.unstrip_protocol(match)) for match in matches]
-    if pattern.startswith(("http:", "https:")):
+    if on_web:
         return [pattern]  # a web server has no folders
     if retrying(lambda: system.isdir(path), config.retries, pattern, pace=_pace(pattern, config)):
         inside = retrying(lambda: system.find(path), config.retries, pattern, pace=_pace(pattern, config))

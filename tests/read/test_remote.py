@@ -101,6 +101,14 @@ def test_a_server_that_is_busy_at_first_is_asked_again(server: Server) -> None:
     assert server.busy == 0
 
 
+def test_the_query_of_an_address_is_no_pattern(server: Server) -> None:
+    server.files["/a.jsonl?part=1&token=abc"] = json_lines(5)
+    server.busy = 4
+    assert len(read_all(config(server, "jsonl", "/a.jsonl?part=1&token=abc", retries=6))) == 5
+    with pytest.raises(InputError, match=r"none\.jsonl: no such file.*404"):
+        plan_units(config(server, "jsonl", "/none.jsonl?token=abc"))
+
+
 def test_a_file_that_changes_while_it_is_read_is_refused(server: Server) -> None:
     server.files["/data"] = bytes(50_000)
     with ResumingFile(server.url + "/data", {"block_size": 5000}, retries=2) as file:
@@ -146,6 +154,8 @@ def test_in_memory_and_unknown_file_systems(tmp_path: Path) -> None:
         units = plan_units(InputConfig(kind="jsonl", paths=(pattern,)))
         assert [unit.source for unit in units] == ["memory:///crawl/a.jsonl", "memory:///crawl/b.jsonl"]
         assert len(read_all(InputConfig(kind="jsonl", paths=(pattern,)))) == 5
+    with pytest.raises(InputError, match=r"zip://a\.jsonl::file://.*none\.zip: cannot be opened: FileNotFoundError"):
+        plan_units(InputConfig(kind="jsonl", paths=(f"zip://a.jsonl::file://{tmp_path}/none.zip",)))
     with pytest.raises(InputError, match="nosuch://x"):
         plan_units(InputConfig(kind="jsonl", paths=("nosuch://x",)))
 
