@@ -7,7 +7,7 @@ from typing import Any
 
 
 def decided(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each decision; none for a streaming run."""
+    """A sentence for each decision; none for a run by 0.1 that solved nothing."""
     solution = manifest["keep"].get("solution")
     if solution is None:
         return
