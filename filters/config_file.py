@@ -113,7 +113,9 @@ def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read this config: {error.strerror or error}") from error
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot read this config: {error}") from error
     node, data = _parse(text, str(path))
     if not isinstance(data, dict):
@@ -416,7 +418,10 @@ def _describe(detail: ErrorDetails, schema: type[BaseModel], where: Callable[[Ke
         if kind.startswith("model_"):
             message += f": {', '.join(_place(schema, tagged)[1])}"
         quotes = isinstance(given, bool) and kind.startswith("string")
-        hint = '; YAML takes yes, no, on and off for true and false: put it in quotes, "no"' if quotes else ""
+        quoted = (
+            """"no" (a shell wants others around them: --set 'KEY="no"')""" if "(--set)" in where(location) else '"no"'
+        )
+        hint = f"; YAML takes yes, no, on and off for true and false: put it in quotes, {quoted}" if quotes else ""
         message = f"{message} (got {_shown(given)}){hint}"
     return f"{where(location)}: {key}: {message}" if key else f"{where(location)}: {message}"
 

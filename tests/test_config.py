@@ -312,7 +312,7 @@ def test_a_language_that_is_no_code_is_refused_with_the_one_that_is_meant(
 
 def test_an_unknown_language_is_refused_and_an_unquoted_no_is_explained(config_file: Path) -> None:
     assert "'xx' is no language code" in refusal(config_file, "language.keep=[xx]")
-    assert "put it in quotes" in refusal(config_file, "language.keep=[en, no]")
+    assert """--set 'KEY="no"'""" in refusal(config_file, "language.keep=[en, no]")
     assert FilterConfig.load(config_file, ["language.keep=['no', nn]"]).language is not None
     message = refusal(config_file, "dedup.scope=global", "keep={fraction: 0.5, quota: {shares: {klingon: 0.1}}}")
     assert "klingon" in message

@@ -37,7 +37,7 @@ def heading(report: Report) -> str:
     source, subject = report.annotations, report.subject
     return (
         f"{printable(subject.name, 60)} ({subject.kind}) against {printable(source.name, 80)}: {source.rows:,} "
-        f"texts in {source.groups:,} groups, kept at {report.min_score:.4g}"
+        f"texts in {source.groups:,} group{'s' * (source.groups != 1)}, kept at {report.min_score:.4g}"
     )
 
 
@@ -74,6 +74,8 @@ def report_view(report: Report) -> RenderableType:
         if part is not None:
             parts += [Text(), part]
     foot = f"{report.confidence:.0%} intervals: bootstrap over groups, {report.resamples:,} resamples"
+    if report.annotations.groups == 1:
+        foot = "no intervals: the texts are one group (a host, or near copies), and a bootstrap draws whole groups"
     return Group(*parts, Text(), Text(foot, style="dim"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -341,6 +342,23 @@ def test_a_narrow_window_does_not_scroll_sideways(real: Run, hostile: Run, opene
     for run in (real, hostile):
         shown = opened(run, width=width)
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_on_curves_do_not_cover_each_other(real: Run, opened: Any, width: int) -> None:
+    names = opened(real, width=width).locator("text.name").all()
+    boxes = sorted((box["x"], box["x"] + box["width"]) for box in (name.bounding_box() for name in names))
+    assert len(boxes) == 5
+    halo = 4  # the width of the stroke around each, which boxes have in them
+    assert [end - halo <= start for (_, end), (start, _) in itertools.pairwise(boxes)] == [True] * 4, boxes
+
+
+def test_a_threshold_of_few_digits_is_shown_as_it_was_written(tmp_path: Path, opened: Any) -> None:
+    run = make_run(tmp_path, pages(60), min_score=0.3)
+    write_page(run, tmp_path / "page.html")
+    shown = opened(run)
+    assert shown.locator("#threshold").input_value() == "0.30"
+    assert kept(shown) == solved(run, 0.3)
 
 
 def test_printing_gives_pages_without_controls(made: Run, opened: Any) -> None:

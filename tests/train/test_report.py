@@ -225,6 +225,11 @@ def test_a_report_of_given_predictions_needs_no_model(folder: Path) -> None:
     assert report.probes is None
     few = replace(labels, groups=np.arange(len(labels)) % 3)
     assert report_from_predictions(perfect, few, columns_, protocol="held out", resamples=100).conformal == ()
+    assert "no intervals" not in text_of(report, 160)
+    one = replace(labels, groups=np.zeros(len(labels), np.int64))
+    told = text_of(report_from_predictions(perfect, one, columns_, protocol="held out", resamples=100), 160)
+    assert "in 1 group," in told
+    assert "no intervals: the texts are one group" in told
 
 
 class Page(HTMLParser):

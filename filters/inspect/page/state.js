@@ -87,8 +87,10 @@ function whole(value) { return grouped.format(value); }
 function compact(value) { return Math.abs(value) < 100000 ? grouped.format(value) : spaced(value); }
 function spaced(value) { return short.format(value).replace("K", " k").replace(/([MBT])$/, " $1"); }
 function said(value) {
-  const text = value.toFixed(DIGITS);
-  return Math.abs(Number(text) - value) < 1e-9 ? text : String(Number(value.toPrecision(8)));
+  // Scores are float32: the threshold 0.3 of a config comes back as 0.30000001192092896.
+  const text = value.toFixed(DIGITS), same = (digits) => Math.fround(Number(digits)) === Math.fround(value);
+  if (same(text)) return text;
+  return String(Number(d3.range(1, 10).map((digits) => value.toPrecision(digits)).find(same)));
 }
 function size(bytes) {
   const units = ["B", "kB", "MB", "GB", "TB", "PB"];
