@@ -63,11 +63,11 @@ class Bench:
                 "output": {"path": str(folder / "run")},
             }
         )
-        self.units = plan_units(self.config.input)
+        self.units = plan_units(self.config.reads)
         texts = pq.read_table(self.dump)["text"].to_pylist()
         self.classifier = self._train(texts)
         self.stock = [Document(text=text, id=str(row)) for row, text in enumerate(texts[:stock_documents])]
-        self.batches = list(ReadUnits(self.units, self.config.input).run())
+        self.batches = list(ReadUnits(self.units, self.config.reads).run())
         self.blocks = [Fingerprint(self.config.dedup), Score("edu-en"), Score(f"{self.classifier}#__label__keep")]
         self.language = IdentifyLanguage(LanguageConfig())
 
@@ -84,7 +84,7 @@ class Bench:
         return path
 
     def read(self) -> int:
-        return count(ReadUnits(self.units, self.config.input).run())
+        return count(ReadUnits(self.units, self.config.reads).run())
 
     def read_stock(self) -> int:
         return count(ParquetReader(str(self.folder), glob_pattern="dump.parquet").run())

@@ -209,10 +209,10 @@ def verify(
     from filters.pipeline.verify import check_view, verify_run
 
     console = _console()
-    opens = None if config is None else FilterConfig.load(config).input
+    opens = () if config is None else FilterConfig.load(config).reads
     checks = verify_run(
         _location(run, config),
-        input_options={} if opens is None else opens.storage_options,
+        input_options=opens[0].storage_options if opens else {},
         opens=opens,
         sample=sample,
         seed=seed,

@@ -127,6 +127,33 @@ class InputConfig(Section):
         return self
 
 
+class InputsConfig(Section):
+    """A config of what reads documents: from one input, or from several as if they were one."""
+
+    input: InputConfig | None = None
+    """The short form of `inputs` with one."""
+    inputs: tuple[InputConfig, ...] = ()
+    """Of any kinds and keys, read in this order. A pass-through column that an input lacks is null there."""
+
+    @property
+    def reads(self) -> tuple[InputConfig, ...]:
+        """All inputs; `Unit.input` is a place in it."""
+        return self.inputs if self.input is None else (self.input,)
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """The slices of all inputs."""
+        return tuple(dict.fromkeys(name for one in self.reads for name in one.slices))
+
+    @model_validator(mode="after")
+    def _says_what_to_read(self) -> Self:
+        if self.input is not None and self.inputs:
+            raise ValueError("give `input` or `inputs` (a list of several), not both")
+        if self.input is None and not self.inputs:
+            raise ValueError("what to read is missing: give `input`, or `inputs` (a list of several)")
+        return self
+
+
 class ExtractConfig(Section):
     """How main text is taken out of HTML (kind warc only)."""
 
@@ -415,10 +442,9 @@ class QuarantineConfig(Section):
     """... once this many records have been read."""
 
 
-class FilterConfig(Section):
+class FilterConfig(InputsConfig):
     """Everything `finesieve filter` does, from input to shards. See configs/ for examples."""
 
-    input: InputConfig
     extract: ExtractConfig = ExtractConfig()
     language: LanguageConfig | None = None
     heuristics: tuple[HeuristicConfig, ...] = ()
@@ -466,13 +492,16 @@ class FilterConfig(Section):
             mode="json",
             exclude={
                 "executor": True,
-                "input": {"retries", "requests_per_second", *secret},
+                "input": True,
+                "inputs": True,
                 "dedup": secret,
                 "output": {"path", "work", "retries", *secret},
                 **dict.fromkeys(others, True),
             },
         )
-        return {key: as_shown(section) for key, section in decides.items()}
+        opening = {"retries", "requests_per_second", *secret}
+        inputs = [one.model_dump(mode="json", exclude=opening) for one in self.reads]
+        return {key: as_shown(section) for key, section in ({"inputs": inputs} | decides).items()}
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

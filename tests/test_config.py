@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.rubric import Rubric
@@ -403,3 +403,31 @@ def test_an_override_reaches_into_lists_and_leaves_aliases_alone(tmp_path: Path)
     config = FilterConfig.load(path, ["input.storage_options.k=2", "heuristics.0.name=url"])
     assert (config.input.storage_options, config.dedup.storage_options) == ({"k": 2}, {"k": 1})
     assert config.heuristics[0].name == "url"
+
+
+def test_one_input_or_several(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "inputs:\n- {kind: jsonl, paths: a.jsonl, slices: topic}\n- kind: parquet\n  path: b\n"
+        f"output: {{path: {tmp_path}/run}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"c.yaml:4: inputs.1.path: unknown key; did you mean 'paths'"):
+        FilterConfig.load(path)
+    path.write_text(path.read_text().replace("path: b", "paths: [b, c]"))
+    several = FilterConfig.load(path, ["inputs.1.text_key=body"])
+    assert [(one.kind, one.text_key, len(one.paths)) for one in several.reads] == [
+        ("jsonl", "text", 1),
+        ("parquet", "body", 2),
+    ]
+    assert several.slices == ("topic",)
+    one = {"kind": "jsonl", "paths": ["a"]}
+    for sections, message in (
+        ({"inputs": []}, "what to read is missing: give `input`"),
+        ({}, "what to read is missing: give `input`"),
+        ({"input": one, "inputs": [one]}, "not both"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            FilterConfig.model_validate({"output": {"path": "run"}} | sections)
+    short = FilterConfig.model_validate({"input": one, "output": {"path": "run"}})
+    long = FilterConfig.model_validate({"inputs": [one], "output": {"path": "run"}})
+    assert short.deciding() == long.deciding()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from filters.annotate.sampling import SampleConfig
-from filters.config import ExtractConfig, InputConfig
+from filters.config import ExtractConfig, InputsConfig
 from filters.config_file import PathText, Section, load_config
 
 Mode = Literal["expected", "sample", "justify", "reward"]
@@ -132,10 +132,9 @@ class StopConfig(Section):
     """... of which this share has failed after all retries."""
 
 
-class AnnotateConfig(Section):
+class AnnotateConfig(InputsConfig):
     """Everything `finesieve annotate` does, from input to annotations. See configs/judge.yaml."""
 
-    input: InputConfig
     extract: ExtractConfig = ExtractConfig()
     sample: SampleConfig = SampleConfig()
     rubric: Annotated[PathText, Field(min_length=1)]

@@ -98,9 +98,9 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
 
 def describe_sample(config: AnnotateConfig) -> dict[str, Any]:
     """What a sample depends on; equal descriptions are the same sample."""
-    source = config.input.model_dump(mode="json", exclude={"storage_options", "retries"})
+    inputs = [one.model_dump(mode="json", exclude={"storage_options", "retries"}) for one in config.reads]
     return {
-        "input": as_shown(source),
+        "inputs": as_shown(inputs),
         "extract": config.extract.model_dump(mode="json"),
         "sample": config.sample.model_dump(mode="json"),
     }
@@ -111,7 +111,7 @@ def draw_sample(store: Store, config: AnnotateConfig, echo: Callable[[str], None
     from filters.annotate.sampling import draw
 
     echo("reading the input to draw the sample")
-    drawn = draw(config.input, config.extract, config.sample)
+    drawn = draw(config.reads, config.extract, config.sample)
     number = store.begin_sample(describe_sample(config))
     store.draw(number, drawn.documents)
     return number, drawn.lines()

@@ -116,7 +116,8 @@ def run_annotate(config: AnnotateConfig, hooks: Hooks | None = None) -> Annotate
                 hooks.echo(line)
         if not store.sample_size(sample):
             raise RunError("the input holds no document to annotate. Remedy: check `input` and `sample`")
-        settings = config.model_dump(mode="json", exclude={"input": {"storage_options"}})  # which may hold secrets
+        secret = {"storage_options"}  # may be
+        settings = config.model_dump(mode="json", exclude={"input": secret, "inputs": {"__all__": secret}})
         run = store.begin_run(json.dumps(as_shown(settings)))
         outcome: Outcome = "stopped"
         try:

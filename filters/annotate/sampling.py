@@ -158,17 +158,17 @@ def population_total(values: npt.ArrayLike, probabilities: npt.ArrayLike) -> flo
 
 
 def draw(
-    source: InputConfig,
+    inputs: Sequence[InputConfig],
     extract: ExtractConfig,
     config: SampleConfig,
     on_batch: Callable[[Batch], None] | None = None,
 ) -> Sample:
-    """Read an input once and draw from it.
+    """Read the inputs once and draw from them.
 
     Memory holds the sample's candidates and 200 bytes per distinct document, by which copies are known.
 
     Args:
-        source: any input of `finesieve filter`.
+        inputs: any of `finesieve filter`.
         extract: how text is taken out of HTML.
         config: what to draw.
         on_batch: told of every batch read, for progress.
@@ -183,8 +183,8 @@ def draw(
     from filters.read.units import plan_units
 
     sampler = Sampler(config)
-    for unit in plan_units(source):
-        for batch in read_unit(unit, source):
+    for unit in plan_units(inputs):
+        for batch in read_unit(unit, inputs[unit.input]):
             extract_text(batch, extract)
             sampler.add(batch)
             if on_batch is not None:

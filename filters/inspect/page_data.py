@@ -382,10 +382,11 @@ def _up_to_last(rows: list[tuple[float, float, float]]) -> list[tuple[float, flo
 def _lineage(run: Run, card: ModelCard | None) -> dict[str, Any]:
     manifest = run.manifest
     keep = manifest["keep"]
+    kinds = " and ".join(sorted({str(one["kind"]) for one in manifest["config"]["inputs"]}))
     rows = [
         ["finesieve", str(manifest["finesieve"])],
         ["run", path_end(str(run.path), ORIGIN)],
-        ["input", f"{len(manifest['inputs']):,} file(s), kind {manifest['config']['input']['kind']}"],
+        ["input", f"{len(manifest['inputs']):,} file(s), kind {kinds}"],
         ["keep rule", f"score >= {run.min_score!r} ({printable(str(keep.get('tie', '')), NAME)})"],
         ["model", printable(str(manifest["model"]["name"]), NAME)],
         ["model digest", str(manifest["model"]["digest"])],

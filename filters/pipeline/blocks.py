@@ -34,10 +34,10 @@ class ReadUnits(PipelineStep):
     type = "FINESIEVE"
     name = "Read"
 
-    def __init__(self, units: Sequence[Unit], config: InputConfig) -> None:
+    def __init__(self, units: Sequence[Unit], inputs: Sequence[InputConfig]) -> None:
         super().__init__()
         self.units = units
-        self.config = config
+        self.inputs = inputs
 
     def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield the batches of this rank's units, in order; behind a local file's one with what was read."""
@@ -46,7 +46,7 @@ class ReadUnits(PipelineStep):
 
         for unit in self.units[rank::world_size]:
             reading = Reading()
-            batches = read_unit(unit, self.config, reading)
+            batches = read_unit(unit, self.inputs[unit.input], reading)
             while True:
                 with self.track_time("batch"):
                     batch = next(batches, None)

@@ -28,6 +28,7 @@ def card(manifest: dict[str, Any]) -> str:
     }
     if config["language"] and config["language"]["keep"]:
         header["language"] = list(config["language"]["keep"])
+    kinds = " and ".join(sorted({str(one["kind"]) for one in config["inputs"]}))
     near = config["dedup"]["near"]
     dedup = [
         "exact copies (xxh3-128 of the lower-cased text with white space collapsed)" * config["dedup"]["exact"],
@@ -41,7 +42,7 @@ def card(manifest: dict[str, Any]) -> str:
         "---",
         "# Filtered with finesieve",
         "",
-        f"{total['kept']:,} of {total['records']:,} records of {len(manifest['inputs']):,} {config['input']['kind']} "
+        f"{total['kept']:,} of {total['records']:,} records of {len(manifest['inputs']):,} {kinds} "
         f"input file(s), kept by the model `{manifest['model']['name']}` at score >= "
         f"{manifest['keep']['min_score']:g}. Copies removed: {' and '.join(filter(None, dedup)) or 'none'}; "
         f"of each group of copies the {config['dedup']['keep']} one stays.",

@@ -83,7 +83,7 @@ def publish_job(
         InputError: an input changed while it was read, or since; or nothing in the input could be read.
         RunError: the ledger does not add up.
     """
-    now = input_versions(plan.units, plan.config.input.storage_options)
+    now = input_versions(plan.units, plan.config.reads)
     check_unchanged(_versions(job), now)
     new = job.work / "new"
     shutil.rmtree(new, ignore_errors=True)
@@ -91,7 +91,7 @@ def publish_job(
     ledger = Ledger(plan.sources)
     for unit in range(len(job.units)):
         book_input(ledger, job, unit)
-    histograms = Histograms(slice_names(job.config.input.slices))
+    histograms = Histograms(slice_names(job.config.slices))
     files, lines = _stage(job, new, ledger, histograms)
     rows: Counter[str] = Counter()
     for file in files:
@@ -232,7 +232,7 @@ def _manifest(
         "ledger": ledger.to_json(),
         **summary(job),
         "histogram": histograms.total.to_json(),
-        "slices": slice_names(plan.config.input.slices),
+        "slices": slice_names(plan.config.slices),
         "histograms": histograms.to_json(),
         "files": files,
     }

@@ -56,9 +56,9 @@ class Plan:
     def steps(self) -> list[tuple[str, str]]:
         """(step, what it will do) in the order documents meet them."""
         config, rows = self.config, []
-        rows.append(("read", f"{config.input.kind}, text key {config.input.text_key!r}"))
+        rows += [("read", f"{one.kind}, text key {one.text_key!r}") for one in config.reads]
         rows += [(f"heuristic {h.name}", "by address") for h in config.heuristics if h.name == "url"]
-        if config.input.kind == "warc":
+        if any(one.kind == "warc" for one in config.reads):
             rows.append(("extract", f"main text by {config.extract.engine}"))
         if config.language:
             keep = ", ".join(config.language.keep) or "annotate only"
@@ -129,7 +129,7 @@ def make_plan(config: FilterConfig) -> Plan:
     from filters.pipeline.heuristics import load_filter
 
     not_taken: list[str] = []
-    units = plan_units(config.input, not_taken.append)
+    units = plan_units(config.reads, not_taken.append)
     model = QualityModel.load(config.model)
     for heuristic in config.heuristics:
         load_filter(heuristic)

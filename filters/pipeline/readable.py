@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 
 import orjson
 
 from filters.config import InputConfig
 from filters.errors import InputError
-from filters.pipeline.ledger import Ledger
+from filters.pipeline.ledger import Account, Ledger
 from filters.pipeline.plan import Plan
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.remote import open_input
@@ -29,7 +30,6 @@ def check_readable(plan: Plan, ledger: Ledger) -> None:
     Raises:
         InputError: names the input and what it has instead.
     """
-    config, total = plan.config.input, ledger.total
     units = {unit.source: unit for unit in reversed(plan.units)}
     for source, account in ledger.accounts.items():
         unit = units.get(source)
@@ -37,25 +37,33 @@ def check_readable(plan: Plan, ledger: Ledger) -> None:
         others = account.records - without - account.removed["blank_line"]
         if unit is None or unit.kind != "jsonl" or not without or others:
             continue
+        config = plan.config.reads[unit.input]
         keys = keys_seen(unit, config)
         if keys and config.text_key not in keys:
             raise InputError(
                 f"{source}: none of its {without:,} records has the key {config.text_key!r}; they have {listed(keys)}."
                 " Nothing was published. Remedy: set input.text_key to the one with the text, or leave the file out"
             )
+    for place, config in enumerate(plan.config.reads):
+        accounts = {source: ledger.accounts[source] for source, unit in units.items() if unit.input == place}
+        _check_input(config, accounts)
+
+
+def _check_input(config: InputConfig, accounts: Mapping[str, Account]) -> None:
+    total = sum(accounts.values(), Account())
     if not total.records and not total.skipped:
         return
     documents = total.kept + total.removed.total()
     if documents and not (set(total.removed) <= NO_TEXT and not total.kept):
         return
-    first = next(source for source, account in ledger.accounts.items() if account.records or account.skipped)
+    first = next(source for source, account in accounts.items() if account.records or account.skipped)
     causes = total.removed + total.quarantined
     told = ", ".join(f"{count:,} {cause}" for cause, count in causes.most_common(5))
     if total.skipped and not total.records:
         told = f"all {total.skipped:,} records are of kinds that are no documents"
     raise InputError(
         f"{first}: nothing in this input could be read as kind {config.kind} with input.text_key {config.text_key!r} "
-        f"({told}; {len(ledger.accounts):,} file(s)). Nothing was published. Remedy: set input.kind and input.text_key "
+        f"({told}; {len(accounts):,} file(s)). Nothing was published. Remedy: set input.kind and input.text_key "
         "to what the files are"
     )
 

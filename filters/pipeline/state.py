@@ -157,7 +157,7 @@ def check_content(output: Path, units: Sequence[Unit], readings: Mapping[str, Se
 
 
 def _inputs(plan: Plan) -> dict[str, Any]:
-    versions = input_versions(plan.units, plan.config.input.storage_options)
+    versions = input_versions(plan.units, plan.config.reads)
     sizes = plan.sources
     inputs: dict[str, Any] = {}
     for unit in plan.units:
@@ -174,5 +174,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        yield from _flat(dict(enumerate(value)), key)
     else:
         yield key, value

@@ -40,9 +40,9 @@ def unit_steps(config: FilterConfig, units: Sequence[Unit], model: QualityModel 
     by_address = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name == "url"]
     by_text = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name != "url"]
     return [
-        ReadUnits(units, config.input),
+        ReadUnits(units, config.reads),
         *by_address,
-        *([Extract(config.extract)] if config.input.kind == "warc" else []),
+        *([Extract(config.extract)] if any(one.kind == "warc" for one in config.reads) else []),
         *([IdentifyLanguage(config.language)] if config.language else []),
         *by_text,
         *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
@@ -94,6 +94,8 @@ def threads_will_do(config: FilterConfig) -> bool:
     So it is where the steps spend their time in kernels and Arrow, and where reading is no waiting. Extraction and
     heuristics are Python; the scorer of a model says of itself whether it is.
     """
-    given = config.input
-    quick = given.kind in ("parquet", "jsonl") and given.paths_file is None and all(map(is_local, given.paths))
+    quick = all(
+        one.kind in ("parquet", "jsonl") and one.paths_file is None and all(map(is_local, one.paths))
+        for one in config.reads
+    )
     return quick and not config.heuristics and config.executor.kind == "local"

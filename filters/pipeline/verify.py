@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -67,7 +68,7 @@ def verify_run(
     inputs: bool = True,
     all_witnesses: bool = False,
     input_options: Mapping[str, Any] | None = None,
-    opens: InputConfig | None = None,
+    opens: Sequence[InputConfig] = (),
     on_check: Callable[[Check], None] = lambda check: None,
 ) -> list[Check]:
     """Check everything that can be checked about a finished run.
@@ -80,7 +81,7 @@ def verify_run(
         seed: of the sample.
         inputs: compare input files with their digests; relative names are looked for from the working directory.
         input_options: given to fsspec to open remote input (no manifest holds credentials).
-        opens: the input of the run's config; its addresses may be signed, those of a manifest are not.
+        opens: the inputs of the run's config; their addresses may be signed, those of a manifest are not.
         on_check: called with each check as it is done.
 
     Raises:
@@ -119,7 +120,7 @@ class _Verifier:
         sample: int,
         seed: int,
         input_options: Mapping[str, Any],
-        opens: InputConfig | None = None,
+        opens: Sequence[InputConfig] = (),
     ) -> None:
         self.path = path
         self.manifest = Run(path).manifest
@@ -133,11 +134,15 @@ class _Verifier:
         try:
             data = self.manifest["config"]
             data["output"] = {**data["output"], "path": "run"}
-            data["input"] = {**data["input"], "storage_options": dict(input_options)}
-            self.config = FilterConfig.model_validate(data)
-            given = {} if opens is None else as_shown(opens.model_dump(mode="json"))
-            if opens is not None and {**given, **data["input"]} == given:
-                self.config = self.config.model_copy(update={"input": opens})
+            inputs = data["inputs"]
+            options = (
+                [one.storage_options for one in opens] if len(opens) == len(inputs) else [input_options] * len(inputs)
+            )
+            inputs = [{**one, "storage_options": dict(some)} for one, some in zip(inputs, options, strict=True)]
+            self.config = FilterConfig.model_validate({**data, "inputs": inputs})
+            given = [as_shown(one.model_dump(mode="json")) for one in opens]
+            if len(given) == len(inputs) and given == list(map(operator.or_, given, inputs)):
+                self.config = self.config.model_copy(update={"inputs": tuple(opens)})
             self.listed = {inner_name(str(entry["path"])): entry for entry in self.manifest["files"]}
         except _NONSENSE as error:
             raise RunError(f"{path / MANIFEST}: not the manifest of a run by this version: {error!r:.300}") from error
@@ -234,12 +239,12 @@ class _Verifier:
         yield _check("model", wrong if digest != expected else [], f"{self.config.model}, digest {digest[:12]}")
 
     def _units(self) -> list[Unit]:
-        return plan_units(self.config.input)
+        return plan_units(self.config.reads)
 
     def inputs(self) -> Iterator[Check]:
         """The input files are those that were read."""
         units = {unit.source: unit for unit in reversed(self._units())}
-        options = self.config.input.storage_options
+        reads = self.config.reads
         wrong, unknown, versions = [], 0, 0
         for entry in self.manifest["inputs"]:
             unit = units.pop(entry["source"], None)
@@ -249,7 +254,7 @@ class _Verifier:
                 wrong += [f"{unit.source} is not what was read"] * (input_digest(unit) != entry["xxh3_128"])
             elif entry.get("version") is not None:
                 versions += 1
-                if input_version(unit, options) != entry["version"]:
+                if input_version(unit, reads[unit.input].storage_options) != entry["version"]:
                     wrong.append(f"{unit.source} is not what was read (its server says)")
             else:
                 unknown += 1

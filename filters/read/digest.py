@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from filters.config import InputConfig
 from filters.errors import FinesieveError, InputError
 from filters.read.local import Reading, file_digest, stamp_of
 from filters.read.remote import file_system, is_local, retrying
@@ -84,12 +85,12 @@ def input_version(unit: Unit, options: Mapping[str, Any]) -> str | None:
     return next((str(info[key]).strip('"') for key in _STAMPS if info.get(key) is not None), None)
 
 
-def input_versions(units: Iterable[Unit], options: Mapping[str, Any]) -> dict[str, str | None]:
+def input_versions(units: Iterable[Unit], inputs: Sequence[InputConfig]) -> dict[str, str | None]:
     """Versions of the remote input files, by source; of the first `CHECKED_REMOTE_FILES`, as planning looks them up."""
     firsts = {unit.source: unit for unit in units if not unit.start and is_file(unit) and not is_local(unit.address)}
     known = list(firsts.values())[:CHECKED_REMOTE_FILES]
     if not known:
         return {}
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        versions = pool.map(lambda unit: input_version(unit, options), known)
+        versions = pool.map(lambda unit: input_version(unit, inputs[unit.input].storage_options), known)
         return dict(zip((unit.source for unit in known), versions, strict=True))

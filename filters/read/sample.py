@@ -12,7 +12,7 @@ import bz2
 import gzip
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -70,24 +70,26 @@ class Sample:
     """A sample of an input.
 
     Attributes:
-        units: files of the sample, of the kind of the input.
-        repeated: a file with all of that `REPEATS` times, where the input is files.
+        units: files of the sample, one for each input, of its kind.
+        repeated: files with all of that `REPEATS` times.
         drawn: where it comes from, in the order of the records of the sample.
     """
 
     units: list[Unit] = field(default_factory=list)
-    repeated: Unit | None = None
+    repeated: list[Unit] = field(default_factory=list)
     drawn: list[Drawn] = field(default_factory=list)
 
 
-def draw_sample(units: Sequence[Unit], config: InputConfig, documents: int, seed: int, folder: Path) -> Sample:
+def draw_sample(
+    units: Sequence[Unit], inputs: Sequence[InputConfig], documents: int, seed: int, folder: Path
+) -> Sample:
     """Draw about `documents` documents; fewer where the input has no more.
 
     The same seed draws the same documents.
 
     Args:
-        units: of the input; not of kind "stream", which nobody can look into.
-        config: of the input.
+        units: of the inputs; not of kind "stream", which nobody can look into.
+        inputs: their configs.
         documents: how many.
         seed: of the draw.
         folder: where the files of the sample are written to; exists.
@@ -102,28 +104,29 @@ def draw_sample(units: Sequence[Unit], config: InputConfig, documents: int, seed
     else:
         draws = min(DRAWS, documents)
         chosen = {number: times / draws for number, times in _proportional(sizes, draws, generator).items()}
-    found, sample = [], Sample()
+    found: dict[int, list[Any]] = {}
+    first: dict[int, Unit] = {}
+    sample = Sample()
     for number, share in sorted(chosen.items()):
         wanted = math.ceil(documents * share - 1e-9)
         budget = math.ceil(share * DRAWS * (LOCAL_BYTES if is_local(units[number].address) else REMOTE_BYTES))
-        look = _FORMATS[units[number].kind]
-        records, drawn = look(units[number], config, wanted, budget, generator)
-        found.append(records)
+        unit = units[number]
+        records, drawn = _FORMATS[unit.kind](unit, inputs[unit.input], wanted, budget, generator)
+        found.setdefault(unit.input, []).append(records)
+        first.setdefault(unit.input, unit)
         sample.drawn.append(drawn)
-    first = units[min(chosen)]
-    for times in (1, REPEATS):
-        path = folder / f"sample-{times}"
-        if first.kind == "parquet":
-            _write_parquet(path, found, times)
-        else:
-            with open_input(first.address, config) as file:
-                compression = MemberStream(file, first.address).compression
-            _write_records(path, [record for records in found for record in records] * times, compression, first.kind)
-        unit = Unit(0, first.kind, first.source, str(path), size=path.stat().st_size, columns=first.columns)
-        if times == 1:
-            sample.units.append(unit)
-        else:
-            sample.repeated = unit
+    for times, files in ((1, sample.units), (REPEATS, sample.repeated)):
+        for place, unit in first.items():
+            path = folder / f"sample-{times}-{place}"
+            if unit.kind == "parquet":
+                _write_parquet(path, found[place], times)
+            else:
+                with open_input(unit.address, inputs[place]) as file:
+                    compression = MemberStream(file, unit.address).compression
+                records = [record for records in found[place] for record in records]
+                _write_records(path, records * times, compression, unit.kind)
+            stored = path.stat().st_size
+            files.append(replace(unit, address=str(path), start=None, stop=None, size=stored, stamp=None))
     return sample
 
 

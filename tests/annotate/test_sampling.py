@@ -185,7 +185,7 @@ def test_reads_any_input_of_filter(tmp_path: Path) -> None:
     dump.write_text("\n".join([*lines, "{broken", json.dumps({"text": " "})]))
     source = InputConfig(kind="jsonl", paths=(str(dump),), columns=("url", "topic"))
     seen: list[int] = []
-    sample = draw(source, ExtractConfig(), SampleConfig(size=20), on_batch=lambda batch: seen.append(batch.records))
+    sample = draw([source], ExtractConfig(), SampleConfig(size=20), on_batch=lambda batch: seen.append(batch.records))
     assert sum(seen) == sample.records == 122
     assert (sample.quarantined, sample.blank, sample.population) == (1, 1, 120)
     for document in sample.documents:
@@ -194,7 +194,7 @@ def test_reads_any_input_of_filter(tmp_path: Path) -> None:
         assert document.columns == {"topic": str(row % 3)}  # JSONL columns are read as text
         assert (document.source, document.position) == (str(dump), row + 1)
     with pytest.raises(InputError, match="nothing to annotate in this input: 122 records, 0 distinct"):
-        draw(source, ExtractConfig(), SampleConfig(size=20, languages=("fi",)))
+        draw([source], ExtractConfig(), SampleConfig(size=20, languages=("fi",)))
 
 
 def test_more_strata_than_documents_is_refused() -> None:

@@ -269,5 +269,5 @@ def test_the_card_is_that_of_the_runs_model_or_none(run: Run) -> None:
 
 def test_credentials_are_not_shown(run: Run) -> None:
     secret = Run(run.path)
-    secret.manifest["config"]["input"]["storage_options"] = {"key": "hunter2"}
+    secret.manifest["config"]["inputs"][0]["storage_options"] = {"key": "hunter2"}
     assert "hunter2" not in json.dumps(data(secret))

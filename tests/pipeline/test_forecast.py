@@ -91,7 +91,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pilots, "SHAPES", SHAPES)
         patch.setattr(pilots, "TIMES", 2)
-        pilot = run_pilot(plan, draw_sample(plan.units, plan.config.input, 400, 0, folder), folder / "work")
+        pilot = run_pilot(plan, draw_sample(plan.units, plan.config.reads, 400, 0, folder), folder / "work")
     return Found(plan, pilot, folder)
 
 
@@ -297,7 +297,7 @@ def test_a_worker_that_dies_is_an_error(found: Found, tmp_path: Path, monkeypatc
     monkeypatch.setattr(WorkerPool, "receive", lambda self: (0, None))
     monkeypatch.setattr(WorkerPool, "end_of", lambda self, worker, where="": "was killed by SIGSEGV")
     with pytest.raises(RunError, match=r"worker was killed by SIGSEGV.*--seed"):
-        run_pilot(found.plan, draw_sample(found.plan.units, found.plan.config.input, 10, 0, tmp_path), tmp_path)
+        run_pilot(found.plan, draw_sample(found.plan.units, found.plan.config.reads, 10, 0, tmp_path), tmp_path)
 
 
 def test_earlier_runs_are_looked_up(tmp_path: Path) -> None:

@@ -9,14 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from filters import run_filter
 from filters.config import FilterConfig
 from filters.errors import FinesieveError, RunError
+from filters.pipeline.forecast.forecast import forecast
 from filters.pipeline.observer import Observer
+from filters.pipeline.plan import make_plan
+from filters.pipeline.verify import verify_run
 from filters.read.local import file_digest
 from tests.pipeline.conftest import digest, jsonl, page
+from tests.read.synthetic import responses
 
 Change = Callable[[Path], object]
 
@@ -151,3 +157,69 @@ def test_a_resume_is_refused_where_size_and_time_lie(
     assert digest(tmp_path / "run") == before
     state: dict[str, Any] = json.loads((tmp_path / "run" / ".work" / "state.json").read_text())
     assert state["identity"]["inputs"][str(files[0])]["bytes"] == files[0].stat().st_size
+
+
+def test_inputs_of_other_kinds_and_keys_run_as_one(tmp_path: Path, make_config: Callable[..., FilterConfig]) -> None:
+    table = pa.table(
+        {"body": [page(n, 30) for n in range(30)], "n": range(30), "url": [f"https://a.org/{n}" for n in range(30)]}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = [{"id": str(n % 35), "topic": "aaaa", "text": page(20 + n, 30)} for n in range(40)]
+    lines = jsonl(tmp_path / "b.jsonl", [*rows, b"{"])
+    (tmp_path / "c.warc").write_bytes(b"".join(responses(2)))
+    inputs = [
+        {"kind": "parquet", "paths": [f"{tmp_path}/*.parquet"], "text_key": "body", "slices": ["n"]},
+        {"kind": "jsonl", "paths": [str(lines), str(lines)], "id_key": "id", "slices": ["topic"], "columns": ["url"]},
+        {"kind": "warc", "paths": [str(tmp_path / "c.warc")]},
+    ]
+
+    def config(output: str, workers: int = 1) -> FilterConfig:
+        sections = {"keep": {"min_score": -10.0}, "executor": {"workers": workers}}
+        sections["output"] = {"path": str(tmp_path / output), "rejected": True}
+        return FilterConfig.model_validate(sections | {"inputs": inputs})
+
+    plan = make_plan(config("run"))
+    assert [name for name, _ in plan.steps()].count("read") == 3
+    assert plan.not_taken == (f"named more than once, read once: {lines}",)
+    assert forecast(plan, documents=60).pilot_documents > 20
+    result = run_filter(plan)
+    manifest = result.manifest
+    assert manifest["ledger"]["total"]["records"] == 73
+    assert manifest["ledger"]["sources"][str(lines)]["quarantined"] == {"bad_json": 1}
+    assert manifest["slices"] == ["n", "topic"]
+    kept = pq.read_table(result.path / "data")
+    assert sorted(kept.schema.names)[-4:] == ["text", "tokens", "topic", "url"]
+    assert len(set(kept["id"].to_pylist())) == len(kept) >= 60
+    by_source = {Path(row["source"]).name: row for row in kept.to_pylist()}
+    assert [(row["n"] is None, row["topic"], row["url"] is None) for row in by_source.values()] == [
+        (False, None, False),
+        (True, "aaaa", True),
+        (True, None, False),
+    ]
+    assert {check.name: check.ok for check in verify_run(result.path) if check.ok is False} == {}
+    run_filter(config("again", workers=2))
+    published = digest(tmp_path / "run"), digest(tmp_path / "again")
+    assert published[0] == published[1]
+
+    class Stops(Observer):
+        def phase(self, name: str, done: int, units: int) -> None:
+            if name == "shard":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_filter(config("resumed"), observer=Stops())
+    inputs[1]["text_key"] = "topic"
+    with pytest.raises(RunError, match=r"config.inputs.1.text_key: was \"text\", is \"topic\""):
+        run_filter(config("resumed"))
+    inputs[1]["text_key"] = "text"
+    run_filter(config("resumed"))
+    assert digest(tmp_path / "resumed") == published[0]
+
+
+def test_an_input_without_text_is_an_error_beside_one_with_text(tmp_path: Path) -> None:
+    good = jsonl(tmp_path / "good.jsonl", [{"text": page(n, 30)} for n in range(10)])
+    empty = jsonl(tmp_path / "empty.jsonl", [{"text": " "} for _ in range(3)])
+    inputs = [{"kind": "jsonl", "paths": [str(path)]} for path in (good, empty)]
+    config = FilterConfig.model_validate({"inputs": inputs, "output": {"path": str(tmp_path / "run")}})
+    with pytest.raises(FinesieveError, match=r"empty\.jsonl: nothing in this input could be read as kind jsonl"):
+        run_filter(config)

@@ -84,7 +84,7 @@ def test_a_signed_address_is_read_and_written_nowhere(server: str, tmp_path: Pat
     assert result.ledger.total.kept == 20
     assert list(result.ledger.accounts) == [server]
     assert not files_with(tmp_path / "run", FIRST, "X-Amz")
-    opens = FilterConfig.model_validate(made).input
+    opens = FilterConfig.model_validate(made).reads
     assert [check.name for check in verify_run(tmp_path / "run", opens=opens) if check.ok is False] == []
 
 

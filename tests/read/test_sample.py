@@ -22,7 +22,7 @@ def draw(folder: Path, config: InputConfig, documents: int, seed: int = 0) -> tu
     """The sample, the texts that the reader finds in it, and how many records it quarantines."""
     place = folder / f"sample-{documents}-{seed}"
     place.mkdir()
-    sample = draw_sample(plan_units(config), config, documents, seed, place)
+    sample = draw_sample(plan_units(config), [config], documents, seed, place)
     batches = [batch for unit in sample.units for batch in read_unit(unit, config)]
     texts = [text for batch in batches for text in batch.text.to_pylist()]
     return sample, texts, sum(len(batch.quarantined) for batch in batches)
@@ -52,8 +52,7 @@ def test_lines_are_drawn_from_every_file(tmp_path: Path, suffix: str) -> None:
     other = tmp_path / "again"
     other.mkdir()
     assert draw(other, config, 100)[1] == texts
-    assert sample.repeated is not None
-    assert sum(len(batch) for batch in read_unit(sample.repeated, config)) == REPEATS * len(texts)
+    assert sum(len(batch) for batch in read_unit(sample.repeated[0], config)) == REPEATS * len(texts)
 
 
 def test_of_many_files_some_are_drawn_the_large_ones_more_often(tmp_path: Path) -> None:

@@ -131,14 +131,15 @@ def forecast(plan: Plan, *, documents: int = DOCUMENTS, seed: int = 0, duplicate
         raise ConfigError(f"--pilot {documents}: at least 1 document, or leave the forecast out with --pilot 0")
     if duplicates is not None and not 0 <= duplicates < 1:
         raise ConfigError(f"--duplicates {duplicates}: a share from 0 to less than 1")
-    if any(unit.kind == "stream" for unit in plan.units):
+    streamed = next((unit.source for unit in plan.units if unit.kind == "stream"), None)
+    if streamed is not None:
         raise InputError(
-            f"{plan.units[0].source}: rows that `datasets` streams cannot be counted or drawn from beforehand, so "
+            f"{streamed}: rows that `datasets` streams cannot be counted or drawn from beforehand, so "
             "there is no forecast. Remedy: --pilot 0 for the plan alone, or an input of Parquet or JSON lines"
         )
     with tempfile.TemporaryDirectory(prefix="finesieve-pilot-") as name:
         folder = Path(name)
-        sample = draw_sample(plan.units, plan.config.input, documents, seed, folder)
+        sample = draw_sample(plan.units, plan.config.reads, documents, seed, folder)
         (folder / "work").mkdir()
         pilot = run_pilot(plan, sample, folder / "work", seed)
     if not pilot.rows.num_rows:

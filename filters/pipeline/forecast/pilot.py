@@ -222,7 +222,7 @@ class _Bench:
         job = self.job("attributes", config, self.sample.units)
         costs = [self.do(0, job, ATTRIBUTES, unit) for unit in range(len(job.units))]
         facts = [job.facts(ATTRIBUTES, unit) for unit in range(len(job.units))]
-        names = [*SCHEMA.names, *(SLICE + name for name in config.input.slices)]
+        names = [*SCHEMA.names, *(SLICE + name for name in config.slices)]
         rows = pa.concat_tables([read_rows(job, unit, names) for unit in range(len(job.units))])
         pilot = Pilot(
             self.sample,
@@ -242,32 +242,38 @@ class _Bench:
         times = min(TIMES, int(_ENOUGH_S / ((REPEATS + 1) * max(once, 1e-3))))
         if not times:
             pilot.document_s = once / n
-        elif again is None:  # whole units of the input: what one costs to begin is in there as it should be
-            totals = [sum(cost["cpu_s"] for cost in self.do_all(0, job, ATTRIBUTES)) for _ in range(times)]
-            pilot.document_s, pilot.spread = statistics.median(totals) / n, spread(totals)
         else:
-            timing = self.job("timing", config, [*self.sample.units, again])
-            first = self.do(0, timing, ATTRIBUTES, 0)["cpu_s"]
+            files = len(again)
+            timing = self.job("timing", config, [*self.sample.units, *again])
+
+            def costs_of(units: range) -> list[dict[str, Any]]:
+                return [self.do(0, timing, ATTRIBUTES, unit) for unit in units]
+
+            parts = range(files), range(files, 2 * files)
+            first = sum(cost["cpu_s"] for cost in costs_of(parts[0]))
             short, long = [], []
             for _ in range(times):
-                short.append(self.do(0, timing, ATTRIBUTES, 0)["cpu_s"])
-                cost = self.do(0, timing, ATTRIBUTES, 1)
-                long.append(cost["cpu_s"])
-                pilot.peaks[ATTRIBUTES] = max(pilot.peaks[ATTRIBUTES], cost["peak_bytes"])
-            pilot.document_s, pilot.unit_s = apart(statistics.median(short), statistics.median(long), n)
+                short.append(sum(cost["cpu_s"] for cost in costs_of(parts[0])))
+                costs = costs_of(parts[1])
+                long.append(sum(cost["cpu_s"] for cost in costs))
+                pilot.peaks[ATTRIBUTES] = max([pilot.peaks[ATTRIBUTES], *(cost["peak_bytes"] for cost in costs)])
+            pilot.document_s, begin_s = apart(statistics.median(short), statistics.median(long), n)
+            pilot.unit_s = begin_s / files
             pilot.loading[ATTRIBUTES] = max(first - statistics.median(short), 0.0)
             pilot.spread = spread(long)
-            reads = [[seconds(partial(read_through, timing, unit)) for unit in (0, 1)] for _ in range(TIMES)]
+            reads = [
+                [sum(seconds(partial(read_through, timing, unit)) for unit in part) for part in parts]
+                for _ in range(TIMES)
+            ]
             begun, through = np.median(np.array(reads), axis=0).tolist()
-            pilot.read_s, pilot.read_unit_s = apart(begun, through, n)
+            pilot.read_s, begin_s = apart(begun, through, n)
+            pilot.read_unit_s = begin_s / files
         if not pilot.read_s:
             pilot.read_s = sum([seconds(partial(read_through, job, unit)) for unit in range(len(job.units))]) / n
         return pilot
 
     def _groups(self, job: Job) -> Int64:
         """The draw that each row of the sample's files comes from."""
-        if len(job.units) > 1:
-            return np.repeat(np.arange(len(job.units)), np.diff(first_rows(job)))
         # Records keep their order, and few of them are no documents: the share of the way tells the draw.
         taken = np.cumsum([drawn.taken for drawn in self.sample.drawn])
         rows = int(first_rows(job)[-1])

@@ -49,7 +49,7 @@ class Attributes:
         reading: Reading | None = None
         schema: pa.Schema | None = None
         with ExitStack() as stack:
-            writer = stack.enter_context(RowsWriter(folder / ROWS, job.config.input.slices))
+            writer = stack.enter_context(RowsWriter(folder / ROWS, job.config.slices))
             bands = stack.enter_context(open_bands(job, folder))
             quarantine = stack.enter_context((folder / QUARANTINE).open("w", encoding="utf-8"))
             texts = None

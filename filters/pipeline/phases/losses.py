@@ -124,7 +124,7 @@ def losses(job: Job) -> list[dict[str, Any]]:
 
 
 def _counts(job: Job, unit: int) -> Iterator[Table]:
-    slices = job.config.input.slices
+    slices = job.config.slices
     rows = read_rows(job, unit, ["reason", "url", *(SLICE + name for name in slices)])
     n = rows.num_rows
     found = verdicts(job, unit)

@@ -217,7 +217,7 @@ def _about(job: Job, unit: int, decided: Decisions, columns: tuple[str, ...] = (
 
 
 def _write_attributes(job: Job, part: int, folder: Path) -> dict[str, Any]:
-    slices = dict(zip(job.config.input.slices, slice_names(job.config.input.slices), strict=True))
+    slices = dict(zip(job.config.slices, slice_names(job.config.slices), strict=True))
     fields = [*ATTRIBUTE_FIELDS, *added_fields(job.config), *(pa.field(name, pa.string()) for name in slices.values())]
     schema = pa.schema(fields)
     histograms = Histograms(slices.values())

@@ -108,7 +108,8 @@ def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Itera
     from filters.read.reader import read_unit
 
     reading = Reading()
-    for batch in read_unit(job.units[unit], job.config.input, reading):
+    about = job.units[unit]
+    for batch in read_unit(about, job.config.reads[about.input], reading):
         if not len(batch):
             continue
         reading.check()  # now: whoever asks may not come back for the next one
