@@ -25,6 +25,25 @@ def test_the_speed_results_pass_their_floors() -> None:
     assert check(RESULTS, FLOORS) == []
 
 
+def test_the_table_of_near_copies_is_the_benchmark_s_result() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "near_copies.json").read_text())
+    planted, real = found["planted"], found["real"]
+    assert planted["ours"]["removed_without_a_witness"] == planted["ours"]["of_these_both_stay"] == 0
+
+    def cell(of: dict[str, int]) -> str:
+        return f"{of['removed_as_near_copies']:,}; {of['removed_without_a_witness']:,}"
+
+    steps = [planted["true_pairs"][step] for step in ("0.70", "0.75", "0.80", "0.90")]
+    for text in (
+        *(cell(planted[name]) for name in ("ours", "closure", "datatrove")),
+        f"{planted['ours']['pairs_that_share_a_bucket_and_are_alike']:,}; 0",
+        ", ".join(str(step["share_not_both_kept"]) for step in steps),
+        ", ".join(str(step["share_that_shares_a_band_by_theory"]) for step in steps),
+        f"{cell(real['ours'])}; {cell(real['closure'])}",
+    ):
+        assert sum(line.endswith(f"| {text} |") for line in README.splitlines()) == 1
+
+
 def test_the_table_of_the_forecast_is_the_benchmark_s_result() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "forecast.json").read_text())
     assert len(found["sizes"]) == 3
