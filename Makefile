@@ -35,7 +35,7 @@ test: $(VENV)/.dev
 
 ## The same suite as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
 test-portable: $(VENV)/.dev
-	NUMBA_CPU_NAME=nehalem NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
+	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES= NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
 		$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 ## The same suite with the newest version of every package, in an environment of its own.

@@ -17,7 +17,7 @@ from tests.conftest import SHARED
 from tests.pipeline.conftest import digest
 
 FOUND = np.show_config("dicts")["SIMD Extensions"].get("found", [])
-OLD = {"NUMBA_CPU_NAME": "nehalem", "NPY_DISABLE_CPU_FEATURES": " ".join(FOUND)}
+OLD = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "", "NPY_DISABLE_CPU_FEATURES": " ".join(FOUND)}
 """Makes numpy and numba compute as on a processor of 2008."""
 
 
