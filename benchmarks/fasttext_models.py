@@ -30,6 +30,8 @@ from filters.kernels.packed import PackedText
 
 MARGIN = 5e-5
 """Largest difference of a probability: fastText sums in float32."""
+SIGMOID_STEP = 16 / 512 / 4
+"""Most that neighbours in fastText's table of the sigmoid differ by: a sum at the edge of the two may take either."""
 TRAINED_ON = 1000
 HOSTILE = (
     "",
@@ -71,25 +73,30 @@ class Agreement:
     """How two tables of probabilities differ.
 
     Attributes:
-        difference: largest difference of a probability.
+        difference: largest difference of a probability, without those at an edge.
+        edge: largest difference at an edge of fastText's table of the sigmoid, at most `SIGMOID_STEP`; 0: none.
         decisions: how many decisions were compared: each label, at one half and at its median, where neither side is
             within `MARGIN` of the threshold.
         different: how many of them differ.
     """
 
     difference: float
+    edge: float
     decisions: int
     different: int
 
 
-def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
-    """Compare float[n, labels] with float[n, labels]."""
+def agreement(ours: np.ndarray, theirs: np.ndarray, *, tabulated: bool = False) -> Agreement:
+    """Compare float[n, labels] with float[n, labels]; `tabulated`: the loss takes its probabilities from a table."""
     decisions = different = 0
     for threshold in (np.full(theirs.shape[1], 0.5), np.median(theirs, axis=0)):
         certain = (np.abs(ours - threshold) > MARGIN) & (np.abs(theirs - threshold) > MARGIN)
         decisions += int(certain.sum())
         different += int(((ours > threshold) != (theirs > threshold))[certain].sum())
-    return Agreement(float(np.abs(ours - theirs).max()), decisions, different)
+    differences = np.abs(ours - theirs)
+    edges = (differences > MARGIN) & (differences < SIGMOID_STEP + MARGIN) & tabulated
+    rest, edge = (float(differences.max(initial=0, where=where)) for where in (~edges, edges))
+    return Agreement(rest, edge, decisions, different)
 
 
 def expected(model: Any, labels: tuple[str, ...], texts: list[str]) -> np.ndarray:
@@ -134,7 +141,9 @@ def main() -> None:
             theirs, ours = train(model, texts, folder)
             compared = [*few, *HOSTILE]
             found[model.row] = agreement(
-                ours.predict_proba(PackedText.from_strings(compared)), expected(theirs, ours.labels, compared)
+                ours.predict_proba(PackedText.from_strings(compared)),
+                expected(theirs, ours.labels, compared),
+                tabulated=model.options.get("loss") == "ova",
             )
 
             def score(ours: CompiledFastText = ours) -> int:

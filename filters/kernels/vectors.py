@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped
@@ -18,6 +19,8 @@ cgutils: Any = untyped
 
 SPAN = 64
 """Columns that `sum_rows` sums at once."""
+LANES = 4
+"""A table that `add_rows` reads has one column, or a multiple of these."""
 BLOCK_ROWS, BLOCK_COLUMNS = 4, 32
 """What `multiply_block` multiplies at once: eight registers of 512 bits, or sixteen of 256."""
 
@@ -98,6 +101,57 @@ def sum_rows(typing_context, vectors, width, column, rows, factors, count, total
 
     number = types.int64
     return types.void(vectors, number, number, rows, factors, number, total), generate
+
+
+def _add(span: int) -> Any:
+    """An intrinsic that adds rows to totals, `span` columns at once."""
+
+    @intrinsic
+    def add(typing_context, table, width, column, rows, count, total):  # type: ignore[no-untyped-def]
+        """Add the `count` rows `table[rows[k]]` to `total`, in their order, as float64, from `column` on.
+
+        `table` float32[v, width], `rows` int64 of at least `count`, `total` float64[width].
+        """
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            table, width, column, rows, count, total = arguments
+            kinds = signature.args
+            doubles = ir.VectorType(ir.DoubleType(), span)
+            target = _address(context, builder, kinds[5], total, column)
+            summed = cgutils.alloca_once_value(builder, _vector(builder, target, ir.DoubleType(), span))
+            with cgutils.for_range(builder, count) as loop:
+                row = builder.load(_address(context, builder, kinds[3], rows, loop.index))
+                place = _address(context, builder, kinds[0], table, builder.add(builder.mul(row, width), column))
+                values = builder.fpext(_vector(builder, place, _FLOAT, span), doubles)
+                builder.store(builder.fadd(builder.load(summed), values), summed)
+            _store(builder, builder.load(summed), target)
+            return context.get_dummy_value()
+
+        number = types.int64
+        return types.void(table, number, number, rows, number, total), generate
+
+    return add
+
+
+_add_1, _add_4, _add_8, _add_16 = _add(1), _add(LANES), _add(2 * LANES), _add(4 * LANES)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_rows(table, rows, count, total):  # type: ignore[no-untyped-def]
+    """Add the `count` rows `table[rows[k]]` (float32[v, 1 or a multiple of `LANES`]) to `total`, float64."""
+    width = table.shape[1]
+    if width == 1:
+        _add_1(table, 1, 0, rows, count, total)
+        return
+    column = 0
+    while column + 16 <= width:
+        _add_16(table, width, column, rows, count, total)
+        column += 16
+    if column + 8 <= width:
+        _add_8(table, width, column, rows, count, total)
+        column += 8
+    if column < width:
+        _add_4(table, width, column, rows, count, total)
 
 
 def _multiply(rows_at_once: int) -> Any:

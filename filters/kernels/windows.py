@@ -127,6 +127,18 @@ def ones(typing_context, bits):  # type: ignore[no-untyped-def]
     return types.int64(types.uint64), generate
 
 
+@intrinsic
+def upper_product(typing_context, a, b):  # type: ignore[no-untyped-def]
+    """The upper 64 bits of the product of two uint64."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), _WORD)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
 @numba.njit(nogil=True, cache=True, inline="always")
 def lowest(count):  # type: ignore[no-untyped-def]
     """A uint64 whose lowest `count` bits are set; 0 <= count <= 64."""
