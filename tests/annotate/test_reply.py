@@ -52,6 +52,7 @@ TWO = token("2", n3=0.25)
     ("content", "before", "after"),
     [
         ("2", [*FOUR, "</think>", "\n\n"], []),
+        ("2", [*FOUR, "</think>", "\n\n"], ["<\uff5cend\u2581of\u2581sentence\uff5c>"]),
         ("2", ["<think>", *FOUR, "</think>", "\n\n"], ["<|im_end|>"]),
         ("<think>4 criteria hold, or 5. So 3?</think>\n\n2", ["<think>", *FOUR, "</think>", "\n\n"], ["</s>"]),
         ("4 criteria hold, or 5. So 3?</think>2", [*FOUR, "</think>"], []),
