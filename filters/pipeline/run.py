@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from filters.config import FilterConfig
+from filters.config import FilterConfig, OutputConfig
 from filters.errors import RunError
 from filters.pipeline.destination import Destination
 from filters.pipeline.finish import RunResult, book_input, publish_job
@@ -59,23 +59,25 @@ def run_filter(
     if not isinstance(config, FilterConfig | Plan):
         config = FilterConfig.load(config)
     settings = config.config if isinstance(config, Plan) else config
-    kind = settings.executor.kind
+    kind, output = settings.executor.kind, settings.output
     if kind == "slurm":
         from filters.pipeline.schedulers.submit import run_on_slurm
 
         return run_on_slurm(config, observer, force_new=force_new)
     with ExitStack() as stack:
+        # Before anything is loaded: a folder that cannot be written is told at once.
+        stack.enter_context(held(output.place, output.place_key, in_passing=output.is_remote))
+        check_idle(output.place)
+        check_vacant(output, force_new=force_new)
         pool: Workers | None = None
-        if not threads_will_do(settings) or (settings.output.place / WORK / IN_THREADS).exists():
+        if not threads_will_do(settings) or (output.place / WORK / IN_THREADS).exists():
             # They import and load the model while this process plans.
             pool = stack.enter_context(WorkerPool(settings.executor.workers if kind == "local" else 1, settings))
         plan = config if isinstance(config, Plan) else make_plan(settings)
         observer.planned(plan)
-        stack.enter_context(held(plan.output, settings.output.place_key, in_passing=settings.output.is_remote))
-        check_idle(plan.output)
         destination = None
-        if settings.output.is_remote:
-            destination = Destination(settings.output)
+        if output.is_remote:
+            destination = Destination(output)
             stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
         run_units = None
         if kind == "ray":
@@ -102,17 +104,25 @@ def run_filter(
             raise
 
 
+def check_vacant(output: OutputConfig, *, force_new: bool) -> None:
+    """Refuse an output folder that a run can neither begin in nor go on in.
+
+    Raises:
+        RunError: it holds files of something else, or a finished run that is not to be replaced.
+    """
+    check_free(output.place, force_new or (output.place / WORK / "done").exists(), output.place_key)
+
+
 def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
     """The job of a run in its work folder: a new one, or the one that was interrupted if it is the same.
 
     Raises:
-        RunError: the output folder holds something else.
+        RunError: the work folder holds another run.
     """
     work, now = plan.output / WORK, identity(plan)
     job = Job(work, plan.config, tuple(plan.units), plan.min_score, plan.model)
     before = read_state(work)
     begun = (work / "done").exists()
-    check_free(plan.output, force_new or begun, plan.config.output.place_key)
     if begun and not force_new:
         if before is None:
             raise RunError(

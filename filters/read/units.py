@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -441,6 +442,8 @@ def _sized(addresses: Sequence[str], config: InputConfig) -> list[tuple[str, int
         if is_local(address):
             try:
                 sizes[address] = os.stat(address).st_size
+                if not os.access(address, os.R_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as error:
                 raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
     return [(address, sizes.get(address)) for address in addresses]

@@ -439,3 +439,26 @@ def test_the_card_and_the_manifest_describe_the_files(tmp_path: Path, make_confi
     assert set(digest(result.path)) == set(listed) | {"manifest.json", "README.md"}
     assert load_dataset(str(result.path), split="train", cache_dir=str(result.path.parent)).num_rows == 5
     assert load_dataset(str(result.path), "attributes", split="train", cache_dir=str(result.path.parent)).num_rows == 5
+
+
+def test_the_output_folder_is_looked_at_before_a_model_is_loaded(tmp_path: Path, make_config: MakeConfig) -> None:
+    source = jsonl(tmp_path / "a.jsonl", [{"id": "a", "text": page(0)}])
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    for place, told in (
+        ("file", "not a folder"),
+        ("file/run", "cannot write"),
+        ("mine", "holds files that are no run"),
+    ):
+        with pytest.raises(RunError, match=told):
+            run_filter(make_config(source, model="no-such-model", output={"path": str(tmp_path / place)}))
+
+
+def test_an_input_that_may_not_be_read_is_told_before_a_model_is_loaded(
+    tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = jsonl(tmp_path / "a.jsonl", [{"id": "a", "text": page(0)}])
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != str(source))  # root may read what it likes
+    with pytest.raises(InputError, match=r"a\.jsonl: cannot read this input file: Permission denied"):
+        run_filter(make_config(source, model="no-such-model"))

@@ -55,7 +55,7 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
         FinesieveError: see `make_plan`; or the executor is another, the output folder holds something else, jobs of
             this run are in the queue already, Slurm refuses.
     """
-    from filters.pipeline.run import prepare
+    from filters.pipeline.run import check_vacant, prepare
     from filters.pipeline.schedulers.slurm import check_commands, submit
 
     kind = (config.config if isinstance(config, Plan) else config).executor.kind
@@ -65,12 +65,13 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
             "leave --submit out"
         )
     check_commands()
-    plan = config if isinstance(config, Plan) else make_plan(config)
-    observer.planned(plan)
-    settings = plan.config.output
+    settings = (config.config if isinstance(config, Plan) else config).output
     with ExitStack() as stack:
-        stack.enter_context(held(plan.output, settings.place_key, in_passing=settings.is_remote))
-        check_idle(plan.output)
+        stack.enter_context(held(settings.place, settings.place_key, in_passing=settings.is_remote))
+        check_idle(settings.place)
+        check_vacant(settings, force_new=force_new)
+        plan = config if isinstance(config, Plan) else make_plan(config)
+        observer.planned(plan)
         destination = Destination(settings) if settings.is_remote else None
         if destination is not None:
             stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
