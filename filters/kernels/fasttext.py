@@ -99,7 +99,7 @@ class CompiledFastText:
         self._table = _table(file, rows if folded else None)
         if not np.isfinite(self._table).all():
             raise ModelError(f"{name}: the input matrix has values that are no finite numbers")
-        self._sizes = np.ones(len(file.words), np.int32)
+        self._sizes = np.ones(len(file.words) if file.maxn > 0 else 0, np.int32)  # features of each word; empty: 1
         if file.maxn > 0:
             _add_subwords_of_words(*self._vocabulary[1:], *self._hashing[1:], self._table, self._sizes)
 
@@ -416,6 +416,7 @@ def _score(  # type: ignore[no-untyped-def]
         for token in range(tokens):
             loaded[token] = slots[2 * (np.int64(hashes[token]) & mask)]
         mean[:] = 0
+        single = 0.0
         features = 0
         kept = 0
         taken = 0
@@ -425,10 +426,13 @@ def _score(  # type: ignore[no-untyped-def]
             if number >= nwords:
                 continue
             if number >= 0:
-                features += sizes[number]
-                prefetch(table, number * table.shape[1])
-                rows[taken] = number
-                taken += 1
+                features += sizes[number] if len(sizes) > 0 else 1
+                if table.shape[1] == 1:  # at once: beside look-ups the chain of additions costs nothing
+                    single += table[number, 0]
+                else:
+                    prefetch(table, number * table.shape[1])
+                    rows[taken] = number
+                    taken += 1
             else:
                 start = stop - length
                 if _is_label(data, start, length):
@@ -459,12 +463,16 @@ def _score(  # type: ignore[no-untyped-def]
                 taken = 0
                 for first in range(kept - length):
                     row = _row(nwords, bucket, inverse, pruned, chains[first])
-                    if row >= 0:
+                    if row >= 0 and table.shape[1] == 1 and len(pruned) > 0:
+                        single += table[row, 0]
+                        features += 1
+                    elif row >= 0:
                         prefetch(table, row * table.shape[1])
                         rows[taken] = row
                         taken += 1
                 features += taken
                 add_rows(table, rows, taken, mean)
+        mean[0] += single
         counts[document] = features
         if features == 0:
             continue
