@@ -13,6 +13,10 @@ JACCARD, CONTAINMENT = 0, 1
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
+_FEWEST_BITS = 4
+_SHORT = 16
+_STRIDE = 32
+"""Steps between two looks at whether a pair can still be similar enough."""
 
 
 def shingle_sets(words: WordHashes, *, shingle: int) -> Ragged:
@@ -88,26 +92,59 @@ def alike_in_buckets(
 
 @numba.njit(nogil=True, cache=True)
 def _sets(words, bounds, shingle, hashes, offsets):  # type: ignore[no-untyped-def]
+    longest = 0
+    for document in range(len(bounds) - 1):
+        longest = max(longest, bounds[document + 1] - bounds[document])
+    unordered = np.empty(longest, np.uint32)
+    ends = np.empty(max(2 * longest, 1 << _FEWEST_BITS) + 1, np.int64)
     count = 0
     for document in range(len(bounds) - 1):
         start, end = bounds[document], bounds[document + 1]
         first = count
         if end > start:
             width = shingle if end - start > shingle else 1
-            for position in range(start, end - width + 1):
+            found = end - start - width + 1
+            # Hashes are spread evenly: by their first bits, about one comes into each slot.
+            bits = _FEWEST_BITS
+            while 1 << bits < found:
+                bits += 1
+            slots, shift = 1 << bits, np.uint32(32 - bits)
+            ends[: slots + 1] = 0
+            for place in range(found):
                 h = np.uint64(0)
-                for k in range(position, position + width):
+                for k in range(start + place, start + place + width):
                     h = (h + words[k]) * _MULTIPLIER
-                hashes[count] = np.uint32(finish(h) >> _HALF)
-                count += 1
-            hashes[first:count].sort()
-            distinct = first
-            for place in range(first, count):
-                if place == first or hashes[place] != hashes[place - 1]:
-                    distinct += 1
-                    hashes[distinct - 1] = hashes[place]
-            count = distinct
+                unordered[place] = np.uint32(finish(h) >> _HALF)
+                ends[np.int64(unordered[place] >> shift) + 1] += 1
+            for slot in range(slots):
+                ends[slot + 1] += ends[slot]
+            for place in range(found):
+                mine = np.int64(unordered[place] >> shift)
+                hashes[first + ends[mine]] = unordered[place]
+                ends[mine] += 1
+            begin = first
+            for slot in range(slots):
+                _sort(hashes, begin, first + ends[slot])
+                begin = first + ends[slot]
+            for place in range(first, first + found):
+                if place == first or hashes[place] != hashes[count - 1]:
+                    hashes[count] = hashes[place]
+                    count += 1
         offsets[document + 1] = count
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _sort(hashes, begin, end):  # type: ignore[no-untyped-def]
+    if end - begin > _SHORT:  # a text that repeats itself, perhaps made to take long
+        hashes[begin:end].sort()
+        return
+    for place in range(begin + 1, end):
+        moved = hashes[place]
+        before = place - 1
+        while before >= begin and hashes[before] > moved:
+            hashes[before + 1] = hashes[before]
+            before -= 1
+        hashes[before + 1] = moved
 
 
 @numba.njit(nogil=True, cache=True)
@@ -121,17 +158,14 @@ def _similarity(hashes, offsets, better, worse, measure, least):  # type: ignore
     needed = (part * least if measure == CONTAINMENT else total * least / (1 + least)) - 1e-6
     common = 0
     while a < a_end and b < b_end:
-        if hashes[a] == hashes[b]:
-            common += 1
-            a += 1
-            b += 1
-        else:
-            if hashes[a] < hashes[b]:
-                a += 1
-            else:
-                b += 1
-            if common + min(a_end - a, b_end - b) < needed:
-                return -1.0
+        if common + min(a_end - a, b_end - b) < needed:
+            return -1.0
+        # Without branches, which would be foretold badly; no step goes further than one in each.
+        for _ in range(min(_STRIDE, a_end - a, b_end - b)):
+            one, other = hashes[a], hashes[b]
+            common += one == other
+            a += one <= other
+            b += other <= one
     return common / part if measure == CONTAINMENT else common / (total - common)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 
@@ -10,43 +11,70 @@ import orjson
 
 from filters.config import InputConfig
 from filters.errors import InputError
-from filters.pipeline.ledger import Account, Ledger
-from filters.pipeline.plan import Plan
+from filters.pipeline.ledger import Account
+from filters.pipeline.phases.phase import Job
+from filters.pipeline.phases.rows import ATTRIBUTES
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.remote import open_input
+from filters.read.rows import NO_TEXT
 from filters.read.units import Unit
 
-NO_TEXT = {"missing_text", "empty_text", "blank_line"}
-"""Reasons of documents that the reader found no text in."""
 _LOOKED_AT = 1000
 _KEYS = 20
 
 
-def check_readable(plan: Plan, ledger: Ledger) -> None:
-    """Refuse to publish a run whose input holds no text, or a JSON lines file that never has the text's key.
+def check_readable(job: Job) -> None:
+    """Give up a job whose input holds no text, or a JSON lines file that never has the text's key.
 
-    An input without any records is no error: its run has none.
+    Ask as soon as the phase `attributes` is done. What it did is of no use then and is forgotten, so that the run can
+    be begun anew with another config. An input without any records is no error: its run has none.
 
     Raises:
+        DamagedError: a unit of the phase has no entry.
         InputError: names the input and what it has instead.
     """
-    units = {unit.source: unit for unit in reversed(plan.units)}
-    for source, account in ledger.accounts.items():
-        unit = units.get(source)
+    try:
+        _check(job)
+    except InputError:
+        shutil.rmtree(job.work / "done", ignore_errors=True)
+        raise
+
+
+def _check(job: Job) -> None:
+    units = {unit.source: unit for unit in reversed(job.units)}
+    found = {unit.source: Account() for unit in job.units}
+    for number, unit in enumerate(job.units):
+        found[unit.source] += _account(job, number)
+    for source, account in found.items():
+        unit = units[source]
         without = account.removed["missing_text"]
         others = account.records - without - account.removed["blank_line"]
-        if unit is None or unit.kind != "jsonl" or not without or others:
+        if unit.kind != "jsonl" or not without or others:
             continue
-        config = plan.config.reads[unit.input]
+        config = job.config.reads[unit.input]
         keys = keys_seen(unit, config)
         if keys and config.text_key not in keys:
             raise InputError(
                 f"{source}: none of its {without:,} records has the key {config.text_key!r}; they have {listed(keys)}."
-                " Nothing was published. Remedy: set input.text_key to the one with the text, or leave the file out"
+                " Nothing was published or kept. Remedy: set input.text_key to the one with the text, or leave the file"
+                " out"
             )
-    for place, config in enumerate(plan.config.reads):
-        accounts = {source: ledger.accounts[source] for source, unit in units.items() if unit.input == place}
+    for place, config in enumerate(job.config.reads):
+        accounts = {source: found[source] for source, unit in units.items() if unit.input == place}
         _check_input(config, accounts)
+
+
+def _account(job: Job, number: int) -> Account:
+    """Of an input unit, with documents that have text as if they were kept."""
+    facts = job.facts(ATTRIBUTES, number)
+    without = Counter(facts["without_text"])
+    return Account(
+        records=facts["records"],
+        kept=facts["rows"] - without.total(),
+        removed=without,
+        quarantined=Counter(facts["quarantined"]),
+        skipped=facts["skipped"],
+    )
 
 
 def _check_input(config: InputConfig, accounts: Mapping[str, Account]) -> None:
@@ -63,8 +91,8 @@ def _check_input(config: InputConfig, accounts: Mapping[str, Account]) -> None:
         told = f"all {total.skipped:,} records are of kinds that are no documents"
     raise InputError(
         f"{first}: nothing in this input could be read as kind {config.kind} with input.text_key {config.text_key!r} "
-        f"({told}; {len(accounts):,} file(s)). Nothing was published. Remedy: set input.kind and input.text_key "
-        "to what the files are"
+        f"({told}; {len(accounts):,} file(s)). Nothing was published or kept. Remedy: set input.kind and "
+        "input.text_key to what the files are"
     )
 
 

@@ -24,6 +24,7 @@ from filters.pipeline.phases.recipe import PHASES, phase_named
 from filters.pipeline.phases.rows import ATTRIBUTES
 from filters.pipeline.plan import Plan, make_plan
 from filters.pipeline.pool import WorkerPool
+from filters.pipeline.readable import check_readable
 from filters.pipeline.schedulers.submit import check_idle
 from filters.pipeline.state import STATE, check_content, check_same, identity, read_state, write_state
 from filters.pipeline.steps import threads_will_do
@@ -204,6 +205,7 @@ class Engine:
         if todo:
             self.run_units(job, phase, todo, on_unit)
         if phase.name == ATTRIBUTES:
+            self._healing(lambda: check_readable(job))
             self._ledger.check_quarantine(job.config.quarantine, at_end=True)
         if phase.name == LOSSES:
             self._healing(lambda: check_losses(job, self.observer.notice))

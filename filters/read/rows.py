@@ -16,6 +16,9 @@ BATCH_ROWS = 1_000
 BATCH_BYTES = 32 << 20
 """A batch ends with the record that brings its text to this many bytes."""
 
+NO_TEXT = frozenset({"missing_text", "empty_text", "blank_line"})
+"""Reasons of documents that a reader found no text in."""
+
 
 def pass_through(config: InputConfig) -> tuple[str, ...]:
     """Columns to copy: those of the config, and `url`, which heuristics and reports look at."""

@@ -11,7 +11,7 @@ from filters.kernels.arrays import Int64
 from filters.kernels.packed import PackedText
 from filters.kernels.ragged import Ragged
 from filters.kernels.shingles import CONTAINMENT, JACCARD, alike_in_buckets, shingle_sets, similarities
-from filters.kernels.words import word_hashes
+from filters.kernels.words import WordHashes, word_hashes
 from tests.kernels.hostile import TEXTS
 
 
@@ -38,6 +38,25 @@ def test_hostile_texts_have_as_many_shingles_as_they_have_distinct_runs_of_words
         run = words.hashes[words.offsets[row] : words.offsets[row + 1]].tolist()
         width = 5 if len(run) > 5 else 1
         assert found.lengths[row] == len({tuple(run[n : n + width]) for n in range(len(run) - width + 1)})
+
+
+def test_shingles_ascend_however_often_a_text_says_the_same() -> None:
+    draw = np.random.default_rng(1)
+    rows = [
+        [1] * 5_000,
+        [1, 2] * 2_500,
+        draw.integers(0, 4, 3_000).tolist(),
+        draw.integers(0, 10**6, 3_000).tolist(),
+        [7],
+    ]
+    lengths = np.array([len(row) for row in rows])
+    words = Ragged.of_lengths(np.concatenate(rows).astype(np.uint64), lengths)
+    found = shingle_sets(WordHashes(words.values, words.offsets), shingle=3)
+    for row, some in enumerate(rows):
+        width = 3 if len(some) > 3 else 1
+        values = found.values[found.offsets[row] : found.offsets[row + 1]].tolist()
+        assert values == sorted(set(values))
+        assert len(values) == len({tuple(some[n : n + width]) for n in range(len(some) - width + 1)})
 
 
 def test_similarities_are_those_of_sets() -> None:

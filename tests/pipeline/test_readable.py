@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from filters import FilterConfig, run_filter
 from filters.cli import app
-from filters.errors import FinesieveError, InputError
+from filters.errors import FinesieveError, InputError, RunError
+from filters.pipeline.observer import Observer
 
 
 @pytest.fixture
@@ -39,7 +40,34 @@ def test_a_wrong_key_is_told_with_the_keys_that_are_there(tmp_path: Path) -> Non
     ):
         run_filter(config(tmp_path))
     assert not (tmp_path / "out" / "manifest.json").exists()
-    assert run_filter(config(tmp_path, text_key="content"), force_new=True).ledger.total.records == 5
+    assert run_filter(config(tmp_path, text_key="content")).ledger.total.records == 5
+
+
+def test_a_wrong_key_is_told_before_anything_but_reading_is_done(tmp_path: Path) -> None:
+    class Phases(Observer):
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        def phase(self, name: str, done: int, units: int) -> None:
+            self.seen.append(name)
+
+    write(tmp_path, "a.jsonl", *({"content": "a page", "id": n} for n in range(5)))
+    observer = Phases()
+    with pytest.raises(InputError, match="Nothing was published or kept"):
+        run_filter(config(tmp_path), observer=observer)
+    assert set(observer.seen) == {"attributes"}
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_a_replacement_that_is_not_readable_leaves_the_finished_run(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl", {"text": "a page of words"})
+    run_filter(config(tmp_path))
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="none of its 1 records has the key 'content'"):
+        run_filter(config(tmp_path, text_key="content"), force_new=True)
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+    with pytest.raises(RunError, match="finished run"):
+        run_filter(config(tmp_path, text_key="content"))
 
 
 def test_one_file_with_other_keys_among_many_is_told(tmp_path: Path) -> None:

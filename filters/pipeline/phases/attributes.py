@@ -21,6 +21,7 @@ from filters.pipeline.phases.texts import TEXT, TextWriter, keeps_text
 from filters.pipeline.steps import unit_batches, unit_steps
 from filters.read.batch import Batch
 from filters.read.local import Reading
+from filters.read.rows import NO_TEXT
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -28,7 +29,8 @@ QUARANTINE = "quarantine.jsonl"
 class Attributes:
     """Read, extract, identify the language, apply heuristics, fingerprint, score: a unit of it is a unit of the input.
 
-    Facts of a unit: rows, records, skipped, quarantined (by cause), reading (stamp and digest of a local input file),
+    Facts of a unit: rows, without_text (those that the reader found no text in, by reason), records, skipped,
+    quarantined (by cause), reading (stamp and digest of a local input file),
     columns (of the first batch with documents:
     their serialised schema in base64, None without documents).
     """
@@ -46,6 +48,7 @@ class Attributes:
         """Write rows, bands, quarantine and perhaps texts of an input unit."""
         rows = records = skipped = 0
         causes: Counter[str] = Counter()
+        without: Counter[str] = Counter()
         reading: Reading | None = None
         schema: pa.Schema | None = None
         with ExitStack() as stack:
@@ -65,12 +68,14 @@ class Attributes:
                     texts.write(batch)
                 if schema is None and len(batch):
                     schema = pa.schema([(name, column.type) for name, column in batch.columns.items()])
+                without.update(reason for reason in batch.reason.tolist() if reason in NO_TEXT)
                 rows += len(batch)
                 records += batch.records
                 skipped += batch.skipped
                 reading = batch.reading or reading
         return {
             "rows": rows,
+            "without_text": dict(sorted(without.items())),
             "records": records,
             "skipped": skipped,
             "quarantined": dict(sorted(causes.items())),

@@ -79,9 +79,9 @@ class Shingles:
                 start, stop = position(entries["document"], some["document"][[0, -1]] + [0, 1])
                 here = slice(start, stop)
                 buckets.add(part[here], **{name: entries[name][here] for name in ENTRY_COLUMNS})
-                copies = np.unique(np.stack([entries["document"][here], part[here]], axis=1), axis=0)
-                rows = position(some["document"], copies[:, 0])
-                sets.add(copies[:, 1], **take({name: some[name] for name in SET_COLUMNS}, rows))
+                rows = position(some["document"], entries["document"][here])
+                rows, to = np.divmod(np.unique(rows * parts + part[here]), parts)
+                sets.add(to, **take({name: some[name] for name in SET_COLUMNS}, rows))
                 count += len(chosen)
                 if sets.held + buckets.held > _WAITING:
                     buckets.flush()

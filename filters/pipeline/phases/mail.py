@@ -146,8 +146,10 @@ def join_tables(tables: Iterable[Table], columns: Columns) -> Table:
 
 
 def take(table: Table, rows: npt.NDArray[Any]) -> Table:
-    """Some rows of a table, by number (in any order) or by mask."""
+    """Some rows of a table, by number (in any order) or by mask. Columns may be those of the table."""
     numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+    if len(numbers) == height(table) and np.array_equal(numbers, np.arange(len(numbers))):
+        return dict(table)  # all of them as they are: no copy
     return {
         name: column.take(numbers) if isinstance(column, Ragged) else column[numbers] for name, column in table.items()
     }

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from filters.dedup.order import position
+from filters.dedup.order import firsts, position
 from filters.kernels.arrays import Bool, Int64, UInt8, UInt64
 from filters.kernels.greedy import KEPT, REMOVED, UNDECIDED, decide
 from filters.pipeline.phases.bands import partitions
@@ -190,8 +190,8 @@ def _edges(job: Job, number: int, part: int) -> Table:
     if number:
         return join_tables(letters(job, round_name(number), [part], EDGES, EDGE_COLUMNS, 0, 1), EDGE_COLUMNS)
     edges = join_tables(letters(job, COMPARE, range(parts), EDGES, EDGE_COLUMNS, part, parts), EDGE_COLUMNS)
-    _, once = np.unique(np.stack([edges["better"], edges["worse"]], axis=1), axis=0, return_index=True)
-    return take(edges, once)
+    edges = take(edges, np.lexsort((edges["worse"], edges["better"])))
+    return take(edges, firsts(edges["better"]) | firsts(edges["worse"]))
 
 
 def _news(job: Job, number: int, part: int) -> Iterator[Table]:

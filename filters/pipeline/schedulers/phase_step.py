@@ -16,6 +16,7 @@ from filters.pipeline.local import UnitRunner, unfinished
 from filters.pipeline.phases.phase import DamagedError, Job, Phase
 from filters.pipeline.phases.recipe import PHASES, phase_named
 from filters.pipeline.pool import WorkerPool
+from filters.pipeline.readable import check_readable
 from filters.publish import publishing
 
 FAILED = "failed"
@@ -94,10 +95,12 @@ class RunPhase(_Task):
         """Do this task's units.
 
         Raises:
-            FinesieveError: the phase before is not complete, or units failed.
+            FinesieveError: the phase before is not complete, nothing in the input could be read, or units failed.
         """
         job, phase = Job.load(self.work), phase_named(self.name)
         self._check_before(job)
+        if rank == 0 and self.name == PHASES[1].name:
+            check_readable(job)
         todo = unfinished(job, phase, range(rank, phase.units(job), world_size))
         if todo:
             with WorkerPool(min(self.workers, len(todo)), job.config) as pool:
