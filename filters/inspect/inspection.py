@@ -26,6 +26,8 @@ Int64 = npt.NDArray[np.int64]
 LARGEST = 12
 """Slices that are shown."""
 HOSTS = 5
+MOST_FILES = 20_000
+"""Input files that intervals of a sample are drawn from: half a gigabyte of histograms."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,9 @@ def inspect_run(
         scaled = Target("tokens", target.value * sample) if sample and target.rule == "tokens" else target
         solution = run.solve(scaled, by=by if quotas else None, quotas=quotas)
         if sample is not None:
-            files = list(run.histogram("source").values())
-            estimate = sample_interval(target, files, sample, seen_in(run, by_file=len(files) >= FEWEST_FILES))
+            files = list(run.histogram("source", largest=MOST_FILES).values())
+            seen = seen_in(run, by_file=len(files) >= FEWEST_FILES)
+            estimate = sample_interval(target, files, sample, seen, solution)
     total = summary.histograms.total
     wanted = {*terminal.thresholds(total, run.min_score), run.min_score, *([solution.threshold] if solution else [])}
     table = what_if(total, wanted, reliability_of(run))

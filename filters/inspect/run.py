@@ -139,7 +139,12 @@ class Run:
     def _sliced(self, by: str, largest: int) -> SlicedHistogram:
         self.check_column(by)
         if by in self.manifest["histograms"]:
-            return SlicedHistogram.from_json(by, self.manifest["histograms"][by])
+            stored = self.manifest["histograms"][by]
+            every = SlicedHistogram.from_json(by, stored)
+            if len(every) <= largest:
+                return every
+            chosen = set(every.largest(largest))
+            return SlicedHistogram.from_json(by, [part for part in stored if part["value"] in chosen])
         wanted = None
         if by in GROUPS:
             counting = Summary((), (by,))

@@ -153,7 +153,8 @@ def solution_view(solution: Solution, estimate: SampleInterval | None = None) ->
                 f"tokens {short(tokens.value)} [{short(tokens.low)}, {short(tokens.high)}]\n"
                 f"    share that is no copy of what this run lacks {distinct.value:.2f} [{distinct.low:.2f}, "
                 f"{distinct.high:.2f}]\n"
-                "    not covered: files unlike these; copies more frequent at some scores"
+                "    not covered: files unlike these; copies more frequent at some scores;\n"
+                "    few documents kept here; a few very long pages with most tokens"
             )
         )
     return Group(*lines)

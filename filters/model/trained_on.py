@@ -51,7 +51,15 @@ class TrainedOn:
 
     def seen(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """bool[m]: which of m texts are among them, or near copies of one."""
-        marks = _marks(texts, self.window)
+        found = self._holds(_marks(texts, self.window))
+        # Blanks that were added or taken out move what the window ends with.
+        if self.window is not None:
+            cut = [row for row in np.flatnonzero(~found).tolist() if len(texts[row]) > self.window]
+            found[cut] = self._holds(_marks([" ".join(texts[row].split()) for row in cut], self.window))
+        return found
+
+    def _holds(self, marks: UInt8) -> npt.NDArray[np.bool_]:
+        """bool[m]: which of uint8[m, 8] are of a text among them, or of a near copy."""
         found = np.zeros(len(marks), np.bool_)
         step = max(_PART // max(len(self.marks), 1), 1)
         for start in range(0, len(marks), step):

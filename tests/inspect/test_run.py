@@ -115,6 +115,7 @@ def test_histograms_of_hosts_and_data_frames(tmp_path: Path) -> None:
     table = table[table.reason.isna() | (table.reason == "low_score")]
     counts = sorted(table.host.value_counts().items(), key=lambda item: (-item[1], item[0]))
     assert {host: part.total() for host, part in by_host.items()} == dict(counts[:5])
+    assert list(run.histogram("topic", largest=1)) == run.histogram("topic").largest(1)
     frame = run.histogram("language").to_pandas()
     assert list(frame.columns) == ["language", "low", "high", "documents", "tokens", "bytes"]
     assert frame.documents.sum() == len(table)

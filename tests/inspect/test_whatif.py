@@ -11,7 +11,7 @@ from filters.errors import ModelError
 from filters.inspect.histogram import BINS, Histogram, bins_of
 from filters.inspect.inspection import seen_in
 from filters.inspect.run import Run
-from filters.inspect.solver import Target, ThresholdSearch
+from filters.inspect.solver import Scored, Target, ThresholdSearch, solve
 from filters.inspect.whatif import Seen, sample_interval, what_if
 from filters.model import QualityModel
 from filters.model.reliability import Reliability
@@ -139,6 +139,40 @@ def test_intervals_of_a_sample_of_documents_cover_the_whole(copies: str, target:
             sizes = np.minimum(generator.zipf(1.8, 20_000), 500)
         covered += sampled(sizes, 0.05, Target.parse(target), seed)
     assert covered.min() >= 17  # of 20; 19 are 95 %
+
+
+@pytest.mark.parametrize("target", ["fraction=0.1", "tokens=1e6"])
+def test_a_threshold_that_a_tie_stops_keeps_what_is_said(target: str) -> None:
+    """Ten scores in all: the budget ends within a group of equal scores, which is dropped whole."""
+    asked, covered = Target.parse(target), np.zeros(2)
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        scores = (np.round(generator.gamma(2, 0.5, 20_000) * 2) / 2).clip(0, 4.5).astype(np.float32)
+        tokens = generator.lognormal(6, 0.5, 20_000).astype(np.int64) + 1
+        drawn = np.flatnonzero(generator.random(20_000) < 0.05)
+        batch = Scored(scores[drawn], tokens[drawn], tokens[drawn])
+        here = Target("tokens", asked.value * 0.05) if asked.rule == "tokens" else asked
+        solution = solve(here, lambda batch=batch: [batch])
+        found = sample_interval(asked, [histogram(scores[drawn], tokens[drawn])], 0.05, solution=solution)
+        kept = scores >= solution.threshold
+        assert found.documents.value == pytest.approx(solution.kept.documents / 0.05)
+        covered += (
+            found.documents.low <= kept.sum() <= found.documents.high,
+            found.tokens.low <= tokens[kept].sum() <= found.tokens.high,
+        )
+    assert covered.min() >= 26  # of 30
+
+
+@pytest.mark.parametrize("documents", [0, 1, 4])
+def test_of_few_documents_the_whole_may_have_many_more(documents: int) -> None:
+    scores = np.r_[np.full(40, 0.7), np.full(documents, 2.1)].astype(np.float32)
+    batch = Scored(scores, np.full(len(scores), 10), np.full(len(scores), 10))
+    target = Target("min_score", 1.5)
+    found = sample_interval(target, [histogram(scores)], 0.001, solution=solve(target, lambda: [batch]))
+    low, high = {0: (0, 3.689), 1: (0.025, 5.572), 4: (1.09, 10.24)}[documents]  # Garwood 1936
+    assert found.documents.low <= low * 1000 + 5
+    assert found.documents.high >= high * 1000 * 0.99
+    assert found.tokens.high >= high * 10_000 * 0.99
 
 
 def test_a_sample_that_is_the_whole_is_sure() -> None:

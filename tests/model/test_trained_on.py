@@ -55,6 +55,13 @@ def test_only_what_the_model_reads_counts() -> None:
     assert TrainedOn.of([one + " " + texts(1, seed=2)[0]], len(one)).seen([one])[0]
 
 
+def test_blanks_do_not_move_what_is_known_of_a_long_text() -> None:
+    known = texts(200, length=900)
+    trained = TrainedOn.of(known, 3000)
+    assert trained.seen([text.replace(" ", "   \n") for text in known]).all()
+    assert not trained.seen([text.replace(" ", "   \n") for text in texts(200, length=900, seed=1)]).any()
+
+
 def test_the_embedded_model_knows_the_file_it_was_trained_on(shared_data: Path) -> None:
     path = shared_data / "annotations" / "edu-en-train.parquet"
     model = QualityModel.load("edu-en")
