@@ -43,9 +43,11 @@ ITEM_BYTES = 64 * 2**20
 FILE_BYTES = 4 * 2**30
 """Most bytes of a benchmark, decompressed."""
 INSTRUCTIONS = ("instruction", "instructions", "system", "system_prompt", "prompt_template", "template")
-"""Columns with what a model is told, not asked: no items, unless `keys` names them."""
+"""Columns, and roles of messages, with what a model is told, not asked: no items, unless `keys` names them."""
 FEW_VALUES = 0.1
-"""A column with fewer different strings, by this share of its rows, holds instructions too, whatever it is called."""
+MOST_WORDINGS = 100
+"""A column with fewer different strings, by this share of its rows, holds instructions too, whatever it is called, but
+not one with more than so many: passages with many questions each."""
 _LINES = (".jsonl", ".ndjson", ".json")
 
 
@@ -136,20 +138,24 @@ def _instructions(path: Path) -> tuple[str, ...]:
     rows: Counter[str] = Counter()
     values: dict[str, set[int]] = {}
     for row in _rows(path, ()):
-        if isinstance(row, dict):
-            for name, value in row.items():
-                if isinstance(value, str) and value.strip():
-                    rows[name] += 1
-                    values.setdefault(name, set()).add(xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass")))
-    several = {name for name in rows if rows[name] > 1 and len(values[name]) <= max(1, FEW_VALUES * rows[name])}
-    return tuple(name for name in rows if name in several or name.lower() in INSTRUCTIONS)
+        for name, value in _strings(row):
+            if name and value.strip():
+                rows[name] += 1
+                values.setdefault(name, set()).add(xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass")))
+    few = {name: max(1, min(FEW_VALUES * rows[name], MOST_WORDINGS)) for name in rows}
+    several = {name for name in rows if rows[name] > 1 and len(values[name]) <= few[name]}
+    return tuple(
+        name
+        for name in rows
+        if name in several or any(part.strip() in INSTRUCTIONS for part in name.lower().split("."))
+    )
 
 
 def _items(path: Path, keys: Sequence[str], left_out: Sequence[str]) -> Iterator[str]:
     for row in _rows(path, keys):
-        if isinstance(row, dict):
-            row = {name: value for name, value in row.items() if name not in left_out}
-        yield from _strings(row)
+        for name, value in _strings(row):
+            if name not in left_out:
+                yield value
 
 
 def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
@@ -237,15 +243,18 @@ def _check_keys(path: Path, keys: Sequence[str], present: Sequence[str] | dict[s
         raise InputError(f"{path}: no key {missing[0]!r}; there are {', '.join(present)}. Remedy: name one of these")
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """(column, string) of every string in a row; a part of a column is `column.part`, by the role of a message."""
     if isinstance(value, str):
-        yield value
+        yield name, value
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from _strings(part)
+        role = value.get("role")
+        inside = f"{name}.{role}" if isinstance(role, str) and name else name
+        for key, part in value.items():
+            yield from _strings(part, f"{inside}.{key}" if inside else str(key))
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _strings(part)
+            yield from _strings(part, name)
 
 
 @dataclass(frozen=True)

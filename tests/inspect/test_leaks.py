@@ -15,6 +15,7 @@ from filters.errors import InputError
 from filters.inspect import leaks
 from filters.inspect.leaks import check_leaks, read_benchmark
 from filters.inspect.run import Run
+from filters.kernels.packed import PackedText
 from tests.inspect.runs import make_run, pages
 
 ROWS = pages(60)
@@ -114,6 +115,23 @@ def test_instructions_are_no_items_unless_keys_name_them(tmp_path: Path, column:
     assert read_benchmark(path, keys=(column,)).ngrams.count
     with pytest.raises(InputError, match=f"columns {column} hold instructions, and were left out"):
         read_benchmark(write_lines(tmp_path / "only.jsonl", [{column: TOLD}] * 3))
+
+
+def test_instructions_in_messages_are_no_items_and_passages_are(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    said = [{"role": "system", "content": TOLD}], {"instruction": {"text": TOLD}, "question": QUESTIONS[1]}
+    rows = [{"messages": [*said[0], {"role": "user", "content": f"{QUESTIONS[0]} {n}"}]} for n in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, said[1]]))
+    found = read_benchmark(path)
+    assert set(found.left_out) >= {"messages.system.content", "instruction.text"}
+    assert found.ngrams.found_in(PackedText.from_strings([TOLD, QUESTIONS[0], QUESTIONS[1]])).tolist() == [
+        False,
+        True,
+        True,
+    ]
+    words = " ".join(f"word{n}" for n in range(20))
+    asked = [{"passage": f"{n % 120} {words}", "question": f"{n} {QUESTIONS[0]}"} for n in range(1920)]
+    assert read_benchmark(write_lines(tmp_path / "p.jsonl", asked)).left_out == ()
 
 
 def test_wording_that_many_items_share_is_no_leak(tmp_path: Path) -> None:
