@@ -18,7 +18,7 @@ def test_all_is_decided_as_a_sequential_reader_would(seed: int) -> None:
     better = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
     worse = pairs.sum(axis=1) - better
     expected = np.full(nodes, KEPT, np.uint8)
-    for node in np.argsort(rank).tolist():
+    for node in np.argsort(rank, kind="stable").tolist():
         if expected[node] == KEPT:
             expected[worse[better == node]] = REMOVED
     status = np.zeros(nodes, np.uint8)
