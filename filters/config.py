@@ -233,9 +233,9 @@ class DedupConfig(Section):
     exact: bool = True
     """xxh3-128 of the lower-cased text with white space collapsed."""
     near: NearConfig | None = NearConfig()
-    keep: Literal["best", "first", "none"] = "best"
-    """Which of a set of copies stays. best: highest score, then longest text, then smallest id. first: first in the
-    input. none: all go that have a copy."""
+    keep: Literal["best", "first", "none"] = "first"
+    """Which of a set of copies stays. first: first in the input. best: highest score, then longest text, then smallest
+    id. none: all go that have a copy."""
     max_source_loss: Share | None = None
     """Largest share of an input file, host or value of a slice that may go as near copies, of those with at least ten
     documents. Without one nothing is checked; what goes is in the ledger by reason and input file."""
@@ -260,7 +260,7 @@ class DedupConfig(Section):
             stays = "first" if data["scope"] == "stream" else "best"
             raise ValueError(
                 f"scope is gone: every run sees the whole input and can be resumed. Remedy: write keep: {stays} in its "
-                "place (which of the copies stays: best, the default, or first)"
+                "place (which of the copies stays: first, the default, or best)"
             )
         return data
 
@@ -466,7 +466,8 @@ class FilterConfig(InputsConfig):
         unknown = [name for name in kept or () if name not in names]
         if unknown or kept == ():
             wrong = ", ".join(map(repr, unknown)) or "an empty list"
-            raise ValueError(f"keep.buckets: {wrong}: no names of output.buckets, which are: {', '.join(names)}")
+            known = ", ".join(names) or "none"
+            raise ValueError(f"keep.buckets: {wrong}: no names of output.buckets, which are: {known}")
         return self
 
     @model_validator(mode="after")

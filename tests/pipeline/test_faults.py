@@ -206,8 +206,8 @@ def test_another_run_is_refused_with_the_difference(
         run_filter(other)
     with pytest.raises(RunError, match=r"inputs\..*in-3\.jsonl\.bytes: was \d+, is absent"):
         run_filter(make_config(*files[:3]))
-    with pytest.raises(RunError, match=r"config\.dedup\.keep: was \"best\", is \"first\""):
-        run_filter(make_config(*files, dedup={"keep": "first"}))
+    with pytest.raises(RunError, match=r"config\.dedup\.keep: was \"first\", is \"best\""):
+        run_filter(make_config(*files, dedup={"keep": "best"}))
     state = tmp_path / "run" / ".work" / "state.json"
     content = state.read_text()
     state.write_text(content[:-5])

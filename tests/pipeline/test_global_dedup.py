@@ -61,7 +61,9 @@ def corpus(folder: Path, files: int = 5, per_file: int = 60) -> list[Path]:
 
 def test_without_near_only_exact_copies_go(tmp_path: Path, make_config: MakeConfig) -> None:
     paths = corpus(tmp_path)
-    rows = attributes(run_filter(make_config(*paths, dedup={"near": None}, keep={"min_score": -1})).path)
+    rows = attributes(
+        run_filter(make_config(*paths, dedup={"near": None, "keep": "best"}, keep={"min_score": -1})).path
+    )
     groups = defaultdict(list)
     for row in rows:
         if row["exact_cluster"] is not None:
@@ -112,7 +114,7 @@ def test_the_best_copy_stays_or_the_first(tmp_path: Path, make_config: MakeConfi
     order = np.argsort(scores, kind="stable").tolist()  # the worst comes first
     path = jsonl(tmp_path / "a.jsonl", [{"id": f"v{n}", "text": variants[n]} for n in order])
     first = run_filter(make_config(path, output="first", dedup={"keep": "first"}, keep={"min_score": -1}))
-    best = run_filter(make_config(path, output="best", keep={"min_score": -1}))
+    best = run_filter(make_config(path, output="best", dedup={"keep": "best"}, keep={"min_score": -1}))
     names = [{row["id"] for row in pq.read_table(result.path / "data").to_pylist()} for result in (first, best)]
     assert names == [{f"v{order[0]}"}, {f"v{order[-1]}"}]
     assert {row["duplicate_of"] for row in attributes(best.path)} == {None, f"v{order[-1]}"}
@@ -128,9 +130,9 @@ def test_ties_go_to_the_longer_text_then_to_the_smaller_id(tmp_path: Path, make_
     ]
     model = QualityModel.load("edu-en")
     assert len(set(model.score([row["text"] for row in rows]).tolist())) == 1
-    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows[:3]), output="ids")).path
+    run = run_filter(make_config(jsonl(tmp_path / "a.jsonl", rows[:3]), output="ids", dedup={"keep": "best"})).path
     assert {row["duplicate_of"] for row in attributes(run)} == {None, "a"}
-    run = run_filter(make_config(jsonl(tmp_path / "b.jsonl", rows), output="long")).path
+    run = run_filter(make_config(jsonl(tmp_path / "b.jsonl", rows), output="long", dedup={"keep": "best"})).path
     assert {row["duplicate_of"] for row in attributes(run)} == {None, "long"}
 
 

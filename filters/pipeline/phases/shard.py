@@ -144,11 +144,10 @@ def _write_documents(job: Job, files: tuple[tuple[int, OutputFile], ...], folder
                 end = len(chosen) if file.stop[0] != unit else min(max(file.stop[1] - row, start), len(chosen))
                 part = table.slice(start, end - start).filter(pa.array(chosen[start:end]))
                 if part.num_rows:
-                    source = table["source"][0].as_py()
                     try:
                         writer.write(_named(part, len(own), schema))
                     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
-                        raise columns_do_not_fit(source, error) from error
+                        raise columns_do_not_fit(job.units[unit].source, error) from error
                 start = end
                 if (unit, row + end) < file.stop or not waiting:
                     break
