@@ -294,8 +294,8 @@ def test_what_nobody_can_forecast_is_refused(tmp_path: Path, found: Found) -> No
 
 
 def test_a_worker_that_dies_is_an_error(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WorkerPool, "receive", lambda self: (0, None))
-    monkeypatch.setattr(WorkerPool, "end_of", lambda self, worker, where="": "was killed by SIGSEGV")
+    monkeypatch.setattr(WorkerPool, "receive", lambda self, *_: (0, None))
+    monkeypatch.setattr(WorkerPool, "bury", lambda self, worker: "was killed by SIGSEGV")
     with pytest.raises(RunError, match=r"worker was killed by SIGSEGV.*--seed"):
         run_pilot(found.plan, draw_sample(found.plan.units, found.plan.config.reads, 10, 0, tmp_path), tmp_path)
 
