@@ -33,10 +33,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-## The same suite as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
+## The rooms where numbers are computed, as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
+NUMERIC := tests/kernels tests/model tests/train tests/statistics tests/dedup tests/inspect tests/pipeline/test_near_copies.py
 test-portable: $(VENV)/.dev
 	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES= NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
-		$(BIN)/python -m pytest -n auto --maxprocesses 4
+		$(BIN)/python -m pytest -n auto --maxprocesses 4 $(NUMERIC)
 
 ## The same suite with the newest version of every package, in an environment of its own.
 test-newest:
