@@ -21,7 +21,7 @@ import yaml
 from examples.python_docs import write
 from examples.small_judge import CONTEXT, MODEL, ROOT, running
 
-FOLDER = Path("runs/demo-annotate")
+FOLDER = Path("runs/demo-annotate").resolve()  # paths in a config are relative to its folder
 PAGES = 60
 PAGE_TOKENS = 96
 """So little of a page is shown, because a processor core reads about 120 tokens a second with this model."""
