@@ -46,7 +46,7 @@ def as_shown(value: Any) -> Any:
 
 
 def has_user(address: str) -> bool:
-    """Whether an address has a user name or a password in it."""
+    """True if an address holds a user name or a password."""
     protocol = address.partition("://")[0].rpartition(":")[2]
     user = _user(address)
     return bool(user) and (protocol not in _CONTAINERS or ":" in user)

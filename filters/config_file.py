@@ -336,7 +336,7 @@ def _parts(annotation: Any) -> list[Any]:
 
 
 def _wants_list(annotation: Any, value: Any) -> bool:
-    """Whether a list of any length is wanted where there is one value."""
+    """True if the schema wants a list of any length, for which one value may stand."""
     if value is None or isinstance(value, list) or (isinstance(value, dict) and not _models(annotation)):
         return False
     parts = _parts(annotation)

@@ -29,7 +29,7 @@ LONGEST_WAIT = 900.0
 """Seconds of Retry-After that are waited for; a server that asks for more has run out of quota."""
 
 MOST_ERROR_BYTES = 2**16
-"""What is read of the body of an error."""
+"""Bytes of an error's body that are read."""
 
 Trouble = Literal["busy", "broken", "too_long", "refused", "fatal", "bad_answer", "unreadable"]
 """busy: 429, 503, timeouts: try again later. broken: 5xx, connections: perhaps dead. too_long: the page does not fit.

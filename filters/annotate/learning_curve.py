@@ -36,7 +36,7 @@ class CurvePoint(BaseModel):
 
 
 class LearningCurve(BaseModel):
-    """What a classifier reaches with more and more of the labels.
+    """The learning curve: quality of a classifier by the number of labels it is trained on.
 
     Attributes:
         classifier: what was trained.

@@ -52,7 +52,7 @@ _NAMES = {
 
 
 class Work(NamedTuple):
-    """What a parser does with a page.
+    """Work that a parser does for a page.
 
     Attributes:
         rebuilt: formatting elements built again, and their attributes.

@@ -136,7 +136,7 @@ def _met_by_new(rows: Int64) -> Bool:
 
 
 def from_join(job: Job, name: str, columns: dict[str, str], place: int) -> Iterator[Table]:
-    """What the phase sent to a place.
+    """Read the mail that a phase sent to a place.
 
     Raises:
         DamagedError: a file is missing or damaged.
