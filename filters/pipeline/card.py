@@ -36,6 +36,8 @@ def card(manifest: dict[str, Any]) -> str:
         if near
         else "",
     ]
+    keep = config["dedup"]["keep"]
+    stays = "every document with a copy goes" if keep == "none" else f"of each group of copies the {keep} one stays"
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=False).strip(),
@@ -45,7 +47,7 @@ def card(manifest: dict[str, Any]) -> str:
         f"{total['kept']:,} of {total['records']:,} records of {len(manifest['inputs']):,} {kinds} "
         f"input file(s), kept by the model `{manifest['model']['name']}` at score >= "
         f"{manifest['keep']['min_score']:g}. Copies removed: {' and '.join(filter(None, dedup)) or 'none'}; "
-        f"of each group of copies the {config['dedup']['keep']} one stays.",
+        f"{stays}.",
         "",
         "| what became of them | records |",
         "|---|---:|",
