@@ -34,7 +34,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 ## The rooms where numbers are computed, as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
-NUMERIC := tests/kernels tests/model tests/train tests/statistics tests/dedup tests/inspect tests/pipeline/test_near_copies.py
+NUMERIC := tests/kernels tests/model tests/train tests/statistics tests/dedup tests/inspect tests/run/test_near_copies.py
 test-portable: $(VENV)/.dev
 	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES= NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
 		$(BIN)/python -m pytest -n auto --maxprocesses 4 $(NUMERIC)
@@ -55,7 +55,7 @@ test-encoder: .venv-encoder/.installed
 ## Tests with a real Slurm (Debian: slurm-wlm, munge; as root) and a real Ray; what is not there skips.
 test-cluster: $(VENV)/.dev
 	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[dev,ray]'
-	$(BIN)/python -m pytest -m cluster -v tests/pipeline/test_cluster.py
+	$(BIN)/python -m pytest -m cluster -v tests/run/test_cluster.py
 
 .venv-browser/.installed: Makefile | $(VENV)/.installed
 	$(BIN)/python $(PIP) --upgrade --target .venv-browser 'playwright>=1.50,<2'

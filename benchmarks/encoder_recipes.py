@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from filters.config_file import load_config
+from filters.config.yaml_file import load_config
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import compare, estimates

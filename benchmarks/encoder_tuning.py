@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.encoder_recipes import CONFIG, take
-from filters.config_file import load_config
+from filters.config.yaml_file import load_config
 from filters.statistics.splits import group_folds
 from filters.train.annotations import read_annotations
 from filters.train.config import EncoderConfig, TrainConfig

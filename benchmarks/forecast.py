@@ -30,8 +30,8 @@ COMPARED = ("cpu_s", "disk_mb", "memory_mb")
 FORECAST = """
 import json, sys
 from filters import FilterConfig
-from filters.pipeline.forecast.forecast import forecast
-from filters.pipeline.plan import make_plan
+from filters.run.forecast.forecast import forecast
+from filters.run.plan import make_plan
 found = forecast(make_plan(FilterConfig.model_validate_json(sys.argv[1])), seed=int(sys.argv[2])).to_json()
 here = found["columns"][0]
 cpu = {name: cost for name, cost in here["cpu_s"].items() if name not in ("workers", "publish")}
@@ -44,12 +44,12 @@ print(json.dumps({"cpu_s": cpu, "work_bytes": sum(disk.values()), "published_byt
 RUN = """
 import json, sys
 from filters import FilterConfig
-from filters.pipeline.folder import held
-from filters.pipeline.local import UnitRunner
-from filters.pipeline.observer import Observer
-from filters.pipeline.plan import make_plan
-from filters.pipeline.pool import WorkerPool
-from filters.pipeline.run import Engine, prepare
+from filters.run.folder import held
+from filters.run.units import UnitRunner
+from filters.run.observer import Observer
+from filters.run.plan import make_plan
+from filters.run.pool import WorkerPool
+from filters.run.engine import Engine, prepare
 config = FilterConfig.model_validate_json(sys.argv[1])
 plan = make_plan(config)
 cpu, disk, peaks = {}, {}, {}

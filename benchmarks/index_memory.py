@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Report, Row, arguments
-from filters.config import NearConfig
+from filters.config.filter import NearConfig
 from filters.dedup.stream import StreamingDedup
 
 STEP = 10_000

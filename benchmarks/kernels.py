@@ -24,7 +24,7 @@ import xxhash
 
 from benchmarks.corpus import build
 from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, clocked, in_turn, ratios, speed
-from filters.config import NearConfig
+from filters.config.filter import NearConfig
 from filters.dedup.exact import exact_hashes
 from filters.dedup.stream import Fingerprinter, StreamingDedup
 from filters.kernels.language import MAX_CHARACTERS, LanguageIdentifier

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from corpus import SHARED, machine
 
 from filters import FilterConfig, run_filter
-from filters.config import NearConfig
+from filters.config.filter import NearConfig
 from filters.dedup.near import near_keys
 from filters.kernels.packed import PackedText
 from filters.kernels.words import word_hashes
@@ -239,7 +239,7 @@ def datatrove_removes(folder: Path, pages: Path) -> set[str]:
     from datatrove.utils.hashing import HashConfig
     from loguru import logger
 
-    from filters.pipeline.heuristics import RegexTokenizer
+    from filters.run.heuristics import RegexTokenizer
 
     logger.remove()
     config = MinhashConfig(

@@ -30,13 +30,13 @@ from loguru import logger
 from benchmarks.corpus import build
 from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, clocked, in_turn, ratios, speed
 from filters import FilterConfig, run_filter
-from filters.config import LanguageConfig
-from filters.pipeline.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score
-from filters.pipeline.columns import OWN_FIELDS
-from filters.pipeline.heuristics import RegexTokenizer
-from filters.pipeline.shards import ShardWriter
+from filters.config.filter import LanguageConfig
+from filters.phases.columns import OWN_FIELDS
 from filters.read.batch import Batch
 from filters.read.units import plan_units
+from filters.run.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score
+from filters.run.heuristics import RegexTokenizer
+from filters.run.shards import ShardWriter
 
 Work = Callable[[], int]
 

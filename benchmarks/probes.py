@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from filters.evaluate.probes import PROBES, probe_scores
 from filters.model import QualityModel
 from filters.statistics.bootstrap import mean_estimates
 from filters.statistics.splits import connected, near_pairs
 from filters.train.distill import read_pages
-from filters.train.probes import PROBES, probe_scores
 
 
 def main() -> None:

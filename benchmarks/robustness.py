@@ -24,6 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
+from filters.evaluate.probes import PROBES
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, StaticTable, static_features
 from filters.statistics.bootstrap import mean_estimates
@@ -34,7 +35,6 @@ from filters.train.distill import read_pages
 from filters.train.evaluation import estimates
 from filters.train.features import text_key
 from filters.train.heads import HeadConfig, LandmarkHead, SvrHead, fit_head
-from filters.train.probes import PROBES
 from filters.train.static_table import read_table
 
 Float32 = npt.NDArray[np.float32]

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters import FilterConfig, run_filter
-from filters.inspect.summary import SURVIVOR_COLUMNS, Histograms
-from filters.pipeline.columns import ATTRIBUTE_FIELDS, ATTRIBUTE_ROWS
+from filters.phases.columns import ATTRIBUTE_FIELDS, ATTRIBUTE_ROWS
+from filters.scores.summary import SURVIVOR_COLUMNS, Histograms
 
 ROW_GROUP = 150_000
 HOSTS, SOURCES = 300_000, 800

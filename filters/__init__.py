@@ -9,22 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from filters.config import FilterConfig
-    from filters.inspect.run import Run
-    from filters.inspect.solver import Target
+    from filters.config.filter import FilterConfig
     from filters.model import QualityModel
-    from filters.pipeline.run import run_filter
+    from filters.run.engine import run_filter
+    from filters.scores.finished_run import Run
+    from filters.scores.threshold import Target
 
     __version__: str
 
 __all__ = ["FilterConfig", "QualityModel", "Run", "Target", "__version__", "run_filter"]
 
 _ROOMS = {
-    "FilterConfig": "filters.config",
+    "FilterConfig": "filters.config.filter",
     "QualityModel": "filters.model",
-    "Run": "filters.inspect.run",
-    "Target": "filters.inspect.solver",
-    "run_filter": "filters.pipeline.run",
+    "Run": "filters.scores.finished_run",
+    "Target": "filters.scores.threshold",
+    "run_filter": "filters.run.engine",
 }
 
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from filters.annotate.config import AnnotateConfig
     from filters.annotate.forecast import Forecast
-    from filters.config import FilterConfig
-    from filters.inspect.run import Run
-    from filters.pipeline.plan import Plan
-    from filters.pipeline.run import RunResult
-    from filters.storage import Location
+    from filters.config.filter import FilterConfig
+    from filters.run.engine import RunResult
+    from filters.run.plan import Plan
+    from filters.scores.finished_run import Run
+    from filters.storage.location import Location
 
 ALMOST_NOTHING = 0.001
 """Share of the scored documents below which a run says what another rule would keep."""
@@ -90,8 +90,8 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _location(run: str, config: Path | None) -> Location:
-    from filters.config import FilterConfig
-    from filters.storage import location
+    from filters.config.filter import FilterConfig
+    from filters.storage.location import location
 
     return location(run, None if config is None else FilterConfig.load(config).output.storage_options)
 
@@ -123,7 +123,7 @@ def filter_command(
     context: typer.Context,
 ) -> None:
     """Read, deduplicate, score and shard what CONFIG names; every record is accounted for."""
-    from filters.config import FilterConfig
+    from filters.config.filter import FilterConfig
 
     loaded = FilterConfig.load(config, overrides or ())
     console = _console()
@@ -133,14 +133,14 @@ def filter_command(
     if as_json or pilot is not None or duplicates is not None:
         given = "--json" if as_json else "--duplicates" if pilot is None else "--pilot"
         raise typer.BadParameter("belongs to --dry-run", param_hint=given)
-    from filters.pipeline.progress import progress
-    from filters.pipeline.run import run_filter
+    from filters.run.engine import run_filter
+    from filters.run.progress import progress
 
     quiet = bool(context.obj)
     shown = _console(stderr=True) if quiet else console
     with progress(shown, lambda plan: _print_plan(console, plan), quiet=quiet) as observer:
         if submit:
-            from filters.pipeline.schedulers.submit import submit_run
+            from filters.cluster.submit import submit_run
 
             submit_run(loaded, observer, force_new=force_new)
             return
@@ -152,15 +152,15 @@ def filter_command(
 def _dry_run(
     console: Console, config: FilterConfig, pilot: int | None, duplicates: float | None, seed: int, as_json: bool
 ) -> None:
-    from filters.pipeline.plan import make_plan
+    from filters.run.plan import make_plan
 
     plan = make_plan(config)
     if not as_json:
         _print_plan(console, plan)
     found = None
     if pilot != 0:
-        from filters.pipeline.forecast.forecast import forecast
-        from filters.pipeline.forecast.pilot import DOCUMENTS
+        from filters.run.forecast.forecast import forecast
+        from filters.run.forecast.pilot import DOCUMENTS
 
         documents = DOCUMENTS if pilot is None else pilot
         with _console(stderr=True).status("running a pilot ..."):
@@ -168,7 +168,7 @@ def _dry_run(
     if as_json:
         print(json.dumps({"plan": plan.to_json(), "forecast": found and found.to_json()}, indent=1))
     elif found is not None:
-        from filters.pipeline.forecast.terminal import forecast_view
+        from filters.run.forecast.terminal import forecast_view
 
         console.print()
         console.print(forecast_view(found, config, unicode=console.encoding.startswith("utf")))
@@ -181,7 +181,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show how far a run is: phases, units done, failures with their causes, jobs in the queue, time left."""
-    from filters.pipeline.schedulers.status import read_status, status_view
+    from filters.cluster.status import read_status, status_view
 
     found = read_status(_location(run, config))
     if as_json:
@@ -205,8 +205,8 @@ def verify(
     """Check a finished run: digests of inputs, model and outputs, ledger, samples scored again; exit status tells."""
     from dataclasses import asdict
 
-    from filters.config import FilterConfig
-    from filters.pipeline.verify import check_view, verify_run
+    from filters.config.filter import FilterConfig
+    from filters.run.verify import check_view, verify_run
 
     console = _console()
     opens = () if config is None else FilterConfig.load(config).reads
@@ -253,8 +253,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
 
 def _print_result(console: Console, result: RunResult, examples: int) -> None:
     from filters.inspect.decided import decided
-    from filters.inspect.run import Run
     from filters.inspect.terminal import extremes_view, histogram_view, ledger_view
+    from filters.scores.finished_run import Run
 
     run = Run(result.path)
     console.print()
@@ -275,7 +275,7 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
         console.print(sentence, soft_wrap=True)
     scored = result.histogram.total()
     if scored and total.kept < ALMOST_NOTHING * scored:
-        from filters.inspect.solver import Target
+        from filters.scores.threshold import Target
 
         found = run.solve(Target.parse("fraction=0.1"))
         console.print(
@@ -334,20 +334,20 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show a run's score histogram, what other thresholds would keep, and its ledger."""
-    from filters.inspect.histogram import BINS, WEIGHTS
+    from filters.scores.histogram import BINS, WEIGHTS
 
     if bins is not None and (bins < 1 or BINS % bins):
         raise typer.BadParameter(f"{bins} does not divide {BINS}; try 10, 20, 25, 50 or 100", param_hint="--bins")
     if weight not in WEIGHTS:
         raise typer.BadParameter(f"{weight!r} is none of {', '.join(WEIGHTS)}", param_hint="--weight")
-    from filters.inspect.run import Run
+    from filters.scores.finished_run import Run
 
     if html is None and (annotations or evaluation):
         raise typer.BadParameter("belongs to --html", param_hint="--annotations" if annotations else "--evaluation")
     loaded = Run(_location(run, config))
     if html is not None:
         from filters.inspect.html import write_page
-        from filters.inspect.solver import Target
+        from filters.scores.threshold import Target
 
         target = None if keep is None else Target.parse(keep)
         size = write_page(loaded, html, target=target, annotations=annotations, evaluation=evaluation)
@@ -359,7 +359,7 @@ def inspect(
         _leaks(loaded, leaks, as_json)
         return
     from filters.inspect.inspection import inspect_run, parse_quotas
-    from filters.inspect.solver import Target
+    from filters.scores.threshold import Target
 
     target = None if keep is None else Target.parse(keep)
     if read is not None:
@@ -492,8 +492,9 @@ def _export(console: Console, config: AnnotateConfig, folder: Path) -> None:
 
 
 def _leaks(run: Run, path: Path, as_json: bool) -> None:
-    from filters.inspect.leaks import check_leaks, read_benchmark
+    from filters.inspect.leaks import check_leaks
     from filters.inspect.terminal import leaks_view
+    from filters.read.benchmark import read_benchmark
 
     found = check_leaks(run, read_benchmark(path))
     if as_json:
@@ -531,7 +532,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model folder.")] = False,
 ) -> None:
     """Train a classifier from annotations, calibrate it to the judge's scale, and write a model folder."""
-    from filters.config_file import load_config
+    from filters.config.yaml_file import load_config
     from filters.train.config import TrainConfig
 
     loaded = load_config(TrainConfig, config, overrides or ())
@@ -566,11 +567,11 @@ def evaluate(
         raise typer.BadParameter("cross-validation trains its own models: give no MODEL", param_hint="--config")
     if config is None and overrides:
         raise typer.BadParameter("overrides a key of --config, and none is given", param_hint="--set")
-    from filters.train.report import run_evaluation
-    from filters.train.report_terminal import report_view
+    from filters.evaluate.report import run_evaluation
+    from filters.evaluate.report_terminal import report_view
 
     if html is not None:
-        from filters.train.report_html import check_page
+        from filters.evaluate.report_html import check_page
 
         check_page(html)
     report = run_evaluation(
@@ -583,7 +584,7 @@ def evaluate(
         echo=lambda line: print(line, file=sys.stderr),
     )
     if html is not None:
-        from filters.train.report_html import write_page
+        from filters.evaluate.report_html import write_page
 
         write_page(report, html)
     if as_json:
@@ -617,7 +618,7 @@ def score(
     ] = None,
 ) -> None:
     """Score documents: a JSON line for each, in input order, with what the keep rule says."""
-    from filters.pipeline.scoring import score_files
+    from filters.run.scoring import score_files
 
     for line in score_files(model, files, text_key=text_key, id_key=id_key, error_rate=error_rate):
         sys.stdout.write(line)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from filters.addresses import as_shown, has_user, shown, without_secrets
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 
 SECRET = "S1gn4tureS1gn4ture"

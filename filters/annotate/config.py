@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from filters.annotate.sampling import SampleConfig
-from filters.config import ExtractConfig, InputsConfig
-from filters.config_file import PathText, Section, load_config
+from filters.config.filter import ExtractConfig, InputsConfig
+from filters.config.yaml_file import PathText, Section, load_config
 
 Mode = Literal["expected", "sample", "justify", "reward"]
 

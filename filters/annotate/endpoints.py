@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from filters.annotate.config import JudgeConfig
 from filters.errors import ConfigError, MissingExtraError
-from filters.read import pace
+from filters.storage import pace
 
 STRIKES = 3
 """So many broken requests in a row, and a server is dropped."""

@@ -22,8 +22,8 @@ from filters.annotate.reliability import Consensus, Panel, consensus, unlinked
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import Store
 from filters.errors import AnnotationsError
-from filters.publish import publishing
 from filters.statistics.agreement import HIGHEST, LOWEST
+from filters.storage.publish import publishing
 
 FILE = "annotations.parquet"
 CARD = "README.md"

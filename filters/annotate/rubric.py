@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from filters.config_file import Section, load_config
+from filters.config.yaml_file import Section, load_config
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z ]{0,39}$")]
 

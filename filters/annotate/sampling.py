@@ -24,8 +24,8 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from filters.annotate.records import Document
-from filters.config import ExtractConfig, InputConfig, ModelText, NearConfig
-from filters.config_file import Section
+from filters.config.filter import ExtractConfig, InputConfig, ModelText, NearConfig
+from filters.config.yaml_file import Section
 from filters.errors import ConfigError, InputError
 from filters.languages import LanguageCode
 

@@ -26,11 +26,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from filters.config import DedupConfig, NearConfig
+from filters.config.filter import DedupConfig, NearConfig
 from filters.errors import RunError
 from filters.kernels.arrays import Int64, UInt64
 from filters.kernels.ragged import Ragged
-from filters.storage import inner_name, location, parquet_dataset, parquet_file
+from filters.storage.location import inner_name, location, parquet_dataset, parquet_file
 
 FOLDER = "fingerprints"
 SCHEMA = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.int64(), nullable=False)])

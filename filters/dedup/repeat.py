@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from filters.config import RepeatConfig
+from filters.config.filter import RepeatConfig
 from filters.kernels.arrays import Float32, Int64
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from filters.config import NearConfig
+from filters.config.filter import NearConfig
 from filters.dedup.exact import exact_hashes
 from filters.dedup.near import near_keys
 from filters.kernels.arrays import Bool, Int32, Int64, UInt32, UInt64

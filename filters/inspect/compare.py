@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.errors import RunError
-from filters.inspect.groups import Groups
-from filters.inspect.histogram import BINS, Histogram
-from filters.inspect.run import Run
-from filters.inspect.summary import Summary
+from filters.scores.finished_run import Run
+from filters.scores.groups import Groups
+from filters.scores.histogram import BINS, Histogram
+from filters.scores.summary import Summary
 
 Int64 = npt.NDArray[np.int64]
 

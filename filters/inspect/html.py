@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from filters.errors import InputError
 from filters.inspect.page_data import page_data
-from filters.publish import publishing
+from filters.storage.publish import publishing
 
 if TYPE_CHECKING:
-    from filters.inspect.run import Run
-    from filters.inspect.solver import Target
+    from filters.scores.finished_run import Run
+    from filters.scores.threshold import Target
 
 MAX_BYTES = 5_000_000
 """Size of a page at most; the texts of samples are shortened until it fits."""

@@ -14,12 +14,12 @@ from rich.console import RenderableType
 
 from filters.errors import ConfigError, ModelError, RunError
 from filters.inspect import terminal
-from filters.inspect.histogram import BINS, SlicedHistogram, bins_of
-from filters.inspect.run import Run
-from filters.inspect.solver import Solution, Target
-from filters.inspect.summary import DUPLICATES, GROUPS, SURVIVOR_COLUMNS, Summary, coded, survivors
 from filters.inspect.whatif import FEWEST_FILES, SampleInterval, Seen, WhatIf, sample_interval, what_if
 from filters.model.reliability import Reliability
+from filters.scores.finished_run import Run
+from filters.scores.histogram import BINS, SlicedHistogram, bins_of
+from filters.scores.summary import DUPLICATES, GROUPS, SURVIVOR_COLUMNS, Summary, coded, survivors
+from filters.scores.threshold import Solution, Target
 
 Int64 = npt.NDArray[np.int64]
 

@@ -9,252 +9,23 @@ prompt) or of more than `MOST` documents (a licence, a phrase of the culture).
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 import zstandard
 
-from filters.errors import InputError, RunError
-from filters.inspect.run import DAMAGE, Run
-from filters.inspect.summary import BELOW
-from filters.kernels.ngrams import NgramSet
+from filters.errors import RunError
 from filters.kernels.packed import PackedText
-from filters.read.parquet import batch_rows
-from filters.storage import Location, files_below, parquet_file
+from filters.read.benchmark import MOST, Benchmark, open_lines
+from filters.scores.finished_run import DAMAGE, Run
+from filters.scores.summary import BELOW
+from filters.storage.location import Location, files_below, parquet_file
 
-NGRAM = 13
 BUCKET = 0.25
-MOST = 10
-BATCH_ITEMS = 10_000
-ITEM_BYTES = 64 * 2**20
-"""Most bytes of an item, decompressed."""
-FILE_BYTES = 4 * 2**30
-"""Most bytes of a benchmark, decompressed."""
-INSTRUCTIONS = ("instruction", "instructions", "system", "system_prompt", "prompt_template", "template")
-"""Columns, and roles of messages, with what a model is told, not asked: no items, unless `keys` names them."""
-FEW_VALUES = 0.1
-MOST_WORDINGS = 100
-"""A column with fewer different strings, by this share of its rows, holds instructions too, whatever it is called, but
-not one with more than so many: passages with many questions each."""
-_LINES = (".jsonl", ".ndjson", ".json")
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark's n-grams.
-
-    Attributes:
-        path: of the file.
-        sha256: of the file as stored.
-        items: strings in it.
-        ngrams: its n-grams.
-        left_out: columns that are no items, for they hold instructions.
-    """
-
-    path: str
-    sha256: str
-    items: int
-    ngrams: NgramSet
-    left_out: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """What a manifest says of it."""
-        return {
-            "path": self.path,
-            "sha256": self.sha256,
-            "items": self.items,
-            "ngrams": self.ngrams.count,
-            "too_short": self.ngrams.too_short,
-            "frequent": self.ngrams.frequent,
-            "left_out": list(self.left_out),
-        }
-
-
-def read_benchmark(path: str | Path, size: int = NGRAM, keys: Sequence[str] = ()) -> Benchmark:
-    """Read a benchmark file.
-
-    Args:
-        path: .jsonl, .parquet, or text with a blank line between items; JSONL and text also as .gz or .zst.
-        size: words in an n-gram.
-        keys: columns to read; without any, every string in a row is an item of its own, but for columns that hold
-            instructions: by their name (`INSTRUCTIONS`), or because they say the same in row after row.
-
-    Raises:
-        InputError: the file cannot be read, lacks a key, or has no item with as many words.
-    """
-    items = 0
-    left_out: tuple[str, ...] = ()
-    seen: set[int] = set()
-
-    def packed() -> Iterator[PackedText]:
-        nonlocal items
-        waiting: list[str] = []
-        for item in _items(Path(path), keys, left_out):
-            items += 1
-            # An item that comes again says no more, and is not what many items have in common.
-            name = xxhash.xxh3_64_intdigest(item.encode("utf-8", "surrogatepass"))
-            if name in seen:
-                continue
-            seen.add(name)
-            waiting.append(item)
-            if len(waiting) == BATCH_ITEMS:
-                yield PackedText.from_strings(waiting)
-                waiting = []
-        yield PackedText.from_strings(waiting)
-
-    try:
-        left_out = () if keys else _instructions(Path(path))
-        ngrams = NgramSet.of(packed(), size, MOST)
-        with Path(path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, EOFError, ValueError, pa.ArrowException, zstandard.ZstdError, RecursionError) as error:
-        raise InputError(
-            f"{path}: cannot read this benchmark file: {error}. Remedy: give .jsonl, .parquet or plain text (.gz, .zst)"
-        ) from error
-    if not ngrams.count:
-        raise InputError(
-            f"{path}: none of its {items:,} items has {size} words"
-            + (" that not many others have too" if ngrams.frequent else "")
-            + (f" (columns {', '.join(left_out)} hold instructions, and were left out)" if left_out else "")
-            + ", so nothing could be found. Remedy: a shorter ngram, or other keys"
-        )
-    return Benchmark(str(path), digest, items, ngrams, left_out)
-
-
-def _instructions(path: Path) -> tuple[str, ...]:
-    """Columns that hold instructions."""
-    rows: Counter[str] = Counter()
-    values: dict[str, set[int]] = {}
-    for row in _rows(path, ()):
-        for name, value in _strings(row):
-            if name and value.strip():
-                rows[name] += 1
-                values.setdefault(name, set()).add(xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass")))
-    few = {name: max(1, min(FEW_VALUES * rows[name], MOST_WORDINGS)) for name in rows}
-    several = {name for name in rows if rows[name] > 1 and len(values[name]) <= few[name]}
-    return tuple(
-        name
-        for name in rows
-        if name in several or any(part.strip() in INSTRUCTIONS for part in name.lower().split("."))
-    )
-
-
-def _items(path: Path, keys: Sequence[str], left_out: Sequence[str]) -> Iterator[str]:
-    for row in _rows(path, keys):
-        for name, value in _strings(row):
-            if name not in left_out:
-                yield value
-
-
-def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
-    """The rows of a table, with the columns `keys` or all, or the paragraphs of a text."""
-    suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
-    if suffix == ".parquet":
-        with path.open("rb") as stored, pq.ParquetFile(path) as file:
-            _check_keys(path, keys, file.schema_arrow.names)
-            columns = list(keys) or None
-            for group in range(file.num_row_groups):
-                rows = batch_rows(file.metadata, group, stored, columns)
-                for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
-                    yield from batch.to_pylist()
-        return
-    with _opened(path) as opened:
-        lines = _bounded(path, opened)
-        if suffix in _LINES:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    raise InputError(
-                        f"{path}: line {number} is not JSON: {error}. Remedy: one object a line"
-                    ) from error
-                if keys and isinstance(row, dict):
-                    _check_keys(path, keys, row)
-                    row = {key: row[key] for key in keys}
-                yield row
-        else:
-            paragraph: list[str] = []
-            size = 0
-            for text in (line.decode("utf-8", "replace") for line in lines):
-                if text.strip():
-                    size = size + len(text) if paragraph else len(text)
-                    if size > ITEM_BYTES:
-                        raise _too_large(path)
-                    paragraph.append(text)
-                elif paragraph:
-                    yield "".join(paragraph)
-                    paragraph = []
-            if paragraph:
-                yield "".join(paragraph)
-
-
-def _bounded(path: Path, opened: BinaryIO) -> Iterator[bytes]:
-    """The lines of a benchmark, which is in memory line by line.
-
-    Raises:
-        InputError: one has more than `ITEM_BYTES`, or all have more than `FILE_BYTES`: a small file can unpack to any.
-    """
-    size = 0
-    while line := opened.readline(ITEM_BYTES + 1):
-        size += len(line)
-        if len(line) > ITEM_BYTES or size > FILE_BYTES:
-            raise _too_large(path)
-        yield line
-
-
-def _too_large(path: Path) -> InputError:
-    return InputError(
-        f"{path}: unpacks to an item of more than {ITEM_BYTES:,} bytes, or to more than {FILE_BYTES:,} in all: no "
-        "benchmark. Remedy: give its items, one a line"
-    )
-
-
-@contextmanager
-def _opened(path: Location) -> Iterator[BinaryIO]:
-    """The lines of a file."""
-    if path.suffix == ".gz":
-        with path.open("rb") as stored, gzip.open(stored, "rb") as lines:
-            yield cast(BinaryIO, lines)
-    elif path.suffix == ".zst":
-        with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as stream:
-            yield cast(BinaryIO, io.BufferedReader(stream))
-    else:
-        with path.open("rb") as plain:
-            yield cast(BinaryIO, plain)
-
-
-def _check_keys(path: Path, keys: Sequence[str], present: Sequence[str] | dict[str, Any]) -> None:
-    missing = [key for key in keys if key not in present]
-    if missing:
-        raise InputError(f"{path}: no key {missing[0]!r}; there are {', '.join(present)}. Remedy: name one of these")
-
-
-def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """(column, string) of every string in a row; a part of a column is `column.part`, by the role of a message."""
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, dict):
-        role = value.get("role")
-        inside = f"{name}.{role}" if isinstance(role, str) and name else name
-        for key, part in value.items():
-            yield from _strings(part, f"{inside}.{key}" if inside else str(key))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _strings(part, name)
 
 
 @dataclass(frozen=True)
@@ -355,7 +126,7 @@ def _texts(path: Location, folder: str) -> Iterator[tuple[pa.Array, np.ndarray[A
                 for batch in file.iter_batches(1000, columns=columns):
                     yield from _survivors(pa.table(batch))
         for shard in files_below(path / folder, ".jsonl.zst"):
-            with _opened(shard) as lines:
+            with open_lines(shard) as lines:
                 rows: list[dict[str, Any]] = []
                 for line in lines:
                     rows.append({name: orjson.loads(line)[name] for name in columns})

@@ -12,7 +12,7 @@ from filters.model.trained_on import FILE, TrainedOn
 from filters.models import EMBEDDED, embedded_models
 
 if TYPE_CHECKING:
-    from filters.inspect.run import Run
+    from filters.scores.finished_run import Run
 
 
 FIRST = ("precision", "recall", "f1", "best_f1", "pr_auc", "spearman")

@@ -12,17 +12,17 @@ import numpy as np
 import yaml
 
 from filters.inspect import samples, trust
-from filters.inspect.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram, SlicedHistogram
 from filters.inspect.model_card import ModelCard, model_card
-from filters.inspect.solver import Target
-from filters.inspect.summary import GROUPS, SURVIVOR_COLUMNS, Summary, survivors, values_of
 from filters.inspect.terminal import thresholds
 from filters.inspect.whatif import what_if
 from filters.model.reliability import Reliability
+from filters.scores.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram, SlicedHistogram
+from filters.scores.summary import GROUPS, SURVIVOR_COLUMNS, Summary, survivors, values_of
+from filters.scores.threshold import Target
 from filters.terminal import path_end, printable
 
 if TYPE_CHECKING:
-    from filters.inspect.run import Run
+    from filters.scores.finished_run import Run
 
 SAMPLES = 25
 """Documents from each of the 20 buckets of the score."""

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from filters.annotate.records import Document, Pending
 from filters.annotate.store import KEEP_RUBRIC, Store
 from filters.errors import RunError
-from filters.inspect.run import Run
 from filters.inspect.samples import documents
-from filters.inspect.summary import SURVIVOR_COLUMNS, survivors
+from filters.scores.finished_run import Run
+from filters.scores.summary import SURVIVOR_COLUMNS, survivors
 
 WIDTH = 0.2
 STRATA = ("far below", "just below", "just above", "far above")

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 import zstandard
 
 from filters.errors import RunError
-from filters.inspect.histogram import BINS, bins_of
-from filters.inspect.summary import DUPLICATES, SURVIVOR_COLUMNS, survivors
-from filters.storage import Location, files_below, parquet_file
+from filters.scores.histogram import BINS, bins_of
+from filters.scores.summary import DUPLICATES, SURVIVOR_COLUMNS, survivors
+from filters.storage.location import Location, files_below, parquet_file
 
 if TYPE_CHECKING:
-    from filters.inspect.run import Run
+    from filters.scores.finished_run import Run
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]

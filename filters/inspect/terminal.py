@@ -12,18 +12,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from filters.inspect.histogram import HIGH, LOW, Histogram, nearest_edge
+from filters.scores.histogram import HIGH, LOW, Histogram, nearest_edge
 from filters.terminal import path_end, printable, short
 
 if TYPE_CHECKING:
     from filters.inspect.compare import Comparison
-    from filters.inspect.groups import Groups
     from filters.inspect.leaks import Leaks
     from filters.inspect.reading import Agreement
-    from filters.inspect.run import Extreme
-    from filters.inspect.solver import Solution
-    from filters.inspect.summary import Clusters
     from filters.inspect.whatif import Interval, SampleInterval, WhatIf
+    from filters.scores.finished_run import Extreme
+    from filters.scores.groups import Groups
+    from filters.scores.summary import Clusters
+    from filters.scores.threshold import Solution
 
 BAR = 40
 SOURCE = 36

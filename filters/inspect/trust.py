@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ValidationError
 
 from filters.errors import AnnotationsError, InputError
-from filters.inspect.histogram import BINS, EDGES, HIGH
 from filters.read.labels import read_labels
+from filters.scores.histogram import BINS, EDGES, HIGH
 from filters.statistics.bootstrap import Estimate
 
 if TYPE_CHECKING:
-    from filters.inspect.run import Run
     from filters.model.trained_on import TrainedOn
+    from filters.scores.finished_run import Run
 
 Float64 = npt.NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class _Decided(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """The part of `finesieve evaluate --json` that the page shows; see `filters.train.report_schema.Report`."""
+    """The part of `finesieve evaluate --json` that the page shows; see `filters.evaluate.report_schema.Report`."""
 
     format: Literal["finesieve-evaluation"]
     version: Literal[1]

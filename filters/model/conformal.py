@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from filters.config_file import Section
+from filters.config.yaml_file import Section
 from filters.statistics.agreement import HIGHEST, LOWEST, Scores
 
 Float64 = npt.NDArray[np.float64]

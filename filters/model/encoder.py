@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from filters.config_file import PathKey, Section
+from filters.config.yaml_file import PathKey, Section
 from filters.errors import ModelError
 from filters.model.encoder_files import WHEELS, locate
 

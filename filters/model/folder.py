@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from filters.config_file import Section
+from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model.conformal import ConformalTable
 from filters.model.windows import WindowRule
-from filters.publish import sha256, sync_to_disk
+from filters.storage.publish import sha256, sync_to_disk
 
 MANIFEST = "model.json"
 CARD = "README.md"

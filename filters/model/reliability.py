@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
-from filters.config_file import Section
+from filters.config.yaml_file import Section
 from filters.errors import ModelError
 
 Float64 = npt.NDArray[np.float64]

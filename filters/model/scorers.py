@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from filters.config_file import Section
+from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.folder import MANIFEST, read_arrays, write_arrays

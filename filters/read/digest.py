@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import FinesieveError, InputError
 from filters.read.local import Reading, file_digest, stamp_of
-from filters.read.remote import file_system, is_local, retrying
 from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS, Unit
+from filters.storage.remote import file_system, is_local, retrying
 
 _FILES = ("parquet", "jsonl", "warc", "wet")
 _STAMPS = ("ETag", "etag", "e_tag", "LastModified", "last_modified", "mtime", "updated", "md5Hash")

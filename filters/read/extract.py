@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from filters.config import ExtractConfig
+from filters.config.filter import ExtractConfig
 from filters.errors import ConfigError
 from filters.kernels.html_work import Work, parsing_work
 from filters.read.batch import Batch
@@ -17,7 +17,7 @@ from filters.read.engines import (
     child,
     program_of,
 )
-from filters.read.remote import describe
+from filters.storage.remote import describe
 
 LIMITS = Work(rebuilt=100_000, steps=50_000_000, depth=3_000, attributes=5_000)
 """Most of what a page may have the parser do. No one of 782 real pages comes near: at most 672 elements and attributes

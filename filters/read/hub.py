@@ -9,11 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from filters.addresses import shown
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
 from filters.read.json_values import NotJsonError
-from filters.read.remote import describe, is_local
 from filters.read.rows import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -25,6 +24,7 @@ from filters.read.rows import (
     text_reason,
 )
 from filters.read.units import SUFFIXES, InputFile, Unit, local_stamp
+from filters.storage.remote import describe, is_local
 
 _READERS = {"parquet": "parquet", "json": "jsonl"}
 """Builders of `datasets` whose files finesieve reads itself, and as what."""

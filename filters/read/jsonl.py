@@ -9,12 +9,11 @@ from typing import Any
 
 import orjson
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.read.batch import FIRST_BYTES, Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.json_values import loads_exactly, may_be_rounded
 from filters.read.local import Reading
-from filters.read.remote import open_unit
 from filters.read.rows import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -25,6 +24,7 @@ from filters.read.rows import (
     text_reason,
 )
 from filters.read.units import Unit
+from filters.storage.remote import open_unit
 
 BOM = b"\xef\xbb\xbf"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.read.batch import Batch
 from filters.read.local import Reading
 from filters.read.units import Unit

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.read.batch import FIRST_BYTES, Batch, Quarantined
 from filters.read.ids import given_ids
 from filters.read.json_values import json_text

@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.parquet import read_columns
-from filters.read.remote import describe, is_local, open_input
 from filters.read.units import Unit
 from filters.read.warc import BadRecord, RecordStream
+from filters.storage.remote import describe, is_local, open_input
 
 DRAWS = 16
 """Places of the input that the sample comes from."""

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filters.addresses import has_user, shown
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.local import stamp_of
-from filters.read.pace import Pace
-from filters.read.remote import describe, file_system, is_local, open_input, retrying
+from filters.storage.pace import Pace
+from filters.storage.remote import describe, file_system, is_local, open_input, retrying
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,15 +16,15 @@ from typing import Literal
 
 import pyarrow as pa
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.http import header_lines, parse_response
 from filters.read.local import Reading
-from filters.read.remote import open_unit
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, batch_of_rows, quarantined, text_reason
 from filters.read.units import ARC_REFUSED, Unit
+from filters.storage.remote import open_unit
 
 MAX_HEADER_BYTES = 256 << 10
 MAGIC = b"WARC/"

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from filters.errors import AnnotationsError
+from filters.evaluate.report_schema import SelfAgreement
 from filters.statistics.agreement import METRICS
 from filters.train.annotations import Annotations
 from filters.train.config import AgreementConfig
 from filters.train.evaluation import estimates
-from filters.train.report_schema import SelfAgreement
 from filters.train.slices import Columns, read_columns
 
 FEWEST = 20

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from filters.config import ModelText
-from filters.config_file import PathText, Section
+from filters.config.filter import ModelText
+from filters.config.yaml_file import PathText, Section
 from filters.languages import LanguageCode
 from filters.model.encoder import EncoderOptions
 from filters.model.folder import KeepRule

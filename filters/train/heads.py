@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from filters.config_file import Section
+from filters.config.yaml_file import Section
 from filters.model.heads import Head, LinearHead, RbfHead
 
 Float32 = npt.NDArray[np.float32]

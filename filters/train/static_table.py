@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from filters.config_file import Section
+from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model import QualityModel
 from filters.model.folder import Sha256, read_arrays, read_manifest

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from filters.config_file import Section
+from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model.encoder import OUTPUT, EncoderOptions, batches
 from filters.model.encoder_files import locate

@@ -27,7 +27,7 @@ from gram_vectors import count_grams, gram_vectors
 from pydantic import Field, model_validator
 from word_averages import Averages, Part, left_out_means
 
-from filters.config_file import PathText, Section, load_config
+from filters.config.yaml_file import PathText, Section, load_config
 from filters.errors import AnnotationsError, ConfigError, FinesieveError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, static_features, static_tokens

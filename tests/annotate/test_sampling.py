@@ -13,7 +13,7 @@ import pytest
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.plan import describe_sample
 from filters.annotate.sampling import Sample, SampleConfig, Sampler, draw, population_mean, population_total
-from filters.config import ExtractConfig, InputConfig
+from filters.config.filter import ExtractConfig, InputConfig
 from filters.errors import ConfigError, InputError
 from filters.model import QualityModel
 from filters.model.folder import KeepRule

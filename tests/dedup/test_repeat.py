@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from filters.config import RepeatConfig
+from filters.config.filter import RepeatConfig
 from filters.dedup.repeat import copies
 
 IDS = pa.array([f"id {n}" for n in range(4000)])

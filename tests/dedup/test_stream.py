@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from filters.config import NearConfig
+from filters.config.filter import NearConfig
 from filters.dedup.stream import Fingerprinter, Fingerprints, StreamingDedup, Verdict
 from filters.kernels.packed import PackedText
 from tests.kernels.hostile import TEXTS

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from filters import FilterConfig, run_filter
-from filters.inspect.run import Run
-from tests.pipeline.conftest import jsonl, page
+from filters.scores.finished_run import Run
+from tests.run.conftest import jsonl, page
 
 ATTACKS = {
     "script": "<script>window.attacked = 1</script>",

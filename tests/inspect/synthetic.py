@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.inspect.summary import Histograms
-from filters.pipeline.columns import ATTRIBUTE_FIELDS
+from filters.phases.columns import ATTRIBUTE_FIELDS
+from filters.scores.summary import Histograms
 
 
 def write_run(

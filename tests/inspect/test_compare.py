@@ -11,8 +11,8 @@ import pytest
 
 from filters.errors import RunError
 from filters.inspect.compare import chance, compare, ks_distance, near_constant, psi
-from filters.inspect.histogram import Histogram
-from filters.inspect.run import Run
+from filters.scores.finished_run import Run
+from filters.scores.histogram import Histogram
 from tests.inspect.synthetic import write_run
 
 

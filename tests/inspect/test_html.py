@@ -19,8 +19,8 @@ from filters.errors import InputError
 from filters.inspect import html
 from filters.inspect.html import MAX_BYTES, island, page, write_page
 from filters.inspect.page_data import page_data
-from filters.inspect.run import Run
-from filters.inspect.solver import Target
+from filters.scores.finished_run import Run
+from filters.scores.threshold import Target
 from tests.inspect.runs import ATTACKS, hostile_pages, make_run, pages
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from filters import FilterConfig, run_filter
 from filters.inspect.html import write_page
-from filters.inspect.run import Run
-from filters.inspect.solver import Target
+from filters.scores.finished_run import Run
+from filters.scores.threshold import Target
 from tests.inspect.runs import hostile_pages, make_run, pages
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; make test-browser does it")

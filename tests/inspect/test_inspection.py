@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from filters.cli import app
 from filters.errors import FinesieveError
 from filters.inspect.compare import compare
-from filters.inspect.histogram import Histogram
 from filters.inspect.inspection import inspect_run, parse_quotas
-from filters.inspect.run import Run
-from filters.inspect.solver import Target
 from filters.inspect.terminal import comparison_view, histogram_view, sparkline, text_view, thresholds
+from filters.scores.finished_run import Run
+from filters.scores.histogram import Histogram
+from filters.scores.threshold import Target
 from filters.terminal import short
 from tests.inspect.synthetic import write_run
 

@@ -12,10 +12,11 @@ import pytest
 import zstandard
 
 from filters.errors import InputError
-from filters.inspect import leaks
-from filters.inspect.leaks import check_leaks, read_benchmark
-from filters.inspect.run import Run
+from filters.inspect.leaks import check_leaks
 from filters.kernels.packed import PackedText
+from filters.read import benchmark as benchmark_module
+from filters.read.benchmark import read_benchmark
+from filters.scores.finished_run import Run
 from tests.inspect.runs import make_run, pages
 
 ROWS = pages(60)
@@ -163,8 +164,8 @@ def test_words_that_many_documents_have_contaminate_nothing(tmp_path: Path, docu
 def test_a_benchmark_that_unpacks_to_gigabytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(leaks, "ITEM_BYTES", 1 << 20)
-    monkeypatch.setattr(leaks, "FILE_BYTES", 4 << 20)
+    monkeypatch.setattr(benchmark_module, "ITEM_BYTES", 1 << 20)
+    monkeypatch.setattr(benchmark_module, "FILE_BYTES", 4 << 20)
     line = b"a line of words that is followed by others\n" if name == "many.txt.gz" else b"word " * 1000
     (tmp_path / name).write_bytes(gzip.compress(line * 4000 if line.endswith(b" ") else (line + b"\n") * 200_000))
     with pytest.raises(InputError, match=f"{name}: unpacks to"):

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.errors import AnnotationsError, InputError
-from filters.inspect.histogram import EDGES
 from filters.inspect.model_card import model_card
 from filters.inspect.page_data import page_data, readable
-from filters.inspect.run import Run
-from filters.inspect.solver import Target
 from filters.inspect.trust import at_borders
 from filters.model.reliability import Reliability
 from filters.model.trained_on import TrainedOn
+from filters.scores.finished_run import Run
+from filters.scores.histogram import EDGES
+from filters.scores.threshold import Target
 from tests.inspect.runs import ATTACKS, make_run, pages
 
 

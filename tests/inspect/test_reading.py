@@ -10,7 +10,7 @@ import pytest
 from filters.annotate.store import KEEP_RUBRIC, Store
 from filters.errors import RunError
 from filters.inspect.reading import STRATA, ReadingTest, Share, _pooled, read
-from filters.inspect.run import Run
+from filters.scores.finished_run import Run
 from tests.inspect.runs import make_run, pages
 
 COUNT = 20

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from filters.inspect.histogram import Histogram
-from filters.inspect.run import Extreme
-from filters.inspect.solver import Solution, Target, Weights
 from filters.inspect.terminal import extremes_view, histogram_view, ledger_view, solution_view, what_if_view
 from filters.inspect.whatif import what_if
+from filters.scores.finished_run import Extreme
+from filters.scores.histogram import Histogram
+from filters.scores.threshold import Solution, Target, Weights
 from filters.terminal import printable
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from filters.errors import ModelError
-from filters.inspect.histogram import BINS, Histogram, bins_of
 from filters.inspect.inspection import seen_in
-from filters.inspect.run import Run
-from filters.inspect.solver import Scored, Target, ThresholdSearch, solve
 from filters.inspect.whatif import Seen, sample_interval, what_if
 from filters.model import QualityModel
 from filters.model.reliability import Reliability
+from filters.scores.finished_run import Run
+from filters.scores.histogram import BINS, Histogram, bins_of
+from filters.scores.threshold import Scored, Target, ThresholdSearch, solve
 from tests.inspect.synthetic import write_run
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import zstandard
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.read.batch import FIRST_BYTES, Batch, Quarantined
 from filters.read.reader import read_unit
 from filters.read.units import plan_units

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters import FilterConfig, run_filter
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.reader import read_unit
 from filters.read.units import plan_units

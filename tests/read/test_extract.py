@@ -12,7 +12,7 @@ import pytest
 from hostile_pages import ANSWERED, REFUSED
 from synthetic import checked, html_page, read_file
 
-from filters.config import ExtractConfig
+from filters.config.filter import ExtractConfig
 from filters.kernels.html_work import parsing_work
 from filters.read import engines as engines_module
 from filters.read import extract as extract_module

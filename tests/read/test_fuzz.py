@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from synthetic import COMPRESS, html_page, http_response, json_lines, read_file, responses, warc_record
 
-from filters.config import ExtractConfig
+from filters.config.filter import ExtractConfig
 from filters.errors import FinesieveError
 from filters.read.extract import extract
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import json_lines, read_all
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.units import plan_units
 

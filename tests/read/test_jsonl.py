@@ -10,7 +10,7 @@ import pytest
 import zstandard
 from synthetic import COMPRESS, json_lines, read_file
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.reader import read_unit
 from filters.read.units import plan_units

@@ -11,12 +11,12 @@ import pytest
 import xxhash
 import zstandard
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.local import Reading, file_digest
 from filters.read.reader import read_unit
 from filters.read.units import Unit, plan_units
-from tests.pipeline.conftest import jsonl, page
+from tests.run.conftest import jsonl, page
 
 ROWS = [{"id": f"d{n}", "topic": "aaaa", "text": page(n, 30)} for n in range(2500)]
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import read_file
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.parquet import DECODED_BYTES, batch_rows
 from filters.read.reader import read_unit

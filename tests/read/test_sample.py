@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from synthetic import responses, warc_record
 
-from filters.config import InputConfig
+from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.reader import read_unit
 from filters.read.sample import REPEATS, Sample, draw_sample

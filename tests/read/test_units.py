@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic import json_lines, read_all
 
-from filters.config import FilterConfig, InputConfig
+from filters.config.filter import FilterConfig, InputConfig
 from filters.errors import InputError
 from filters.read import units as units_module
 from filters.read.ids import derived_ids

@@ -15,7 +15,7 @@ from gram_vectors import count_grams, gram_vectors
 from labelled_pages import columns, write
 from table_stand_in import meanings, stand_in, table_config
 
-from filters.config_file import load_config
+from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features

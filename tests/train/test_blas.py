@@ -11,12 +11,12 @@ from labelled_pages import columns, write
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from filters.annotate.learning_curve import learning_curve
+from filters.evaluate.gate import measure
+from filters.evaluate.report import cross_validate_report
 from filters.train import training
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
-from filters.train.gate import measure
 from filters.train.linear import LinearClassifier
-from filters.train.report import cross_validate_report
 
 
 @pytest.mark.parametrize("entry", ["train", "evaluate", "gate", "learning curve"])

@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVR
 
-from filters.config_file import load_config
+from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
 from filters.model.heads import Head, RbfHead, read_head
 from filters.train.config import TrainConfig

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from labelled_pages import columns, write
 
-from filters.config_file import load_config
+from filters.config.yaml_file import load_config
 from filters.errors import AnnotationsError, ModelError
 from filters.model import QualityModel
 from filters.model.ensemble import Combination

@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
 
 from filters.errors import AnnotationsError
+from filters.evaluate.baselines import baseline_scores, flesch_kincaid_grade, syllables
 from filters.train.annotations import Annotations, read_annotations
-from filters.train.baselines import baseline_scores, flesch_kincaid_grade, syllables
 from filters.train.slices import OTHER, SHOWN, Columns, measure_slices, read_columns
 
 TOPICS = ("science", "fashion", "sport")

@@ -11,15 +11,15 @@ from labelled_pages import columns, write
 from threadpoolctl import threadpool_limits
 
 import filters.train.training as training
-from filters.config_file import load_config
+from filters.config.yaml_file import load_config
 from filters.errors import AnnotationsError, ConfigError, ModelError
+from filters.evaluate.report import evaluate
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
 from filters.statistics.agreement import METRICS
 from filters.statistics.bootstrap import Estimate
 from filters.train.annotations import read_annotations
 from filters.train.config import StaticConfig, TrainConfig
-from filters.train.report import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 

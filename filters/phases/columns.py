@@ -1,0 +1,135 @@
+"""Columns of shards and side files, and the lines of quarantine.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.config.filter import FilterConfig
+from filters.errors import InputError
+from filters.read.batch import Batch, Quarantined
+
+OWN_FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("text", pa.large_string(), nullable=False),
+    pa.field("score", pa.float32()),
+    pa.field("language", pa.string()),
+    pa.field("language_score", pa.float32()),
+    pa.field("tokens", pa.int32()),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+]
+"""Columns of every shard, before the pass-through columns."""
+
+REJECTED_FIELDS = [
+    pa.field("reason", pa.string()),
+    pa.field("duplicate_of", pa.string()),
+    pa.field("similarity", pa.float64()),
+]
+"""Columns that rejected documents have beside those."""
+
+ATTRIBUTE_FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+    pa.field("url", pa.string()),
+    pa.field("host", pa.string()),
+    pa.field("bytes", pa.int64(), nullable=False),
+    pa.field("tokens", pa.int32()),
+    pa.field("language", pa.string()),
+    pa.field("language_score", pa.float32()),
+    pa.field("score", pa.float32()),
+    pa.field("exact_hash", pa.binary(16)),
+    pa.field("exact_cluster", pa.int64()),
+    pa.field("near_cluster", pa.int64()),
+    pa.field("duplicate_of", pa.string()),
+    pa.field("similarity", pa.float64()),
+    pa.field("keep", pa.bool_(), nullable=False),
+    pa.field("reason", pa.string()),
+]
+"""Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not.
+
+host: of the url; bytes: of UTF-8 text; tokens: an estimate, see `filters.kernels.tokens`; *_cluster: number in
+the run of the first document with the same normalised text, and of the document that stays of the near copies;
+duplicate_of: id of the document that a copy is one of, null where it is no copy; similarity: of the two; reason: null
+where kept.
+"""
+PLAIN_ATTRIBUTES = frozenset({"id", "url", "position", "exact_hash"})
+"""Columns of the side files whose values are mostly distinct."""
+ATTRIBUTE_ROWS = 1_000_000
+"""Rows in a side file."""
+
+
+def quarantine_line(record: Quarantined) -> str:
+    """The line of a record in quarantine.jsonl."""
+    line = {
+        "source": record.source,
+        "position": record.position,
+        "cause": record.cause,
+        "first_bytes": record.first_bytes.decode("latin-1"),
+    }
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def added_fields(config: FilterConfig) -> list[pa.Field]:
+    """Columns of decisions, in shards and side files: they depend on what the config asks for."""
+    fields = [pa.field("cluster_size", pa.int32())]
+    if config.output.repeat:
+        fields.append(pa.field("copies", pa.int32()))
+    if config.output.buckets:
+        fields.append(pa.field("bucket", pa.string()))
+    return fields
+
+
+def columns_do_not_fit(source: str, error: Exception) -> InputError:
+    """The error of an input file whose pass-through columns are not those of the first one."""
+    return InputError(
+        f"{source}: its pass-through columns do not fit those of the files before it: {error}. "
+        "Remedy: leave that column out of input.columns, or filter these files in a run of their own"
+    )
+
+
+def pass_through_names(columns: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Names of pass-through columns in a shard; one that is taken already gets the prefix "input_"."""
+    taken = set(own)
+    names = []
+    for name in columns:
+        while name in taken:
+            name = f"input_{name}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def exact_column(exact: npt.NDArray[np.uint64], missing: npt.NDArray[np.bool_]) -> pa.Array:
+    """binary(16)[n]: exact hashes (uint64[n, 2]); null where they are missing, and `dedup.exact` is off (zeros)."""
+    stored = pa.py_buffer(np.ascontiguousarray(exact).tobytes())
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(exact), [None, stored])
+    return pc.if_else(pa.array(missing | ~exact.any(axis=1)), pa.scalar(None, pa.binary(16)), column)
+
+
+def slice_names(slices: Sequence[str]) -> list[str]:
+    """Names that the columns of `input.slices` have in the side files."""
+    return pass_through_names(slices, (field.name for field in ATTRIBUTE_FIELDS))
+
+
+def slice_column(batch: Batch, column: str) -> pa.Array:
+    """string[n]: a column of `input.slices`.
+
+    Raises:
+        InputError: it is missing, or its values are no strings, numbers or booleans.
+    """
+    if not len(batch):  # which may come without columns
+        return pa.array([], pa.string())
+    try:
+        return batch.columns[column].cast(pa.string())
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{batch.source}: column {column!r} cannot be sliced by: {error}. Remedy: name columns of strings, numbers "
+            "or booleans in input.slices"
+        ) from error

@@ -1,0 +1,150 @@
+"""The texts of an input unit a second time: read again where that is cheap, else from a copy kept in the work folder.
+
+Text of local files of Parquet, and of JSON lines and WET that are not compressed, is never copied: whoever needs it
+reads the input again, and holds each text against the checksum in the rows file. What took work to come by (files
+behind an address, compressed ones, main text of WARC pages, documentation of packages, rows streamed by `datasets`,
+text that a heuristic edited) is kept once, in `text.arrow` of the phase `attributes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.config.filter import FilterConfig
+from filters.errors import InputError
+from filters.phases.phase import Job
+from filters.phases.rows import ATTRIBUTES, read_rows, text_checksums
+from filters.read.batch import Batch
+from filters.read.local import Reading
+from filters.read.units import Unit
+from filters.storage.remote import is_local
+
+TEXT = "text.arrow"
+READ_AGAIN = ("parquet", "jsonl", "wet")
+COMPRESSED = (".gz", ".zst", ".bz2")
+EDITING = ("c4_quality",)
+"""Heuristics that change the text of what they keep."""
+
+
+def keeps_text(config: FilterConfig, unit: Unit) -> bool:
+    """Whether the texts of this unit are kept in the work folder, because reading it again is dear."""
+    dear = unit.kind not in READ_AGAIN or not is_local(unit.address) or unit.address.endswith(COMPRESSED)
+    return dear or any(heuristic.name in EDITING for heuristic in config.heuristics)
+
+
+class TextWriter:
+    """Writes text.arrow: text and pass-through columns, a record batch for each batch. Use as a context manager.
+
+    Each record batch is an Arrow stream of its own behind its length, for pass-through columns may change type.
+
+    Args:
+        path: of the file.
+        rejected: keep the text of removed documents too.
+    """
+
+    def __init__(self, path: Path, *, rejected: bool) -> None:
+        self._file = path.open("wb")
+        self._rejected = rejected
+        self._options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
+
+    def write(self, batch: Batch) -> None:
+        """Append a batch all of whose steps are done."""
+        text = batch.text if self._rejected else pc.if_else(pa.array(batch.alive), batch.text, "")
+        names = ["text", *batch.columns]
+        arrays = [text, *batch.columns.values()]
+        arrays = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
+        record_batch = pa.RecordBatch.from_arrays(arrays, names=names)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, record_batch.schema, options=self._options) as writer:
+            writer.write_batch(record_batch)
+        buffer = sink.getvalue()
+        self._file.write(len(buffer).to_bytes(8, "little"))
+        self._file.write(buffer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def read_texts(job: Job, unit: int) -> Iterator[Batch]:
+    """The documents of an input unit with their texts and pass-through columns, exactly the rows of its rows file.
+
+    Only `source`, `position`, `text` and `columns` of the batches are set; `text` may be empty where the document was
+    removed before resolve and its text is not wanted.
+
+    Raises:
+        DamagedError: a file of the phase `attributes` is missing or damaged.
+        InputError: the input is not what it was when its attributes were computed.
+    """
+    rows = read_rows(job, unit, ["position", "checksum"])
+    positions = rows["position"].to_numpy()
+    checksums = rows["checksum"].to_numpy()
+    kept = keeps_text(job.config, job.units[unit])
+    row = 0
+    for batch in _kept_texts(job, unit, positions) if kept else _texts_again(job, unit, positions):
+        end = row + len(batch)
+        same = np.array_equal(batch.position, positions[row:end])
+        if not same or not (kept or np.array_equal(text_checksums(batch.text), checksums[row:end])):
+            raise _changed(job.units[unit], f"between positions {positions[row]:,} and {positions[end - 1]:,}")
+        yield batch
+        row = end
+    if row != len(positions):
+        raise _changed(job.units[unit], f"at its end, behind {row:,} of {len(positions):,} documents")
+
+
+def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Iterator[Batch]:
+    from filters.read.reader import read_unit
+
+    reading = Reading()
+    about = job.units[unit]
+    for batch in read_unit(about, job.config.reads[about.input], reading):
+        if not len(batch):
+            continue
+        reading.check()  # now: whoever asks may not come back for the next one
+        # Steps behind the reader may have quarantined records. Positions ascend within a unit.
+        first, last = np.searchsorted(positions, [batch.position[0], batch.position[-1] + 1])
+        present = np.isin(batch.position, positions[first:last])
+        if not present.all():
+            mask = pa.array(present)
+            batch.position, batch.text = batch.position[present], batch.text.filter(mask)
+            batch.columns = {name: column.filter(mask) for name, column in batch.columns.items()}
+        if len(batch.position):
+            yield batch
+
+
+def _kept_texts(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Iterator[Batch]:
+    row = 0
+    source = job.units[unit].source
+    with pa.memory_map(str(job.file(ATTRIBUTES, unit, TEXT))) as file:
+        while header := file.read(8):
+            end = file.tell() + int.from_bytes(header, "little")
+            with pa.ipc.open_stream(file) as reader:
+                record_batch = reader.read_next_batch()
+            file.seek(end)
+            n = record_batch.num_rows
+            columns = dict(zip(record_batch.schema.names[1:], record_batch.columns[1:], strict=True))
+            if n:
+                yield Batch(
+                    source, positions[row : row + n], pa.nulls(n, pa.string()), record_batch.column(0),
+                    np.full(n, None, dtype=object), columns,
+                )  # fmt: skip
+            row += n
+
+
+def _changed(unit: Unit, where: str) -> InputError:
+    return InputError(
+        f"{unit.source}: this input is not what it was when its attributes were computed ({where}). Nothing was "
+        "published. Remedy: restore it and run again, or start afresh with --force-new"
+    )

@@ -1,0 +1,266 @@
+"""The steps of a filter run as datatrove blocks: each a thin adapter from batches to the room that does the work."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from datatrove.pipeline.base import PipelineStep
+
+from filters.config.filter import (
+    DecontaminateConfig,
+    DedupConfig,
+    ExtractConfig,
+    HeuristicConfig,
+    InputConfig,
+    LanguageConfig,
+)
+from filters.read.batch import Batch
+from filters.read.local import Reading
+from filters.read.units import Unit
+
+if TYPE_CHECKING:
+    from datatrove.pipeline.filters.base_filter import BaseFilter
+
+    from filters.dedup.stream import Fingerprinter
+    from filters.kernels.language import LanguageIdentifier
+    from filters.model import QualityModel
+    from filters.read.benchmark import Benchmark
+
+Batches = Iterable[Batch]
+KILLED_WORKER = "killed_worker"
+"""Cause of documents in quarantine that kill the process which works on them."""
+
+
+class ReadUnits(PipelineStep):
+    """Read the input: rank r of w takes units r, r + w, ... so that one task per unit reads exactly one."""
+
+    type = "FINESIEVE"
+    name = "Read"
+
+    def __init__(self, units: Sequence[Unit], inputs: Sequence[InputConfig]) -> None:
+        super().__init__()
+        self.units = units
+        self.inputs = inputs
+
+    def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield the batches of this rank's units, in order; behind a local file's one with what was read."""
+        from filters.read.reader import read_unit
+        from filters.read.rows import quarantined_only
+
+        for unit in self.units[rank::world_size]:
+            reading = Reading()
+            batches = read_unit(unit, self.inputs[unit.input], reading)
+            while True:
+                with self.track_time("batch"):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                self.stat_update("records", value=batch.records, unit="batch")
+                yield batch
+            if reading.stamp is not None:
+                last = quarantined_only(unit.source, ())
+                last.reading = Reading(reading.stamp, reading.digest)
+                yield last
+
+
+class SetAside(PipelineStep):
+    """Quarantine the documents that are known to kill workers, before anything is done with them."""
+
+    type = "FINESIEVE"
+    name = "Set aside"
+
+    def __init__(self, killers: Mapping[int, str]) -> None:
+        super().__init__()
+        self.killers = killers
+
+    def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield the batches without them."""
+        positions = np.fromiter(self.killers, dtype=np.int64, count=len(self.killers))
+        for batch in data:
+            rows = np.flatnonzero(np.isin(batch.position, positions)).tolist()
+            if rows:
+                content = batch.text if batch.html is None else batch.html
+                first = [content[row].as_py() for row in rows]
+                causes = [f"{KILLED_WORKER}: {self.killers[int(batch.position[row])]}" for row in rows]
+                batch.quarantine(rows, causes, [raw if isinstance(raw, bytes) else raw.encode() for raw in first])
+            yield batch
+
+
+class _BatchStep(PipelineStep):
+    """A step that changes batches in place."""
+
+    type = "FINESIEVE"
+
+    @abstractmethod
+    def apply(self, batch: Batch) -> None:
+        """Work on one batch."""
+
+    def run(self, data: Batches, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield the same batches, changed in place."""
+        for batch in data:
+            with self.track_time("batch"):
+                self.apply(batch)
+            yield batch
+
+
+class Extract(_BatchStep):
+    """Main text of HTML payloads."""
+
+    name = "Extract"
+
+    def __init__(self, config: ExtractConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def apply(self, batch: Batch) -> None:
+        """Set `text` where the batch carries payloads."""
+        if batch.html is not None:
+            from filters.read.extract import extract
+
+            extract(batch, self.config)
+
+
+class IdentifyLanguage(_BatchStep):
+    """Attributes `language` (object[n], None where unknown) and `language_score` (float32[n])."""
+
+    name = "Language"
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._identifier: LanguageIdentifier | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Identify, then remove what is not in `keep` or not sure enough."""
+        from filters.kernels.language import LanguageIdentifier
+        from filters.kernels.packed import PackedText
+
+        if self._identifier is None:
+            self._identifier = LanguageIdentifier.bundled()
+        alive = batch.alive
+        codes = np.full(len(batch), None, dtype=object)
+        scores = np.zeros(len(batch), dtype=np.float32)
+        codes[alive], scores[alive] = self._identifier.identify(
+            PackedText.from_arrow(batch.text.filter(pa.array(alive)))
+        )
+        batch.attributes |= {"language": codes, "language_score": scores}
+        if self.config.keep:
+            wanted = np.fromiter((code in self.config.keep for code in codes), dtype=bool, count=len(batch))
+            batch.remove(~wanted, "language")
+        batch.remove(scores < self.config.min_score, "language_unsure")
+
+
+class ApplyHeuristic(_BatchStep):
+    """One of datatrove's heuristic filters."""
+
+    def __init__(self, config: HeuristicConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.name = config.name
+        self._filter: BaseFilter | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Remove what the filter drops."""
+        from filters.run.heuristics import apply_filter, load_filter
+
+        if self._filter is None:
+            self._filter = load_filter(self.config)
+        apply_filter(self._filter, self.config.name, batch)
+
+
+class Decontaminate(_BatchStep):
+    """Remove documents that repeat n words in a row of a benchmark.
+
+    n-grams that more than `max_documents` different texts of a batch have are passed over: of documents that are read
+    together, about a thousand, the output must not depend on who reads the others.
+    """
+
+    name = "Decontaminate"
+
+    def __init__(self, config: DecontaminateConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._benchmarks: list[Benchmark] | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Look for the n-grams of every benchmark."""
+        from filters.kernels.packed import PackedText
+        from filters.read.benchmark import read_benchmark
+
+        if self._benchmarks is None:
+            self._benchmarks = [read_benchmark(file, self.config.ngram, self.config.keys) for file in self.config.files]
+        for benchmark in self._benchmarks:
+            alive = batch.alive
+            found = np.zeros(len(batch), dtype=bool)
+            found[alive] = benchmark.ngrams.found_in(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
+            most = self.config.max_documents
+            if most is not None and found.sum() > most:
+                texts = batch.text.filter(pa.array(found))
+                times = benchmark.ngrams.tally(PackedText.from_arrow(texts.unique()))
+                found[found] = benchmark.ngrams.found_in(PackedText.from_arrow(texts), times, most)
+            batch.remove(found, "contaminated")
+
+
+class Fingerprint(_BatchStep):
+    """Attributes `exact` (uint64[n, 2]), `keys` (uint64[n, bands]), `has_signature` (bool[n]), `tokens` (int32[n]).
+
+    Rows of removed documents are zero; there is no `keys` where near duplicates are not looked for.
+    """
+
+    name = "Fingerprint"
+
+    def __init__(self, config: DedupConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._fingerprinter: Fingerprinter | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Hash the documents that are alive."""
+        from filters.dedup.stream import Fingerprinter
+        from filters.kernels.packed import PackedText
+
+        if self._fingerprinter is None:
+            self._fingerprinter = Fingerprinter(self.config.exact, self.config.near)
+        alive = batch.alive
+        found = self._fingerprinter.fingerprint(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
+        for name, values in (
+            ("exact", found.exact),
+            ("keys", found.keys),
+            ("has_signature", found.has_signature),
+            ("tokens", found.tokens),
+        ):
+            if values.ndim == 2 and not values.shape[1]:
+                continue
+            column = np.zeros((len(batch), *values.shape[1:]), dtype=values.dtype)
+            column[alive] = values
+            batch.attributes[name] = column
+
+
+class Score(_BatchStep):
+    """Attribute `score` (float32[n], NaN for removed documents) on the judge's 0-5 scale.
+
+    Args:
+        model: a loaded model, or a name as for `QualityModel.load`, loaded in the process that runs the step.
+    """
+
+    name = "Score"
+
+    def __init__(self, model: str | QualityModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def apply(self, batch: Batch) -> None:
+        """Score the documents that are alive."""
+        from filters.kernels.packed import PackedText
+        from filters.model import QualityModel
+
+        if isinstance(self.model, str):
+            self.model = QualityModel.load(self.model)
+        alive = batch.alive
+        scores = np.full(len(batch), np.nan, dtype=np.float32)
+        scores[alive] = self.model.score_packed(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
+        batch.attributes["score"] = scores

@@ -1,0 +1,236 @@
+"""The end of a run: ledger, manifest and card, then everything to its final name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filters.dedup.keep_fingerprints import FINGERPRINTS, SETS
+from filters.errors import RunError
+from filters.phases.columns import slice_names
+from filters.phases.phase import Job
+from filters.phases.rows import ATTRIBUTES
+from filters.read.digest import digests_of_read, input_versions, is_file
+from filters.run.attributes import QUARANTINE, readings
+from filters.run.card import card
+from filters.run.destination import Destination
+from filters.run.folder import CARD, FINISHED, MANIFEST, publish
+from filters.run.ledger import Account, Ledger
+from filters.run.observer import Observer
+from filters.run.phase_list import phase_named
+from filters.run.plan import Plan
+from filters.run.selection import summary
+from filters.run.shard import SHARD
+from filters.run.state import check_unchanged, read_state
+from filters.scores.histogram import Histogram, SlicedHistogram
+from filters.scores.summary import MAX_VALUES, Histograms
+from filters.storage.location import Location
+from filters.storage.publish import publishing, sha256
+from filters.storage.remote import is_local
+
+FORMAT = 2
+"""Of manifest.json. 1: of a run by 0.1, whose near copies were decided otherwise and whose config had another shape."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: the run's folder; where output.path is an address, a `filters.storage.location.RemotePath`.
+        ledger: what became of every record.
+        histogram: scores of the documents that survived deduplication.
+        shards: Parquet or JSONL files of kept documents, in order.
+        manifest: content of manifest.json.
+    """
+
+    path: Location
+    ledger: Ledger
+    histogram: Histogram
+    shards: list[Location]
+    manifest: dict[str, Any]
+
+
+def book_input(ledger: Ledger, job: Job, unit: int) -> None:
+    """Enter what the phase `attributes` says of an input unit: records, skipped and quarantined ones."""
+    facts = job.facts(ATTRIBUTES, unit)
+    account = Account(records=facts["records"], skipped=facts["skipped"], quarantined=Counter(facts["quarantined"]))
+    ledger.book(job.units[unit].source, account)
+
+
+def publish_job(
+    plan: Plan, job: Job, destination: Destination | None = None, observer: Observer | None = None
+) -> RunResult:
+    """Check the ledger of a job whose phases are all done, write manifest and card, and publish its files.
+
+    Args:
+        plan: of the run.
+        job: of the run; its units have been looked at since this process began (`unfinished`), or were done by it.
+        destination: where the files go, if that is not the folder the run is made in; held by this process.
+        observer: told how far an upload is.
+
+    Raises:
+        DamagedError: a file is not what its entry says; its unit must be done again first.
+        InputError: an input changed while it was read, or since.
+        RunError: the ledger does not add up.
+    """
+    now = input_versions(plan.units, plan.config.reads)
+    check_unchanged(_versions(job), now)
+    new = job.work / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    ledger = Ledger(plan.sources)
+    for unit in range(len(job.units)):
+        book_input(ledger, job, unit)
+    histograms = Histograms(slice_names(job.config.slices))
+    files, lines = _stage(job, new, ledger, histograms)
+    rows: Counter[str] = Counter()
+    for file in files:
+        if not file.pop("turn", 0):
+            rows[file["path"].partition("/")[0]] += file.get("rows", 0)
+    ledger.check(shard_rows=rows["data"], attribute_rows=rows["attributes"], quarantine_rows=lines)
+    if job.config.output.rejected and rows["rejected"] != ledger.total.removed.total():
+        raise RunError(
+            f"rejected: {rows['rejected']} rows were written where the ledger has {ledger.total.removed.total()}. "
+            "Nothing was published; please report this"
+        )
+    files.sort(key=lambda file: str(file["path"]))
+    manifest = _manifest(plan, job, ledger, histograms, files, now)
+    with publishing(new / CARD) as temporary:
+        temporary.write_text(card(manifest), encoding="utf-8")
+    files.append({"path": CARD, "bytes": (new / CARD).stat().st_size, "sha256": sha256(new / CARD)})
+    manifest["digest"] = manifest_digest(manifest)
+    with publishing(new / MANIFEST) as temporary:
+        temporary.write_text(manifest_text(manifest), encoding="utf-8")
+    output: Location = plan.output
+    if destination is None:
+        publish(plan.output, new)
+    else:
+        digests = {file["path"]: file["sha256"] for file in files}
+        destination.publish(new, digests | {MANIFEST: sha256(new / MANIFEST)}, observer or Observer())
+        output = destination.folder
+    # Renamed first: what a kill leaves from here on is no interrupted run.
+    gone = job.work.rename(plan.output / FINISHED)
+    shutil.rmtree(gone, ignore_errors=True)
+    shards = [output / file["path"] for file in manifest["files"] if file["path"].startswith("data/")]
+    return RunResult(output, ledger, histograms.total, shards, manifest)
+
+
+def _stage(job: Job, new: Path, ledger: Ledger, histograms: Histograms) -> tuple[list[dict[str, Any]], int]:
+    """Put all files where they will lie, and add up what they hold.
+
+    Returns:
+        For each file path, bytes, sha256, and where it has any, rows and turn; and the lines of quarantine.jsonl.
+    """
+    files = []
+    for unit in range(phase_named(SHARD).units(job)):
+        facts = job.facts(SHARD, unit)
+        for file in facts["files"]:
+            entry = _link(job, SHARD, unit, file["name"], new / file["path"])
+            files.append({"path": file["path"], **entry, "rows": file["rows"], "turn": file.get("turn", 0)})
+            for source, account in file.get("sources", {}).items():
+                ledger.book(
+                    source,
+                    Account(kept=account["kept"], removed=Counter(account["removed"]), renamed=account["renamed"]),
+                )
+        if "histograms" in facts:
+            _merge(histograms, facts["histograms"])
+    path, lines, digest = new / QUARANTINE, 0, hashlib.sha256()
+    with path.open("wb") as joined:
+        for unit in range(len(job.units)):
+            content = job.file(ATTRIBUTES, unit, QUARANTINE).read_bytes()
+            lines += content.count(b"\n")
+            digest.update(content)
+            joined.write(content)
+    files.append({"path": QUARANTINE, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
+    for phase in (phase_named(FINGERPRINTS), phase_named(SETS)):
+        for unit in range(phase.units(job)):
+            for name, count in job.facts(phase.name, unit)["files"].items():
+                entry = _link(job, phase.name, unit, name, new / FINGERPRINTS / name)
+                files.append({"path": f"{FINGERPRINTS}/{name}", **entry, "rows": count})
+    return files, lines
+
+
+def _merge(histograms: Histograms, found: dict[str, Any]) -> None:
+    histograms.total.merge(Histogram.from_json(found["total"]))
+    for by in list(histograms.slices):
+        if by in found["slices"] and len(histograms.slices[by]) <= MAX_VALUES:
+            histograms.slices[by].merge(SlicedHistogram.from_json(by, found["slices"][by]))
+        else:  # one side file alone has more values than the manifest takes
+            del histograms.slices[by]
+
+
+def _link(job: Job, phase: str, unit: int, name: str, target: Path) -> dict[str, Any]:
+    """Give a unit's file a second name, so that a run that is killed while it publishes can publish again.
+
+    Returns:
+        bytes and sha256 of the file.
+    """
+    source = job.file(phase, unit, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+    entry = job.entry(phase, unit) or {"files": {}}
+    return {key: entry["files"][name][key] for key in ("bytes", "sha256")}
+
+
+def _versions(job: Job) -> dict[str, str | None]:
+    """Versions of the remote input files when the run began."""
+    state = read_state(job.work) or {"identity": {"inputs": {}}}
+    remote = {unit.source for unit in job.units if is_file(unit) and not is_local(unit.address)}
+    return {source: entry["modified"] for source, entry in state["identity"]["inputs"].items() if source in remote}
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """manifest.json of a run."""
+    return json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over a manifest without its key `digest`, so that `verify` notices what was edited."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(
+    plan: Plan,
+    job: Job,
+    ledger: Ledger,
+    histograms: Histograms,
+    files: list[dict[str, Any]],
+    versions: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """Everything that decided the output and what it is; no times, no machine, no number of workers."""
+    digests = digests_of_read(plan.units, readings(job, range(len(job.units))))
+    return {
+        "format": FORMAT,
+        "finesieve": version("finesieve"),
+        "config": plan.config.deciding(),
+        "model": {
+            "name": plan.model.name,
+            "digest": plan.model.digest,
+            "reliability": plan.model.metadata.metrics.get("reliability"),
+        },
+        "benchmarks": [benchmark.to_json() for benchmark in plan.benchmarks],
+        "inputs": [
+            {"source": source, "bytes": size, "xxh3_128": digests.get(source)}
+            | ({"version": versions[source]} if source in versions else {})
+            for source, size in plan.sources.items()
+        ],
+        "ledger": ledger.to_json(),
+        **summary(job),
+        "histogram": histograms.total.to_json(),
+        "slices": slice_names(plan.config.slices),
+        "histograms": histograms.to_json(),
+        "files": files,
+    }

@@ -1,0 +1,163 @@
+"""What a filter run will do, resolved before it does anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filters.config.filter import FilterConfig
+from filters.errors import ConfigError
+from filters.read.units import Unit, plan_units
+
+if TYPE_CHECKING:
+    from filters.model import QualityModel
+    from filters.read.benchmark import Benchmark
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with its inputs found and its model loaded.
+
+    Attributes:
+        config: as validated.
+        units: pieces of input a worker takes at a time, in input order.
+        model: what scores the documents.
+        min_score: the keep rule, from the config or else the model.
+        output: the folder the run is made in: its own, or where output.path is an address, that of `output.work`.
+        benchmarks: what `decontaminate` removes documents for.
+        not_taken: a line for each input folder that holds files that are not read: how many, and of which suffix;
+            and one for files that are named more than once.
+    """
+
+    config: FilterConfig
+    units: list[Unit]
+    model: QualityModel
+    min_score: float
+    output: Path
+    benchmarks: tuple[Benchmark, ...] = ()
+    not_taken: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> dict[str, int | None]:
+        """Stored bytes of each input file, in input order; None where unknown."""
+        sizes: dict[str, int | None] = {}
+        for unit in self.units:
+            before = sizes.get(unit.source, 0)
+            sizes[unit.source] = None if unit.size is None or before is None else before + unit.size
+        return sizes
+
+    @property
+    def input_bytes(self) -> int | None:
+        """Stored bytes of all input, None if any size is unknown."""
+        sizes = list(self.sources.values())
+        return None if any(size is None for size in sizes) else sum(size or 0 for size in sizes)
+
+    def steps(self) -> list[tuple[str, str]]:
+        """(step, what it will do) in the order documents meet them."""
+        config, rows = self.config, []
+        rows += [("read", f"{one.kind}, text key {one.text_key!r}") for one in config.reads]
+        rows += [(f"heuristic {h.name}", "by address") for h in config.heuristics if h.name == "url"]
+        if any(one.kind == "warc" for one in config.reads):
+            rows.append(("extract", f"main text by {config.extract.engine}"))
+        if config.language:
+            keep = ", ".join(config.language.keep) or "annotate only"
+            rows.append(("language", f"{keep}; at least {config.language.min_score:g}"))
+        rows += [(f"heuristic {h.name}", f"words by {h.tokenizer}") for h in config.heuristics if h.name != "url"]
+        rows += [
+            ("decontaminate", f"{b.path}: {b.ngrams.size} words in a row of its {b.items:,} items")
+            for b in self.benchmarks
+        ]
+        near = config.dedup.near
+        rows.append(("deduplicate", "exact: xxh3-128 of normalised text" if config.dedup.exact else "exact: off"))
+        if near:
+            rows.append(("", f"near: MinHash, {near.shingle}-word shingles, {near.bands} bands x {near.rows} rows"))
+            rows.append(("", f"near: removed where {near.measure} to a kept document is at least {near.similarity:g}"))
+        if near or config.dedup.exact:
+            stays = {"best": "the best", "first": "the first", "none": "none"}[config.dedup.keep]
+            rows.append(("", f"of copies {stays} stays"))
+        rows += [("", f"against {run}") for run in config.dedup.against]
+        rows.append(("score", f"{self.model.name} (digest {self.model.digest[:12]})"))
+        rows.append(("keep", self._keep_rule()))
+        if config.output.repeat:
+            rows.append(("repeat", f"by {config.output.repeat.by}, {config.output.repeat.max} times at most"))
+        if config.output.buckets:
+            rows.append(("buckets", ", ".join(config.output.buckets.names)))
+        rows.append(("shard", f"{config.output.format}, {config.output.shard_size / 2**20:.0f} MiB of text a shard"))
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "sources": self.sources,
+            "units": len(self.units),
+            "input_bytes": self.input_bytes,
+            "not_taken": list(self.not_taken),
+            "steps": [list(step) for step in self.steps()],
+            "model": {"name": self.model.name, "digest": self.model.digest},
+            "min_score": self.min_score,
+            "executor": self.config.executor.model_dump(mode="json"),
+            "output": str(self.output),
+        }
+
+    def _keep_rule(self) -> str:
+        keep = self.config.keep
+        shares = keep.quota.shares if keep.quota else {}
+        quota = "".join(f"; {value} at most {share:.0%} of it" for value, share in shares.items())
+        if keep.fraction is not None:
+            return f"the best {100 * keep.fraction:g} % of the documents that survive deduplication{quota}"
+        if keep.tokens is not None:
+            return f"the best documents, {keep.tokens:,.0f} tokens at most{quota}"
+        if keep.buckets is not None:
+            return f"buckets {', '.join(keep.buckets)}"
+        origin = "config" if keep.min_score is not None else "the model's own rule"
+        return f"score >= {self.min_score:g} ({origin})"
+
+
+def make_plan(config: FilterConfig) -> Plan:
+    """Find the inputs and load the model.
+
+    Raises:
+        ConfigError: a heuristic's options do not fit it, or a quota names what the input cannot have.
+        InputError: a pattern that matches nothing, a file that does not exist, a benchmark that cannot be read.
+        ModelError: the model cannot be loaded.
+        MissingExtraError: a heuristic needs a package that is not installed.
+        RunError: a run in dedup.against is none, or its fingerprints do not fit.
+    """
+    from filters.dedup.fingerprints import open_earlier
+    from filters.model import QualityModel
+    from filters.run.heuristics import load_filter
+
+    not_taken: list[str] = []
+    units = plan_units(config.reads, not_taken.append)
+    model = QualityModel.load(config.model)
+    for heuristic in config.heuristics:
+        load_filter(heuristic)
+    open_earlier(config.dedup)
+    min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
+    plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config), tuple(not_taken))
+    _check_quota(plan)
+    return plan
+
+
+def _benchmarks(config: FilterConfig) -> tuple[Benchmark, ...]:
+    if config.decontaminate is None:
+        return ()
+    from filters.read.benchmark import read_benchmark
+
+    wanted = config.decontaminate
+    return tuple(read_benchmark(file, wanted.ngram, wanted.keys) for file in wanted.files)
+
+
+def _check_quota(plan: Plan) -> None:
+    quota = plan.config.keep.quota
+    if quota is None:
+        return
+    if quota.by == "language" and plan.config.language is None:
+        raise ConfigError("keep.quota: by: language needs the section `language`, which identifies it")
+    unknown = [value for value in quota.shares if quota.by == "source" and value not in plan.sources]
+    if unknown:
+        raise ConfigError(
+            f"keep.quota.shares: {unknown[0]!r} is no input file. The first of them is {next(iter(plan.sources))!r}: "
+            "write sources as --dry-run shows them"
+        )

@@ -1,0 +1,117 @@
+"""Output files: Parquet or zstd-compressed JSON lines."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from filters.run.json_rows import check_schema, json_lines
+
+ROW_GROUP_BYTES = 32 * 2**20
+"""Bytes of Arrow data in a row group: some 10,000 web pages, so that a reader can skip and parallelise."""
+ZSTD_LEVEL = 3
+
+
+class _Writer(Protocol):
+    def write(self, table: pa.Table) -> None: ...
+    def close(self) -> None: ...
+
+
+class _ParquetWriter:
+    def __init__(self, path: Path, schema: pa.Schema, plain: frozenset[str]) -> None:
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=ZSTD_LEVEL,
+            write_page_checksum=True,
+            use_dictionary=[name for name in schema.names if name not in plain],
+            write_statistics=[name for name in schema.names if name not in plain],
+        )
+
+    def write(self, table: pa.Table) -> None:
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _JsonLinesWriter:
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("wb")
+        self._stream: Any = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).stream_writer(self._file)
+
+    def write(self, table: pa.Table) -> None:
+        for batch in table.to_batches():
+            self._stream.write(b"\n".join([*json_lines(batch), b""]))
+
+    def close(self) -> None:
+        self._stream.close()
+        self._file.close()
+
+
+class ShardWriter:
+    """Writes rows to one file, in the order given. Use as a context manager: on an exception the file is removed.
+
+    Args:
+        path: of the file; it does not exist yet.
+        schema: of the rows; every table is cast to it.
+        plain: columns of mostly distinct values, written without dictionary and statistics.
+
+    Raises:
+        InputError: a column of the schema has no form in JSON, where that is asked for.
+
+    Attributes:
+        rows: written so far.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, plain: frozenset[str] = frozenset({"text", "id"})) -> None:
+        self.path, self.schema, self.rows = path, schema, 0
+        self._pending: list[pa.Table] = []
+        self._pending_bytes, self._closed = 0, False
+        if path.suffix != ".parquet":
+            check_schema(schema)
+        self._writer: _Writer = (
+            _ParquetWriter(path, schema, plain) if path.suffix == ".parquet" else _JsonLinesWriter(path)
+        )
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        table = table.select(self.schema.names).cast(self.schema)
+        self.rows += table.num_rows
+        self._pending.append(table)
+        self._pending_bytes += table.nbytes
+        if self._pending_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write(pa.concat_tables(self._pending))
+        self._pending, self._pending_bytes = [], 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Write what is pending, and end the file."""
+        self._flush()
+        self._writer.close()
+        self._closed = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._closed:
+            return
+        if kind is None:
+            self.close()
+            return
+        with suppress(Exception):  # the error at hand is the one to tell
+            self._writer.close()
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,404 @@
+"""`finesieve verify`: a finished run held against its manifest, its model, its inputs and a second look at samples."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zstandard
+
+from filters.addresses import as_shown, without_secrets
+from filters.config.filter import FilterConfig, InputConfig
+from filters.errors import FinesieveError, RunError
+from filters.kernels.packed import PackedText
+from filters.read.digest import input_digest, input_version
+from filters.read.units import Unit, plan_units
+from filters.run.finish import FORMAT, manifest_digest, manifest_text
+from filters.run.folder import MANIFEST
+from filters.run.ledger import Ledger
+from filters.run.run_files import (
+    SideFiles,
+    documents_at,
+    killers_of,
+    quarantine_accounts,
+    rows_by_id,
+    rows_of_unit,
+    shard_documents,
+)
+from filters.run.steps import unit_batches, unit_steps
+from filters.run.witnesses import near_copies, wrong_witnesses
+from filters.scores.finished_run import Run
+from filters.storage.location import Location, inner_name, sizes_below
+from filters.storage.publish import sha256
+from filters.terminal import printable
+
+MAX_SCORE_DIFFERENCE = 1e-4
+"""Scores may differ so much between processors, whose libraries add in another order; a decision must not change."""
+REREAD_ROWS = 2000
+"""Rows at the beginning of an input unit that are read again."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        ok: None where it could not be looked at.
+        detail: what was compared, or what is wrong.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def verify_run(
+    path: Location,
+    *,
+    sample: int = 200,
+    seed: int = 0,
+    inputs: bool = True,
+    all_witnesses: bool = False,
+    input_options: Mapping[str, Any] | None = None,
+    opens: Sequence[InputConfig] = (),
+    on_check: Callable[[Check], None] = lambda check: None,
+) -> list[Check]:
+    """Check everything that can be checked about a finished run.
+
+    Args:
+        path: the run's folder, here or behind an address.
+        sample: kept documents to score and fingerprint again, and near copies to compare again with the document they
+            name; also the beginning of one input unit is read again.
+        all_witnesses: compare all near copies again.
+        seed: of the sample.
+        inputs: compare input files with their digests; relative names are looked for from the working directory.
+        input_options: given to fsspec to open remote input (no manifest holds credentials).
+        opens: the inputs of the run's config; their addresses may be signed, those of a manifest are not.
+        on_check: called with each check as it is done.
+
+    Raises:
+        RunError: there is no finished run, or its manifest is none.
+    """
+    verifier = _Verifier(path, sample, seed, input_options or {}, opens)
+    checks = []
+    steps = [verifier.manifest_itself, verifier.files, verifier.ledger, verifier.documents, verifier.model]
+    steps += [verifier.inputs, verifier.input_again, partial(verifier.witnesses, all_witnesses)] if inputs else []
+    steps.append(verifier.sample_again)
+    for step in steps:
+        for check in _safely(step):
+            checks.append(check)
+            on_check(check)
+    return checks
+
+
+def _safely(step: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    try:
+        yield from step()
+    except (FinesieveError, OSError, pa.ArrowException, zstandard.ZstdError, *_NONSENSE) as error:
+        name = getattr(step, "__name__", "witnesses").replace("_", " ").removesuffix(" itself")
+        name = name.replace("sample again", "sample")
+        detail = str(error) if isinstance(error, FinesieveError) else f"{type(error).__name__}: {error}"
+        yield Check(name, False, without_secrets(detail))
+
+
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""What a manifest raises that somebody edited."""
+
+
+class _Verifier:
+    def __init__(
+        self,
+        path: Location,
+        sample: int,
+        seed: int,
+        input_options: Mapping[str, Any],
+        opens: Sequence[InputConfig] = (),
+    ) -> None:
+        self.path = path
+        self.manifest = Run(path).manifest
+        self.size, self.random = sample, np.random.default_rng(seed)
+        if self.manifest.get("format") != FORMAT:
+            raise RunError(
+                f"{path / MANIFEST}: of format {self.manifest.get('format')!r}, by finesieve "
+                f"{self.manifest.get('finesieve')}; this version verifies format {FORMAT}. Remedy: verify the run with "
+                "the version that made it, or filter again"
+            )
+        try:
+            data = self.manifest["config"]
+            data["output"] = {**data["output"], "path": "run"}
+            inputs = data["inputs"]
+            options = (
+                [one.storage_options for one in opens] if len(opens) == len(inputs) else [input_options] * len(inputs)
+            )
+            inputs = [{**one, "storage_options": dict(some)} for one, some in zip(inputs, options, strict=True)]
+            self.config = FilterConfig.model_validate({**data, "inputs": inputs})
+            given = [as_shown(one.model_dump(mode="json")) for one in opens]
+            if len(given) == len(inputs) and given == list(map(operator.or_, given, inputs)):
+                self.config = self.config.model_copy(update={"inputs": tuple(opens)})
+            self.listed = {inner_name(str(entry["path"])): entry for entry in self.manifest["files"]}
+        except _NONSENSE as error:
+            raise RunError(f"{path / MANIFEST}: not the manifest of a run by this version: {error!r:.300}") from error
+
+    def _files(self, folder: str) -> list[Location]:
+        return [self.path / name for name in self.listed if name.startswith(f"{folder}/")]
+
+    @cached_property
+    def _side_files(self) -> SideFiles:
+        quota = self.config.keep.quota
+        return SideFiles(self._files("attributes"), quota.by if quota else None)
+
+    def manifest_itself(self) -> Iterator[Check]:
+        """The manifest is as it was written, to the byte."""
+        text = (self.path / MANIFEST).read_text(encoding="utf-8")
+        written = json.loads(text)
+        same = written.get("digest") == manifest_digest(written) and text == manifest_text(written)
+        wrong = [] if same else ["manifest.json was changed since"]
+        yield _check("manifest", wrong, "manifest.json is what was written (SHA-256 of itself)")
+
+    def files(self) -> Iterator[Check]:
+        """Every file of the manifest is there, byte for byte, and no other."""
+        wrong, total = [], 0
+        there = sizes_below(self.path)
+        for name, entry in self.listed.items():
+            total += entry["bytes"]
+            if name not in there:
+                wrong.append(f"{name} is missing")
+            elif there[name] != entry["bytes"] or sha256(self.path / name) != entry["sha256"]:
+                wrong.append(f"{name} is not what was written")
+        extra = sorted(there.keys() - self.listed.keys() - {MANIFEST})
+        wrong += [f"{name} is not the run's" for name in extra if not name.startswith(".")]
+        good = f"{len(self.listed):,} files, {total / 1e6:,.1f} MB, are what was written (SHA-256)"
+        yield _check("files", wrong, good)
+
+    def ledger(self) -> Iterator[Check]:
+        """The accounts add up, are those of the side files, and the threshold parts kept from dropped."""
+        ledger, side = Ledger.from_json(self.manifest["ledger"]), self._side_files
+        quarantined = quarantine_accounts(self.path / "quarantine.jsonl")
+        try:
+            ledger.check(shard_rows=ledger.total.kept, attribute_rows=side.rows, quarantine_rows=quarantined.total())
+        except RunError as error:
+            yield Check("ledger", False, str(error).partition(" Nothing was published")[0])
+            return
+        wrong = _misbooked(ledger, side.accounts, quarantined)
+        if ledger.total.to_json() != self.manifest["ledger"]["total"]:
+            wrong.append("the total of the ledger is not the sum of its accounts")
+        rows = sum(entry["rows"] for name, entry in self.listed.items() if name.startswith("data/"))
+        if rows != side.copies:
+            wrong.append(f"shards have {rows:,} rows, the side files ask for {side.copies:,}")
+        if side.histogram.to_json() != self.manifest["histogram"]:
+            wrong.append("the histogram of manifest.json is not that of the side files")
+        wrong += self._wrong_decisions(side)
+        total = ledger.total
+        good = (
+            f"{total.records:,} in = {total.kept:,} kept + {total.removed.total():,} removed + "
+            f"{total.quarantined.total():,} quarantined, in {len(ledger.accounts):,} input file(s)"
+        )
+        yield _check("ledger", wrong, good)
+
+    def _wrong_decisions(self, side: SideFiles) -> list[str]:
+        threshold = np.float32(self.manifest["keep"]["min_score"])
+        keep, wrong = self.config.keep, []
+        if keep.buckets is None and side.lowest_kept is not None and np.float32(side.lowest_kept) < threshold:
+            wrong.append(f"a document of score {side.lowest_kept:g} is kept, below the threshold {threshold:g}")
+        if keep.buckets is None and side.highest_dropped is not None and np.float32(side.highest_dropped) >= threshold:
+            wrong.append(f"a document of score {side.highest_dropped:g} is dropped, the threshold is {threshold:g}")
+        quotas = self.manifest["keep"]["solution"]["quotas"] if keep.quota is not None else {}
+        for value, (low, high) in side.over_quota.items():
+            above = np.float32(quotas[value]["threshold"]) if value in quotas else threshold
+            if np.float32(low) < threshold or np.float32(high) >= above:
+                wrong.append(f"documents of {value} are over_quota with scores {low:g} to {high:g}, outside its quota")
+        for value, low in side.kept_from.items():
+            if value in quotas and np.float32(low) < np.float32(quotas[value]["threshold"]):
+                wrong.append(f"a document of {value} of score {low:g} is kept, which its quota leaves out")
+        return wrong
+
+    def documents(self) -> Iterator[Check]:
+        """The documents of the shards are those the side files keep, each as often as they say, with its score."""
+        wanted, found = self._side_files.documents, shard_documents(self._files("data"))
+        wrong = [] if wanted == found else [
+            f"shards hold {found.count:,} documents, the side files keep {wanted.count:,}"
+            + (", and some have another id or score" if wanted.count == found.count else "")
+        ]  # fmt: skip
+        yield _check("documents", wrong, f"{found.count:,} documents in shards are those the side files keep")
+
+    def model(self) -> Iterator[Check]:
+        """The model is the one the run was scored with."""
+        from filters.model import QualityModel
+
+        digest = QualityModel.load(self.config.model).digest
+        expected = self.manifest["model"]["digest"]
+        wrong = [f"{self.config.model} has digest {digest[:12]}, the run used {expected[:12]}"]
+        yield _check("model", wrong if digest != expected else [], f"{self.config.model}, digest {digest[:12]}")
+
+    def _units(self) -> list[Unit]:
+        return plan_units(self.config.reads)
+
+    def inputs(self) -> Iterator[Check]:
+        """The input files are those that were read."""
+        units = {unit.source: unit for unit in reversed(self._units())}
+        reads = self.config.reads
+        wrong, unknown, versions = [], 0, 0
+        for entry in self.manifest["inputs"]:
+            unit = units.pop(entry["source"], None)
+            if unit is None:
+                wrong.append(f"{entry['source']} is missing")
+            elif entry["xxh3_128"] is not None:
+                wrong += [f"{unit.source} is not what was read"] * (input_digest(unit) != entry["xxh3_128"])
+            elif entry.get("version") is not None:
+                versions += 1
+                if input_version(unit, reads[unit.input].storage_options) != entry["version"]:
+                    wrong.append(f"{unit.source} is not what was read (its server says)")
+            else:
+                unknown += 1
+        wrong += [f"{source} was not there" for source in units]
+        local = len(self.manifest["inputs"]) - versions - unknown
+        how = ", ".join(
+            text
+            for count, text in (
+                (local, f"{local:,} by xxh3-128"),
+                (versions, f"{versions:,} by version (ETag) at their server"),
+                (unknown, f"{unknown:,} have no digest"),
+            )
+            if count
+        )
+        count = len(self.manifest["inputs"])
+        yield _check("inputs", wrong, f"{count:,} input(s) are what was read: {how or 'none'}")
+
+    def input_again(self) -> Iterator[Check]:
+        """The beginning of one input unit, read, fingerprinted and scored again, gives the same side file rows."""
+        units = self._units()
+        if not units:
+            yield Check("input again", None, "there is no input")
+            return
+        number = int(self.random.integers(len(units)))
+        unit = units[number]
+        killers = killers_of(self.path / "quarantine.jsonl", unit.source)
+        batches = unit_batches(unit_steps(self.config, units), number, len(units), killers)
+        rows = rows_of_unit(self._files("attributes"), unit.source, unit.start, unit.stop, REREAD_ROWS)
+        wrong, seen = [], 0
+        for batch in batches:
+            for n, position in enumerate(batch.position.tolist()):
+                row = rows.get(position)
+                where = f"{unit.source} at {position}"
+                if row is None:
+                    wrong.append(f"{where}: not in the side files")
+                    continue
+                exact = batch.attributes["exact"][n].tobytes()
+                if row["exact_hash"] is not None and row["exact_hash"] != exact:
+                    wrong.append(f"{where}: another fingerprint")
+                if row["score"] is not None and not _close(row["score"], float(batch.attributes["score"][n])):
+                    wrong.append(f"{where}: score {batch.attributes['score'][n]:.4f}, was {row['score']:.4f}")
+            seen += len(batch)
+            if seen >= REREAD_ROWS:
+                break
+        yield _check(
+            "input again", wrong, f"{seen:,} documents of {unit.source} read again: same fingerprints, same scores"
+        )
+
+    def witnesses(self, every: bool) -> Iterator[Check]:
+        """Near copies resemble who they are said to be a copy of, and that document stays: a sample, or all."""
+        files, units = self._files("attributes"), self._units()
+        wrong: list[str] = []
+        count = 0
+        for copies in near_copies(files, None if every else self.size, self.random):
+            wrong += wrong_witnesses(self.config, files, units, copies)
+            count += len(copies)
+        if not count:
+            yield Check("witnesses", None, "no document was removed as a near copy")
+            return
+        near = self.config.dedup.near
+        least = f" by {near.similarity:g} or more" if near else ""
+        good = f"{'all ' * every}{count:,} near copies read again resemble the document they name{least}, which stays"
+        yield _check("witnesses", wrong, good)
+
+    def _sample(self) -> list[dict[str, Any]]:
+        """Documents drawn from all shards, each row with the same chance."""
+        shards = [(name, int(entry["rows"])) for name, entry in self.listed.items() if name.startswith("data/")]
+        total = sum(rows for _, rows in shards)
+        drawn = np.sort(self.random.choice(total, min(self.size, total), replace=False)) if total else np.empty(0, int)
+        found: list[dict[str, Any]] = []
+        first = 0
+        for name, rows in shards:
+            here = drawn[(drawn >= first) & (drawn < first + rows)] - first
+            first += rows
+            if len(here):
+                found += documents_at(self.path / name, here)
+        return found
+
+    def sample_again(self) -> Iterator[Check]:
+        """A random sample of the shards, scored and fingerprinted again."""
+        from filters.dedup.exact import exact_hashes
+        from filters.model import QualityModel
+
+        sample = self._sample()
+        if not sample:
+            yield Check("sample", None, "no document was kept")
+            return
+        texts = [str(document["text"]) for document in sample]
+        scores = QualityModel.load(self.config.model).score(texts)
+        exact = exact_hashes(PackedText.from_strings(texts))
+        known = rows_by_id(self._files("attributes"), [document["id"] for document in sample])
+        wrong = []
+        for document, score, found in zip(sample, scores.tolist(), exact, strict=True):
+            name, row = document["id"], known.get(document["id"])
+            if row is None:
+                wrong.append(f"{name}: not in the side files")
+            elif row["exact_hash"] != (found.tobytes() if self.config.dedup.exact else None):
+                wrong.append(f"{name}: another fingerprint, so another text")
+            elif not _close(row["score"], score) or not _close(document["score"], score):
+                shown = row["score"] if _close(document["score"], row["score"]) else document["score"]
+                wrong.append(f"{name}: score {score:.4f}, was {shown:.4f}")
+            else:
+                columns = ("language", "tokens", "source", "position")
+                other = next((column for column in columns if document[column] != row[column]), None)
+                wrong += [f"{name}: {other} {document[other]!r}, in the side files {row[other]!r}"] if other else []
+        yield _check("sample", wrong, f"{len(sample):,} kept documents: same fingerprints, same scores")
+
+
+def _misbooked(
+    ledger: Ledger, documents: Counter[tuple[str, str | None]], quarantined: Counter[tuple[str, str]]
+) -> list[str]:
+    """Where the accounts are not what is found in the side files and in quarantine.jsonl."""
+    kept: Counter[tuple[str, str | None]] = Counter()
+    causes: Counter[tuple[str, str | None]] = Counter()
+    for source, account in ledger.accounts.items():
+        kept[source, None] = account.kept
+        kept.update({(source, reason): count for reason, count in account.removed.items()})
+        causes.update({(source, cause): count for cause, count in account.quarantined.items()})
+    found_causes: Counter[tuple[str, str | None]] = Counter(
+        {(source, why): n for (source, why), n in quarantined.items()}
+    )
+    return [
+        f"{source}: the ledger has {books[source, why]:,} {why or 'kept'}, {place} {found[source, why]:,}"
+        for books, found, place in (
+            (kept, documents, "attributes/ has"),
+            (causes, found_causes, "quarantine.jsonl has"),
+        )
+        for source, why in sorted({*books, *found}, key=str)
+        if books[source, why] != found[source, why]
+    ]
+
+
+def _check(name: str, wrong: list[str], good: str) -> Check:
+    if not wrong:
+        return Check(name, True, good)
+    more = f" (and {len(wrong) - _SHOWN:,} more)" if len(wrong) > _SHOWN else ""
+    return Check(name, False, "; ".join(wrong[:_SHOWN]) + more)
+
+
+def _close(before: float | None, now: float) -> bool:
+    return before is not None and abs(before - now) <= MAX_SCORE_DIFFERENCE
+
+
+def check_view(check: Check) -> str:
+    """A line for a terminal."""
+    mark = {True: "ok     ", False: "WRONG  ", None: "skipped"}[check.ok]
+    return f"{mark} {printable(check.name, 40)}: {printable(check.detail, 1000)}"

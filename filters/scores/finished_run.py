@@ -1,0 +1,261 @@
+"""A finished run as an object: its ledger, its histograms, its attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.errors import RunError
+from filters.scores.histogram import Histogram, SlicedHistogram
+from filters.scores.summary import DICTIONARIES, GROUPS, SURVIVOR_COLUMNS, Place, Summary, survivors, values_of
+from filters.scores.threshold import Scored, Solution, Target, solve
+from filters.storage.location import Location, files_below, location, parquet_dataset, parquet_file
+
+DAMAGE = (OSError, pa.ArrowException, KeyError, ValueError)
+"""What reading damaged side files raises."""
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A document from an end of the score scale; `text` is its beginning, None where the run did not keep it."""
+
+    id: str
+    score: float
+    origin: str
+    text: str | None
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        path: the folder `finesieve filter` wrote, or its address (s3://...).
+        storage_options: given to fsspec as they are, to open an address.
+
+    Attributes:
+        manifest: content of manifest.json.
+        min_score: the run's threshold.
+        ledger: what became of every record.
+        slices: columns with few values that its histograms can be sliced by.
+
+    Raises:
+        RunError: the folder holds no finished run.
+    """
+
+    def __init__(self, path: str | Location, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.path = location(path, storage_options)
+        try:
+            self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+            self.min_score = float(self.manifest["keep"]["min_score"])
+            self.ledger: dict[str, Any] = self.manifest["ledger"]
+            self.slices: tuple[str, ...] = tuple(self.manifest["slices"])
+            self.manifest["histograms"].keys()
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(
+                f"{path}: no manifest.json here, so no finished run. Remedy: name the output.path of a filter run"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self.path / 'manifest.json'}: not the manifest of a run by this version: {error!r}. Remedy: name "
+                "the output.path of a filter run, or filter again"
+            ) from error
+
+    @property
+    def files(self) -> list[Location]:
+        """The side files, in order."""
+        return files_below(self.path / "attributes", ".parquet")
+
+    @property
+    def rows(self) -> int:
+        """Documents in the side files."""
+        total = self.ledger["total"]
+        return int(total["kept"] + sum(total["removed"].values()))
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the side files, row group by row group in input order; texts dictionary-encoded.
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        coded_columns = [name for name in columns if name in DICTIONARIES or name in self.slices]
+        for path in self.files:
+            try:
+                with parquet_file(path, read_dictionary=coded_columns) as file:
+                    for group in range(file.num_row_groups):
+                        yield file.read_row_group(group, columns=list(columns), use_threads=False)
+            except DAMAGE as error:
+                raise RunError(
+                    f"{path}: cannot read this side file: {error}. Remedy: restore it (manifest.json has its SHA-256), "
+                    "or filter again"
+                ) from error
+
+    def summary(self, *, extremes: int = 0, groups: Sequence[str] = GROUPS) -> Summary:
+        """What the views show, in one pass over the side files.
+
+        Args:
+            groups: columns with many values to count by.
+            extremes: how many of the best and worst documents to find.
+
+        Raises:
+            RunError: the side files are missing, damaged, or not those the ledger counts.
+        """
+        summary = Summary(self.slices, groups, extremes=extremes)
+        for table in self.tables(summary.columns):
+            summary.add(table)
+        if summary.rows != self.rows:
+            raise RunError(
+                f"{self.path / 'attributes'}: {summary.rows:,} rows where the ledger has {self.rows:,} documents. "
+                "Remedy: restore the missing side files, or filter again"
+            )
+        return summary
+
+    @overload
+    def histogram(self, by: None = None) -> Histogram: ...
+    @overload
+    def histogram(self, by: str, *, largest: int = ...) -> SlicedHistogram: ...
+    def histogram(self, by: str | None = None, *, largest: int = 1000) -> Histogram | SlicedHistogram:
+        """Scores of the documents that survived deduplication.
+
+        Args:
+            by: "language", "host", "source", or a column of `input.slices`; None: all documents together.
+            largest: of a column with more values, take those with most documents.
+
+        Raises:
+            RunError: the run has no such column, or its files are damaged.
+        """
+        if by is not None:
+            return self._sliced(by, largest)
+        try:
+            return Histogram.from_json(self.manifest["histogram"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{self.path / 'manifest.json'}: key histogram: {error!r}") from error
+
+    def _sliced(self, by: str, largest: int) -> SlicedHistogram:
+        self.check_column(by)
+        if by in self.manifest["histograms"]:
+            stored = self.manifest["histograms"][by]
+            every = SlicedHistogram.from_json(by, stored)
+            if len(every) <= largest:
+                return every
+            chosen = set(every.largest(largest))
+            return SlicedHistogram.from_json(by, [part for part in stored if part["value"] in chosen])
+        wanted = None
+        if by in GROUPS:
+            counting = Summary((), (by,))
+            for table in self.tables(counting.columns):
+                counting.add(table)
+            if len(counting.groups[by]) > largest:
+                wanted = {group.value for group in counting.groups[by].largest(largest)}
+        sliced = SlicedHistogram(by)
+        for table in self.tables([*SURVIVOR_COLUMNS, by]):
+            found = survivors(table)
+            values, places = values_of(table, by, found.rows)
+            if wanted is not None:
+                places = np.where(np.array([value in wanted for value in values])[places], places, -1)
+            sliced.add(values, places, found.scores, tokens=found.tokens, text_bytes=found.text_bytes)
+        return sliced
+
+    def check_column(self, by: str) -> None:
+        """Refuse a column that histograms cannot be sliced by.
+
+        Raises:
+            RunError: names those that can.
+        """
+        allowed = list(dict.fromkeys(("language", *GROUPS, *self.slices)))
+        if by not in allowed:
+            raise RunError(
+                f"{self.path}: cannot slice by {by!r}; this run has {', '.join(allowed)}. Remedy: name the column in "
+                "input.slices, and filter again"
+            )
+
+    def solve(self, target: Target, *, by: str | None = None, quotas: Mapping[str, float] | None = None) -> Solution:
+        """The threshold that keeps what `target` asks for, exact; see `filters.scores.threshold.solve`.
+
+        Raises:
+            ConfigError: quotas that make no sense.
+            RunError: the side files are damaged, or have no column `by`.
+        """
+        if by is not None:
+            self.check_column(by)
+
+        def batches() -> Iterator[Scored]:
+            for table in self.tables([*SURVIVOR_COLUMNS, *([by] if by else [])]):
+                found, column = survivors(table), None
+                if by:
+                    values, places = values_of(table, by, found.rows)
+                    column = np.array(values, dtype=object)[places]
+                yield Scored(found.scores, found.tokens, found.text_bytes, column)
+
+        return solve(target, batches, histogram=self.histogram(), by=by, quotas=quotas)
+
+    def attributes(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """Rows of the side files, in input order.
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        try:
+            return parquet_dataset(self.files, format="parquet").to_table(columns=columns, filter=where)
+        except DAMAGE as error:
+            raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
+
+    def rows_at(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """These columns of the rows with these numbers (see `Place`), in the order asked for.
+
+        Raises:
+            RunError: the side files are missing or damaged.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        first = 0
+        try:
+            for path in self.files:
+                with parquet_file(path) as file:
+                    for group in range(file.num_row_groups):
+                        count = file.metadata.row_group(group).num_rows
+                        inside = sorted({row for row in rows if first <= row < first + count})
+                        if inside:
+                            table = file.read_row_group(group, columns=list(columns), use_threads=False)
+                            taken = table.take(pa.array([row - first for row in inside])).to_pylist()
+                            found |= dict(zip(inside, taken, strict=True))
+                        first += count
+        except DAMAGE as error:
+            raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
+        return [found[row] for row in rows]
+
+    def extremes(self, count: int, *, best: bool) -> list[Extreme]:
+        """The documents with the highest (or lowest) scores among those that survived deduplication.
+
+        Of equal scores the earlier document comes first. Texts are looked up in data/ or rejected/, where they are.
+        """
+        summary = Summary((), (), extremes=count)
+        for table in self.tables(summary.columns):
+            summary.add(table)
+        return self.described(summary.extremes(best=best))
+
+    def described(self, places: Sequence[Place]) -> list[Extreme]:
+        """Documents of the side files with origin and the beginning of their text."""
+        rows = self.rows_at([place.row for place in places], ["id", "score", "url", "source", "position"])
+        texts = self._texts([row["id"] for row in rows])
+        return [
+            Extreme(
+                row["id"], row["score"], row["url"] or f"{row['source']} at {row['position']}", texts.get(row["id"])
+            )
+            for row in rows
+        ]
+
+    def _texts(self, ids: list[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for folder in ("data", "rejected"):
+            files = files_below(self.path / folder, ".parquet")
+            if files and ids:
+                dataset = parquet_dataset(files, format="parquet")
+                wanted = pc.field("id").isin(ids)
+                beginning = {"id": pc.field("id"), "text": pc.utf8_slice_codeunits(pc.field("text"), 0, 400)}
+                found |= {row["id"]: row["text"] for row in dataset.to_table(beginning, filter=wanted).to_pylist()}
+        return found

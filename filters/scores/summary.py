@@ -1,0 +1,297 @@
+"""Everything the views of a run show, gathered in one pass over its side files.
+
+A `Summary` is filled table by table and holds counts only: its size does not grow with the number of documents, except
+for hosts (about 100 bytes each) and clusters of duplicates (16 bytes each).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.scores.groups import SUMS, Groups
+from filters.scores.histogram import SCORE_UNIT, Histogram, SlicedHistogram
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.signedinteger[Any]]
+
+BELOW = ("low_score", "over_quota", "other_bucket")
+"""Reasons of a document that nothing but the keep rule removed."""
+DUPLICATES = ("exact_duplicate", "near_duplicate")
+PLAIN = ("score", "tokens", "bytes", "keep", "near_cluster")
+GROUPS = ("host", "source")
+"""Columns with very many values."""
+SURVIVOR_COLUMNS = ("score", "tokens", "bytes", "reason")
+MAX_VALUES = 256
+"""A column with more values is not in the manifest; its histograms are counted from the side files when asked for."""
+DICTIONARIES = ("reason", "language", "host", "source")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A document, by its row in the side files.
+
+    Attributes:
+        row: counted over all side files in order, from 0.
+        score: of the document.
+    """
+
+    row: int
+    score: float
+
+
+class Survivors(NamedTuple):
+    """The n documents of a table that have a score and that deduplication left.
+
+    Attributes:
+        rows: int64[n], their rows in the table.
+        scores: float32[n].
+        tokens: int64[n].
+        text_bytes: int64[n].
+    """
+
+    rows: Int64
+    scores: Float32
+    tokens: Int64
+    text_bytes: Int64
+
+
+def survivors(table: pa.Table | pa.RecordBatch) -> Survivors:
+    """Those of a table with `SURVIVOR_COLUMNS`."""
+    scores = _scores(table["score"])
+    names, reasons = coded(_one_chunk(table["reason"]))
+    rows = np.flatnonzero(_survive(names.to_pylist(), reasons, scores))
+    tokens, text_bytes = _integers(_one_chunk(table["tokens"])), _integers(_one_chunk(table["bytes"]))
+    return Survivors(rows, scores[rows], tokens[rows], text_bytes[rows])
+
+
+def values_of(table: pa.Table | pa.RecordBatch, by: str, rows: Int64) -> tuple[list[str | None], Indices]:
+    """(values, int64[n]): values of a column of strings, the last one None, and the place of each row's value."""
+    values, indices = coded(_one_chunk(table[by]))
+    places = indices[rows]
+    return [*values.to_pylist(), None], np.where(places < 0, len(values), places)
+
+
+def _survive(names: list[str], reasons: Indices, scores: Float32) -> Bool:
+    # The last place is that of documents without a reason.
+    return np.array([*(name in BELOW for name in names), True])[reasons] & ~np.isnan(scores)
+
+
+def _scores(column: Any) -> Float32:
+    """float32[n], NaN where null."""
+    return np.asarray(_one_chunk(column).to_numpy(zero_copy_only=False), dtype=np.float32)
+
+
+class Histograms:
+    """Scores of the survivors: all together, and by the values of some columns.
+
+    Args:
+        slices: columns with few values, besides `language`.
+
+    Attributes:
+        total: of all survivors.
+        slices: column -> histograms by its values.
+    """
+
+    def __init__(self, slices: Iterable[str] = ()) -> None:
+        self.total = Histogram()
+        self.slices = {by: SlicedHistogram(by) for by in dict.fromkeys(("language", *slices))}
+
+    def add(self, table: pa.Table | pa.RecordBatch) -> None:
+        """Count the rows of a table with `SURVIVOR_COLUMNS` and the slices' columns."""
+        self.count(table, survivors(table))
+
+    def count(self, table: pa.Table | pa.RecordBatch, found: Survivors) -> None:
+        """Count the survivors of a table with the slices' columns."""
+        for by, sliced in self.slices.items():
+            part = SlicedHistogram(by)
+            values, places = values_of(table, by, found.rows)
+            part.add(values, places, found.scores, tokens=found.tokens, text_bytes=found.text_bytes)
+            sliced.merge(part)
+        # Each survivor has a value, or is in the slice None.
+        self.total.merge(part.total())
+
+    def merge(self, other: Histograms) -> Self:
+        """Add another's counts to this one's."""
+        self.total.merge(other.total)
+        for by, sliced in other.slices.items():
+            self.slices[by].merge(sliced)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Histograms by slice in plain types; columns with more than `MAX_VALUES` values are left out."""
+        return {by: sliced.to_json() for by, sliced in self.slices.items() if len(sliced) <= MAX_VALUES}
+
+
+class Clusters:
+    """Sizes of clusters of duplicates: the document that stayed, and its copies."""
+
+    def __init__(self) -> None:
+        self._roots: Int64 = np.zeros(0, np.int64)
+        self._copies: Int64 = np.zeros(0, np.int64)
+        self._waiting: list[Int64] = []
+
+    def add(self, roots: Int64) -> None:
+        """Count removed copies by the number of their cluster."""
+        self._waiting.append(roots)
+        if sum(map(len, self._waiting)) > max(1_000_000, len(self._roots)):
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        roots, copies = np.unique(np.concatenate(self._waiting), return_counts=True)
+        self._waiting = []
+        every, place = np.unique(np.concatenate([self._roots, roots]), return_inverse=True)
+        counts = np.zeros(len(every), np.int64)
+        np.add.at(counts, place, np.concatenate([self._copies, copies]))
+        self._roots, self._copies = every, counts
+
+    def __len__(self) -> int:
+        self._settle()
+        return len(self._roots)
+
+    @property
+    def copies(self) -> int:
+        """Documents removed as copies."""
+        self._settle()
+        return int(self._copies.sum())
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Size of a cluster, with the one that stayed -> number of clusters of that size; ascending."""
+        self._settle()
+        sizes, clusters = np.unique(self._copies + 1, return_counts=True)
+        return dict(zip(sizes.tolist(), clusters.tolist(), strict=True))
+
+    def largest(self, count: int) -> list[tuple[int, int]]:
+        """(number of the cluster, its size) of the largest ones, ties by number."""
+        self._settle()
+        order = np.lexsort((self._roots, -self._copies))[:count]
+        return list(zip(self._roots[order].tolist(), (self._copies[order] + 1).tolist(), strict=True))
+
+
+class Summary:
+    """See the module. Survivors are the documents that have a score and that deduplication left.
+
+    Args:
+        slices: columns with few values to slice histograms by, besides `language`.
+        groups: columns with many values to count by.
+        extremes: how many of the best and worst documents to remember.
+
+    Attributes:
+        rows: documents seen.
+        histograms: of the survivors.
+        groups: column -> counts by its values.
+        reasons: reason -> documents removed for it.
+        kept: documents kept.
+        clusters: sizes of clusters of duplicates.
+    """
+
+    def __init__(
+        self,
+        slices: Iterable[str] = (),
+        groups: Iterable[str] = GROUPS,
+        *,
+        extremes: int = 0,
+    ) -> None:
+        self.rows = self.kept = 0
+        self.histograms = Histograms(slices)
+        self.groups = {by: Groups(by) for by in groups}
+        self.reasons: Counter[str] = Counter()
+        self.clusters = Clusters()
+        self._extremes = extremes
+        self._ends: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that `add` reads."""
+        return list(dict.fromkeys([*PLAIN, "reason", *self.histograms.slices, *self.groups]))
+
+    def add(self, table: pa.Table | pa.RecordBatch) -> None:
+        """Count the next rows, with the columns `columns`; text columns are fastest dictionary-encoded."""
+        column = {name: _one_chunk(table[name]) for name in self.columns}
+        scores, tokens, text_bytes = _scores(column["score"]), _integers(column["tokens"]), _integers(column["bytes"])
+        keep = np.asarray(column["keep"].to_numpy(zero_copy_only=False), dtype=bool)
+        survives, copies = self._reasons(column["reason"], scores)
+        rows = np.flatnonzero(survives)
+        self.histograms.count(pa.table(column), Survivors(rows, scores[rows], tokens[rows], text_bytes[rows]))
+        self._count_groups(column, survives, keep, scores, tokens)
+        self.clusters.add(_integers(column["near_cluster"].filter(pa.array(copies))))
+        self._remember(survives, scores)
+        self.kept += int(keep.sum())
+        self.rows += len(scores)
+
+    def _reasons(self, column: pa.Array, scores: Float32) -> tuple[Bool, Bool]:
+        """(survivors, copies), and the reasons counted."""
+        values, indices = coded(column)
+        names: list[str] = values.to_pylist()
+        counts = np.bincount(indices[indices >= 0], minlength=len(names))
+        self.reasons.update({name: int(count) for name, count in zip(names, counts, strict=True) if count})
+        copies = np.array([*(name in DUPLICATES for name in names), False])[indices]
+        return _survive(names, indices, scores), copies
+
+    def _count_groups(
+        self, column: dict[str, pa.Array], survives: Bool, keep: Bool, scores: Float32, tokens: Int64
+    ) -> None:
+        from filters.kernels.histogram import count_groups
+
+        for name, groups in self.groups.items():
+            values, indices = coded(column[name])
+            sums = np.zeros((len(values), len(SUMS)), np.int64)
+            count_groups(indices, survives, keep, scores, tokens, 1 / SCORE_UNIT, sums)
+            used = sums[:, 0] > 0
+            groups.add(values.filter(pa.array(used)), sums[used])
+
+    def _remember(self, survives: Bool, scores: Float32) -> None:
+        if not self._extremes:
+            return
+        for best, ends in self._ends.items():
+            # Ascending by (rank, row): the first one wins a tie.
+            ranks = -scores if best else scores
+            full = len(ends) == self._extremes
+            rows = np.flatnonzero(survives & (ranks < ends[-1][0]) if full else survives)
+            if len(rows) > self._extremes:
+                rows = rows[np.argsort(ranks[rows], kind="stable")[: self._extremes]]
+            ends += [(float(ranks[row]), self.rows + row) for row in rows.tolist()]
+            ends.sort()
+            del ends[self._extremes :]
+
+    def extremes(self, *, best: bool) -> list[Place]:
+        """The survivors with the highest (or lowest) scores; of equal scores the earlier row comes first."""
+        return [Place(row, -rank if best else rank) for rank, row in self._ends[best]]
+
+
+def coded(column: pa.Array) -> tuple[pa.Array, Indices]:
+    """(values, int[n]): distinct values of a column of strings, and the place of each row's value, -1 for null."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    values, indices = column.dictionary, column.indices
+    if values.null_count:
+        indices = pc.if_else(pc.take(values.is_valid(), indices), indices, -1)
+        values = values.fill_null("")
+    filled = indices.fill_null(-1) if indices.null_count else indices
+    return values, np.asarray(filled.to_numpy(zero_copy_only=False))
+
+
+def _one_chunk(column: Any) -> pa.Array:
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return column.unify_dictionaries().combine_chunks() if column.num_chunks else pa.array([], column.type)
+
+
+def _integers(column: pa.Array) -> Int64:
+    """int64[n], 0 where null."""
+    filled = column.fill_null(0) if column.null_count else column
+    return np.asarray(filled.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -1,0 +1,294 @@
+"""Opening input files: local ones as they are, remote ones through fsspec with dropped connections resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from filters.config.filter import InputConfig
+from filters.errors import FinesieveError, InputError, MissingExtraError
+from filters.read.local import LocalFile, Reading
+from filters.storage.pace import Pace, pause_after
+
+if TYPE_CHECKING:
+    from filters.read.units import Unit
+
+READ_SIZE = 1 << 20
+"""Bytes asked of a remote file at once when its size is not known and bytes have to be skipped."""
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
+"""botocore's, by name: s3fs is an extra."""
+
+T = TypeVar("T")
+
+
+def is_local(address: str) -> bool:
+    return "://" not in address
+
+
+def open_input(address: str, config: InputConfig) -> BinaryIO:
+    """The stored bytes of an input file.
+
+    A remote file survives dropped connections (`ResumingFile`). An outage that outlasts the retries is an error of the
+    run, not a quarantined record: the data is not damaged, and a later run can read it.
+
+    Raises:
+        InputError: the file does not exist, may not be read, or cannot be reached.
+    """
+    if is_local(address):
+        try:
+            return open(address, "rb")  # the caller closes it
+        except OSError as error:
+            raise InputError(f"{address}: cannot open this input file: {error.strerror or error}") from error
+    return cast(BinaryIO, ResumingFile(address, config.storage_options, config.retries, config.requests_per_second))
+
+
+def open_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -> BinaryIO:
+    """The stored bytes of the file that a unit is of: a remote one as of `open_input`, a local one as a `LocalFile`.
+
+    Raises:
+        InputError: as `open_input`; or the local file is not the one that was planned.
+    """
+    if not is_local(unit.address):
+        return open_input(unit.address, config)
+    sequential = unit.kind != "parquet"
+    return cast(BinaryIO, LocalFile(unit.address, unit.source, unit.stamp, unit.start, sequential, reading))
+
+
+def file_system(address: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The fsspec file system of an address and the path in it.
+
+    Raises:
+        MissingExtraError: the protocol needs a package that is not installed.
+        InputError: there is no such protocol.
+    """
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(address, **storage_options)
+    except ImportError as error:
+        extra = "s3" if address.startswith(("s3:", "s3a:")) else address.partition(":")[0]
+        raise MissingExtraError(f"reading {address}", extra, str(error)) from error
+    except ValueError as error:
+        raise InputError(f"{address}: no file system for this address: {error}") from error
+    except OSError as error:  # an archive that is opened at once
+        raise InputError(f"{address}: cannot be opened: {describe(error)}") from error
+    return system, path
+
+
+def retrying(
+    action: Callable[[], T],
+    retries: int,
+    what: str,
+    failure: Callable[[Exception, int], FinesieveError] | None = None,
+    pace: Pace | None = None,
+) -> T:
+    """The result of `action`, tried again after growing pauses when it fails.
+
+    Args:
+        action: one request.
+        retries: how often it is made again.
+        what: name of the input, for the error.
+        failure: makes another error out of the last exception and the number of retries.
+        pace: of the host that is asked.
+
+    Raises:
+        InputError: `what` does not exist or may not be read, or failed `retries` + 1 times.
+    """
+    for attempt in range(retries + 1):
+        try:
+            if pace is not None:
+                pace.wait()
+            return action()
+        except FinesieveError:
+            raise
+        except Exception as error:  # each fsspec back end has its own family of network errors
+            if is_final(error) or attempt == retries:
+                if failure is not None:
+                    raise failure(error, retries) from error
+                raise InputError(f"{what}: {explain(error, retries)}") from error
+            pause_after(error, attempt, pace)
+    raise AssertionError("unreachable")
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether an error says that the file is not there or not to be read, so that asking again is no use.
+
+    fsspec's HTTP file system reports whatever goes wrong as FileNotFoundError, an unreachable host and a busy server
+    too; what really happened is the error's cause. (botocore's errors, which s3fs translates, carry a `response`.)
+    """
+    cause = error.__cause__
+    if (
+        isinstance(error, FileNotFoundError)
+        and not isinstance(cause, FileNotFoundError | None)
+        and not hasattr(cause, "response")
+    ):
+        return getattr(cause, "status", None) in (401, 403, 404, 410)
+    return isinstance(error, FileNotFoundError | PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+
+
+def explain(error: BaseException, retries: int) -> str:
+    """What went wrong with a request to a server, and what to do about it."""
+    text = describe(error)
+    if not is_final(error):
+        return f"failed after {retries} retries: {text}. Remedy: is the server up, and reachable from here?"
+    if isinstance(error, FileNotFoundError):
+        return f"no such file, folder or bucket: {text}. Remedy: correct the address"
+    return (
+        f"access denied: {text}. Remedy: correct the credentials (environment, or storage_options), or have access "
+        "granted to them"
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Type and message, of the cause where that says more."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+class ResumingFile(io.RawIOBase):
+    """A remote file that opens itself again at the byte it had reached when the connection drops.
+
+    A server that ignores Range requests is read from the start again up to that byte. Seeking backwards needs Range.
+
+    Args:
+        address: any fsspec address.
+        storage_options: given to fsspec as they are.
+        retries: how often in a row a read may fail before it is given up.
+        per_second: most requests to the host, of all workers together; None: as many as are made.
+    """
+
+    def __init__(
+        self, address: str, storage_options: Mapping[str, Any], retries: int, per_second: float | None = None
+    ) -> None:
+        super().__init__()
+        self.address = address
+        self.retries = retries
+        self._pace = Pace(address, per_second)
+        self._system, self._path = file_system(address, storage_options)
+        self._position = 0
+        self._handle: Any = None
+        self._streaming = False
+        self._size: int | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            if self._size is None:
+                self._size = retrying(self._stored_size, self.retries, self.address, pace=self._pace)
+            offset += self._size
+        elif whence == io.SEEK_CUR:
+            offset += self._position
+        if offset != self._position:
+            self._drop()
+        self._position = offset
+        return offset
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes; b"" only at the end of the file.
+
+        Raises:
+            InputError: names the address and the byte reached, after the last retry.
+        """
+        if size is None or size < 0:
+            return self.readall()
+        if size == 0:
+            return b""
+        for attempt in range(self.retries + 1):
+            try:
+                return self._read_once(size)
+            except InputError:
+                raise
+            except Exception as error:  # each fsspec back end has its own family of network errors
+                if is_final(error):
+                    raise InputError(f"{self.address}: {explain(error, 0)}") from error
+                self._drop()
+                if attempt == self.retries:
+                    raise InputError(
+                        f"{self.address}: reading failed at byte {self._position:,} after {self.retries} retries "
+                        f"({describe(error)}). Nothing is wrong with the run so far: start it again, or raise "
+                        "input.retries"
+                    ) from error
+                pause_after(error, attempt, self._pace)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _read_once(self, size: int) -> bytes:
+        if self._handle is None:
+            self._reopen()
+        try:
+            data = bytes(self._handle.read(size))
+        except ValueError as error:
+            # fsspec's HTTP file notices only at its second block that the server ignores Range.
+            if self._streaming or "range" not in str(error):
+                raise
+            self._streaming = True
+            self._drop()
+            self._reopen()
+            data = bytes(self._handle.read(size))
+        if not data and self._size is not None and self._position < self._size:
+            raise ConnectionError(f"the stream ended at byte {self._position:,} of {self._size:,}")
+        self._position += len(data)
+        return data
+
+    def _reopen(self) -> None:
+        # Block size 0 is fsspec's way to ask the HTTP file system for a plain stream.
+        options = {"block_size": 0} if self._streaming else {}
+        self._pace.wait()
+        self._handle = self._system.open(self._path, "rb", **options)
+        cache: Any = getattr(self._handle, "cache", None)
+        if hasattr(cache, "fetcher"):  # each block that a file system asks for is a request
+            cache.fetcher = self._paced(cache.fetcher)
+        size = getattr(self._handle, "size", None)
+        if isinstance(size, int):
+            if self._size is not None and size != self._size:
+                raise InputError(f"{self.address}: its size changed from {self._size:,} to {size:,} while being read")
+            self._size = size
+        if not self._position:
+            return
+        try:
+            self._handle.seek(self._position)
+        except (ValueError, OSError):
+            left = self._position
+            while left:
+                skipped = len(self._handle.read(min(left, READ_SIZE)))
+                if not skipped:
+                    raise ConnectionError(f"the stream ended before byte {self._position:,}") from None
+                left -= skipped
+
+    def _paced(self, fetch: Callable[..., bytes]) -> Callable[..., bytes]:
+        def paced(*args: Any, **options: Any) -> bytes:
+            self._pace.wait()
+            return fetch(*args, **options)
+
+        return paced
+
+    def _stored_size(self) -> int:
+        size = self._system.info(self._path).get("size")
+        if size is None:
+            raise InputError(f"{self.address}: the server does not tell its size, which this format needs")
+        return int(size)
+
+    def _drop(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with contextlib.suppress(Exception):  # closing a broken connection
+                handle.close()

@@ -1,0 +1,181 @@
+"""Runs handed over to a Slurm that scripts play: what is refused before anything is queued, and what it answers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filters import run_filter
+from filters.cluster.slurm import Submission, job_number
+from filters.cluster.status import read_status
+from filters.cluster.submit import SUBMITTED, submit_run
+from filters.config.filter import FilterConfig
+from filters.errors import ConfigError, FinesieveError, RunError
+from filters.run.folder import held, is_held
+from filters.run.observer import Observer
+from tests.run.conftest import jsonl, page
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("101\n", "101"),
+        ("101;jobs01\n", "101"),
+        ("Submitted batch job 101\n", "101"),
+        ("Submitted batch job 101 on cluster jobs01\n", "101"),
+        ("Welcome to job 7 of 9\nAt most 42 jobs a user.\nSubmitted batch job 101\n500 core hours left\n", "101"),
+        ("***\n42\n***\nSubmitted batch job 101 on cluster c2\n", "101"),
+        ("At most 42 jobs a user.\n  101;nautilus  \njob 3 waits\n", "101"),
+    ],
+)
+def test_the_number_of_the_job_is_taken(answer: str, number: str) -> None:
+    assert job_number(answer) == number
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "job submitted",
+        "sbatch: error: job 12 invalid",
+        "12\n13\n",
+        "Submitted batch job x7",
+        "Submitted batch job 1\nSubmitted batch job 2",
+    ],
+)
+def test_an_answer_without_a_number_is_refused(answer: str) -> None:
+    with pytest.raises(RunError, match="may be in the queue"):
+        job_number(answer)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the scripts were called with: `calls`, `scripts`, and `queue` of the jobs that wait."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    scripts = {
+        "sbatch": '''N=$(($(wc -l < "$FAKE/queue") + 101)); echo $N >> "$FAKE/queue"
+for LAST; do :; done; cat "$LAST" >> "$FAKE/scripts"; echo "Maximum 42 jobs."; echo "$N;jobs01"''',
+        "squeue": '''while read -r N; do echo "$N|$N|PENDING|Priority"; done < "$FAKE/queue"''',
+        "scontrol": 'echo "MaxArraySize = 1001"',
+        "scancel": ': > "$FAKE/queue"',
+    }
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+    (folder / "queue").touch()
+    (folder / "scripts").touch()
+    monkeypatch.setenv("FAKE", str(folder))
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path, make_config: Callable[..., FilterConfig]) -> Callable[..., FilterConfig]:
+    source = jsonl(tmp_path / "in.jsonl", [{"id": f"d{n}", "text": page(n, 40)} for n in range(6)])
+
+    def make(kind: str = "slurm", **slurm: Any) -> FilterConfig:
+        return make_config(source, executor={"kind": kind, "tasks": 2, "slurm": slurm})
+
+    return make
+
+
+def test_jobs_are_submitted_with_their_numbers_and_all_of_their_memory(
+    slurm: Path, config: Callable[..., FilterConfig]
+) -> None:
+    made = config(memory_per_cpu="2500MiB")
+    plan = submit_run(made, Observer())
+    queued = (slurm / "queue").read_text().split()
+    assert [job for some in Submission.load(plan.output / ".work" / SUBMITTED).jobs.values() for job in some] == queued
+    scripts = (slurm / "scripts").read_text()
+    assert scripts.count("#SBATCH --mem-per-cpu=2500M\n") == len(queued)
+    assert scripts.count("#SBATCH --parsable\n") == len(queued)
+    assert read_status(plan.output).state == "queued"
+
+
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_a_run_of_another_executor_is_refused_before_anything_is_queued(
+    slurm: Path, config: Callable[..., FilterConfig], kind: str
+) -> None:
+    made = config(kind)
+    with pytest.raises(ConfigError, match=f"executor.kind is {kind}"):
+        submit_run(made, Observer())
+    assert not (slurm / "queue").read_text()
+    assert not Path(made.output.path).exists()
+
+
+@pytest.mark.parametrize("missing", ["sbatch", "squeue", "scancel"])
+def test_a_machine_without_slurm_is_refused_before_anything_is_planned(
+    slurm: Path, config: Callable[..., FilterConfig], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(slurm))
+    (slurm / missing).unlink()
+    made = config()
+    with pytest.raises(RunError, match=f"{missing}: not found"):
+        submit_run(made, Observer())
+    assert not Path(made.output.path).exists()
+
+
+@pytest.mark.parametrize("kind", ["local", "slurm"])
+@pytest.mark.parametrize("force_new", [False, True])
+def test_a_run_with_jobs_in_the_queue_is_left_alone(
+    slurm: Path, config: Callable[..., FilterConfig], kind: str, *, force_new: bool
+) -> None:
+    plan = submit_run(config(), Observer())
+    before = sorted(path.name for path in (plan.output / ".work").iterdir())
+    with pytest.raises(RunError, match="still in Slurm's queue"):
+        run_filter(config(kind), force_new=force_new)
+    assert sorted(path.name for path in (plan.output / ".work").iterdir()) == before
+    (slurm / "queue").write_text("")
+    if kind == "local":
+        assert run_filter(config(kind), force_new=True).ledger.total.records == 6
+
+
+def test_looking_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def poll() -> None:
+        while not stop.is_set():
+            try:
+                is_held(tmp_path / "run")
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=poll) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "data").mkdir()
+        for _ in range(200):
+            with held(tmp_path / "run", "output.path"):
+                pass
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_a_run_waits_for_who_looks_and_not_for_who_holds(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        looked = threading.Timer(0.3, lambda: fcntl.flock(lock, fcntl.LOCK_UN))
+        looked.start()
+        with held(tmp_path / "run", "output.path"):
+            looked.join()
+    output = tmp_path / "run"
+    with (
+        held(output, "output.path"),
+        pytest.raises(FinesieveError, match="another run is writing here"),
+        held(output, "output.path"),
+    ):
+        pass
