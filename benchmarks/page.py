@@ -43,7 +43,15 @@ COUNT_FRAMES = """() => {
 def write(run: Path, page: Path) -> dict[str, float]:
     """Write the page in a process of its own on one core."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-c", "from filters.cli import main; main()", "inspect", str(run), "--html", str(page)]
+    command = [
+        sys.executable,
+        "-c",
+        "from filters.cli.main import main; main()",
+        "inspect",
+        str(run),
+        "--html",
+        str(page),
+    ]
     core = {min(os.sched_getaffinity(0))}
     subprocess.run(command, check=True, preexec_fn=lambda: os.sched_setaffinity(0, core), stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

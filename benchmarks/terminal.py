@@ -30,7 +30,7 @@ THREADS = {"OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "OMP_THREAD_LIMIT":
 
 def measure(run: Path, options: list[str]) -> tuple[float, float]:
     """(processor seconds, peak megabytes) of one command."""
-    command = [sys.executable, "-c", "from filters.cli import main; main()", "inspect", str(run), *options]
+    command = [sys.executable, "-m", "filters", "inspect", str(run), *options]
     core = {min(os.sched_getaffinity(0))}
     process = subprocess.Popen(
         command,

@@ -6,9 +6,9 @@ import sys
 
 
 def main() -> None:
-    """Run the command; see `filters.cli.main`."""
+    """Run the command; see `filters.cli.main.main`."""
     try:
-        from filters.cli import main as run
+        from filters.cli.main import main as run
     except KeyboardInterrupt:
         sys.stderr.write("finesieve: interrupted\n")
         sys.exit(130)

@@ -45,7 +45,7 @@ def dump(tmp_path: Path) -> Path:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.argv = ['finesieve', '--help']\nfrom filters.cli import main\n"
+        "import sys; sys.argv = ['finesieve', '--help']\nfrom filters.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )

@@ -104,7 +104,9 @@ def test_file_names_columns_and_keys_of_models_are_shown_harmless(tmp_path: Path
     ]
     for command in commands:
         done = subprocess.run(
-            [sys.executable, "-c", "from filters.cli import main; main()", *command], cwd=tmp_path, capture_output=True
+            [sys.executable, "-m", "filters", *command],
+            cwd=tmp_path,
+            capture_output=True,
         )
         assert done.returncode
         assert b"owned" in done.stdout + done.stderr, command

@@ -20,7 +20,7 @@ from filters.annotate.rated import read_rated
 from filters.annotate.records import Answer, Document
 from filters.annotate.rubric import Rubric, Scale
 from filters.annotate.store import Store
-from filters.cli import app
+from filters.cli.main import app
 from filters.errors import AnnotationsError
 from filters.statistics.agreement import correlation_bound
 from filters.statistics.bootstrap import Estimate

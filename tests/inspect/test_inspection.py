@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from filters.cli import app
+from filters.cli.main import app
 from filters.errors import FinesieveError
 from filters.inspect.compare import compare
 from filters.inspect.inspection import inspect_run, parse_quotas
@@ -29,8 +29,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_run(folder / "now", 4000, seed=1), write_run(folder / "before", 4000, seed=2, shift={"en": 0.5})
 
 
-def call(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+def call(*arguments: object, verb: str = "inspect") -> tuple[int, str]:
+    result = CliRunner().invoke(app, [verb, *map(str, arguments)])
     if isinstance(result.exception, FinesieveError):
         return 1, str(result.exception)
     return result.exit_code, result.output
@@ -68,15 +68,22 @@ def test_json_has_what_the_views_show(runs: tuple[Path, Path]) -> None:
     assert {part["value"] for part in found["slices"]["values"]} == {"history", "sport", None}
     assert found["estimate"]["resampled"] == "input files"
     assert found["clusters"] == {"2": 571}
-    status, output = call(runs[0], "--against", runs[1], "--json")
+    status, output = call(runs[0], runs[1], "--json", verb="compare")
     assert status == 1
     assert any(line.startswith("language en") for line in json.loads(output)["drifted"])
 
 
+@pytest.mark.parametrize(("option", "command"), [("--against", "compare"), ("--leaks", "leaks"), ("--read", "read")])
+def test_an_option_that_became_a_command_names_it(runs: tuple[Path, Path], option: str, command: str) -> None:
+    status, output = call(runs[0], option, "5")
+    assert status == 2
+    assert f"finesieve {command} RUN" in " ".join(output.replace("│", " ").split())
+
+
 def test_the_exit_status_says_whether_it_drifted(runs: tuple[Path, Path]) -> None:
-    assert call(runs[0], "--against", runs[1])[0] == 1
-    assert call(runs[0], "--against", runs[1], "--max-psi", "9")[0] == 0
-    assert call(runs[0], "--against", runs[0], "--max-psi", "0.001")[0] == 0
+    assert call(runs[0], runs[1], verb="compare")[0] == 1
+    assert call(runs[0], runs[1], "--max-psi", "9", verb="compare")[0] == 0
+    assert call(runs[0], runs[0], "--max-psi", "0.001", verb="compare")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from filters.cli import app
+from filters.cli.main import app
 from filters.errors import MissingExtraError, ModelError, install_command
 from filters.model import QualityModel
 from filters.model.encoder import EncoderOptions, open_encoder, shared_encoder

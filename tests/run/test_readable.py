@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from filters import FilterConfig, run_filter
-from filters.cli import app
+from filters.cli.main import app
 from filters.errors import FinesieveError, InputError, RunError
 from filters.run.observer import Observer
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from filters import run_filter
-from filters.cli import app
+from filters.cli.main import app
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError, FinesieveError, InputError
 from filters.run.observer import Observer

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from filters import FilterConfig, run_filter
-from filters.cli import app
+from filters.cli.main import app
 from filters.config.filter import DedupConfig
 from filters.dedup.fingerprints import open_earlier
 from filters.errors import FinesieveError, RunError

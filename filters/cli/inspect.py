@@ -1,0 +1,99 @@
+"""`finesieve inspect`: histogram, thresholds and ledger of a finished run, in the terminal or as a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from filters.cli.options import Opens, RunAddress, find_run
+from filters.terminal import make_console
+
+
+def _moved(command: str) -> Any:
+    """An option of before, which says which command does its work now."""
+
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise typer.BadParameter(f"is a command of its own now: {command}")
+
+    return typer.Option(hidden=True, callback=refuse)
+
+
+def inspect(
+    run: RunAddress,
+    keep: Annotated[
+        str | None, typer.Option(help="Solve for a threshold: fraction=0.1, tokens=1.3e12 or min_score=1.5.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Slice by language, host, source, or a column of input.slices.")
+    ] = None,
+    quota: Annotated[
+        list[str] | None, typer.Option(metavar="VALUE=SHARE", help="Largest share of the budget for a value of --by.")
+    ] = None,
+    sample: Annotated[
+        float | None, typer.Option(help="This run is such a share of what --keep is meant for: say how sure it is.")
+    ] = None,
+    bins: Annotated[int | None, typer.Option(help="Bars of the histogram: 10, 20, 25, 50 or 100.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Only the answer to --keep, or what thresholds keep.")] = False,
+    weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
+    examples: Annotated[int, typer.Option(min=0, help="Show so many of the best and worst documents.")] = 3,
+    html: Annotated[Path | None, typer.Option(help="Write the run as one interactive page instead.")] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="--html: a judge's labels of documents of the run (id or url, score, text): Parquet, JSONL or CSV."
+        ),
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="--html: what evaluate --json printed about the run's model.")
+    ] = None,
+    against: Annotated[str | None, _moved("finesieve compare RUN OTHER")] = None,
+    leaks: Annotated[str | None, _moved("finesieve leaks RUN BENCHMARK")] = None,
+    read: Annotated[str | None, _moved("finesieve read RUN COUNT")] = None,
+    config: Opens = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show a run's score histogram, what other thresholds would keep, and its ledger."""
+    from filters.scores.histogram import BINS, WEIGHTS
+
+    if bins is not None and (bins < 1 or BINS % bins):
+        raise typer.BadParameter(f"{bins} does not divide {BINS}; try 10, 20, 25, 50 or 100", param_hint="--bins")
+    if weight not in WEIGHTS:
+        raise typer.BadParameter(f"{weight!r} is none of {', '.join(WEIGHTS)}", param_hint="--weight")
+    from filters.scores.finished_run import Run
+
+    if html is None and (annotations or evaluation):
+        raise typer.BadParameter("belongs to --html", param_hint="--annotations" if annotations else "--evaluation")
+    loaded = Run(find_run(run, config))
+    if html is not None:
+        from filters.inspect.html import write_page
+        from filters.scores.threshold import Target
+
+        target = None if keep is None else Target.parse(keep)
+        size = write_page(loaded, html, target=target, annotations=annotations, evaluation=evaluation)
+        make_console().print(f"page: {html} ({size / 1e6:.1f} MB)", soft_wrap=True)
+        return
+    from filters.inspect.inspection import inspect_run, parse_quotas
+    from filters.scores.threshold import Target
+
+    target = None if keep is None else Target.parse(keep)
+    found = inspect_run(
+        loaded,
+        target=target,
+        by=by,
+        quotas=parse_quotas(quota or []),
+        sample=sample,
+        examples=examples,
+    )
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    console = make_console()
+    unicode = console.encoding.startswith("utf")
+    for number, view in enumerate(found.views(bins, weight, unicode=unicode, brief=brief)):
+        if number:
+            console.print()
+        console.print(view)

@@ -1,0 +1,49 @@
+"""`finesieve read`: a reader judges documents around the threshold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from filters.cli.options import Opens, RunAddress, find_run
+from filters.terminal import make_console
+
+
+def read(
+    run: RunAddress,
+    count: Annotated[int, typer.Argument(min=1, help="How many documents to read.", show_default=False)],
+    keep: Annotated[
+        str | None, typer.Option(help="Around this rule's threshold: fraction=0.1, tokens=1.3e12 or min_score=1.5.")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="Answer store, as annotate's.")] = Path("annotations.sqlite"),
+    judge: Annotated[str, typer.Option(help="Name of the reader in the store.")] = "reader",
+    seed: Annotated[int, typer.Option(help="Of the choice of documents.")] = 0,
+    config: Opens = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Read documents around the threshold and decide: k keep, d drop, q stop; shows how far the rule agrees."""
+    from filters.inspect.keys import reading_keys
+    from filters.inspect.reading import ReadingTest
+    from filters.inspect.reading import read as read_documents
+    from filters.inspect.terminal import agreement_view, text_view
+    from filters.scores.finished_run import Run
+    from filters.scores.threshold import Target
+
+    loaded = Run(find_run(run, config))
+    min_score = None if keep is None else loaded.solve(Target.parse(keep)).threshold
+    console = make_console(stderr=as_json)
+    with ReadingTest(loaded, count, store, judge, min_score=min_score, seed=seed) as test, reading_keys() as key:
+
+        def show(text: str, number: int, total: int) -> None:
+            console.rule(f"{number} of {total}", characters="-")
+            console.print(text_view(text))
+            console.print("keep [k], drop [d], stop [q]?", style="bold")
+
+        found = read_documents(test, key, show, answered=test.agreement().total.total)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console.print(agreement_view(found))

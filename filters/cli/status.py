@@ -1,0 +1,26 @@
+"""`finesieve status`: how far a run is."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from filters.cli.options import Opens, RunAddress, find_run
+from filters.terminal import make_console
+
+
+def status(
+    run: RunAddress,
+    config: Opens = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show how far a run is: phases, units done, failures with their causes, jobs in the queue, time left."""
+    from filters.cluster.status import read_status, status_view
+
+    found = read_status(find_run(run, config))
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        make_console().print(status_view(found))
