@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
@@ -85,6 +86,16 @@ def _console_class() -> type[Console]:
                 yield segment if segment.control else Segment(harmless(segment.text), segment.style)
 
     return HarmlessConsole
+
+
+def make_table(title: str, *columns: str) -> Table:
+    """A table without lines: the first column to the left, the others to the right."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    return table
 
 
 def printable(text: str, limit: int) -> str:

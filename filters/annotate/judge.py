@@ -35,7 +35,8 @@ from filters.annotate.endpoints import (
     StoppingError,
     pause_before,
 )
-from filters.annotate.page import MIN_TOKENS, Delimited, TokenCounter, delimit, estimate_tokens
+from filters.annotate.page import MIN_TOKENS, Delimited, TokenCounter, delimit, estimate_tokens, token_counter
+from filters.annotate.progress import JudgeProgress, Window
 from filters.annotate.prompt import VERSION, Message, Prompt
 from filters.annotate.reading import (
     Reading,
@@ -50,8 +51,6 @@ from filters.annotate.records import Answer, Failure, Pending, Spending
 from filters.annotate.reply import Reply, parse
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import LAST, Store
-from filters.annotate.tally import Tally, Window
-from filters.annotate.tokens import token_counter
 from filters.errors import ConfigError, FinesieveError
 
 FLUSH_SECONDS = 0.02
@@ -115,7 +114,7 @@ class Judge:
         self.record = store.judge(config.name, "model", config.model, settings(config))
         self.rubric_number = store.rubric(rubric)
         self.endpoints = Endpoints(config)
-        self.tally = Tally()
+        self.progress = JudgeProgress()
         self._warn = warn
         self._top = config.top_logprobs if self.record.logprobs is None else self.record.logprobs
         self._unaligned: dict[str, int] = {}
@@ -162,13 +161,13 @@ class Judge:
             self.recount(sample, until)
             jobs = self._jobs(sample, until)
             most = self.config.max_concurrency * len(self.endpoints.all)
-            open_ = self.tally.left
+            open_ = self.progress.left
             workers = [asyncio.ensure_future(self._work(jobs)) for _ in range(max(1, min(most, open_)))]
-            self.tally.begin()
+            self.progress.begin()
             try:
                 await asyncio.gather(*workers)
             finally:
-                self.tally.pause()
+                self.progress.pause()
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
@@ -190,14 +189,14 @@ class Judge:
         await self.endpoints.close()
 
     def recount(self, sample: int, until: int = LAST) -> int:
-        """Answers still to be had of a sample up to place `until`; the tally knows it from then on."""
-        state = (sample, until, self.repeats, self.tally.answered)
+        """Answers still to be had of a sample up to place `until`; `progress` knows it from then on."""
+        state = (sample, until, self.repeats, self.progress.answered)
         if state != self._counted:  # a look at every answer, half a second at a million
-            self.tally.wanted = self.store.sample_size(sample, until) * self.repeats
+            self.progress.wanted = self.store.sample_size(sample, until) * self.repeats
             answered = self.store.answered(sample, self.record.number, self.rubric_number, self.repeats, until)
-            self.tally.before = answered - self.tally.answered
+            self.progress.before = answered - self.progress.answered
             self._counted = state
-        return self.tally.left
+        return self.progress.left
 
     def _jobs(self, sample: int, until: int) -> Iterator[tuple[Pending, int]]:
         place = 0
@@ -274,7 +273,7 @@ class Judge:
                     else:
                         self._fail(Failure(pending.document, repeat, error.cause, attempts), error)
                     return
-                self.tally.retries += 1
+                self.progress.retries += 1
                 await self._pause(pause_before(failed - 1))
                 continue
             self._done(answer)
@@ -330,7 +329,7 @@ class Judge:
     def _settle(self, reservation: Reservation, spent: Spending) -> None:
         self.budget.settle(reservation, spent)
         self._unsaved += spent
-        self.tally.spent += spent
+        self.progress.spent += spent
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -451,25 +450,26 @@ class Judge:
         """Keep an answer; `error` says that nobody could read the reply."""
         if answer.status == "ok":
             assert answer.expected is not None
-            self.tally.scores[round(answer.expected)] += 1
+            self.progress.scores[round(answer.expected)] += 1
         else:
-            self.tally.rejected[str(answer.cause)] += 1
+            self.progress.rejected[str(answer.cause)] += 1
         self._answers.append(answer)
         self._note(error)
 
     def _fail(self, failure: Failure, error: RequestError) -> None:
-        self.tally.failed[failure.cause] += 1
+        self.progress.failed[failure.cause] += 1
         self._failures.append(failure)
         self._note(error)
 
     def _note(self, error: RequestError | None) -> None:
         self._window.add(None if error is None else error.cause)
         if error is not None:
-            self.tally.words[error.cause] = error.message
+            self.progress.words[error.cause] = error.message
         self._save_soon()
-        if error is not None and self._window.full:
+        failed = self._window.failed
+        if error is not None and failed is not None:
             raise JudgeStoppedError(
-                f"{self._window} (the last one: {error.message}). Remedy: look at the server, then start again; "
+                f"{failed} (the last one: {error.message}). Remedy: look at the server, then start again; "
                 "answers so far are kept"
             )
 

@@ -14,6 +14,9 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
+
+from filters.errors import ConfigError, MissingExtraError
 
 OPEN = "<page>"
 CLOSE = "</page>"
@@ -56,7 +59,7 @@ def delimit(text: str, max_tokens: int, count_tokens: TokenCounter | None = None
         text: the page, of any content.
         max_tokens: most tokens that the result may have, frame and note of a cut included.
         count_tokens: of the judge; None: the estimate of `filters.kernels.tokens`. Called once for a page that fits,
-            and a few times for one that is cut. `filters.annotate.tokens.token_counter` makes one.
+            and a few times for one that is cut. `token_counter` makes one.
 
     Raises:
         ValueError: `max_tokens` has no room for a page.
@@ -71,6 +74,30 @@ def delimit(text: str, max_tokens: int, count_tokens: TokenCounter | None = None
     total = len(head) + max(0, len(text) - limit)
     shown = _fitting(head, total, max_tokens, count)
     return Delimited(_frame(head[:shown], total), True, neutralised, shown)
+
+
+def token_counter(path: str | None) -> TokenCounter | None:
+    """A counter from a judge's tokenizer.json, which is JSON and executes nothing; None without one.
+
+    Without one `estimate_tokens` counts, and what the server refuses as too long is cut and asked again.
+
+    Raises:
+        ConfigError: the file is missing or no tokenizer.
+        MissingExtraError: the tokenizers package is not installed.
+    """
+    if path is None:
+        return None
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingExtraError("a judge's `tokenizer`", "annotate", str(error)) from error
+    if not Path(path).is_file():
+        raise ConfigError(f"tokenizer: {path}: no such file. Remedy: give the model's tokenizer.json, or leave it out")
+    try:
+        tokenizer = Tokenizer.from_file(path)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ConfigError(f"tokenizer: {path}: not a tokenizer.json: {error}") from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def estimate_tokens(text: str) -> int:

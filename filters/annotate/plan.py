@@ -1,9 +1,9 @@
-"""What a run of `finesieve annotate` is going to do and about what it will cost, without asking anybody."""
+"""What `finesieve annotate` is going to do and what it will cost: before anybody is asked, and after a pilot."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ import numpy.typing as npt
 from filters.addresses import as_shown
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.judge import answer_tokens, page_tokens
+from filters.annotate.page import estimate_tokens, token_counter
 from filters.annotate.prompt import Prompt
 from filters.annotate.records import Spending
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import Store
-from filters.annotate.tokens import token_counter
+from filters.statistics.bootstrap import CONFIDENCE, Estimate
+
+RESAMPLES, SEED = 2000, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
     Raises:
         FinesieveError: anything in the config that would stop the run at its start.
     """
+    from filters.kernels.packed import PackedText
+    from filters.kernels.tokens import token_estimate
+
     rubric = Rubric.load(config.rubric, config.language)
     prompts = [Prompt(rubric, judge.mode) for judge in config.judges]
     path = Path(config.store)
@@ -78,7 +84,7 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
         else:
             texts = [document.text for _, document in known.drawn(sample)]
             lines = [f"{len(texts):,} documents, drawn by an earlier run"]
-        sizes = _sizes(texts)
+        sizes = np.asarray(token_estimate(PackedText.from_strings(texts)), np.int64)
         plans = []
         for judge, prompt in zip(config.judges, prompts, strict=True):
             missing = np.full(len(texts), judge.answers, np.int64)
@@ -86,7 +92,8 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
                 missing = known.missing(texts, judge.name, rubric, judge.answers)
             done = len(texts) * judge.answers - int(missing.sum())
             page = np.minimum(sizes, page_tokens(judge, prompt, token_counter(judge.tokenizer)))
-            tokens_in = int(((page + _fixed(prompt)) * missing).sum())
+            fixed = estimate_tokens(prompt.fixed_text) + estimate_tokens(prompt.question)
+            tokens_in = int(((page + fixed) * missing).sum())
             tokens_out = int(missing.sum()) * answer_tokens(judge, rubric)
             cost = judge.price.of(tokens_in, tokens_out)
             plans.append(
@@ -117,14 +124,56 @@ def draw_sample(store: Store, config: AnnotateConfig, echo: Callable[[str], None
     return number, drawn.lines()
 
 
-def _sizes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    from filters.kernels.packed import PackedText
-    from filters.kernels.tokens import token_estimate
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one judge has still to do.
 
-    return np.asarray(token_estimate(PackedText.from_strings(texts)), np.int64)
+    Attributes:
+        judge: its name.
+        documents: of the sample that were measured.
+        answers: still to be had.
+        tokens: of their prompts and answers.
+        cost: their money.
+        seconds: at the pace of the pilot; None where it had none.
+    """
+
+    judge: str
+    documents: int
+    answers: int
+    tokens: Estimate
+    cost: Estimate
+    seconds: float | None
 
 
-def _fixed(prompt: Prompt) -> int:
-    from filters.annotate.page import estimate_tokens
+def forecast(
+    judge: str, costs: npt.NDArray[np.float64], answers: int, seconds_per_answer: float | None = None
+) -> Forecast:
+    """Extrapolate the costs of a pilot to `answers` more answers.
 
-    return estimate_tokens(prompt.fixed_text) + estimate_tokens(prompt.question)
+    Documents are resampled, not answers, because the answers to one page cost alike. To the uncertainty of the mean
+    comes the scatter of the remaining documents themselves, so that the interval is one for their actual sum.
+
+    Args:
+        judge: its name.
+        costs: float64[n, 4] as `filters.annotate.store.Store.costs` gives them.
+        answers: still to be had.
+        seconds_per_answer: of the pilot, all requests in flight together.
+    """
+    count = len(costs)
+    if count == 0 or answers == 0:
+        nothing = Estimate(value=0, low=0, high=0)
+        return Forecast(judge, count, answers, nothing, nothing, None)
+    random = np.random.default_rng(SEED)
+    spent = np.stack([costs[:, 1] + costs[:, 2], costs[:, 3]], axis=1)
+    drawn = random.integers(0, count, (RESAMPLES, count))
+    rate = spent[drawn].sum(axis=1) / costs[drawn, :1].sum(axis=1)
+    documents = answers / costs[:, 0].mean()
+    scatter = (spent / costs[:, :1]).std(axis=0, ddof=1) if count > 1 else np.zeros(2)
+    noise = random.standard_normal((RESAMPLES, 2)) * scatter / np.sqrt(max(documents, 1.0))
+    totals = np.maximum(answers * (rate + noise), 0.0)
+    tail = (1 - CONFIDENCE) / 2
+    ends = np.quantile(totals, [tail, 1 - tail], axis=0)
+    value = answers * spent.sum(axis=0) / costs[:, 0].sum()
+    tokens, cost = (Estimate(value=v, low=low, high=high) for v, low, high in np.vstack([value, ends]).T.tolist())
+    seconds = None if seconds_per_answer is None else answers * seconds_per_answer
+    return Forecast(judge, count, answers, tokens, cost, seconds)

@@ -7,14 +7,14 @@ bootstraps over groups of documents (host and near copies), all from the same re
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from filters.statistics.bootstrap import Estimate, group_resamples, interval
+from filters.statistics.agreement import kappas, rank_correlation
+from filters.statistics.bootstrap import Bootstrap, Estimate, estimate, ratio
 from filters.statistics.splits import connected
 
 Float64 = npt.NDArray[np.float64]
@@ -24,42 +24,9 @@ Bool = npt.NDArray[np.bool_]
 COEFFICIENTS = {
     "qwk": "quadratic weighted kappa of whole-number scores (Cohen 1968)",
     "alpha": "Krippendorff's alpha of expected scores, interval metric",
-    "alpha_ordinal": "Krippendorff's alpha of whole-number scores, ordinal metric",
     "spearman": "rank correlation of expected scores",
     "f1": "F1 of the kept class: 2 both / (one + other)",
 }
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """Resamples of groups.
-
-    Attributes:
-        groups: int64[n], group of each document, numbered from 0.
-        counts: float64[b, g], how often each group was drawn.
-    """
-
-    groups: Int64
-    counts: Float64
-
-    @classmethod
-    def draw(cls, groups: Int64, resamples: int, random_state: int) -> Bootstrap:
-        """Resample whole groups."""
-        names, member = np.unique(groups, return_inverse=True)
-        counts = np.array(list(group_resamples(np.arange(len(names)), resamples, random_state)))
-        return cls(member.astype(np.int64), counts.reshape(resamples, len(names)))
-
-    def sums(self, rows: Int64, values: Float64) -> Float64:
-        """float64[1 + b, k]: sums of `values` (float64[m, k]) of documents `rows`, as they are and resampled."""
-        by_group = np.zeros((self.counts.shape[1], values.shape[1]))
-        np.add.at(by_group, self.groups[rows], values)
-        return np.vstack([by_group.sum(0), self.counts @ by_group])
-
-    def weights(self, rows: Int64) -> Iterator[Float64]:
-        """float64[m]: weight of each of `rows`, as they are and resampled."""
-        yield np.ones(len(rows))
-        for counts in self.counts:
-            yield counts[self.groups[rows]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +76,7 @@ def _row_means(values: Float64) -> Float64:
     known = np.isfinite(values)
     count = known.sum(1).astype(np.float64)
     total: Float64 = np.where(known, values, 0).sum(1)
-    return _ratio(total, count)
+    return ratio(total, count)
 
 
 def between(panel: Panel, first: int, second: int, bootstrap: Bootstrap) -> tuple[int, dict[str, Estimate]]:
@@ -121,7 +88,7 @@ def between(panel: Panel, first: int, second: int, bootstrap: Bootstrap) -> tupl
     rows = np.flatnonzero(np.isfinite(pair).all(1))
     whole = panel.rounded(pair[rows])
     found = _paired(panel, rows, whole, pair[rows], np.ones(len(rows)), bootstrap)
-    return len(rows), found | _alphas(panel, rows, whole, pair[rows], bootstrap)
+    return len(rows), found | _alpha(rows, pair[rows], bootstrap)
 
 
 def within(panel: Panel, judge: int, bootstrap: Bootstrap) -> tuple[int, dict[str, Estimate]]:
@@ -146,7 +113,7 @@ def within(panel: Panel, judge: int, bootstrap: Bootstrap) -> tuple[int, dict[st
     pairs = [np.stack([values[row, first], values[row, second]], axis=1) for values in (whole, expected)]
     found = _paired(panel, row, pairs[0], pairs[1], weight, bootstrap)
     kept = np.flatnonzero(several)
-    return len(kept), found | _alphas(panel, kept, whole[kept], expected[kept], bootstrap)
+    return len(kept), found | _alpha(kept, expected[kept], bootstrap)
 
 
 def among(panel: Panel, bootstrap: Bootstrap) -> tuple[int, dict[str, Estimate]]:
@@ -165,38 +132,27 @@ def _paired(
     cells = ((whole - panel.low) @ [size, 1]).astype(np.int64)
     one_hot = np.zeros((len(rows), size**2))
     one_hot[np.arange(len(rows)), cells] = weight
-    seen = bootstrap.sums(rows, one_hot).reshape(-1, size, size)
+    seen = bootstrap.sums(one_hot, rows).reshape(-1, size, size)
     kept = expected >= panel.cut
     decisions = np.stack([kept.all(1) * 2.0, kept.sum(1).astype(np.float64)], axis=1) * weight[:, None]
-    sums = bootstrap.sums(rows, decisions)
+    sums = bootstrap.sums(decisions, rows)
     ranks = [np.unique(column, return_inverse=True)[1] for column in expected.T]
-    spearman = [_rank_correlation(ranks[0], ranks[1], counts * weight) for counts in bootstrap.weights(rows)]
+    spearman = [rank_correlation(ranks[0], ranks[1], counts * weight) for counts in bootstrap.weights(rows)]
     return {
-        "qwk": _estimate(_kappas(seen)),
-        "spearman": _estimate(np.array(spearman)),
-        "f1": _estimate(_ratio(sums[:, 0], sums[:, 1])),
+        "qwk": estimate(kappas(seen)),
+        "spearman": estimate(np.array(spearman)),
+        "f1": estimate(ratio(sums[:, 0], sums[:, 1])),
     }
 
 
-def _kappas(seen: Float64) -> Float64:
-    """Quadratic weighted kappa of each contingency table: float64[b, k, k] -> float64[b]; NaN where undefined."""
-    size = seen.shape[1]
-    distance = np.subtract.outer(np.arange(size), np.arange(size)) ** 2.0
-    observed = np.einsum("bij,ij->b", seen, distance)
-    chance = np.einsum("bi,bj,ij->b", seen.sum(2), seen.sum(1), distance)
-    return 1 - _ratio(observed * seen.sum((1, 2)), chance)
+def _alpha(rows: Int64, values: Float64, bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Krippendorff's alpha (2004) by moments: disagreement within documents over disagreement among all ratings.
 
-
-def _alphas(panel: Panel, rows: Int64, whole: Float64, expected: Float64, bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """Krippendorff's alphas (Krippendorff 2004) of ratings float64[m, raters] of documents `rows`, NaN for missing."""
-    return {
-        "alpha": _estimate(_alpha_interval(rows, expected, bootstrap)),
-        "alpha_ordinal": _estimate(_alpha_ordinal(rows, whole - panel.low, panel.high - panel.low + 1, bootstrap)),
-    }
-
-
-def _alpha_interval(rows: Int64, values: Float64, bootstrap: Bootstrap) -> Float64:
-    """By moments: disagreement within documents over disagreement among all ratings."""
+    Args:
+        rows: int64[m], numbers of the documents.
+        values: float64[m, raters], NaN for missing.
+        bootstrap: over the documents.
+    """
     known = np.isfinite(values)
     count = known.sum(1).astype(np.float64)
     centred = np.where(known, values - np.nanmean(values) if known.any() else 0.0, 0.0)
@@ -204,51 +160,9 @@ def _alpha_interval(rows: Int64, values: Float64, bootstrap: Bootstrap) -> Float
     inside = 2 * (count * second - first**2) / np.maximum(count - 1, 1)
     paired = count >= 2  # a rating nothing is compared with does not count
     parts = np.stack([count, first, second, inside], axis=1) * paired[:, None]
-    total, sum1, sum2, disagreement = bootstrap.sums(rows, parts).T
+    total, sum1, sum2, disagreement = bootstrap.sums(parts, rows).T
     expected = 2 * (total * sum2 - sum1**2) / np.maximum(total - 1, 1)
-    return 1 - _ratio(disagreement, expected)
-
-
-def _alpha_ordinal(rows: Int64, values: Float64, size: int, bootstrap: Bootstrap) -> Float64:
-    """By the coincidence matrix; the distance of two scores is the number of ratings between them."""
-    known = np.isfinite(values)
-    counts = np.stack([(known & (values == k)).sum(1) for k in range(size)], axis=1).astype(np.float64)
-    raters = counts.sum(1)
-    pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(size)
-    pairs = pairs / np.maximum(raters - 1, 1)[:, None, None]
-    seen = bootstrap.sums(rows, pairs.reshape(len(rows), size * size)).reshape(-1, size, size)
-    marginal = seen.sum(2)
-    cumulative = np.cumsum(marginal, axis=1) - marginal / 2
-    distance = (cumulative[:, :, None] - cumulative[:, None, :]) ** 2
-    total = marginal.sum(1)
-    observed = (seen * distance).sum((1, 2))
-    expected = np.einsum("bi,bj,bij->b", marginal, marginal, distance)
-    return 1 - _ratio(observed * (total - 1), expected)
-
-
-def _rank_correlation(first: Int64, second: Int64, weights: Float64) -> float:
-    """Pearson correlation of mid-ranks, a row of weight w standing for w equal rows."""
-    ranks = []
-    for place in (first, second):
-        mass = np.bincount(place, weights)
-        ranks.append((np.cumsum(mass) - mass / 2)[place])
-    total = weights.sum()
-    if total <= 0:
-        return float("nan")
-    a, b = (rank - weights @ rank / total for rank in ranks)
-    scale = np.sqrt((weights @ (a * a)) * (weights @ (b * b)))
-    return float(weights @ (a * b) / scale) if scale > 0 else float("nan")
-
-
-def _ratio(top: Float64, bottom: Float64) -> Float64:
-    """Quotients; NaN where the lower part is not positive."""
-    ratio: Float64 = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
-    return ratio
-
-
-def _estimate(values: Float64) -> Estimate:
-    """The first value with the interval of the others."""
-    return interval(values[0], values[1:])
+    return {"alpha": estimate(1 - ratio(disagreement, expected))}
 
 
 @dataclass(frozen=True)
@@ -326,7 +240,7 @@ def severities(panel: Panel, bootstrap: Bootstrap) -> list[Estimate]:
     known = np.isfinite(panel.means)
     rows = np.arange(len(panel))
     drawn = np.array([_severities(known, panel.means, weights) for weights in bootstrap.weights(rows)])
-    return [_estimate(column) for column in drawn.T]
+    return [estimate(column) for column in drawn.T]
 
 
 def _severities(known: Bool, values: Float64, weights: Float64) -> Float64:

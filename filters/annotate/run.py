@@ -16,15 +16,14 @@ from filters.addresses import as_shown
 from filters.annotate.budget import Budget, BudgetReachedError
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.endpoints import JudgeStoppedError, StoppingError
-from filters.annotate.forecast import Forecast, forecast
 from filters.annotate.judge import Judge, page_tokens
-from filters.annotate.plan import describe_sample, draw_sample
+from filters.annotate.page import token_counter
+from filters.annotate.plan import Forecast, describe_sample, draw_sample, forecast
+from filters.annotate.progress import JudgeProgress
 from filters.annotate.prompt import Prompt
 from filters.annotate.records import Spending
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import LAST, Store
-from filters.annotate.tally import Tally
-from filters.annotate.tokens import token_counter
 from filters.errors import RunError
 
 Outcome = Literal[
@@ -49,7 +48,7 @@ class JudgeResult:
     """How a judge fared.
 
     Attributes:
-        tally: of this run.
+        progress: in this run.
         scores: readable answers by rounded expected score, of all runs on the store, as the next two.
         rejected: unreadable answers by cause.
         failed: requests without an answer by cause.
@@ -57,7 +56,7 @@ class JudgeResult:
     """
 
     name: str
-    tally: Tally
+    progress: JudgeProgress
     scores: dict[int, int]
     rejected: dict[str, int]
     failed: dict[str, int]
@@ -77,7 +76,7 @@ class AnnotateResult:
 
     @property
     def exit_status(self) -> int:
-        """Of the command."""
+        """Exit status of the command."""
         return EXIT[self.outcome]
 
 
@@ -157,7 +156,7 @@ class _Run:
         results = tuple(self._result(judge) for judge in self.judges)
         if self.outcome == "complete" and self.errors:
             self.outcome = "stopped"
-        if self.outcome == "complete" and any(judge.tally.left for judge in self.judges):
+        if self.outcome == "complete" and any(judge.progress.left for judge in self.judges):
             self.outcome = "failures"
         return AnnotateResult(self.store.path, self.sample, self.rubric, self.outcome, results, self.store.spent())
 
@@ -168,7 +167,7 @@ class _Run:
                 continue
             left = judge.recount(self.sample)
             costs = self.store.costs(self.sample, judge.record.number, judge.rubric_number)
-            forecasts.append(forecast(judge.config.name, costs, left, judge.tally.seconds_per_answer))
+            forecasts.append(forecast(judge.config.name, costs, left, judge.progress.seconds_per_answer))
         if any(part.answers for part in forecasts) and not self.hooks.confirm(forecasts):
             self.outcome = "declined"
             return False
@@ -178,7 +177,7 @@ class _Run:
         rejected, failed = self.store.causes(judge.record.number, judge.rubric_number)
         scores = self.store.score_counts(judge.record.number, judge.rubric_number)
         name = judge.config.name
-        return JudgeResult(name, judge.tally, scores, rejected, failed, self.errors.get(name))
+        return JudgeResult(name, judge.progress, scores, rejected, failed, self.errors.get(name))
 
     async def _ask(self, budget: Budget, until: int) -> None:
         judges = [judge for judge in self.judges if judge.config.name not in self.errors]

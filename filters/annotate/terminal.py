@@ -1,21 +1,38 @@
-"""What a run of annotate prints: the plan, the forecast, and what came of it."""
+"""What annotate prints: the plan, the forecast, progress, what came of a run, and the agreement report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from filters.annotate.config import BudgetConfig
-from filters.annotate.forecast import Forecast, Interval
-from filters.annotate.plan import AnnotatePlan
-from filters.annotate.run import AnnotateResult, JudgeResult, Outcome
 from filters.inspect.terminal import BAR, BLOCKS
-from filters.terminal import printable
+from filters.terminal import make_table, printable
 
+if TYPE_CHECKING:
+    from filters.annotate.agreement import AgreementReport, Coefficients
+    from filters.annotate.budget import Budget
+    from filters.annotate.config import BudgetConfig
+    from filters.annotate.judge import Judge
+    from filters.annotate.plan import AnnotatePlan, Forecast
+    from filters.annotate.progress import JudgeProgress
+    from filters.annotate.run import AnnotateResult, JudgeResult, Outcome
+    from filters.statistics.bootstrap import Estimate
+
+PLAIN_SECONDS = 10.0
+"""Seconds between plain lines of progress."""
+COEFFICIENTS = {"qwk": "QWK", "alpha": "alpha", "spearman": "Spearman", "f1": "F1 kept"}
+SLICES = 8
+_NAME = 18
+_LEVELS = " ▁▂▃▄▅▆▇█"
 OUTCOMES: dict[Outcome, str] = {
     "complete": "every page of the sample has its answers",
     "failures": "some requests brought no answer; start again to ask only for those",
@@ -30,22 +47,18 @@ OUTCOMES: dict[Outcome, str] = {
 
 def plan_view(plan: AnnotatePlan, budget: BudgetConfig, store: str) -> RenderableType:
     """What is going to be asked, and an estimate of what it costs."""
-    lines = [Text("\n".join(plan.lines))]
-    rubric = plan.rubric
+    rubric, scale = plan.rubric, plan.rubric.scale
+    names = ", ".join(attribute.name for attribute in rubric.attributes)
+    each = f" for each of {names}" if names else ""
     told = f", told that pages are in {rubric.language}" if rubric.language else ""
-    lines.append(
-        Text(
-            f"rubric {rubric.name} version {rubric.version} ({rubric.digest[:12]}), {_scale(plan)}{told}", no_wrap=True
-        )
+    about = (
+        f"rubric {rubric.name} version {rubric.version} ({rubric.digest[:12]}), {scale.min} to {scale.max}{each}{told}"
     )
-    table = Table(title="estimate, before anybody is asked", title_justify="left", box=None, pad_edge=False)
-    for name in ("judge", "mode"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=24)
-    for name in ("done", "to ask", "tokens in", "out, at most", "money"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("judge", "mode", "done", "to ask", "tokens in", "out, at most", "money")
+    table = make_table("estimate, before anybody is asked", *columns)
     for judge in plan.judges:
         counts = [f"{n:,}" for n in (judge.done, judge.answers, judge.tokens_in, judge.tokens_out)]
-        table.add_row(printable(judge.name, 64), judge.mode, *counts, f"{judge.cost:,.2f}")
+        table.add_row(printable(judge.name, 24), judge.mode, *counts, f"{judge.cost:,.2f}")
     caps = [f"{key} {value:,}" for key, value in budget.model_dump().items() if value is not None]
     spent = plan.spent
     notes = [
@@ -53,45 +66,29 @@ def plan_view(plan: AnnotatePlan, budget: BudgetConfig, store: str) -> Renderabl
         f"store: {store}"
         + (f", {spent.requests:,} requests and {spent.cost:,.2f} spent by earlier runs" if spent.requests else ""),
     ]
-    return Group(*lines, table, Text("\n".join(notes)))
-
-
-def _scale(plan: AnnotatePlan) -> str:
-    scale = plan.rubric.scale
-    names = ", ".join(attribute.name for attribute in plan.rubric.attributes)
-    return f"{scale.min} to {scale.max}" + (f" for each of {names}" if names else "")
+    return Group(Text("\n".join(plan.lines)), Text(about, no_wrap=True), table, Text("\n".join(notes)))
 
 
 def forecast_view(forecasts: Sequence[Forecast]) -> RenderableType:
     """What the rest will cost, with intervals."""
-    table = Table(
-        title="forecast for the rest, 95 % interval by bootstrap over pages answered so far",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
+    table = make_table(
+        "forecast for the rest, 95 % interval by bootstrap over pages answered so far",
+        *("judge", "so far", "to ask", "tokens", "money", "time"),
     )
-    table.add_column("judge", no_wrap=True, overflow="ellipsis", max_width=20)
-    for name in ("so far", "to ask", "tokens", "money", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
     for part in forecasts:
-        tokens = Interval(
-            part.tokens_in.value + part.tokens_out.value,
-            part.tokens_in.low + part.tokens_out.low,
-            part.tokens_in.high + part.tokens_out.high,
-        )
         table.add_row(
-            printable(part.judge, 64),
+            printable(part.judge, 20),
             f"{part.documents:,}",
             f"{part.answers:,}",
-            f"{_short(tokens.value)} [{_short(tokens.low)}, {_short(tokens.high)}]",
-            f"{part.cost.value:,.2f} [{part.cost.low:,.2f}, {part.cost.high:,.2f}]" if part.cost.high else "none",
+            part.tokens.shown(_short),
+            part.cost.shown("{:,.2f}".format) if part.cost.high else "none",
             "" if part.seconds is None else f"~{timedelta(seconds=round(part.seconds))}",
         )
     return table
 
 
 def _short(number: float) -> str:
-    """1,234 as it is, 123k, 12.3M."""
+    """A count in at most five characters: 1,234, 123k, 12.3M."""
     if number < 10_000:
         return f"{number:,.0f}"
     return f"{number / 1e3:,.0f}k" if number < 1e7 else f"{number / 1e6:,.1f}M"
@@ -115,15 +112,14 @@ def result_view(result: AnnotateResult, *, unicode: bool = True) -> RenderableTy
 
 
 def _judge(judge: JudgeResult) -> RenderableType:
-    tally = judge.tally
-    pace = f", {1 / tally.seconds_per_answer:,.1f} a second" if tally.seconds_per_answer else ""
-    done = tally.before + tally.answered
-    lines = [
-        f"judge {printable(judge.name, 64)}: {done:,} of {tally.wanted:,} answers, {tally.answered:,} of them now{pace}"
-    ]
+    progress = judge.progress
+    pace = f", {1 / progress.seconds_per_answer:,.1f} a second" if progress.seconds_per_answer else ""
+    done = progress.before + progress.answered
+    now = f"{progress.answered:,} of them now{pace}"
+    lines = [f"judge {printable(judge.name, 64)}: {done:,} of {progress.wanted:,} answers, {now}"]
     for what, causes in (("rejected", judge.rejected), ("without an answer", judge.failed)):
         for cause, count in causes.items():
-            words = f" ({printable(tally.words[cause], 300)})" if cause in tally.words else ""
+            words = f" ({printable(progress.words[cause], 300)})" if cause in progress.words else ""
             lines.append(f"  {count:>9,}  {what}: {cause}{words}")
     lines += [f"  stopped: {printable(judge.error, 600)}"] if judge.error else []
     return Text("\n".join(lines))
@@ -141,3 +137,191 @@ def _bars(judge: JudgeResult, values: range, *, unicode: bool) -> list[Text]:
         bar = BLOCKS[8] * full + BLOCKS[part].strip() if unicode else "#" * round(count / top * BAR)
         lines.append(Text(f"  {value:>2} {bar:<{BAR}} {count:>9,} {count / total:6.1%}"))
     return lines
+
+
+@contextmanager
+def show_progress(console: Console, judges: Sequence[Judge], budget: Budget) -> Iterator[Callable[[], None]]:
+    """A callback that shows the state of `judges`, to be called a few times a second.
+
+    Args:
+        console: where to; a live display if it is a terminal.
+        judges: whose tallies are shown.
+        budget: what has been spent of what.
+    """
+    if not console.is_terminal:
+        last = time.monotonic()
+
+        def plain() -> None:
+            nonlocal last
+            if time.monotonic() - last >= PLAIN_SECONDS:
+                last = time.monotonic()
+                for judge in judges:
+                    console.print(line(judge, budget), soft_wrap=True)
+
+        yield plain
+        return
+    unicode = console.encoding.startswith("utf")
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda: live.update(view(judges, budget, unicode=unicode), refresh=True)
+
+
+def view(judges: Sequence[Judge], budget: Budget, *, unicode: bool = True) -> RenderableType:
+    """Two lines for each judge."""
+    lines: list[Text] = []
+    for judge in judges:
+        lines.append(Text(line(judge, budget), no_wrap=True, overflow="ellipsis"))
+        shown = score_bars(judge.progress, judge.rubric.scale.values, unicode=unicode)
+        lines.append(Text(f"  {shown}  {_trouble(judge)}".rstrip(), style="dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*lines)
+
+
+def line(judge: Judge, budget: Budget) -> str:
+    """How far a judge is: "judge 120/200, 35 docs/s, 0.42 of 5.00 spent, 3 s left"."""
+    progress, caps = judge.progress, budget.config
+    pace = progress.seconds_per_answer
+    parts = [f"{printable(judge.config.name, 24)} {progress.before + progress.answered:,}/{progress.wanted:,}"]
+    if pace:
+        rate = 1 / pace / judge.repeats
+        parts.append(f"{rate:,.0f} docs/s" if rate >= 10 else f"{rate:.2g} docs/s")
+    if judge.config.price.input or judge.config.price.output:
+        cap = "" if caps.max_money is None else f" of {caps.max_money:,.2f}"
+        parts.append(f"{budget.spent.cost:,.2f}{cap} spent")
+    else:
+        cap = "" if caps.max_tokens is None else f" of {caps.max_tokens:,}"
+        parts.append(f"{budget.spent.tokens_in + budget.spent.tokens_out:,}{cap} tokens")
+    if pace and progress.left:
+        parts.append(f"{timedelta(seconds=round(progress.left * pace))} left")
+    return ", ".join(parts)
+
+
+def score_bars(progress: JudgeProgress, values: range, *, unicode: bool = True) -> str:
+    """The scores so far, a bar each ("0▂ 1█ 2▅ 3▁"), or their shares without `unicode` or on a long scale."""
+    top, total = max(progress.scores.values(), default=0), progress.scores.total()
+    if not top:
+        return ""
+    if len(values) > 11:
+        mean = sum(score * count for score, count in progress.scores.items()) / total
+        return f"mean score {mean:.1f}"
+    if not unicode:
+        return " ".join(f"{value}:{progress.scores[value] / total:.0%}" for value in values)
+    return " ".join(f"{value}{_LEVELS[-(-progress.scores[value] * 8 // top)]}" for value in values)
+
+
+def _trouble(judge: Judge) -> str:
+    progress, parts = judge.progress, [f"{judge.endpoints.in_flight} of {judge.endpoints.limit} in flight"]
+    parts += [f"{progress.rejected.total():,} rejected"] if progress.rejected else []
+    parts += [f"{progress.failed.total():,} failed"] if progress.failed else []
+    parts += [f"{progress.retries:,} retries"] if progress.retries else []
+    return ", ".join(parts)
+
+
+def agreement_view(report: AgreementReport) -> RenderableType:
+    """The agreement report at 80 columns."""
+    about = (
+        f"{printable(report.source, 60)}: {report.documents:,} documents in {report.groups:,} groups, kept at "
+        f"{report.cut:g}"
+    )
+    parts: list[RenderableType] = [Text(about, style="bold")]
+    parts += [Text(f"rubric {printable(report.rubric, 70)}")] if report.rubric is not None else []
+    parts += [Text(f"note: {printable(note, 400)}") for note in report.notes]
+    parts += [Text(), _judges(report), *_remarks(report)]
+    for title, rows in (
+        ("a judge against itself: pairs of its repeats", report.within),
+        ("judges against each other", (*report.between, *([report.overall] if report.overall else []))),
+        ("judges' keep decisions against people's", report.humans),
+    ):
+        parts += [Text(), *_coefficients(title, rows)] if rows else []
+    parts += [Text(), _slices(report)] if report.slices else []
+    parts += [Text(), *_consensus(report)]
+    if report.curve is not None:
+        table = make_table("what more labels would buy", "labels", "Spearman", "best F1 of the kept")
+        for point in report.curve.points:
+            table.add_row(f"{point.labels:,}", *(str(point.measures[name]) for name in ("spearman", "best_f1")))
+        parts += [Text(), table, Text(f"{report.curve.classifier}; {report.curve.method}", style="dim")]
+    foot = (
+        f"{report.confidence:.0%} intervals: bootstrap over groups (host, near copies), {report.resamples:,} resamples"
+    )
+    return Group(*parts, Text(), Text(foot, style="dim"))
+
+
+def _narrow(estimate: Estimate) -> str:
+    """An estimate in at most 16 characters: 0.87 [.85,.90]."""
+
+    def bare(value: float) -> str:
+        text = f"{value:.2f}"
+        return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0") else f"{value:.1f}"
+
+    return (
+        "-" if estimate.value is None else f"{estimate.value:.2f} {estimate.shown(bare, between=',').partition(' ')[2]}"
+    )
+
+
+def _judges(report: AgreementReport) -> Table:
+    low, high = report.scale
+    scores = range(low, high + 1) if high - low < 8 else range(0)
+    table = make_table("judges", "", "answers", *map(str, scores), "mean", "kept")
+    for judge in report.judges:
+        counts = (f"{judge.scores.get(score, 0) / max(judge.documents, 1):.0%}" for score in scores)
+        mean = "-" if judge.mean.value is None else f"{judge.mean.value:.2f}"
+        kept = "-" if judge.kept_share.value is None else f"{judge.kept_share.value:.1%}"
+        table.add_row(Text(printable(judge.name, _NAME)), f"{judge.answers:,}", *counts, mean, kept)
+    return table
+
+
+def _remarks(report: AgreementReport) -> list[Text]:
+    """What is odd in single judges: severity, pages cut, answers missing."""
+    severities, rest = [], []
+    for judge in report.judges:
+        name = printable(judge.name, _NAME)
+        if judge.severity is not None:
+            severities.append(Text(f"severity of {name}: {judge.severity.shown('{:+.2f}'.format)} (below 0: strict)"))
+        if judge.text_cut:
+            rest.append(Text(f"{name}: of {judge.text_cut:,} pages it was shown a part only"))
+        for what, causes in (("unreadable answers", judge.rejected), ("requests without an answer", judge.failed)):
+            if causes:
+                named = ", ".join(f"{count:,} {printable(cause, 30)}" for cause, count in causes.items())
+                rest.append(Text(f"{name}: {sum(causes.values()):,} {what}: {named}", style="yellow"))
+    return severities + rest
+
+
+def _coefficients(title: str, rows: Iterable[Coefficients]) -> list[Text]:
+    """A line for who, and one for how far: four coefficients leave no room for names."""
+    names = "".join(f"{name:>17}" for name in COEFFICIENTS.values())
+    lines = [Text(title, style="bold"), Text(f"{'pages':>7}{names}")]
+    for row in rows:
+        lines.append(Text(" and ".join(printable(part, 37) for part in row.name.split(" and "))))
+        values = "".join(f"{_narrow(row.coefficients[name]):>17}" for name in COEFFICIENTS)
+        lines.append(Text(f"{row.documents:>7,}{values}"))
+        if row.bound is not None:
+            lines.append(Text(f"        correlation with one rating, at most: {_narrow(row.bound)}, the root of alpha"))
+    return lines
+
+
+def _slices(report: AgreementReport) -> Table:
+    table = make_table("within slices", "", "pages", "kept", "alpha", "F1 kept")
+    shown: Counter[str] = Counter()
+    for part in report.slices:
+        shown[part.facet] += 1
+        if shown[part.facet] <= SLICES:
+            name = Text(printable(f"{part.facet}: {part.name}", 26))
+            values = (_narrow(part.coefficients[measure]) for measure in ("alpha", "f1"))
+            table.add_row(name, f"{part.documents:,}", f"{part.kept_share:.0%}", *values)
+    return table
+
+
+def _consensus(report: AgreementReport) -> list[Text]:
+    found, whole = report.consensus, report.population
+    lines = [f"model: {found.model}", f"kept of {found.documents:,} pages: {found.kept_share.shown()}"]
+    if found.noise is None or found.error is None or found.undecided_share is None:
+        lines.append(f"its uncertainty is unknown ({found.source})")
+    else:
+        lines.append(
+            f"noise of a rating {found.noise:.2f} (from {found.source}); standard error of a page {found.error:.2f}; "
+            f"{found.undecided_share:.1%} of the pages may lie on either side of the keep rule"
+        )
+    if whole is not None:
+        lines.append(
+            f"of all {whole.size:,} documents the sample was drawn from ({whole.design}), kept: "
+            f"{whole.kept_share.shown()}, mean score {_narrow(whole.mean)}"
+        )
+    return [Text("consensus", style="bold"), *map(Text, lines)]

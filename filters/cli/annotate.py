@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from filters.annotate.config import AnnotateConfig
-    from filters.annotate.forecast import Forecast
+    from filters.annotate.plan import Forecast
 
 
 def annotate(
@@ -63,9 +63,8 @@ def annotate(
         return
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("no terminal to confirm at; see --dry-run for what it will cost", param_hint="--yes")
-    from filters.annotate.progress import show_progress
     from filters.annotate.run import Hooks, run_annotate
-    from filters.annotate.terminal import forecast_view, result_view
+    from filters.annotate.terminal import forecast_view, result_view, show_progress
 
     errors = make_console(stderr=True)
 
@@ -92,8 +91,8 @@ def _report(
     console: Console, path: Path, min_score: float | None, curve: bool, rubric: str | None, as_json: bool
 ) -> None:
     from filters.annotate.agreement import make_report
-    from filters.annotate.agreement_terminal import agreement_view
     from filters.annotate.rated import read_rated
+    from filters.annotate.terminal import agreement_view
 
     rated = read_rated(path, rubric)
     found = make_report(rated, cut=min_score, curve=curve, echo=lambda line: print(line, file=sys.stderr))

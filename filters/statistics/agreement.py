@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from filters.statistics.bootstrap import Estimate
+from filters.statistics.bootstrap import Estimate, ratio
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -78,7 +78,7 @@ class Agreement:
         ordered = values[self._order]
         self._ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
         self._thresholds = ordered[self._ends]
-        self._ranks = [np.unique(column, return_inverse=True)[1] for column in (values, expected)]
+        self._ranks = (np.unique(values, return_inverse=True)[1], np.unique(expected, return_inverse=True)[1])
 
     @property
     def kept(self) -> int:
@@ -95,6 +95,7 @@ class Agreement:
         hit = weights[self._kept & self._wanted].sum()
         kept, wanted = weights[self._kept].sum(), weights[self._wanted].sum()
         best, threshold, pr_auc, roc_auc = self._curves(weights)
+        seen: Float64 = np.bincount(self._cell, weights, RATINGS**2).reshape(1, RATINGS, RATINGS).astype(np.float64)
         return {
             "precision": hit / kept if kept else 0.0,
             "recall": hit / wanted if wanted else np.nan,
@@ -103,8 +104,8 @@ class Agreement:
             "best_threshold": threshold,
             "pr_auc": pr_auc,
             "roc_auc": roc_auc,
-            "spearman": self._spearman(weights),
-            "qwk": self._kappa(weights),
+            "spearman": rank_correlation(*self._ranks, weights),
+            "qwk": float(kappas(seen)[0]),
             "mae": float(weights @ self._error / total),
             "calibration_error": float(np.abs(np.bincount(self._bin, weights * self._excess)).sum() / total),
             "kept_share": kept / total,
@@ -128,20 +129,34 @@ class Agreement:
         roc = float(np.trapezoid(np.r_[0.0, hit], false) / (wanted * dropped)) if dropped > 0 else np.nan
         return float(f1[best]), float(self._thresholds[best]), average, roc
 
-    def _spearman(self, weights: Float64) -> float:
-        """Pearson correlation of mid-ranks, a row of weight w standing for w equal rows."""
-        ranks = []
-        for place in self._ranks:
-            mass = np.bincount(place, weights)
-            ranks.append((np.cumsum(mass) - mass / 2)[place])
-        total = weights.sum()
-        a, b = (rank - weights @ rank / total for rank in ranks)
-        scale = np.sqrt((weights @ (a * a)) * (weights @ (b * b)))
-        return float(weights @ (a * b) / scale) if scale > 0 else np.nan
 
-    def _kappa(self, weights: Float64) -> float:
-        """Cohen's kappa with quadratic weights (Cohen 1968)."""
-        seen = np.bincount(self._cell, weights, minlength=RATINGS**2).reshape(RATINGS, RATINGS)
-        distance = np.subtract.outer(np.arange(RATINGS), np.arange(RATINGS)) ** 2
-        by_chance = float((np.outer(seen.sum(1), seen.sum(0)) * distance).sum() / seen.sum())
-        return 1 - float((seen * distance).sum()) / by_chance if by_chance > 0 else np.nan
+def rank_correlation(first: Int64, second: Int64, weights: Float64) -> float:
+    """Pearson correlation of mid-ranks, a row of weight w standing for w equal rows; NaN where undefined.
+
+    Args:
+        first: int64[n], rank of each row among the distinct values (`np.unique(values, return_inverse=True)[1]`).
+        second: the same of the other column.
+        weights: float64[n], not negative.
+    """
+    total = weights.sum()
+    if total <= 0:
+        return float("nan")
+    ranks = []
+    for place in (first, second):
+        mass = np.bincount(place, weights)
+        rank = (np.cumsum(mass) - mass / 2)[place]
+        ranks.append(rank - weights @ rank / total)
+    a, b = ranks
+    scale = np.sqrt((weights @ (a * a)) * (weights @ (b * b)))
+    return float(weights @ (a * b) / scale) if scale > 0 else float("nan")
+
+
+def kappas(seen: Float64) -> Float64:
+    """float64[b]: Cohen's kappa with quadratic weights (Cohen 1968) of contingency tables float64[b, k, k].
+
+    NaN where it is undefined.
+    """
+    size = seen.shape[1]
+    distance = np.subtract.outer(np.arange(size), np.arange(size)) ** 2.0
+    observed = np.einsum("bij,ij->b", seen, distance)
+    return 1 - ratio(observed * seen.sum((1, 2)), np.einsum("bi,bj,ij->b", seen.sum(2), seen.sum(1), distance))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,13 @@ class Estimate(BaseModel):
     high: float | None
 
     def __str__(self) -> str:
+        return self.shown("{:.3f}".format, "undefined")
+
+    def shown(self, form: Callable[[float], str] = "{:.1%}".format, undefined: str = "-", between: str = ", ") -> str:
+        """The value and its interval in brackets, each number as `form` writes it; `undefined` where one is unknown."""
         if self.value is None or self.low is None or self.high is None:
-            return "undefined"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+            return undefined
+        return f"{form(self.value)} [{form(self.low)}{between}{form(self.high)}]"
 
 
 def group_resamples(groups: Int64, resamples: int, random_state: int) -> Iterator[Float64]:
@@ -50,6 +55,39 @@ def interval(value: float, drawn: Float64) -> Estimate:
     return Estimate(value=number(value), low=number(low), high=number(high))
 
 
+@dataclass(frozen=True)
+class Bootstrap:
+    """Resamples of whole groups.
+
+    Attributes:
+        groups: int64[n], group of each row, numbered from 0.
+        counts: float64[b, g], how often each group was drawn.
+    """
+
+    groups: Int64
+    counts: Float64
+
+    @classmethod
+    def draw(cls, groups: Int64, resamples: int, random_state: int) -> Self:
+        """Resample groups; the draws are those of `group_resamples`."""
+        names, member = np.unique(groups, return_inverse=True)
+        counts = np.array(list(group_resamples(np.arange(len(names)), resamples, random_state)))
+        return cls(member.astype(np.int64), counts.reshape(resamples, len(names)))
+
+    def sums(self, values: npt.NDArray[Any], rows: Int64 | None = None) -> Float64:
+        """float64[1 + b, k]: sums of `values` (number[m, k]) over `rows` (None: all), as they are and resampled."""
+        groups = self.groups if rows is None else self.groups[rows]
+        size = self.counts.shape[1]
+        by_group = np.array([np.bincount(groups, column, minlength=size) for column in values.T]).reshape(-1, size).T
+        return np.vstack([by_group.sum(0), self.counts @ by_group])
+
+    def weights(self, rows: Int64) -> Iterator[Float64]:
+        """float64[m]: weight of each of `rows`, as they are and resampled."""
+        yield np.ones(len(rows))
+        for counts in self.counts:
+            yield counts[self.groups[rows]]
+
+
 def mean_estimates(
     values: Sequence[npt.NDArray[Any]],
     weights: Sequence[npt.NDArray[Any]],
@@ -68,15 +106,19 @@ def mean_estimates(
     """
     mass = np.array(weights, dtype=np.float64)
     sums = mass * np.array(values, dtype=np.float64)
-    # A resample draws groups, so rows are added up by group once.
-    names, member = np.unique(groups, return_inverse=True)
-    by_group = np.array([np.bincount(member, row, minlength=len(names)) for row in (*sums, *mass)])
-    every = np.ones((len(names), 1))
-    counts = np.array(list(group_resamples(np.arange(len(names)), resamples, random_state))).T
-    totals = by_group @ np.hstack([every, counts])
-    top, bottom = totals[: len(sums)], totals[len(sums) :]
-    means = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
-    return [interval(row[0], row[1:]) for row in means]
+    totals = Bootstrap.draw(groups, resamples, random_state).sums(np.vstack([sums, mass]).T).T
+    return [estimate(row) for row in ratio(totals[: len(sums)], totals[len(sums) :])]
+
+
+def estimate(values: Float64) -> Estimate:
+    """The first value with the interval of the others."""
+    return interval(values[0], values[1:])
+
+
+def ratio(top: Float64, bottom: Float64) -> Float64:
+    """Quotients; NaN where the lower part is not positive."""
+    quotients: Float64 = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
+    return quotients
 
 
 def number(value: float) -> float | None:

@@ -36,7 +36,7 @@ def test_every_page_is_asked_once_and_never_again(config: Make, serve: Serve) ->
     assert len(stored) == 60
     assert {(a.status, a.score, a.mode) for a in stored} == {("ok", 3.0, "expected")}
     assert stored[0].expected == pytest.approx(2.8)
-    assert result.judges[0].tally.scores == Counter({3: 60})
+    assert result.judges[0].progress.scores == Counter({3: 60})
     assert (result.spent.requests, result.spent.tokens_in, result.spent.tokens_out) == (60, 6000, 60)
     assert result.spent.cost == pytest.approx(60 * (100 + 2) / 1e6)
     again = run_annotate(made)
@@ -81,7 +81,7 @@ def test_justified_answers(config: Make, serve: Serve) -> None:
     result = run_annotate(config(server.url, 30, {"mode": "justify"}))
     assert result.outcome == "complete"
     assert result.judges[0].rejected == {"cut_off": 10, "no_score": 10}
-    assert result.judges[0].tally.scores == Counter({4: 10})
+    assert result.judges[0].progress.scores == Counter({4: 10})
     stored = answers(config(server.url, 30))
     assert Counter((a.status, a.cause, a.score is None) for a in stored) == {
         ("ok", None, False): 10, ("rejected", "no_score", True): 10, ("rejected", "cut_off", True): 10,
@@ -118,7 +118,7 @@ def test_several_judges_and_a_pilot_before_the_rest(config: Make, serve: Serve) 
     asked: list[int] = []
 
     def confirm(forecasts: Any) -> bool:
-        seen.extend((part.judge, part.documents, part.answers, round(part.tokens_in.value)) for part in forecasts)
+        seen.extend((part.judge, part.documents, part.answers, round(part.tokens.value)) for part in forecasts)
         asked.extend([len(one.requests), len(two.requests)])
         return len(seen) > 2
 
@@ -126,7 +126,7 @@ def test_several_judges_and_a_pilot_before_the_rest(config: Make, serve: Serve) 
 
     result = run_annotate(made, Hooks(confirm=confirm))
     assert (result.outcome, result.exit_status) == ("declined", 3)
-    assert seen == [("judge", 20, 30, 3000), ("two", 20, 30, 3000)]
+    assert seen == [("judge", 20, 30, 3030), ("two", 20, 30, 3030)]
     assert asked == [20, 20]
     assert run_annotate(made, Hooks(confirm=confirm)).outcome == "complete"
     assert (len(one.requests), len(two.requests)) == (50, 50)

@@ -21,8 +21,7 @@ import yaml
 
 from filters.annotate.budget import Budget, BudgetReachedError
 from filters.annotate.config import AnnotateConfig, BudgetConfig, PriceConfig
-from filters.annotate.forecast import forecast
-from filters.annotate.plan import plan_annotate
+from filters.annotate.plan import forecast, plan_annotate
 from filters.annotate.records import Spending
 from filters.annotate.run import run_annotate
 from filters.annotate.store import Store
@@ -108,15 +107,17 @@ def test_a_forecast_holds() -> None:
         tokens = random.gamma(4, 250, 200)
         costs = np.stack([np.ones(200), tokens, np.ones(200), tokens / 1e6], axis=1)
         made = forecast("j", costs[:20], 180)
-        covered += made.tokens_in.low <= tokens[20:].sum() <= made.tokens_in.high
+        assert made.tokens.low is not None
+        assert made.tokens.high is not None
+        covered += made.tokens.low <= tokens[20:].sum() + 180 <= made.tokens.high
     assert 0.88 <= covered / 400 <= 0.99
-    assert made.cost.value == pytest.approx(made.tokens_in.value / 1e6)
+    assert made.cost.value == pytest.approx(((made.tokens.value or 0) - 180) / 1e6)
     assert (made.documents, made.answers) == (20, 180)
 
 
 def test_a_forecast_of_nothing() -> None:
     assert forecast("j", np.zeros((0, 4)), 5).cost.high == 0
-    assert forecast("j", np.array([[1, 100, 1, 0.1]]), 10).tokens_in.low == 1000
+    assert forecast("j", np.array([[1, 100, 1, 0.1]]), 10).tokens.low == 1010
 
 
 def test_a_plan_asks_nobody_and_knows_what_is_done(config: Make, serve: Serve) -> None:

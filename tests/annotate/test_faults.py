@@ -72,7 +72,7 @@ def test_what_goes_wrong_once_is_asked_again(config: Make, serve: Serve, fault: 
     assert result.outcome == "complete"
     assert statuses(made) == {("ok", None): 20}
     assert Counter(Counter(server.pages).values()) == {2: 20}
-    assert result.judges[0].tally.retries == 20
+    assert result.judges[0].progress.retries == 20
     assert result.judges[0].failed == {}
 
 
@@ -83,7 +83,7 @@ def test_a_server_that_hangs_is_given_up_and_asked_again(config: Make, serve: Se
     assert statuses(made) == {("ok", None): 5}
     # Whether those that hung (and those that a busy machine answered late) were billed is not known, so they count, at
     # their upper bound.
-    late = result.judges[0].tally.retries
+    late = result.judges[0].progress.retries
     assert late >= 5
     assert result.spent.requests == 5 + late
     assert result.spent.tokens_in > 5 * 100 + late * 100
@@ -96,7 +96,7 @@ def test_a_storm_of_429_costs_no_page(config: Make, serve: Serve) -> None:
     made = config(server.url, 150, {"max_concurrency": 64, "retries": 20})
     result = run_annotate(made)
     assert statuses(made) == {("ok", None): 150}
-    assert result.judges[0].tally.retries == len(server.requests) - 150
+    assert result.judges[0].progress.retries == len(server.requests) - 150
 
 
 @pytest.mark.parametrize("form", ["seconds", "date", "milliseconds"])
@@ -273,7 +273,7 @@ def test_a_dead_endpoint_is_dropped_and_tried_again(config: Make, serve: Serve) 
             pass
 
         def look(self) -> None:
-            if not revived and self.judge.tally.answered > 40:
+            if not revived and self.judge.progress.answered > 40:
                 revived.append(serve(lambda n, body: reply(), port=port))
 
     result: AnnotateResult = run_annotate(made, Hooks(progress=Watch))

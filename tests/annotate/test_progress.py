@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from filters.annotate import progress
+from filters.annotate import terminal as shown_in
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.progress import score_bars, show_progress
+from filters.annotate.progress import JudgeProgress
 from filters.annotate.run import Hooks, run_annotate
-from filters.annotate.tally import Tally
+from filters.annotate.terminal import score_bars, show_progress
 from tests.annotate.judge_server import JudgeServer, Slow, reply
 
 Make = Callable[..., AnnotateConfig]
@@ -24,7 +24,7 @@ Serve = Callable[..., JudgeServer]
 def test_progress_while_a_run_goes_on(
     config: Make, serve: Serve, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.1)
+    monkeypatch.setattr(shown_in, "PLAIN_SECONDS", 0.1)
     written = io.StringIO()
     console = Console(file=written, force_terminal=terminal, width=80, highlight=False, markup=False)
 
@@ -45,9 +45,9 @@ def test_progress_while_a_run_goes_on(
 
 
 def test_scores_as_bars() -> None:
-    tally = Tally()
-    assert score_bars(tally, range(6)) == ""
-    tally.scores.update({0: 8, 1: 16, 3: 1})
-    assert score_bars(tally, range(6)) == "0▄ 1█ 2  3▁ 4  5 "
-    assert score_bars(tally, range(6), unicode=False) == "0:32% 1:64% 2:0% 3:4% 4:0% 5:0%"
-    assert score_bars(tally, range(101)) == "mean score 0.8"
+    progress = JudgeProgress()
+    assert score_bars(progress, range(6)) == ""
+    progress.scores.update({0: 8, 1: 16, 3: 1})
+    assert score_bars(progress, range(6)) == "0▄ 1█ 2  3▁ 4  5 "
+    assert score_bars(progress, range(6), unicode=False) == "0:32% 1:64% 2:0% 3:4% 4:0% 5:0%"
+    assert score_bars(progress, range(101)) == "mean score 0.8"
