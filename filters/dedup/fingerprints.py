@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from filters.config.filter import DedupConfig, NearConfig
@@ -155,6 +154,8 @@ class EarlierRun:
                     yield batch["key"].to_numpy(), batch["row"].to_numpy()
 
     def _scanner(self, kind: str, first: int, last: int) -> Any:
+        import pyarrow.dataset as ds  # imports pandas
+
         wanted = (pc.field("key") >= pa.scalar(first, pa.uint64())) & (pc.field("key") <= pa.scalar(last, pa.uint64()))
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)

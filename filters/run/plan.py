@@ -126,13 +126,15 @@ def make_plan(config: FilterConfig) -> Plan:
     """
     from filters.dedup.fingerprints import open_earlier
     from filters.model import QualityModel
-    from filters.run.heuristics import load_filter
 
     not_taken: list[str] = []
     units = plan_units(config.reads, not_taken.append)
     model = QualityModel.load(config.model)
-    for heuristic in config.heuristics:
-        load_filter(heuristic)
+    if config.heuristics:
+        from filters.run.heuristics import load_filter  # all of datatrove's filters
+
+        for heuristic in config.heuristics:
+            load_filter(heuristic)
     open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
     plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config), tuple(not_taken))

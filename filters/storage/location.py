@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self, TypeVar
 
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from filters.errors import FinesieveError, InputError, RunError
@@ -206,6 +205,8 @@ def parquet_file(path: Location, **options: Any) -> pq.ParquetFile:
 
 def parquet_dataset(paths: Iterable[Location], **options: Any) -> Any:
     """Parquet files of one folder as a pyarrow data set."""
+    import pyarrow.dataset as ds  # imports pandas
+
     files = list(paths)
     if files and isinstance(files[0], RemotePath):
         system, _ = files[0].system()

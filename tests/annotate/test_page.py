@@ -66,7 +66,7 @@ PIECES = st.one_of(
 HOSTILE = st.lists(PIECES, max_size=30).map("".join)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(HOSTILE)
 def test_nothing_a_page_says_is_structure(text: str) -> None:
     framed = delimit(text, 100_000)

@@ -138,7 +138,7 @@ def test_estimates_are_unbiased(config: dict[str, Any], stub_model: None) -> Non
     values = np.array([float(len(text)) + 100 * (number % 40) for number, text in enumerate(PAGES)])
     totals, counts, size = [], np.zeros(120), []
     inverse = np.zeros(120)
-    runs = 200
+    runs = 120
     for seed in range(runs):
         sampler = Sampler(SampleConfig(size=24, seed=seed, near=None, **config))
         sampler.add(whole)

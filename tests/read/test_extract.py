@@ -180,7 +180,7 @@ from hostile_pages import ANSWERED, REFUSED
 from synthetic import html_page
 from test_extract import extracted
 pages = [page.encode("utf-8", "replace") for page in (*REFUSED.values(), *ANSWERED.values())]
-batch = extracted([page for one in pages for page in (one, html_page(1))], engine=sys.argv[2], seconds=1)
+batch = extracted([page for one in pages for page in (one, html_page(1))], engine=sys.argv[2], seconds=0.4)
 other = ("engine", "undecodable")
 refused = [record.position for record in batch.quarantined if not any(word in record.cause for word in other)]
 assert refused == list(range(0, 2 * len(REFUSED), 2)), (refused, [record.cause for record in batch.quarantined])
@@ -213,20 +213,21 @@ def test_pages_that_a_parser_takes_in_one_go_are_not_refused(name: str) -> None:
     assert hostile(ANSWERED[name].encode("utf-8", "replace")) is None
 
 
-@pytest.mark.parametrize(
-    "tag", ["div", "DIV", "article", "table", "b", "span", "ul", "ol", "p", "font", "blockquote", "svg", "a"]
-)
-def test_nesting_bombs_end_in_time(tag: str) -> None:
+def test_nesting_bombs_end_in_time() -> None:
     """In a process of its own: a stack overflow in native code would take the tests with it."""
     program = f"""
 import sys
-sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_extract import extracted
-page = b"<html><body>" + b"<{tag}>" * 100_000 + b"text inside" + b"</{tag}>" * 100_000
-batch = extracted([page, b"<{tag}>" * 100_000 + b"text", b"<p>fine</p>"])
-assert "fine" in batch.text[len(batch) - 1].as_py()
+for tag in b"div DIV article table b span ul ol p font blockquote svg a".split():
+    print(tag, file=sys.stderr)
+    opened, closed = b"<%s>" % tag, b"</%s>" % tag
+    page = b"<html><body>" + opened * 100_000 + b"text inside" + closed * 100_000
+    batch = extracted([page, opened * 100_000 + b"text", b"<p>fine</p>"])
+    assert "fine" in batch.text[len(batch) - 1].as_py()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=600, cwd="/")
+    done = subprocess.run([sys.executable, "-c", program], check=False, cwd="/", stderr=subprocess.PIPE, text=True)
+    assert not done.returncode, f"status {done.returncode} after {done.stderr}"
 
 
 def test_deep_pages_are_quarantined_and_ordinary_depth_is_not(engine: str) -> None:
