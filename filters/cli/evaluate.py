@@ -24,7 +24,7 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="Compare with another model, or with --config another config (.yaml).")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page with plots.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page with charts.")] = None,
     probes: Annotated[bool, typer.Option(help="Score changed texts too: does the decision hold?")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -36,10 +36,9 @@ def evaluate(
     if config is None and overrides:
         raise typer.BadParameter("overrides a key of --config, and none is given", param_hint="--set")
     from filters.evaluate.report import run_evaluation
-    from filters.evaluate.report_terminal import report_view
 
     if html is not None:
-        from filters.evaluate.report_html import check_page
+        from filters.page import check_page
 
         check_page(html)
     report = run_evaluation(
@@ -51,9 +50,9 @@ def evaluate(
         probes=probes,
         echo=lambda line: print(line, file=sys.stderr),
     )
-    if html is not None:
-        from filters.evaluate.report_html import write_page
+    from filters.evaluate.view import report_view, write_page
 
+    if html is not None:
         write_page(report, html)
     if as_json:
         print(report.model_dump_json(indent=1))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from filters.evaluate.report_schema import Report
+from filters.evaluate.view import chart, charts_of
 from filters.inspect import samples, trust
 from filters.inspect.model_card import ModelCard, model_card
 from filters.inspect.terminal import thresholds
@@ -264,7 +266,7 @@ def _sum(counts: dict[str, int]) -> int:
 
 
 def _expected(
-    run: Run, histogram: Histogram, report: trust.Evaluation | None, labelled: trust.Labelled | None
+    run: Run, histogram: Histogram, report: Report | None, labelled: trust.Labelled | None
 ) -> dict[str, Any] | None:
     """Precision and recall at every bin border: what the model's reliability makes one expect of this run's scores.
 
@@ -290,16 +292,11 @@ def _expected(
     return None
 
 
-def _trust(
-    run: Run, report: trust.Evaluation | None, labelled: trust.Labelled | None, card: ModelCard | None
-) -> dict[str, Any]:
+def _trust(run: Run, report: Report | None, labelled: trust.Labelled | None, card: ModelCard | None) -> dict[str, Any]:
     notes: list[dict[str, Any]] = []
     shown: dict[str, Any] = {
         "lead": "What labelled pages say of the model whose scores these are.",
-        "reliability": None,
-        "agreement": None,
-        "curve": None,
-        "decisions": None,
+        "charts": [],
         "metrics": [],
         "metrics_columns": [],
         "metrics_title": "",
@@ -315,10 +312,6 @@ def _trust(
         if report.subject.digest != run.manifest["model"]["digest"]:
             name = printable(report.subject.name, NAME)
             notes.append({"alarm": True, "text": f"The evaluation is of another model ({name}) than this run's."})
-        if report.protocol == "seen in training":
-            notes.append(
-                {"alarm": True, "text": "The model was trained on the labels it is evaluated against: too good."}
-            )
         parts = [("sample", report.sample), ("natural mix", report.natural)]
         columns = [(name, part) for name, part in parts if part is not None]
         shown |= {
@@ -329,9 +322,7 @@ def _trust(
                 [printable(name, NAME).replace("_", " "), *(str(part[name]) for _, part in columns if name in part)]
                 for name in report.sample
             ],
-            "reliability": trust.reported_reliability(report),
-            "curve": [[point.threshold, round(point.precision, 4), round(point.recall, 4)] for point in report.curve],
-            "decisions": _up_to_last([(part.low, part.judge_keeps, part.judge_drops) for part in report.histogram]),
+            "charts": charts_of(report),
         }
     if labelled is not None:
         found = len(labelled.model)
@@ -353,16 +344,17 @@ def _trust(
             text = "Whether the model was trained on some of these texts is not known: the agreement may be too good."
             notes.append({"alarm": True, "text": text})
     if labelled is not None and len(labelled.model):
-        shown["agreement"] = trust.agreement(labelled.model, labelled.judge)
-        if report is None:
-            shown |= {
-                "reliability": trust.reliability(labelled.model, labelled.judge),
-                "curve": [
-                    [edge, round(precision, 4), round(recall, 4)]
-                    for edge, precision, recall in trust.curve(labelled.model, labelled.judge, run.min_score)
-                ],
-                "decisions": trust.decisions(labelled.model, labelled.judge, run.min_score),
-            }
+        model, judge = labelled.model, labelled.judge
+        points = [[edge, round(a, 4), round(b, 4)] for edge, a, b in trust.curve(model, judge, run.min_score)]
+        own = [
+            chart("reliability", trust.reliability(model, judge)),
+            *([chart("curve", points)] if points else []),
+            chart("decisions", trust.decisions(model, judge, run.min_score)),
+        ]
+        shown["charts"] = [
+            *(own if report is None else shown["charts"]),
+            chart("agreement", trust.agreement(model, judge)),
+        ]
     if report is None and labelled is None:
         notes.append({"alarm": False, "text": NO_LABELS})
     return shown | {"notes": notes}
@@ -372,11 +364,6 @@ NO_LABELS = (
     "No labels were given. finesieve inspect RUN --html FILE --annotations LABELS.parquet shows the judge's scores "
     "beside the model's; --evaluation REPORT.json shows what finesieve evaluate --json found."
 )
-
-
-def _up_to_last(rows: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
-    used = [place for place, row in enumerate(rows) if row[1] or row[2]]
-    return rows[: used[-1] + 1] if used else rows[:1]
 
 
 def _lineage(run: Run, card: ModelCard | None) -> dict[str, Any]:

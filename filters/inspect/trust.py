@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from filters.errors import AnnotationsError, InputError
+from filters.evaluate.report_schema import Report
 from filters.read.labels import read_labels
 from filters.scores.histogram import BINS, EDGES, HIGH
-from filters.statistics.bootstrap import Estimate
 
 if TYPE_CHECKING:
     from filters.model.trained_on import TrainedOn
@@ -33,51 +33,7 @@ LEAST = 5
 MAX_REPORT_BYTES = 64 * 2**20
 
 
-class _Subject(BaseModel):
-    name: str
-    digest: str
-
-
-class _Source(BaseModel):
-    name: str
-    rows: int
-
-
-class _Bin(BaseModel):
-    rows: int
-    score: float
-    judge: Estimate
-
-
-class _Point(BaseModel):
-    threshold: float
-    precision: float
-    recall: float
-
-
-class _Decided(BaseModel):
-    low: float
-    judge_keeps: float
-    judge_drops: float
-
-
-class Evaluation(BaseModel):
-    """The part of `finesieve evaluate --json` that the page shows; see `filters.evaluate.report_schema.Report`."""
-
-    format: Literal["finesieve-evaluation"]
-    version: Literal[1]
-    subject: _Subject
-    protocol: str
-    annotations: _Source
-    min_score: float
-    sample: dict[str, Estimate]
-    natural: dict[str, Estimate] | None
-    reliability: tuple[_Bin, ...]
-    curve: tuple[_Point, ...]
-    histogram: tuple[_Decided, ...]
-
-
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: Path) -> Report:
     """Read what `finesieve evaluate --json` printed.
 
     Raises:
@@ -86,7 +42,7 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         if path.stat().st_size > MAX_REPORT_BYTES:
             raise InputError(f"{path}: larger than {MAX_REPORT_BYTES:,} bytes, which no evaluation report is")
-        return Evaluation.model_validate_json(path.read_bytes())
+        return Report.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot read the evaluation report: {error}") from error
     except ValidationError as error:
@@ -215,15 +171,6 @@ def reliability(model: Float64, judge: Float64) -> list[dict[str, float]]:
             score = float(model[inside].mean())
             bins.append({"rows": rows, "score": score, "judge": mean, "low": mean - error, "high": mean + error})
     return bins
-
-
-def reported_reliability(report: Evaluation) -> list[dict[str, float | None]]:
-    """The same of an evaluation report."""
-    return [
-        {"rows": part.rows, "score": part.score, "judge": judge.value, "low": judge.low, "high": judge.high}
-        for part in report.reliability
-        if part.rows >= LEAST and None not in ((judge := part.judge).value, judge.low, judge.high)
-    ]
 
 
 def agreement(model: Float64, judge: Float64) -> dict[str, Any]:

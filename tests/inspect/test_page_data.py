@@ -134,8 +134,12 @@ def test_a_run_without_documents_has_a_page(tmp_path: Path) -> None:
     assert found["samples"]["items"] == found["clusters"]["items"] == []
 
 
+def charts(trust: dict[str, Any]) -> dict[str, Any]:
+    return {chart["kind"]: chart["data"] for chart in trust["charts"]}
+
+
 def test_labels_are_joined_by_id_and_measured(run: Run, tmp_path: Path) -> None:
-    found = data(run, annotations=labels(tmp_path / "labels.parquet", run))["trust"]
+    found = charts(data(run, annotations=labels(tmp_path / "labels.parquet", run))["trust"])
     assert all(part["judge"] == pytest.approx(part["score"] + 0.1, abs=1e-5) for part in found["reliability"])
     pages_shown = sum(cell[2] for cell in found["agreement"]["cells"])
     assert pages_shown == sum(row["score"] is not None for row in rows_of(run).values())
@@ -165,15 +169,15 @@ def test_labels_of_texts_the_model_was_trained_on_are_left_out(
         return found
 
     nothing = shown(["something else"])
-    assert sum(cell[2] for cell in nothing["agreement"]["cells"]) == len(rows)
+    assert sum(cell[2] for cell in charts(nothing)["agreement"]["cells"]) == len(rows)
     assert not any(note["alarm"] for note in nothing["notes"])
     # Copies and near copies of the ten go with them.
     part = shown(texts[:10])
-    left = sum(cell[2] for cell in part["agreement"]["cells"])
+    left = sum(cell[2] for cell in charts(part)["agreement"]["cells"])
     assert left <= len(rows) - 10
     assert any(f"{len(rows) - left} more are left out" in note["text"] for note in part["notes"])
     everything = shown(texts)
-    assert everything["agreement"] is None
+    assert everything["charts"] == []
     assert any(note["alarm"] for note in everything["notes"])
     blind = data(run, annotations=labels(tmp_path / "blind.parquet", run))["trust"]
     assert any("is not known" in note["text"] and note["alarm"] for note in blind["notes"])
@@ -196,10 +200,24 @@ def evaluation(digest: str) -> dict[str, Any]:
     return {
         "format": "finesieve-evaluation",
         "version": 1,
-        "subject": {"name": "some-model", "digest": digest},
+        "finesieve": "0",
+        "subject": {"name": "some-model", "kind": "linear", "digest": digest, "window": 3000},
         "protocol": "held out",
-        "annotations": {"name": "labels.parquet", "rows": 100},
+        "annotations": {
+            "name": "labels.parquet",
+            "sha256": "0",
+            "rows": 100,
+            "groups": 9,
+            "target": "score",
+            "seen": 0,
+        },
         "min_score": 1.5,
+        "resamples": 100,
+        "predictions": 1,
+        "random_state": 0,
+        "confusion": {"kept_rightly": 1, "kept_wrongly": 1, "missed": 1, "dropped_rightly": 97},
+        **dict.fromkeys(("judge", "probes", "comparison")),
+        **dict.fromkeys(("baselines", "facets", "conformal", "examples", "notes"), ()),
         "sample": {"f1": estimate},
         "natural": None,
         "reliability": [{"rows": 50, "score": 1.0, "judge": estimate}, {"rows": 2, "score": 3.0, "judge": estimate}],
@@ -218,8 +236,8 @@ def test_an_evaluation_report_is_shown_and_one_of_another_model_is_called_that(r
     path = tmp_path / "report.json"
     path.write_text(json.dumps(evaluation(run.manifest["model"]["digest"])), encoding="utf-8")
     shown = data(run, evaluation=path)["trust"]
-    assert [part["score"] for part in shown["reliability"]] == [1.0]
-    assert shown["decisions"] == [(0.0, 1.0, 9.0)]
+    assert [part["score"] for part in charts(shown)["reliability"]] == [1.0]
+    assert charts(shown)["decisions"] == [[0.0, 1.0, 9.0]]
     assert not [note for note in shown["notes"] if note["alarm"]]
     path.write_text(json.dumps(evaluation("0" * 64)), encoding="utf-8")
     assert [note["alarm"] for note in data(run, evaluation=path)["trust"]["notes"]] == [True]

@@ -1,5 +1,4 @@
-// Data of the page, what the threshold is, and how things are said. Page text is only ever set as text.
-const data = JSON.parse(document.getElementById("data").textContent);
+// What the threshold is, and what it keeps.
 const WEIGHTS = ["documents", "tokens", "bytes"];
 const BINS = data.histogram.bins;
 const STEP = (data.histogram.high - data.histogram.low) / BINS;
@@ -24,7 +23,6 @@ for (const weight of WEIGHTS) {
 }
 
 const border = (i) => Number((data.histogram.low + i * STEP).toFixed(DIGITS));
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const nearest = (score) => clamp(Math.round((score - data.histogram.low) / STEP), 0, BINS);
 
 // The part of the scale where scores lie, with a little room: [first border, last border].
@@ -79,68 +77,9 @@ function spoken() {
   return `score at least ${said(score())} keeps ${whole(keptOf("documents"))} documents, ` +
     `${percent(keptOf("documents"), totals.documents)}`;
 }
-
-// Numbers in words.
-const grouped = new Intl.NumberFormat("en-US");
-const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
-function whole(value) { return grouped.format(value); }
-function compact(value) { return Math.abs(value) < 100000 ? grouped.format(value) : spaced(value); }
-function spaced(value) { return short.format(value).replace("K", " k").replace(/([MBT])$/, " $1"); }
 function said(value) {
   // Scores are float32: the threshold 0.3 of a config comes back as 0.30000001192092896.
   const text = value.toFixed(DIGITS), same = (digits) => Math.fround(Number(digits)) === Math.fround(value);
   if (same(text)) return text;
   return String(Number(d3.range(1, 10).map((digits) => value.toPrecision(digits)).find(same)));
-}
-function size(bytes) {
-  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
-  let unit = 0;
-  while (bytes >= 999.5 && unit < units.length - 1) { bytes /= 1000; unit++; }
-  return `${unit ? bytes.toPrecision(3) : bytes} ${units[unit]}`;
-}
-function amount(value, weight) { return weight === "bytes" ? size(value) : compact(value); }
-function percent(part, of) {
-  if (!of) return "-";
-  const share = (100 * part) / of;
-  return `${share > 0 && share < 0.1 ? share.toPrecision(1) : share.toFixed(1)} %`;
-}
-function many(count, one, more) { return `${whole(count)} ${count === 1 ? one : more || `${one}s`}`; }
-
-// Elements. Children are nodes or text; text never becomes markup. Attributes named on* are listeners.
-function make(name, attributes, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (value === undefined || value === null || value === false) continue;
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value === true) node.setAttribute(key, "");
-    else node.setAttribute(key, value);
-  }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return node;
-}
-function put(node, ...children) { node.replaceChildren(...children.flat().filter((child) => child !== null)); return node; }
-function foreign(text, name = "span", attributes = {}) {
-  return make(name, { dir: "auto", ...attributes, class: `foreign ${attributes.class || ""}`.trim() }, text);
-}
-function table(columns, rows, { textColumns = [0], now = -1, label = "" } = {}) {
-  const kind = (i) => (textColumns.includes(i) && i > 0 ? "text" : null);
-  return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label || columns.join(", ") },
-    make("table", {},
-      make("thead", {}, make("tr", {}, columns.map((column, i) => make("th", { scope: "col", class: kind(i) }, column)))),
-      make("tbody", {}, rows.map((row, r) => make("tr", { class: r === now ? "now" : null },
-        row.map((cell, i) => make("td", { class: kind(i) }, cell)))))));
-}
-function section(id, title, lead, { short: label = title } = {}) {
-  const part = make("section", { id, "aria-labelledby": `${id}-title` },
-    make("h2", { id: `${id}-title` }, title), lead ? make("p", { class: "muted" }, lead) : null);
-  document.getElementById("main").append(part);
-  document.getElementById("nav").append(make("a", { href: `#${id}` }, label));
-  return part;
-}
-function segments(holder, name, options, chosen, choose) {
-  put(holder, options.map(([value, label]) => make("label", {},
-    make("input", { type: "radio", name, value, checked: value === chosen, onchange: () => choose(value) }), label)));
-}
-function legend(...entries) {
-  return make("div", { class: "legend" }, entries.map(([swatch, label]) => make("span", { class: `swatch-${swatch}` }, label)));
 }
