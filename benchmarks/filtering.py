@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from benchmarks.corpus import build
 from benchmarks.measure import Timing, clocked
 from filters import FilterConfig, run_filter
-from filters.run.engine import RunResult
+from filters.run.finish import RunResult
 
 LABEL = "__label__keep"
 THRESHOLD = 0.5

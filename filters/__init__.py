@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from filters.cluster.executors import run_filter
     from filters.config.filter import FilterConfig
     from filters.model import QualityModel
-    from filters.run.engine import run_filter
     from filters.scores.finished_run import Run
     from filters.scores.threshold import Target
 
@@ -24,7 +24,7 @@ _ROOMS = {
     "QualityModel": "filters.model",
     "Run": "filters.scores.finished_run",
     "Target": "filters.scores.threshold",
-    "run_filter": "filters.run.engine",
+    "run_filter": "filters.cluster.executors",
 }
 
 

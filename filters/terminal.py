@@ -20,6 +20,10 @@ _OBEYED = re.compile(
 )
 """Control characters but for tab and line feed, overrides of writing direction, line ends beyond ASCII, surrogates."""
 _guards: list[_Harmless] = []
+BAR = 40
+"""Characters of the longest bar."""
+BLOCKS = " ▏▎▍▌▋▊▉█"
+"""Eighths of a character."""
 
 
 def harmless(text: str) -> str:

@@ -14,8 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from filters.inspect.terminal import BAR, BLOCKS
-from filters.terminal import make_table, printable
+from filters.terminal import BAR, BLOCKS, make_table, printable
 
 if TYPE_CHECKING:
     from filters.annotate.agreement import AgreementReport, Coefficients

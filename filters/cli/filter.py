@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from filters.config.filter import FilterConfig
-    from filters.run.engine import RunResult
+    from filters.run.finish import RunResult
     from filters.run.plan import Plan
 
 ALMOST_NOTHING = 0.001
@@ -58,7 +58,7 @@ def filter_command(
     if as_json or pilot is not None or duplicates is not None:
         given = "--json" if as_json else "--duplicates" if pilot is None else "--pilot"
         raise typer.BadParameter("belongs to --dry-run", param_hint=given)
-    from filters.run.engine import run_filter
+    from filters.cluster.executors import run_filter
     from filters.run.progress import progress
 
     quiet = bool(context.obj)

@@ -11,8 +11,11 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 
 from filters.addresses import without_secrets
+from filters.config.filter import ExecutorConfig
 from filters.errors import FinesieveError, RunError
 from filters.phases.phase import DamagedError, Job, Phase
+from filters.run.engine import run_here
+from filters.run.observer import Observer
 from filters.run.phase_list import PHASES, phase_named
 from filters.run.pool import WorkerPool
 from filters.run.readable import check_readable
@@ -135,12 +138,9 @@ class FinishRun(_Task):
         Raises:
             FinesieveError: a unit cannot be done, or the ledger does not add up.
         """
-        from filters.config.filter import ExecutorConfig
-        from filters.run.engine import run_filter
-
         job = Job.load(self.work)
         here = ExecutorConfig(workers=job.config.executor.workers)
         config = job.config.model_copy(update={"executor": here})
         here_lies = "work" if config.output.is_remote else "path"
         output = config.output.model_copy(update={here_lies: str(self.work.parent)})
-        run_filter(config.model_copy(update={"output": output}))
+        run_here(config.model_copy(update={"output": output}), Observer())

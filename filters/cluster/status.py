@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filters.cluster.phase_step import failures
-from filters.cluster.submit import SUBMITTED
 from filters.errors import FinesieveError, RunError
 from filters.phases.phase import DamagedError, Job, Phase
-from filters.run.folder import MANIFEST, WORK, is_held
+from filters.run.folder import MANIFEST, SUBMITTED, WORK, is_held
 from filters.run.phase_list import PHASES
 from filters.storage.location import Location, RemotePath
 

@@ -11,15 +11,15 @@ from filters.cluster.phase_step import failures
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError, RunError
 from filters.run.destination import Destination
+from filters.run.engine import check_vacant, prepare
 from filters.run.finish import RunResult
-from filters.run.folder import MANIFEST, WORK, held
+from filters.run.folder import MANIFEST, SUBMITTED, WORK, held
 from filters.run.ledger import Ledger
 from filters.run.observer import Observer
 from filters.run.plan import Plan, make_plan
 from filters.scores.histogram import Histogram
 from filters.storage.location import Location, location
 
-SUBMITTED = "submitted.json"
 POLL = 3.0
 """Seconds between two looks at the queue."""
 VANISHED = 30.0
@@ -56,7 +56,6 @@ def submit_run(config: FilterConfig | Plan, observer: Observer, *, force_new: bo
             this run are in the queue already, Slurm refuses.
     """
     from filters.cluster.slurm import check_commands, submit
-    from filters.run.engine import check_vacant, prepare
 
     kind = (config.config if isinstance(config, Plan) else config).executor.kind
     if kind != "slurm":

@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from filters.dedup.blocks import BlockFileError, BlockReader, BlockWriter
 from filters.kernels.arrays import Bool, UInt32, UInt64
 from filters.kernels.pairs import scatter
+from filters.phases.blocks import BlockFileError, BlockReader, BlockWriter
 
 KINDS = ("near", "exact", "id", "suffix")
 BANDS = "bands.bin"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filters.config.filter import DedupConfig
 from filters.dedup.band_file import BANDS, BandReader, BandWriter
-from filters.dedup.blocks import BlockFileError, BlockReader
 from filters.dedup.join import BYTES_PER_ENTRY
+from filters.phases.blocks import BlockFileError, BlockReader
 from filters.phases.phase import DamagedError, Job
 from filters.phases.rows import ATTRIBUTES
 from filters.read.batch import Batch

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from filters.dedup.bands import partitions
-from filters.dedup.blocks import BlockFileError
 from filters.dedup.copies import BEST, BEST_COLUMNS, EXACT_COPIES, about, part_of, ranked
 from filters.dedup.joins import EXACT, EXACT_COLUMNS, NEAR, NEAR_COLUMNS, from_join, places
 from filters.dedup.near import shingles_of
@@ -26,6 +25,7 @@ from filters.kernels.arrays import Bool, Float64, Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.ragged import Ragged
 from filters.kernels.shingles import CONTAINMENT, JACCARD, alike_in_buckets, similarities
+from filters.phases.blocks import BlockFileError
 from filters.phases.mail import Outbox, Table, bytes_for, height, join_tables, letters, read_flushes, take
 from filters.phases.phase import DamagedError, Job
 from filters.phases.texts import read_texts

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 
 from filters.dedup.bands import partitions
-from filters.dedup.blocks import BlockFileError, BlockReader, BlockWriter
 from filters.dedup.candidates import (
     COMPARE,
     CROWDED,
@@ -35,6 +34,7 @@ from filters.dedup.order import firsts, position
 from filters.dedup.rounds import ROUNDS, Round, Settle, witnesses_for
 from filters.kernels.arrays import Bool, Int32, Int64
 from filters.kernels.ragged import Ragged
+from filters.phases.blocks import BlockFileError, BlockReader, BlockWriter
 from filters.phases.mail import Outbox, Table, height, join_tables, letters, take
 from filters.phases.phase import DamagedError, Job, Phase
 from filters.phases.rows import first_rows, read_rows

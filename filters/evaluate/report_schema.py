@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from filters.evaluate.probes import NEAR, REFERENCE, ProbeResult
 from filters.statistics.bootstrap import CONFIDENCE, Estimate
+from filters.train.agreement import SelfAgreement
 from filters.train.conformal import Coverage
 from filters.train.evaluation import Difference
 from filters.train.slices import Facet
@@ -61,23 +62,6 @@ class Baseline(_Part):
 
     name: str
     meaning: str
-    metrics: dict[str, Estimate]
-
-
-class SelfAgreement(_Part):
-    """The judge's second rating measured against its first, as if it were a model.
-
-    It is no ceiling: the second rating is as noisy as the first. The highest Spearman a model can reach is about
-    `filters.statistics.agreement.correlation_bound` of this one.
-
-    Attributes:
-        source: the columns.
-        rows: texts with two ratings.
-        metrics: the names of `METRICS`.
-    """
-
-    source: str
-    rows: int
     metrics: dict[str, Estimate]
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from filters.scores.histogram import HIGH, LOW, Histogram, nearest_edge
-from filters.terminal import path_end, printable, short
+from filters.terminal import BAR, BLOCKS, path_end, printable, short
 
 if TYPE_CHECKING:
     from filters.inspect.compare import Comparison
@@ -25,12 +25,10 @@ if TYPE_CHECKING:
     from filters.scores.summary import Clusters
     from filters.scores.threshold import Solution
 
-BAR = 40
 SOURCE = 36
 CURVE = 10
 DRIFTS, DRIFT_NAME = 15, 20
 NAME, SPARK = 20, 10
-BLOCKS = " ▏▎▍▌▋▊▉█"
 HEIGHTS, ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
 SIZE_CLASSES = ((2, 2), (3, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, 0))
 """Sizes of clusters that are counted together; the last class is open."""

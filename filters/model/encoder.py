@@ -6,7 +6,6 @@ have in common is here, and needs neither.
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,10 +16,10 @@ from pydantic import Field, field_validator
 
 from filters.config.yaml_file import PathKey, Section
 from filters.errors import ModelError
-from filters.model.encoder_files import WHEELS, locate
+from filters.model.encoder_files import WHEELS
 
 if TYPE_CHECKING:
-    from filters.model.tuned import TunedWeights
+    pass
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -249,32 +248,3 @@ def batches(lengths: Sequence[int], extra: int = 0) -> Iterator[list[int]]:
         batch.append(row)
     if batch:
         yield batch
-
-
-def open_encoder(options: EncoderOptions, device: str | None = None, tuned: TunedWeights | None = None) -> Encoder:
-    """Load an encoder.
-
-    Args:
-        options: which, and what is read from it.
-        device: of torch; None: a GPU where there is one.
-        tuned: weights that fine-tuning changed.
-
-    Raises:
-        MissingExtraError: what it needs is not installed.
-        ModelError: it cannot be loaded, or has no such layers.
-    """
-    if locate(options.encoder).onnx is not None:
-        from filters.model.encoder_onnx import OnnxEncoder
-
-        if tuned is not None:
-            raise ModelError(f"encoder {options.encoder}: an ONNX file cannot be tuned. Remedy: give safetensors")
-        return OnnxEncoder(options)
-    from filters.model.encoder_torch import TorchEncoder
-
-    return TorchEncoder(options, device, tuned)
-
-
-@functools.lru_cache(maxsize=64)  # eight members of an ensemble, eight encoders each
-def shared_encoder(options: EncoderOptions, tuned: TunedWeights | None = None) -> Encoder:
-    """One loaded encoder for all that use the same options and weights in this process."""
-    return open_encoder(options, tuned=tuned)

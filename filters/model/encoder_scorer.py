@@ -18,10 +18,11 @@ from pydantic import Field, JsonValue
 
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model.encoder import Encoder, EncoderOptions, shared_encoder
+from filters.model.encoder import Encoder, EncoderOptions
 from filters.model.encoder_files import default_device, load_model, load_tokenizer, locate, require
 from filters.model.folder import CARD, MANIFEST, Sha256
 from filters.model.heads import HEAD, Head, HeadKind, read_head
+from filters.model.open_encoder import shared_encoder
 from filters.model.scorers import Options
 from filters.model.tuned import TUNED, TunedFeatures, TunedWeights
 

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from filters.config.filter import FilterConfig
 from filters.errors import RunError
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.storage.publish import publishing, sha256, xxh3
 
 if TYPE_CHECKING:

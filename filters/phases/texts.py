@@ -24,7 +24,7 @@ from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, read_rows, text_checksums
 from filters.read.batch import Batch
 from filters.read.local import Reading
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.storage.remote import is_local
 
 TEXT = "text.arrow"

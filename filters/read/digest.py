@@ -9,7 +9,8 @@ from typing import Any
 from filters.config.filter import InputConfig
 from filters.errors import FinesieveError, InputError
 from filters.read.local import Reading, file_digest, stamp_of
-from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS, Unit
+from filters.read.unit import Unit
+from filters.read.units import CHECKED_REMOTE_FILES, CONNECTIONS
 from filters.storage.remote import file_system, is_local, retrying
 
 _FILES = ("parquet", "jsonl", "warc", "wet")

@@ -23,7 +23,7 @@ from filters.read.rows import (
     string_column,
     text_reason,
 )
-from filters.read.units import SUFFIXES, InputFile, Unit, local_stamp
+from filters.read.unit import SUFFIXES, InputFile, Unit, local_stamp
 from filters.storage.remote import describe, is_local
 
 _READERS = {"parquet": "parquet", "json": "jsonl"}

@@ -14,6 +14,7 @@ from filters.read.batch import FIRST_BYTES, Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.json_values import loads_exactly, may_be_rounded
 from filters.read.local import Reading
+from filters.read.opening import open_unit
 from filters.read.rows import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -23,8 +24,7 @@ from filters.read.rows import (
     string_column,
     text_reason,
 )
-from filters.read.units import Unit
-from filters.storage.remote import open_unit
+from filters.read.unit import Unit
 
 BOM = b"\xef\xbb\xbf"
 

@@ -16,9 +16,10 @@ from filters.read.batch import Batch, Quarantined
 from filters.read.columns import as_settled, plain_type
 from filters.read.ids import derived_ids, given_ids
 from filters.read.local import Reading
+from filters.read.opening import open_input, open_unit
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, quarantined, quarantined_only, slices
-from filters.read.units import ROWS_PER_UNIT, InputFile, Unit
-from filters.storage.remote import describe, open_input, open_unit
+from filters.read.unit import ROWS_PER_UNIT, InputFile, Unit
+from filters.storage.remote import describe
 
 DECODED_BYTES = 512 << 20
 """Most that a batch can decode to, if every row is the largest value of its column's dictionary."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from filters.config.filter import InputConfig
 from filters.read.batch import Batch
 from filters.read.local import Reading
-from filters.read.units import Unit
+from filters.read.unit import Unit
 
 
 def read_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:

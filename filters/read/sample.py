@@ -24,10 +24,11 @@ import zstandard
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
+from filters.read.opening import open_input
 from filters.read.parquet import read_columns
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.read.warc import BadRecord, RecordStream
-from filters.storage.remote import describe, is_local, open_input
+from filters.storage.remote import describe, is_local
 
 DRAWS = 16
 """Places of the input that the sample comes from."""

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,76 +17,23 @@ from filters.addresses import has_user, shown
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
-from filters.read.local import stamp_of
+from filters.read.opening import open_input
+from filters.read.unit import ARC_REFUSED, COMPRESSED, SUFFIXES, InputFile, Unit, local_stamp
 from filters.storage.pace import Pace
-from filters.storage.remote import describe, file_system, is_local, open_input, retrying
+from filters.storage.remote import describe, file_system, is_local, retrying
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_PER_UNIT = 50_000
-"""A unit takes Parquet row groups until it has this many rows; a larger row group is a unit by itself."""
 CHECKED_REMOTE_FILES = 1_000
 """So many listed remote files are looked up while planning; the rest (a whole crawl) when they are opened."""
 CONNECTIONS = 16
 LIST_BYTES = 256 * 2**20
 """Most bytes of a `paths_file`, decompressed: two million paths of a crawl."""
 
-_COMPRESSED = ("", ".gz", ".zst", ".zstd", ".bz2", ".xz")
-SUFFIXES: dict[str, tuple[str, ...]] = {
-    "warc": tuple(".warc" + suffix for suffix in _COMPRESSED),
-    "wet": tuple(stem + suffix for stem in (".wet", ".warc.wet") for suffix in _COMPRESSED),
-    "jsonl": tuple(stem + suffix for stem in (".jsonl", ".ndjson", ".json") for suffix in _COMPRESSED),
-    "parquet": (".parquet", ".pq"),
-}
-"""What is read of a folder, by kind of input: in any case."""
 NAMED = 2
 """Files of each suffix that are named where a folder holds some that are not read."""
 _ARC = re.compile(r"\.arc(?:\.(?:gz|bz2|xz|zst|zstd))?$", re.IGNORECASE)
-ARC_REFUSED = (
-    "an ARC file, the format before WARC, is not read. Remedy: `warcio recompress FILE.arc.gz FILE.warc.gz` converts it"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A part of the input that one worker reads by itself. The partition does not depend on the number of workers.
-
-    Attributes:
-        index: place in the order of the run, from 0.
-        kind: the reader: "warc", "wet", "jsonl", "parquet", or "stream" (`datasets` streaming).
-        source: name of the file in the ledger: the path as the config's pattern expands it. The units of one file
-            share it.
-        address: what fsspec opens; the data set for "stream".
-        start: first row of the unit, or None for the whole file.
-        stop: the row behind the last one, or None for the whole file.
-        size: stored bytes, or None if unknown.
-        stamp: of a local file when it was planned (see `filters.read.local`); whoever reads another refuses it.
-        columns: types of the pass-through columns (see `filters.read.columns`), where files differ in them.
-        input: number of the input it is read with.
-    """
-
-    index: int
-    kind: str
-    source: str
-    address: str
-    start: int | None = None
-    stop: int | None = None
-    size: int | None = None
-    stamp: str | None = None
-    columns: str | None = None
-    input: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A file of the input: its kind, its name in the ledger, its address, its stored bytes where known, its stamp."""
-
-    kind: str
-    source: str
-    address: str
-    size: int | None
-    stamp: str | None = None
 
 
 def plan_units(
@@ -181,20 +128,6 @@ def _tell_twice(names: Sequence[str], notice: Callable[[str], None]) -> None:
         distinct = list(dict.fromkeys(map(_printable, map(shown, names))))
         more = f" and {len(distinct) - NAMED:,} more" if len(distinct) > NAMED else ""
         notice(f"named more than once, read once: {', '.join(distinct[:NAMED])}{more}")
-
-
-def local_stamp(address: str) -> str | None:
-    """The stamp of a local file, None of a remote one.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    if not is_local(address):
-        return None
-    try:
-        return stamp_of(address)
-    except OSError as error:
-        raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
 
 
 def _settled(
@@ -402,7 +335,7 @@ def _of_kind(folder: str, below: Mapping[str, str], config: InputConfig, notice:
 
 def _suffix(path: str) -> str:
     stem, suffix = os.path.splitext(path.lower())
-    return os.path.splitext(stem)[1] + suffix if suffix in _COMPRESSED else suffix
+    return os.path.splitext(stem)[1] + suffix if suffix in COMPRESSED else suffix
 
 
 def _left_out(others: dict[str, list[str]]) -> str:

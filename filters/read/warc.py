@@ -22,9 +22,9 @@ from filters.read.batch import Batch, Quarantined
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.http import header_lines, parse_response
 from filters.read.local import Reading
+from filters.read.opening import open_unit
 from filters.read.rows import BATCH_BYTES, BATCH_ROWS, batch_of_rows, quarantined, text_reason
-from filters.read.units import ARC_REFUSED, Unit
-from filters.storage.remote import open_unit
+from filters.read.unit import ARC_REFUSED, Unit
 
 MAX_HEADER_BYTES = 256 << 10
 MAGIC = b"WARC/"

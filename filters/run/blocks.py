@@ -20,7 +20,7 @@ from filters.config.filter import (
 )
 from filters.read.batch import Batch
 from filters.read.local import Reading
-from filters.read.units import Unit
+from filters.read.unit import Unit
 
 if TYPE_CHECKING:
     from datatrove.pipeline.filters.base_filter import BaseFilter

@@ -1,15 +1,14 @@
-"""`finesieve filter`: from a config to a finished run folder, or to a clear error and what is done so far."""
+"""The engine: does the phases of a run, from a config to a finished run folder or to an error with work kept."""
 
 from __future__ import annotations
 
 import errno
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from filters.cluster.submit import check_idle
 from filters.config.filter import FilterConfig, OutputConfig
 from filters.dedup.losses import LOSSES, check_losses
 from filters.errors import RunError
@@ -30,8 +29,6 @@ from filters.run.steps import threads_will_do
 from filters.run.threads import ThreadPool
 from filters.run.units import TRIES, Task, UnitRunner, Workers, unfinished
 
-__all__ = ["RunResult", "run_filter"]
-
 NO_UNITS = ("done", "killers", "failed", "logs")
 """Folders of the work folder that hold no units."""
 IN_THREADS = "in-threads"
@@ -41,51 +38,47 @@ T = TypeVar("T")
 RunUnits = Callable[[Job, Phase, list[int], Callable[[Task], None]], None]
 
 
-def run_filter(
-    config: FilterConfig | Plan | str | Path, *, force_new: bool = False, observer: Observer | None = None
+def run_here(
+    config: FilterConfig | Plan,
+    observer: Observer,
+    *,
+    force_new: bool = False,
+    check_idle: Callable[[Path], None] | None = None,
+    spread: Callable[[], AbstractContextManager[RunUnits]] | None = None,
 ) -> RunResult:
-    """Read, deduplicate, score and shard everything the config names; a run that was interrupted goes on.
+    """Do a run from this process: begin it or go on with it, do its phases, publish.
 
     Args:
-        config: a config, a plan made from one, or the path of a YAML file.
-        force_new: replace a finished run, or an unfinished one that is another, in the output folder.
+        config: a config, or a plan made from one.
         observer: told of the plan, of progress, and of what a user should know.
+        force_new: replace a finished run, or an unfinished one that is another, in the output folder.
+        check_idle: refuses an output folder, which this process holds by then, that jobs in a queue still write to.
+        spread: opens what does the units of a phase elsewhere; without it, workers of this process do them.
 
     Raises:
         FinesieveError: see `make_plan`; or the output folder is occupied, a unit failed, too much was quarantined, the
             disk is full, the ledger does not add up. Nothing is published then, and what is done is kept for the next
             attempt; a run which `force_new` was to replace stays until the new one is complete.
     """
-    observer = observer or Observer()
-    if not isinstance(config, FilterConfig | Plan):
-        config = FilterConfig.load(config)
     settings = config.config if isinstance(config, Plan) else config
-    kind, output = settings.executor.kind, settings.output
-    if kind == "slurm":
-        from filters.cluster.submit import run_on_slurm
-
-        return run_on_slurm(config, observer, force_new=force_new)
+    output = settings.output
     with ExitStack() as stack:
         # Before anything is loaded: a folder that cannot be written is told at once.
         stack.enter_context(held(output.place, output.place_key, in_passing=output.is_remote))
-        check_idle(output.place)
+        if check_idle is not None:
+            check_idle(output.place)
         check_vacant(output, force_new=force_new)
         pool: Workers | None = None
         if not threads_will_do(settings) or (output.place / WORK / IN_THREADS).exists():
             # They import and load the model while this process plans.
-            pool = stack.enter_context(WorkerPool(settings.executor.workers if kind == "local" else 1, settings))
+            pool = stack.enter_context(WorkerPool(settings.executor.workers if spread is None else 1, settings))
         plan = config if isinstance(config, Plan) else make_plan(settings)
         observer.planned(plan)
         destination = None
         if output.is_remote:
             destination = Destination(output)
             stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
-        run_units = None
-        if kind == "ray":
-            from filters.cluster.ray_tasks import connected, run_on_ray
-
-            stack.enter_context(connected(settings.executor.ray))
-            run_units = run_on_ray
+        run_units = None if spread is None else stack.enter_context(spread())
         try:
             job = prepare(plan, observer, force_new=force_new)
             try:

@@ -21,6 +21,8 @@ from filters.storage.publish import sync_to_disk
 MANIFEST, CARD = "manifest.json", "README.md"
 WORK, FINISHED, LOCK = ".work", ".work.finished", ".lock"
 """FINISHED: the work folder of a run that is published, on its way out."""
+SUBMITTED = "submitted.json"
+"""In the work folder: the jobs of a run that was handed to Slurm."""
 PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", CARD, MANIFEST)
 """Everything a run puts into its folder; the manifest comes last, so a folder without one is no finished run."""
 

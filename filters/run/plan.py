@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError
-from filters.read.units import Unit, plan_units
+from filters.read.unit import Unit
+from filters.read.units import plan_units
 
 if TYPE_CHECKING:
     from filters.model import QualityModel

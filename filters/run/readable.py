@@ -14,10 +14,10 @@ from filters.errors import InputError
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES
 from filters.read.decompress import DamagedError, MemberStream
+from filters.read.opening import open_input
 from filters.read.rows import NO_TEXT
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.run.ledger import Account
-from filters.storage.remote import open_input
 
 _LOOKED_AT = 1000
 _KEYS = 20

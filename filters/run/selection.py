@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from filters.config.filter import FilterConfig
 from filters.dedup.bands import reading_blocks
-from filters.dedup.blocks import BlockWriter
 from filters.dedup.clusters import dedup_summary, survivors, unique_ids, verdicts
 from filters.dedup.decisions import Decisions, OutputFile
 from filters.dedup.keep_fingerprints import BITMAP, SELECT, Fingerprints, KeptSets
@@ -25,6 +24,7 @@ from filters.dedup.losses import losses
 from filters.dedup.repeat import copies
 from filters.kernels.arrays import Bool, Float32, Int64
 from filters.kernels.pairs import mark
+from filters.phases.blocks import BlockWriter
 from filters.phases.phase import Job, Phase
 from filters.phases.rows import first_rows, read_rows
 from filters.scores.histogram import Histogram

@@ -15,7 +15,7 @@ from filters.config.filter import DedupConfig
 from filters.errors import InputError, RunError
 from filters.read.digest import input_digest, input_versions, is_local_file
 from filters.read.local import Reading
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.run.plan import Plan
 from filters.storage.location import location
 from filters.storage.publish import publishing

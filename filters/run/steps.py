@@ -12,7 +12,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from filters.config.filter import FilterConfig
 from filters.read.batch import Batch
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.run.blocks import (
     ApplyHeuristic,
     Decontaminate,

@@ -19,7 +19,8 @@ from filters.config.filter import FilterConfig, InputConfig
 from filters.errors import FinesieveError, RunError
 from filters.kernels.packed import PackedText
 from filters.read.digest import input_digest, input_version
-from filters.read.units import Unit, plan_units
+from filters.read.unit import Unit
+from filters.read.units import plan_units
 from filters.run.finish import FORMAT, manifest_digest, manifest_text
 from filters.run.folder import MANIFEST
 from filters.run.ledger import Ledger

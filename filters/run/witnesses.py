@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from filters.config.filter import FilterConfig
 from filters.dedup.near import similarity
 from filters.kernels.packed import PackedText
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.run.run_files import tables
 from filters.run.steps import unit_batches, unit_steps
 from filters.scores.summary import DUPLICATES

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
 from filters.errors import AnnotationsError
-from filters.evaluate.report_schema import SelfAgreement
 from filters.statistics.agreement import METRICS
+from filters.statistics.bootstrap import Estimate
 from filters.train.annotations import Annotations
 from filters.train.config import AgreementConfig
 from filters.train.evaluation import estimates
@@ -23,6 +24,23 @@ from filters.train.slices import Columns, read_columns
 
 FEWEST = 20
 """Texts rated twice that a floor can be held against."""
+
+
+class SelfAgreement(BaseModel, frozen=True):
+    """The judge's second rating measured against its first, as if it were a model.
+
+    It is no ceiling: the second rating is as noisy as the first. The highest Spearman a model can reach is about
+    `filters.statistics.agreement.correlation_bound` of this one.
+
+    Attributes:
+        source: the columns.
+        rows: texts with two ratings.
+        metrics: the names of `METRICS`.
+    """
+
+    source: str
+    rows: int
+    metrics: dict[str, Estimate]
 
 
 def self_agreement(

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.errors import ModelError
-from filters.model.encoder import EncoderOptions, shared_encoder
+from filters.model.encoder import EncoderOptions
 from filters.model.encoder_files import locate
 from filters.model.folder import read_arrays, write_arrays
+from filters.model.open_encoder import shared_encoder
 
 Float32 = npt.NDArray[np.float32]
 

@@ -31,9 +31,10 @@ from filters.config.yaml_file import PathText, Section, load_config
 from filters.errors import AnnotationsError, ConfigError, FinesieveError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, static_features, static_tokens
-from filters.model.encoder import EncoderOptions, EncoderText, open_encoder
+from filters.model.encoder import EncoderOptions, EncoderText
 from filters.model.encoder_files import locate
 from filters.model.folder import read_arrays, write_arrays
+from filters.model.open_encoder import open_encoder
 from filters.model.static_scorer import TABLE, Vectors, quantised
 from filters.statistics.splits import connected, near_pairs
 from filters.train.blas import one_blas_thread

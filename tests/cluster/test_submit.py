@@ -14,10 +14,10 @@ import pytest
 from filters import run_filter
 from filters.cluster.slurm import Submission, job_number
 from filters.cluster.status import read_status
-from filters.cluster.submit import SUBMITTED, submit_run
+from filters.cluster.submit import submit_run
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError, FinesieveError, RunError
-from filters.run.folder import held, is_held
+from filters.run.folder import SUBMITTED, held, is_held
 from filters.run.observer import Observer
 from tests.run.conftest import jsonl, page
 

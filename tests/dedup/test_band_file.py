@@ -11,8 +11,8 @@ import xxhash
 
 from filters.dedup import band_file as bands
 from filters.dedup.band_file import BandReader, BandWriter, id_hashes
-from filters.dedup.blocks import BlockFileError
 from filters.kernels.pairs import partition_of
+from filters.phases.blocks import BlockFileError
 
 Entries = list[tuple[int, int]]
 

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from filters.cli.main import app
 from filters.errors import MissingExtraError, ModelError, install_command
 from filters.model import QualityModel
-from filters.model.encoder import EncoderOptions, open_encoder, shared_encoder
+from filters.model.encoder import EncoderOptions
 from filters.model.encoder_files import WHEELS, locate
 from filters.model.importing import import_model
+from filters.model.open_encoder import open_encoder, shared_encoder
 from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.features import FeatureStore, encoder_store

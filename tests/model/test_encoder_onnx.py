@@ -13,9 +13,10 @@ import pytest
 
 from filters.errors import MissingExtraError, ModelError, install_command
 from filters.model import QualityModel
-from filters.model.encoder import Encoder, EncoderOptions, open_encoder, shared_encoder
+from filters.model.encoder import Encoder, EncoderOptions
 from filters.model.encoder_files import locate
 from filters.model.folder import Manifest
+from filters.model.open_encoder import open_encoder, shared_encoder
 from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.features import encoder_store

@@ -15,7 +15,8 @@ from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.local import Reading, file_digest
 from filters.read.reader import read_unit
-from filters.read.units import Unit, plan_units
+from filters.read.unit import Unit
+from filters.read.units import plan_units
 from tests.run.conftest import jsonl, page
 
 ROWS = [{"id": f"d{n}", "topic": "aaaa", "text": page(n, 30)} for n in range(2500)]

@@ -12,7 +12,8 @@ from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.parquet import DECODED_BYTES, batch_rows
 from filters.read.reader import read_unit
-from filters.read.units import ROWS_PER_UNIT, plan_units
+from filters.read.unit import ROWS_PER_UNIT
+from filters.read.units import plan_units
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:

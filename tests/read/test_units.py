@@ -14,7 +14,8 @@ from filters.config.filter import FilterConfig, InputConfig
 from filters.errors import InputError
 from filters.read import units as units_module
 from filters.read.ids import derived_ids
-from filters.read.units import Unit, plan_units, source_names
+from filters.read.unit import Unit
+from filters.read.units import plan_units, source_names
 
 ROOT = Path(__file__).resolve().parents[2]
 

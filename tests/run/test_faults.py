@@ -22,7 +22,7 @@ from filters import FilterConfig, run_filter
 from filters.errors import FinesieveError, InputError, RunError
 from filters.phases.phase import Job
 from filters.read.batch import Batch
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.run import engine as run
 from filters.run import pool
 from filters.run.attributes import Attributes

@@ -23,7 +23,7 @@ from filters.dedup.bands import partitions_for
 from filters.errors import ConfigError, InputError, RunError
 from filters.phases.phase import Job, run_unit
 from filters.read.sample import draw_sample
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.run.forecast import pilot as pilots
 from filters.run.forecast.costs import PHASES, _least_squares
 from filters.run.forecast.forecast import DUPLICATES, Forecast, Model, _partners, forecast

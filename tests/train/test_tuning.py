@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from filters.errors import ModelError
 from filters.model import QualityModel
-from filters.model.encoder import shared_encoder
 from filters.model.folder import Manifest
+from filters.model.open_encoder import shared_encoder
 from filters.train.classifier import classifier_class
 from filters.train.config import EncoderConfig
 from filters.train.encoder import EncoderClassifier

@@ -22,7 +22,7 @@ from filters.dedup.bands import partitions_for
 from filters.errors import ConfigError, InputError
 from filters.kernels.arrays import Bool, Int64
 from filters.read.sample import Sample, draw_sample
-from filters.read.units import ROWS_PER_UNIT, Unit
+from filters.read.unit import ROWS_PER_UNIT, Unit
 from filters.run.forecast.costs import MIN_PAIRS, PHASES, Costs, Size
 from filters.run.forecast.pilot import DOCUMENTS, TIMES, Pilot, run_pilot
 from filters.run.plan import Plan

@@ -31,7 +31,7 @@ from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, ROWS, SCHEMA, SLICE, first_rows, read_rows
 from filters.phases.texts import TEXT
 from filters.read.sample import REPEATS, Sample
-from filters.read.units import Unit
+from filters.read.unit import Unit
 from filters.run.forecast.stand_in import StandIn, write_stand_in
 from filters.run.forecast.timings import EARLIER_KEYS, apart, read_through, seconds, spread, time_parts
 from filters.run.phase_list import phase_named

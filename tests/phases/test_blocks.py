@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from filters.dedup.blocks import BlockFileError, BlockReader, BlockWriter
+from filters.phases.blocks import BlockFileError, BlockReader, BlockWriter
 
 DTYPES = ["<u8", "<i4", "|u1"]
 
