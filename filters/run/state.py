@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import filters
 from filters.config.filter import DedupConfig
 from filters.errors import InputError, RunError
 from filters.read.digest import input_digest, input_versions, is_local_file
@@ -97,7 +96,7 @@ def check_same(output: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
 @functools.cache
 def code_digest() -> str:
     """SHA-256 over finesieve's own source files that decide the bytes of a run."""
-    root = Path(filters.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for room in DECIDING:
         for path in sorted((root / room).rglob("*.py")) if (root / room).is_dir() else [root / room]:
