@@ -26,6 +26,7 @@ from filters.annotate.records import Spending
 from filters.annotate.run import run_annotate
 from filters.annotate.store import Store
 from tests.annotate.judge_server import Fault, Held, JudgeServer, Slow, reply
+from tests.command import finesieve
 
 Make = Callable[..., AnnotateConfig]
 Serve = Callable[..., JudgeServer]
@@ -134,12 +135,17 @@ def test_a_plan_asks_nobody_and_knows_what_is_done(config: Make, serve: Serve) -
     assert (after.judges[0].answers, after.judges[0].done, after.spent.requests) == (0, 30, 30)
 
 
-def command(made: AnnotateConfig, folder: Path, *options: str) -> subprocess.Popen[str]:
+def written(made: AnnotateConfig, folder: Path) -> Path:
     path = folder / "judge.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude_none=True)))
-    finesieve = [str(Path(sys.executable).parent / "finesieve"), "annotate", str(path), *options]
+    return path
+
+
+def start(made: AnnotateConfig, folder: Path) -> subprocess.Popen[str]:
+    """The command in a process of its own, which a signal can reach."""
+    command = [str(Path(sys.executable).parent / "finesieve"), "annotate", str(written(made, folder)), "--yes"]
     return subprocess.Popen(
-        finesieve, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     )
 
 
@@ -173,7 +179,7 @@ def test_an_interrupt_finishes_what_is_under_way(config: Make, serve: Serve, tmp
     told = threading.Event()
     server = serve(lambda n, body: reply() if n < 40 else Held(told.is_set))
     made = config(server.url, 300, {"max_concurrency": 8})
-    process = command(made, tmp_path, "--yes")
+    process = start(made, tmp_path)
     wait_until(lambda: len(server.requests) > 40)
     said = interrupt(process, signal.SIGTERM)  # as Slurm sends it; Ctrl-C is the next test's
     told.set()
@@ -191,7 +197,7 @@ def test_an_interrupt_finishes_what_is_under_way(config: Make, serve: Serve, tmp
 def test_a_second_interrupt_gives_up_what_is_under_way(config: Make, serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda n, body: Fault("hang") if n > 30 else reply())
     made = config(server.url, 300, {"max_concurrency": 8})
-    process = command(made, tmp_path, "--yes")
+    process = start(made, tmp_path)
     wait_until(lambda: stored(made) == 31 and len(server.requests) > 31)
     said = interrupt(process, signal.SIGINT)
     process.send_signal(signal.SIGINT)
@@ -206,7 +212,7 @@ def test_a_second_interrupt_gives_up_what_is_under_way(config: Make, serve: Serv
 def test_a_killed_run_asks_again_only_for_what_was_under_way(config: Make, serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda n, body: Fault("hang") if n >= 120 else reply())
     made = config(server.url, 300, {"max_concurrency": 4})
-    process = command(made, tmp_path, "--yes")
+    process = start(made, tmp_path)
     wait_until(lambda: stored(made) == 120 and len(server.requests) > 120)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -220,16 +226,13 @@ def test_a_killed_run_asks_again_only_for_what_was_under_way(config: Make, serve
 def test_the_command(config: Make, serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda n, body: reply(str(n % 3)))
     made = config(server.url, 60, export=str(tmp_path / "labels"), budget={"max_money": 1})
-    out, err = command(made, tmp_path, "--dry-run").communicate(timeout=PATIENCE)
-    assert "estimate, before anybody is asked" in out, err
+    path = written(made, tmp_path)
+    out = finesieve("annotate", path, "--dry-run").stdout
+    assert "estimate, before anybody is asked" in out
     assert "caps: max_money 1.0" in out
-    process = command(made, tmp_path)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, len(server.requests)) == (2, 0)
-    assert "--yes" in err
-    process = command(made, tmp_path, "--yes")
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, out + err
+    assert "--yes" in finesieve("annotate", path, status=2).stderr
+    assert not server.requests
+    out = finesieve("annotate", path, "--yes").stdout
     assert "forecast for the rest" in out
     assert "60 of 60 answers" in out
     assert "every page of the sample has its answers" in out

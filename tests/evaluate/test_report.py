@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,9 +33,9 @@ from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import COMPARED
 from filters.train.slices import read_columns
+from tests.command import finesieve
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x^2$\u202e\x1b[31m"
-COMMAND = str(Path(sys.executable).parent / "finesieve")
 
 
 def config(folder: Path, **changes: Any) -> TrainConfig:
@@ -273,25 +272,18 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path
             check_page(path)
 
 
-def run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [COMMAND, "evaluate", *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
 def test_the_command_writes_json_and_a_page(folder: Path, tmp_path: Path) -> None:
     html = tmp_path / "report.html"
-    done = run(folder / "model", folder / "unseen.parquet", "--json", "--html", html, "--no-probes")
+    done = finesieve("evaluate", folder / "model", folder / "unseen.parquet", "--json", "--html", html, "--no-probes")
     assert Report.model_validate_json(done.stdout).probes is None
     assert html.read_text().startswith("<!doctype html>")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_the_command_says_what_it_lacks(folder: Path) -> None:
-    assert "MODEL" in run("edu-en", status=2).stderr
-    assert "--config" in run("edu-en", folder / "unseen.parquet", "--config", "x.yaml", status=2).stderr
-    assert "x.yaml" in run("--config", "x.yaml", status=1).stderr
-    assert "no such model" in run("nowhere", folder / "unseen.parquet", status=1).stderr
+    assert "MODEL" in finesieve("evaluate", "edu-en", status=2).stderr
+    assert (
+        "--config" in finesieve("evaluate", "edu-en", folder / "unseen.parquet", "--config", "x.yaml", status=2).stderr
+    )
+    assert "x.yaml" in finesieve("evaluate", "--config", "x.yaml", status=1).stderr
+    assert "no such model" in finesieve("evaluate", "nowhere", folder / "unseen.parquet", status=1).stderr
