@@ -36,8 +36,8 @@ EDGES, WITNESSES, CROWDED = "edges.bin", "witnesses.bin", "crowded.bin"
 
 ENTRY_COLUMNS = {"first": "<i8", "key": "<u8", "document": "<i8"}
 """A document in a bucket."""
-SET_COLUMNS = {"document": "<i8", "home": "<i8", "score": "<f4", "length": "<i8", "id": "[u1]", "shingles": "[u4]"}
-"""A document, where it is decided about, what it is ranked by, and its shingles."""
+SET_COLUMNS = {"document": "<i8", "lead": "<i8", "score": "<f4", "length": "<i8", "id": "[u1]", "shingles": "[u4]"}
+"""A document, the first one of all its buckets, what it is ranked by, and its shingles."""
 EDGE_COLUMNS = {
     "better": "<i8", "worse": "<i8", "similarity": "<f8", "better_home": "<i8", "worse_home": "<i8", "order": "<u8",
     "worse_order": "<u8",
@@ -122,7 +122,7 @@ def _candidates(job: Job, place: int) -> tuple[Table, Table]:
         documents[name][is_root] = best[name][at[is_root]]
     both = Ragged.joined([documents["id"], best["id"]], np.uint8)
     documents["id"] = both.take(np.where(is_root, len(starts) + at, np.arange(len(starts))))
-    documents["home"] = part_of(entries["first"][starts], parts)  # sorted: the first is the smallest of its buckets
+    documents["lead"] = entries["first"][starts]  # sorted: the smallest
     return entries, documents
 
 
@@ -238,7 +238,7 @@ class Compare:
         rows = position(sets["document"], entries["document"][by_member][new])
         better, worse, similarity, compared = alike_in_buckets(
             sets["shingles"], out.order(sets), number, rows, masks,
-            Ragged(member, np.append(starts, len(member))), out.near.similarity, out.measure,
+            Ragged(member, np.append(starts, len(member))), out.near.similarity, out.measure, out.sure(sets),
         )  # fmt: skip
         out.facts["compared"] += compared
         out.pairs(sets, better, worse, similarity)
@@ -383,10 +383,15 @@ class _Out:
         order[ranked(self.job, np.zeros(n, np.int64), sets)] = np.arange(n)
         return np.where(sets["document"] < 0, order - n, order)
 
+    def sure(self, sets: Table) -> Bool:
+        """bool[n]: whether it is known of a document that it stays: it is better than all it shares a bucket with."""
+        first = sets["lead"] == sets["document"]
+        return first & (self.job.config.dedup.keep == "first")
+
     def pairs(self, sets: Table, better: Int64, worse: Int64, similarity: Float64) -> None:
         """Send pairs, by their rows in a table of sets."""
         self.facts["alike"] += len(better)
-        document, home = sets["document"], sets["home"]
+        document, home = sets["document"], part_of(sets["lead"], self.parts)
         if self.job.config.dedup.keep == "none":
             both = [(worse, better), (better, worse)]
             for goes, stays in both:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Float64, Int64, UInt64
+from filters.kernels.arrays import Bool, Float64, Int64, UInt64
 from filters.kernels.ragged import Ragged
 from filters.kernels.words import WordHashes, finish
 
@@ -48,11 +48,15 @@ def alike_in_buckets(
     buckets: Ragged,
     least: float,
     measure: int,
+    sure: Bool,
 ) -> tuple[Int64, Int64, Float64, int]:
     """The pairs that share a bucket and are alike.
 
     A pair that shares several buckets is compared once: in the first of them. For that, buckets come in groups, within
     which the k-th bucket is bit k of its members' masks; a pair of two groups is compared in each.
+
+    A document that is like one which surely stays goes, so it removes nobody: once that is known, it is compared with
+    no worse document that comes after it.
 
     Args:
         sets: of all documents.
@@ -61,15 +65,17 @@ def alike_in_buckets(
         members: int64[m], document of each member of a group. A document whose `order` is negative is compared with
             none of its kind.
         masks: uint64[m, words], the buckets it is in.
-        buckets: rows of `members`.
+        buckets: rows of `members`; where any document is `sure`, from best to worst.
         least: lowest similarity.
         measure: `JACCARD` or `CONTAINMENT`.
+        sure: bool[documents], whether it is known to stay.
 
     Returns:
         better and worse document and similarity of each pair, and how many pairs were compared.
     """
     capacity = 1 << 16
     parts: list[tuple[Int64, Int64, Float64]] = []
+    gone = np.zeros(len(sets), np.bool_)
     bucket = compared = 0
     while bucket < len(buckets):
         largest = int(buckets.lengths[bucket])
@@ -77,7 +83,7 @@ def alike_in_buckets(
         found = np.empty(len(better), np.float64)
         bucket, count, tried = _in_buckets(
             sets.values, sets.offsets, order, groups, members, masks, buckets.values, buckets.offsets, bucket, least,
-            measure, better, worse, found,
+            measure, sure, gone, better, worse, found,
         )  # fmt: skip
         compared += tried
         parts.append((better[:count].copy(), worse[:count].copy(), found[:count].copy()))
@@ -177,7 +183,8 @@ def _similarities(hashes, offsets, better, worse, measure, found):  # type: igno
 
 @numba.njit(nogil=True, cache=True)
 def _in_buckets(  # type: ignore[no-untyped-def]
-    hashes, offsets, order, groups, members, masks, rows, bounds, bucket, least, measure, better, worse, found
+    hashes, offsets, order, groups, members, masks, rows, bounds, bucket, least, measure, sure, gone, better, worse,
+    found,
 ):
     count = compared = 0
     while bucket < len(bounds) - 1:
@@ -188,6 +195,8 @@ def _in_buckets(  # type: ignore[no-untyped-def]
         below = (np.uint64(1) << bit) - np.uint64(1)
         for i in range(start, end):
             for j in range(i + 1, end):
+                if gone[members[rows[i]]]:
+                    break
                 one, other = rows[i], rows[j]
                 shared = masks[one, word] & masks[other, word] & below
                 for earlier in range(word):
@@ -204,5 +213,6 @@ def _in_buckets(  # type: ignore[no-untyped-def]
                 if similarity >= least:
                     better[count], worse[count], found[count] = a, b, similarity
                     count += 1
+                    gone[b] |= sure[a]
         bucket += 1
     return bucket, count, compared
