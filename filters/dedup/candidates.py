@@ -34,8 +34,8 @@ SHINGLES, COMPARE = "shingles", "compare"
 ENTRIES, SETS = "entries.bin", "sets.bin"
 EDGES, WITNESSES, CROWDED = "edges.bin", "witnesses.bin", "crowded.bin"
 
-ENTRY_COLUMNS = {"first": "<i8", "key": "<u8", "document": "<i8"}
-"""A document in a bucket."""
+ENTRY_COLUMNS = {"first": "<i8", "key": "<u8", "document": "<i8", "large": "|u1"}
+"""A document in a bucket, and whether so many have the key that the bucket may be crowded."""
 SET_COLUMNS = {"document": "<i8", "lead": "<i8", "score": "<f4", "length": "<i8", "id": "[u1]", "shingles": "[u4]"}
 """A document, the first one of all its buckets, what it is ranked by, and its shingles."""
 EDGE_COLUMNS = {
@@ -48,7 +48,7 @@ WITNESS_COLUMNS = {"document": "<i8", "witness": "<i8", "similarity": "<f8"}
 CROWDED_COLUMNS = {"document": "<i8"}
 
 EVERY_PAIR = 100
-_WAITING = 64 * 2**20
+_WAITING = 16 * 2**20
 _MATCHES = 8
 """A document of a crowded bucket is compared no further when so many of the best are like it."""
 _COPIES_HELD = 3
@@ -81,7 +81,7 @@ class Shingles:
                 buckets.add(part[here], **{name: entries[name][here] for name in ENTRY_COLUMNS})
                 rows = position(some["document"], entries["document"][here])
                 rows, to = np.divmod(np.unique(rows * parts + part[here]), parts)
-                sets.add(to, **take({name: some[name] for name in SET_COLUMNS}, rows))
+                sets.add(to, rows, **{name: some[name] for name in SET_COLUMNS})
                 count += len(chosen)
                 if sets.held + buckets.held > _WAITING:
                     buckets.flush()
@@ -108,10 +108,11 @@ def _candidates(job: Job, place: int) -> tuple[Table, Table]:
         same[is_root] = best["count"][at[is_root]]
         kept.append(take(some, ~np.isin(some["document"], copies) & (some["size"] > same)))
     entries = join_tables(kept, NEAR_COLUMNS)
+    entries["large"] = entries.pop("size") > EVERY_PAIR
     entries = take(entries, np.lexsort((entries["key"], entries["first"], entries["document"])))
     again = np.zeros(height(entries), np.bool_)
     again[1:] = True
-    for name in ENTRY_COLUMNS:
+    for name in ("first", "key", "document"):
         again[1:] &= entries[name][1:] == entries[name][:-1]
     entries = take(entries, ~again)
     starts = np.flatnonzero(firsts(entries["document"]))
@@ -198,13 +199,13 @@ class Compare:
         return max(1, -(-_COPIES_HELD * size // job.config.dedup.memory))
 
     def _compare(self, job: Job, mail: _Mail, out: _Out, crowded: Outbox) -> None:
-        buckets = _Buckets.counted(mail.entries())
-        out.facts["crowded"] += int(buckets.crowded.sum())
-        leaders = self._leaders(job, mail, buckets) if buckets.crowded.any() else None
+        buckets = _Buckets.counted(mail.large())
+        out.facts["crowded"] += len(buckets)
+        leaders = self._leaders(job, mail, buckets) if len(buckets) else None
         every: list[Table] = []
         sets: list[Table] = []
         for entries, some in mail.both():
-            inside = buckets.crowded[buckets.places(entries)]
+            inside = buckets.places(entries) >= 0
             every.append(take(entries, ~inside))
             sets.append(take(some, np.isin(some["document"], every[-1]["document"])))
             if leaders is not None and inside.any():
@@ -248,7 +249,7 @@ class Compare:
         bucket, best = np.empty(0, np.int64), join_tables([], ranks)
         for entries, sets in mail.both():
             at = buckets.places(entries)
-            inside = np.flatnonzero(buckets.crowded[at])
+            inside = np.flatnonzero(at >= 0)
             rows = position(sets["document"], entries["document"][inside])
             bucket = np.concatenate([bucket, at[inside]])
             best = join_tables([best, take({name: sets[name] for name in ranks}, rows)], ranks)
@@ -298,10 +299,10 @@ class _Mail:
     def __init__(self, job: Job, part: int, stretch: int, stretches: int) -> None:
         self.job, self.part, self.stretch, self.stretches = job, part, stretch, stretches
 
-    def entries(self) -> Iterator[Table]:
-        """Entries alone."""
+    def large(self) -> Iterator[Table]:
+        """Entries of buckets that may be crowded, alone."""
         for (entries,) in self._flushes((ENTRIES, ENTRY_COLUMNS)):
-            yield self._mine(entries)
+            yield self._mine(take(entries, entries["large"] > 0))
 
     def both(self) -> Iterator[tuple[Table, Table]]:
         """Entries, and the sets of their documents, ascending by document."""
@@ -334,15 +335,14 @@ class _Mail:
 
 @dataclass(frozen=True, slots=True)
 class _Buckets:
-    """Buckets, ascending by first document and key, and which of them are crowded."""
+    """Crowded buckets, ascending by first document and key."""
 
     first: Int64
     key: UInt64
-    crowded: Bool
 
     @classmethod
     def counted(cls, parts: Iterator[Table]) -> _Buckets:
-        """Count the documents of each bucket."""
+        """Count the documents of each bucket, given the entries of those that may be crowded."""
         first, key, count = np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64)
         for entries in parts:
             first, key = np.concatenate([first, entries["first"]]), np.concatenate([key, entries["key"]])
@@ -351,18 +351,22 @@ class _Buckets:
             first, key, count = first[order], key[order], count[order]
             starts = np.flatnonzero(firsts(first) | firsts(key))
             first, key, count = first[starts], key[starts], np.add.reduceat(count, starts)
-        return cls(first, key, count > EVERY_PAIR)
+        return cls(first[count > EVERY_PAIR], key[count > EVERY_PAIR])
+
+    def __len__(self) -> int:
+        return len(self.first)
 
     def places(self, entries: Table) -> Int64:
-        """int64[n]: the bucket of each entry."""
-        if not self.crowded.any():  # nobody asks which it is
-            return np.zeros(height(entries), np.int64)
-        known = len(self.first)
+        """int64[n]: the bucket of each entry; -1: none of these."""
+        known = len(self)
+        if not known:
+            return np.full(height(entries), -1)
         first, key = (np.concatenate(pair) for pair in ((self.first, entries["first"]), (self.key, entries["key"])))
         order = np.lexsort((key, first))  # stable: each bucket comes before its entries
         found = np.empty(len(order), np.int64)
         found[order] = np.cumsum(order < known) - 1
-        return found[known:]
+        at = found[known:]
+        return np.where((self.first[at] == entries["first"]) & (self.key[at] == entries["key"]), at, -1)
 
 
 class _Out:
@@ -385,8 +389,7 @@ class _Out:
 
     def sure(self, sets: Table) -> Bool:
         """bool[n]: whether it is known of a document that it stays: it is better than all it shares a bucket with."""
-        first = sets["lead"] == sets["document"]
-        return first & (self.job.config.dedup.keep == "first")
+        return np.asarray((sets["lead"] == sets["document"]) & (self.job.config.dedup.keep == "first"))
 
     def pairs(self, sets: Table, better: Int64, worse: Int64, similarity: Float64) -> None:
         """Send pairs, by their rows in a table of sets."""

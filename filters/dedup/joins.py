@@ -101,7 +101,7 @@ class Join:
                         chunk = chunk[_met_by_new(chunk)]
                     pairs[kind] += len(chunk)
                     first, document, key, size = (np.ascontiguousarray(column) for column in chunk.T)
-                    _, once = np.unique(np.stack([first, key], axis=1), axis=0, return_index=True)
+                    _, once = np.unique(key, return_index=True)  # a key has one first document
                     document = np.concatenate([first[once], document])
                     rows = {"document": document, "first": np.concatenate([first[once], first])}
                     if kind == "near":

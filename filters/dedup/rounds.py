@@ -12,7 +12,8 @@ lie within a home, and sends what it decided to the homes of worse neighbours. A
 that is still unknown could change it, so it is the one above, whatever the number of homes and rounds. Where copies
 make small groups, one or two rounds decide everything (random orders need a logarithmic number: Blelloch et al. 2012).
 A chain that goes from home to home in the order of ranks is left; `settle` takes the rest in one unit, from best to
-worst in stretches that fit into `dedup.memory` (time-forward processing, Chiang et al. 1995). What it holds does not
+worst in stretches that fit into `dedup.memory` (time-forward processing, Chiang et al. 1995). Where all that is left
+fits into memory, there are no more rounds before it. What it holds does not
 grow with the documents, save those that have the very same score and length, which are in one stretch.
 
 A removed document is told of all better neighbours that are kept.
@@ -69,8 +70,8 @@ class Round:
         self.number, self.name = number, round_name(number)
 
     def units(self, job: Job) -> int:
-        """The parts, while anything is undecided."""
-        return partitions(job) * anything_left(job, self.number - 1)
+        """The parts, while more is undecided than `settle` can hold."""
+        return partitions(job) * needed(job, self.number)
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Decide about the documents whose home is a part."""
@@ -92,9 +93,10 @@ class Round:
             _tell(box, take(edges, mine & (of_better == KEPT)), parts)
         with Outbox(folder / NEWS, NEWS_COLUMNS, parts) as box:
             away = mine & (of_better != UNDECIDED) & (edges["worse_home"] != unit) & (edges["worse_home"] >= 0)
-            news = np.stack([edges["worse_home"], edges["better"], of_better == KEPT], axis=1)[away]
-            to, document, kept = np.unique(news, axis=0).T
-            box.add(to, document=document, kept=kept.astype(np.uint8))
+            to, document, kept = edges["worse_home"][away], edges["better"][away], of_better[away] == KEPT
+            order = np.lexsort((document, to))
+            once = order[firsts(to[order]) | firsts(document[order])]
+            box.add(to[once], document=document[once], kept=kept[once].astype(np.uint8))
         decided = status[worse] != UNDECIDED
         edges["worse_home"] = np.where(decided & (edges["worse_home"] == unit), _ELSEWHERE, edges["worse_home"])
         left = take(edges, (of_better == UNDECIDED) & (mine | ~decided))
@@ -110,7 +112,7 @@ class Settle:
 
     def units(self, job: Job) -> int:
         """One, if anything is undecided."""
-        return int(anything_left(job, ROUNDS))
+        return int(undecided(job, rounds_of(job)) > 0)
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Go through what is left, from best to worst."""
@@ -147,25 +149,36 @@ class Settle:
             Outbox(scratch / EDGES, EDGE_COLUMNS, stretches) as box,
             Outbox(scratch / "removed-1", _REMOVED_COLUMNS, stretches) as removed,
         ):
-            for part, edges in _left(job):
-                mine = edges["better_home"] == part
-                some = take(edges, mine)
-                box.add(position(cuts, some["order"], behind=True), **some)
-                kept = [news["document"][news["kept"] > 0] for news in _news(job, ROUNDS, part)]
-                some = take(edges, ~mine & np.isin(edges["better"], np.concatenate([np.empty(0, np.int64), *kept])))
-                removed.add(position(cuts, some["worse_order"], behind=True), document=some["worse"])
+            last = rounds_of(job)
+            for part in range(partitions(job)):
+                news = join_tables(_news(job, last, part), NEWS_COLUMNS)
+                kept = news["document"][news["kept"] > 0]
+                for edges in _left(job, last, part):
+                    mine = edges["better_home"] == part
+                    some = take(edges, mine)
+                    box.add(position(cuts, some["order"], behind=True), **some)
+                    some = take(edges, ~mine & np.isin(edges["better"], kept))
+                    removed.add(position(cuts, some["worse_order"], behind=True), document=some["worse"])
 
 
 @functools.lru_cache(maxsize=32)
-def anything_left(job: Job, number: int) -> bool:
-    """Whether edges are undecided behind a round (0: behind `compare`)."""
+def undecided(job: Job, number: int) -> int:
+    """How many edges are undecided behind a round (0: behind `compare`)."""
     if job.config.dedup.near is None or job.config.dedup.keep == "none":
-        return False
-    if number == 0:
-        return any(job.facts(COMPARE, unit)["alike"] for unit in range(partitions(job)))
-    if not anything_left(job, number - 1):
-        return False
-    return any(job.facts(round_name(number), unit)["undecided"] for unit in range(partitions(job)))
+        return 0
+    phase, fact = (round_name(number), "undecided") if number else (COMPARE, "alike")
+    return sum(int(job.facts(phase, unit)[fact]) for unit in range(partitions(job)))
+
+
+def needed(job: Job, number: int) -> bool:
+    """Whether there is a round of this number; those before it are done."""
+    before = number == 1 or needed(job, number - 1)
+    return before and undecided(job, number - 1) * _BYTES_PER_EDGE > job.config.dedup.memory
+
+
+def rounds_of(job: Job) -> int:
+    """How many rounds there were before `settle`."""
+    return sum(needed(job, number) for number in range(1, ROUNDS + 1))
 
 
 def witnesses_for(job: Job, part: int) -> Iterator[Table]:
@@ -177,19 +190,18 @@ def witnesses_for(job: Job, part: int) -> Iterator[Table]:
     parts = partitions(job)
     if job.config.dedup.near is None:
         return
-    senders = [(COMPARE, parts)]
-    senders += [(round_name(n), parts) for n in range(1, ROUNDS + 1) if anything_left(job, n - 1)]
-    senders += [(SETTLE, 1)] if anything_left(job, ROUNDS) else []
+    last = rounds_of(job)
+    senders = [(COMPARE, parts), *((round_name(number), parts) for number in range(1, last + 1))]
+    senders += [(SETTLE, 1)] if undecided(job, last) else []
     for phase, units in senders:
         yield from letters(job, phase, range(units), WITNESSES, WITNESS_COLUMNS, part, parts)
 
 
 def _edges(job: Job, number: int, part: int) -> Table:
     """Undecided edges behind a round of which one end is at home in a part, each once."""
-    parts = partitions(job)
+    edges = join_tables(_left(job, number, part), EDGE_COLUMNS)
     if number:
-        return join_tables(letters(job, round_name(number), [part], EDGES, EDGE_COLUMNS, 0, 1), EDGE_COLUMNS)
-    edges = join_tables(letters(job, COMPARE, range(parts), EDGES, EDGE_COLUMNS, part, parts), EDGE_COLUMNS)
+        return edges
     edges = take(edges, np.lexsort((edges["worse"], edges["better"])))
     return take(edges, firsts(edges["better"]) | firsts(edges["worse"]))
 
@@ -201,21 +213,21 @@ def _news(job: Job, number: int, part: int) -> Iterator[Table]:
     return letters(job, round_name(number), range(parts), NEWS, NEWS_COLUMNS, part, parts)
 
 
-def _left(job: Job) -> Iterator[tuple[int, Table]]:
-    for part in range(partitions(job)):
-        for edges in letters(job, round_name(ROUNDS), [part], EDGES, EDGE_COLUMNS, 0, 1):
-            yield part, edges
+def _left(job: Job, number: int, part: int) -> Iterator[Table]:
+    """The same in pieces; behind `compare`, some more than once."""
+    if number:
+        return letters(job, round_name(number), [part], EDGES, EDGE_COLUMNS, 0, 1)
+    parts = partitions(job)
+    return letters(job, COMPARE, range(parts), EDGES, EDGE_COLUMNS, part, parts)
 
 
 def _cuts(job: Job) -> UInt64:
     """Borders, ascending, of stretches of the order of better documents whose edges fit into memory."""
-    count = 0
+    last = rounds_of(job)
+    stretches = -(-undecided(job, last) * _BYTES_PER_EDGE // job.config.dedup.memory)
     drawn: list[UInt64] = []
-    for part, edges in _left(job):
-        order = edges["order"][edges["better_home"] == part]
-        drawn.append(order[::_EVERY])
-        count += len(order)
-    stretches = -(-count * _BYTES_PER_EDGE // job.config.dedup.memory)
+    for part in range(partitions(job)) if stretches > 1 else ():
+        drawn += [edges["order"][edges["better_home"] == part][::_EVERY] for edges in _left(job, last, part)]
     orders = np.sort(np.concatenate([np.empty(0, np.uint64), *drawn]))
     return np.unique(orders[[len(orders) * n // stretches for n in range(1, stretches)]])
 

@@ -183,7 +183,21 @@ def _similarities(hashes, offsets, better, worse, measure, found):  # type: igno
 
 @numba.njit(nogil=True, cache=True)
 def _in_buckets(  # type: ignore[no-untyped-def]
-    hashes, offsets, order, groups, members, masks, rows, bounds, bucket, least, measure, sure, gone, better, worse,
+    hashes,
+    offsets,
+    order,
+    groups,
+    members,
+    masks,
+    rows,
+    bounds,
+    bucket,
+    least,
+    measure,
+    sure,
+    gone,
+    better,
+    worse,
     found,
 ):
     count = compared = 0

@@ -144,6 +144,8 @@ class BlockReader:
     def _array(self, row: npt.NDArray[np.uint64], block: int, array: int) -> npt.NDArray[Any]:
         arrays = len(self._dtypes)
         offset, *lengths = row[: arrays + 1].tolist()
+        if not lengths[array]:
+            return np.empty(0, self._dtypes[array])
         sizes = [length * dtype.itemsize for length, dtype in zip(lengths, self._dtypes, strict=True)]
         content = self._read(offset + sum(sizes[:array]), sizes[array])
         if xxhash.xxh3_64_intdigest(content) != int(row[arrays + 1 + array]):

@@ -25,7 +25,7 @@ Columns = Mapping[str, str]
 Table = dict[str, Any]
 """Arrays, or `Ragged`s, of n rows by column."""
 
-_WAITING = 64 * 2**20
+_WAITING = 16 * 2**20
 
 
 class Outbox:
@@ -35,35 +35,48 @@ class Outbox:
         path: does not exist yet.
         columns: of the table.
         addresses: rows are sent to 0 to `addresses` - 1.
-        flush: write by itself what waits when it is more than some 64 MiB.
+        flush: write by itself what waits when it is more than some 16 MiB.
     """
 
     def __init__(self, path: Path, columns: Columns, addresses: int, *, flush: bool = True) -> None:
         self._blocks = BlockWriter(path, _dtypes(columns))
         self._columns, self._addresses, self._own_flush = columns, addresses, flush
-        self._waiting: list[tuple[Int64, Table]] = []
+        # Addresses of a small type, which numpy sorts by counting.
+        self._kind = np.min_scalar_type(addresses)
+        self._waiting: list[tuple[npt.NDArray[Any], Int64, Table]] = []
         self.held = 0
 
-    def add(self, to: npt.NDArray[np.integer[Any]], **rows: Any) -> None:
+    def add(
+        self, to: npt.NDArray[np.integer[Any]], chosen: npt.NDArray[np.integer[Any]] | None = None, /, **rows: Any
+    ) -> None:
         """Send n rows.
 
         Args:
             to: integers[n], their addresses.
+            chosen: integers[n], which of `rows` goes to each; None: they go in order.
             rows: a column each.
         """
         if len(to):
-            self._waiting.append((np.asarray(to, np.int64), rows))
-            self.held += sum(_bytes(column) for column in rows.values())
+            picked = np.arange(len(to)) if chosen is None else np.asarray(chosen, np.int64)
+            self._waiting.append((to.astype(self._kind), picked, rows))
+            self.held += sum(_bytes(column) for column in rows.values()) * len(to) // max(1, height(rows))
             if self._own_flush and self.held > _WAITING:
                 self.flush()
 
     def flush(self) -> None:
         """Write what waits as a block for every address."""
-        to = np.concatenate([np.empty(0, np.int64), *(some for some, _ in self._waiting)])
-        table = join_tables([rows for _, rows in self._waiting], self._columns)
+        to = np.concatenate([np.empty(0, self._kind), *(some for some, _, _ in self._waiting)])
+        starts = np.cumsum([0, *(height(rows) for _, _, rows in self._waiting)])
+        chosen = np.concatenate(
+            [
+                np.empty(0, np.int64),
+                *(start + picked for start, (_, picked, _) in zip(starts.tolist(), self._waiting, strict=False)),
+            ]
+        )
+        table = join_tables([rows for _, _, rows in self._waiting], self._columns)
         order = np.argsort(to, kind="stable")
-        cuts = np.searchsorted(to[order], np.arange(self._addresses + 1)).tolist()
-        ordered = take(table, order)
+        cuts = np.concatenate([[0], np.cumsum(np.bincount(to, minlength=self._addresses))]).tolist()
+        ordered = take(table, chosen[order])
         for start, stop in itertools.pairwise(cuts):
             arrays: list[npt.NDArray[Any]] = []
             for column in ordered.values():
@@ -126,7 +139,7 @@ def letters(
         DamagedError: what is read is missing or damaged.
     """
     for unit in senders:
-        path = job.file(phase, unit, name, verify=False)
+        path = job.folder(phase, unit) / name  # each block has a checksum, and many are read: no look at the entry
         try:
             yield from (rows for rows in read_flushes(path, columns, address, addresses) if height(rows))
         except BlockFileError as error:

@@ -86,6 +86,24 @@ def buckets_of(groups: list[list[list[int]]]) -> tuple[Int64, Int64, Any, Ragged
     return np.array(numbers), np.array(members), split.reshape(-1, words), ragged
 
 
+NOBODY = np.zeros(80, np.bool_)
+
+
+def test_what_is_like_a_document_that_surely_stays_is_compared_with_none_after_it() -> None:
+    sets = sets_of([{1, 2, 3, 4}, {1, 2, 3, 4}, {1, 2, 3, 5}, {1, 2, 3, 4}, {9}])
+    numbers, members, masks, rows = buckets_of([[[0, 1, 2, 3, 4], [1, 2, 3]], [[0, 3, 4]]])
+    for sure, tried in (([], 10 + 3), ([0], 4 + 2 + 2), ([0, 4], 4 + 2 + 2)):
+        stays = NOBODY[:5].copy()
+        stays[sure] = True
+        better, worse, _, compared = alike_in_buckets(
+            sets, np.arange(5), numbers, members, masks, rows, 0.7, JACCARD, stays
+        )
+        pairs = [*zip(better.tolist(), worse.tolist(), strict=True)]
+        assert {(0, 1), (0, 3)} <= {*pairs}
+        assert compared == tried
+        assert ((1, 3) in pairs) == (not sure)  # 1 is gone, so nothing follows of it
+
+
 def test_every_pair_that_shares_a_bucket_is_compared_once_and_the_alike_are_found() -> None:
     draw = np.random.default_rng(1)
     for bands in (3, 130):
@@ -102,7 +120,7 @@ def test_every_pair_that_shares_a_bucket_is_compared_once_and_the_alike_are_foun
         for measure, least in ((JACCARD, 0.3), (CONTAINMENT, 0.5), (JACCARD, 1.0)):
             numbers, members, masks, rows = buckets_of(groups)
             better, worse, similarity, compared = alike_in_buckets(
-                sets_of(sets), order, numbers, members, masks, rows, least, measure
+                sets_of(sets), order, numbers, members, masks, rows, least, measure, NOBODY
             )
             met = {
                 tuple(sorted(pair, key=lambda n: order[n]))

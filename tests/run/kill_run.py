@@ -27,7 +27,7 @@ from typing import Any
 
 from tests.run.conftest import digest, jsonl, page
 
-PHASES = ("start", "attributes", "join", "copies", "exact", "shingles", "compare", "round-1", "witnesses", "clusters",
+PHASES = ("start", "attributes", "join", "copies", "exact", "shingles", "compare", "settle", "witnesses", "clusters",
           "verdicts", "tally", "select", "fingerprints", "sets", "shard", "publish")  # fmt: skip
 KILLS_A_RUN = 3
 LONGEST = 120.0

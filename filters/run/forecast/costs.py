@@ -24,10 +24,10 @@ from filters.run.shards import ROW_GROUP_BYTES
 _ROUNDS = tuple(round_name(number) for number in range(1, ROUNDS + 1))
 PHASES = ("attributes", "join", "copies", "exact", "shingles", "compare", *_ROUNDS, "settle", "witnesses", "clusters",
           "verdicts", "counts", "losses", "tally", "select", "fingerprints", "sets", "shard", "publish")  # fmt: skip
-SINGLE = frozenset({"settle", "select", "publish"})
+SINGLE = frozenset({"select", "publish"})
 """Phases of one unit."""
-RANGES = frozenset({"join", "exact", "compare", *_ROUNDS, "witnesses", "clusters", "losses", "fingerprints"})
-"""Phases with a unit for each hash range."""
+RANGES = frozenset({"join", "exact", "compare", *_ROUNDS, "settle", "witnesses", "clusters", "losses", "fingerprints"})
+"""Phases with a unit for each hash range; `settle`, which is one, leaves to rounds what would keep it long."""
 _NEAR = frozenset({"shingles", "compare", *_ROUNDS, "settle", "witnesses"})
 """Phases that have nothing to do where near copies are not looked for."""
 _RESOLVE = ("copies", "exact", *_NEAR, "clusters", "verdicts")
@@ -244,7 +244,7 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
     "shingles": ("units", "unit ranges", "nodes"),
     "compare": ("ranges", "unit ranges", "nodes"),
     **dict.fromkeys(_ROUNDS, ("ranges", "nodes")),
-    "settle": ("nodes",),
+    "settle": ("ranges", "nodes"),
     "witnesses": ("ranges", "nodes"),
     "clusters": ("ranges", "unit ranges", "nodes"),
     "verdicts": ("units", "unit ranges", "nodes"),
