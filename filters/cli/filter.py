@@ -147,7 +147,7 @@ def _print_result(console: Console, result: RunResult, examples: int) -> None:
     for sentence in decided(result.manifest):
         console.print(sentence, soft_wrap=True)
     scored = result.histogram.total()
-    if scored and total.kept < ALMOST_NOTHING * scored:
+    if scored and total.kept < ALMOST_NOTHING * scored and "rule" not in result.manifest["keep"]:
         from filters.scores.threshold import Target
 
         found = run.solve(Target.parse("fraction=0.1"))

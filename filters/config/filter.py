@@ -65,6 +65,8 @@ def _local(path: str) -> str:
 Address = Annotated[PathText, AfterValidator(_readable)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
+_LISTS = re.compile(r"\burl_in\s*\(\s*'((?:[^']|'')+)'", re.IGNORECASE)
+"""The names of lists in a rule."""
 ModelText = Annotated[str, PathKey(is_name=lambda value, path: value in embedded_models())]
 """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
 
@@ -280,7 +282,12 @@ class QuotaConfig(Section):
 
 
 class KeepConfig(Section):
-    """Which scored documents are kept; exactly one rule. Without one, the model's own keep rule."""
+    """Which scored documents are kept: one of min_score, fraction, tokens and buckets, alone or beside `where`. Without
+    any of them, the model's own keep rule."""
+
+    where: Annotated[str, PathKey(inside=_LISTS)] | None = None
+    """A condition in SQL over what is known of a document: "score >= 1.5 and language = 'en'". What does not fulfil it,
+    or for which it is NULL, is not kept, and takes no part in fraction and tokens."""
 
     min_score: float | None = None
     """Keep score >= min_score, on the judge's 0-5 scale."""
@@ -288,6 +295,9 @@ class KeepConfig(Section):
     """Keep at most this share of the documents that survive deduplication, the best ones."""
     tokens: Annotated[float, Field(gt=0)] | None = None
     """Keep the best documents, up to so many tokens."""
+    by: Annotated[str, PathKey(inside=_LISTS)] | None = None
+    """With fraction or tokens: a number in SQL, by which documents are the best; the score by default. Documents for
+    which it is NULL are not kept."""
     buckets: tuple[str, ...] | None = None
     """Keep the documents of these buckets, by the names in output.buckets."""
     quota: QuotaConfig | None = None
@@ -299,6 +309,8 @@ class KeepConfig(Section):
             raise ValueError(f"{' and '.join(rules)} are different rules; give one of them")
         if self.quota and not {"fraction", "tokens"} & set(rules):
             raise ValueError("keep.quota shares out a budget; give keep.fraction or keep.tokens with it")
+        if self.by is not None and not {"fraction", "tokens"} & set(rules):
+            raise ValueError("keep.by ranks documents for a budget; give keep.fraction or keep.tokens with it")
         return self
 
 
@@ -502,7 +514,13 @@ class FilterConfig(InputsConfig):
         )
         opening = {"retries", "requests_per_second", *secret}
         inputs = [one.model_dump(mode="json", exclude=opening) for one in self.reads]
-        return {key: as_shown(section) for key, section in ({"inputs": inputs} | decides).items()}
+        rules = {"where": self.keep.where, "by": self.keep.by}  # text, of which no part is an address to be shortened
+        return {
+            key: as_shown(section) | (rules if key == "keep" else {})
+            if isinstance(section, dict)
+            else as_shown(section)
+            for key, section in ({"inputs": inputs} | decides).items()
+        }
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

@@ -75,10 +75,12 @@ class PathKey:
         is_name: whether a value is a name instead, which stays as it is; it is given the value, and the path it
             would be.
         pattern: the value is a glob pattern.
+        inside: finds paths in a longer text, as its group 1, in which '' stands for '.
     """
 
     is_name: Callable[[str, str], bool] = lambda value, path: False
     pattern: bool = False
+    inside: re.Pattern[str] | None = None
 
 
 PathText = Annotated[str, PathKey()]
@@ -356,6 +358,14 @@ def _resolved(value: str, mark: PathKey, folder: str, where: Callable[[], str]) 
     Raises:
         ConfigError: there is no such variable or user.
     """
+
+    if mark.inside is not None:
+
+        def path_in(match: re.Match[str]) -> str:
+            found = _resolved(match[1].replace("''", "'"), PathKey(), folder, where)
+            return match[0].replace(match[1], found.replace("'", "''"))
+
+        return mark.inside.sub(path_in, value)
 
     def variable(match: re.Match[str]) -> str:
         name = match[1] or match[2]

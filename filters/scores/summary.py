@@ -24,7 +24,7 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.signedinteger[Any]]
 
-BELOW = ("low_score", "over_quota", "other_bucket")
+BELOW = ("low_score", "low_rank", "over_quota", "other_bucket", "rule")
 """Reasons of a document that nothing but the keep rule removed."""
 DUPLICATES = ("exact_duplicate", "near_duplicate")
 PLAIN = ("score", "tokens", "bytes", "keep", "near_cluster")

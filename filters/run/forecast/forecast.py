@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from filters.dedup.bands import partitions_for
 from filters.errors import ConfigError, InputError
 from filters.kernels.arrays import Bool, Int64
+from filters.phases.columns import rule_of, slice_names
 from filters.read.sample import Sample, draw_sample
 from filters.read.unit import ROWS_PER_UNIT, Unit
 from filters.run.forecast.costs import MIN_PAIRS, PHASES, Costs, Size
 from filters.run.forecast.pilot import DOCUMENTS, TIMES, Pilot, run_pilot
 from filters.run.plan import Plan
+from filters.run.selection import rule_table
 from filters.scores.histogram import Histogram
 from filters.scores.threshold import Scored, Target, solve
 
@@ -198,6 +201,8 @@ class Model:
             assumed.append(f"earlier runs have {pilot.in_earlier:.1%} of the documents")
         if config.keep.quota and config.keep.quota.by == "source":
             assumed.append("quotas of sources are not taken into account: output is at most this")
+        if (rule := rule_of(config)) is not None and {"source", "cluster_size"} & set(rule.columns):
+            assumed.append("for the rule every document is of the source '', and in no cluster")
         if config.output.repeat:
             assumed.append("repeats are counted as if every document were written once")
         limit = config.quarantine
@@ -306,6 +311,16 @@ class Model:
         keep, rows = self.config.keep, self.pilot.rows
         chosen = self.alive & self.pilot.stays
         scores = rows["score"].to_numpy(zero_copy_only=False)[chosen].astype(np.float32)
+        known = max(int((~np.isnan(scores)).sum()), 1)
+        fits = np.ones(len(scores), np.bool_)
+        if (rule := rule_of(self.config)) is not None:
+            slices = dict(zip(self.config.slices, slice_names(self.config.slices), strict=True))
+            about = rows.filter(pa.array(chosen))
+            ruled = rule.decide(rule_table(rule, about, "", np.ones(about.num_rows, np.int64), slices))
+            fits = ruled.keeps
+            if keep.buckets is None:
+                scores = np.where(fits & ~np.isnan(scores), scores if ruled.values is None else ruled.values, np.nan)
+                scores = scores.astype(np.float32)
         whole = ~np.isnan(scores)
         values = None
         quota = keep.quota if keep.quota and keep.quota.by == "language" else None
@@ -318,13 +333,13 @@ class Model:
         if keep.buckets is not None and buckets is not None:
             ranks = np.argsort(np.argsort(scored.scores, kind="stable"), kind="stable") / max(len(scored.scores), 1)
             place = np.searchsorted(np.array(buckets.borders), ranks, side="right")
-            decided = np.isin(place, [buckets.names.index(name) for name in keep.buckets])
+            decided = np.isin(place, [buckets.names.index(name) for name in keep.buckets]) & fits[whole]
         else:
             target = Target("min_score", self.plan.min_score)
             if keep.fraction is not None:
                 target = Target("fraction", keep.fraction)
             elif keep.tokens is not None:
-                target = Target("tokens", keep.tokens * len(scored.scores) / max(survivors, 1))
+                target = Target("tokens", keep.tokens * known / max(survivors, 1))
             solution = solve(
                 target, lambda: iter([scored]), histogram=histogram, by=quota.by if quota else None,
                 quotas=quota.shares if quota else None,
@@ -335,7 +350,8 @@ class Model:
             decided = scored.scores >= np.sort(scored.scores)[-min(_FEW, len(decided))]
             share = keep.fraction or 0.0
             if keep.tokens is not None:
-                share = min(1.0, keep.tokens / max(survivors * float(scored.tokens[decided].mean()), 1.0))
+                fitting = survivors * len(scored.scores) / known
+                share = min(1.0, keep.tokens / max(fitting * float(scored.tokens[decided].mean()), 1.0))
         found = np.zeros(len(scores), np.bool_)
         found[whole] = decided
         return found, share * float(whole.mean()) if len(whole) else 0.0
