@@ -25,7 +25,13 @@ def _moved(command: str) -> Any:
 def inspect(
     run: RunAddress,
     keep: Annotated[
-        str | None, typer.Option(help="Solve for a threshold: fraction=0.1, tokens=1.3e12 or min_score=1.5.")
+        str | None,
+        typer.Option(
+            help="Solve for a threshold: fraction=0.1, tokens=1.3e12, min_score=1.5; 'fraction=0.1 by score * tokens'."
+        ),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Show what a rule in SQL keeps: \"score >= 1.5 and language = 'en'\".")
     ] = None,
     by: Annotated[
         str | None, typer.Option(help="Slice by language, host, source, or a column of input.slices.")
@@ -67,6 +73,8 @@ def inspect(
 
     if html is None and (annotations or evaluation):
         raise typer.BadParameter("belongs to --html", param_hint="--annotations" if annotations else "--evaluation")
+    if html is not None and (where is not None or (keep is not None and " by " in keep)):
+        raise typer.BadParameter("the page marks a threshold of the score; leave out --html", param_hint="--where")
     loaded = Run(find_run(run, config))
     if html is not None:
         from filters.inspect.html import write_page
@@ -87,6 +95,7 @@ def inspect(
         quotas=parse_quotas(quota or []),
         sample=sample,
         examples=examples,
+        where=where,
     )
     if as_json:
         print(json.dumps(found.to_json()))

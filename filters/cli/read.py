@@ -33,7 +33,10 @@ def read(
     from filters.scores.threshold import Target
 
     loaded = Run(find_run(run, config))
-    min_score = None if keep is None else loaded.solve(Target.parse(keep)).threshold
+    target = None if keep is None else Target.parse(keep)
+    if target is not None and target.by is not None:
+        raise typer.BadParameter("documents are read around a threshold of the score", param_hint="--keep")
+    min_score = None if target is None else loaded.solve(target).threshold
     console = make_console(stderr=as_json)
     with ReadingTest(loaded, count, store, judge, min_score=min_score, seed=seed) as test, reading_keys() as key:
 

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 
 from filters.errors import ConfigError, ModelError, RunError
 from filters.inspect import terminal
 from filters.inspect.whatif import FEWEST_FILES, SampleInterval, Seen, WhatIf, sample_interval, what_if
 from filters.model.reliability import Reliability
-from filters.scores.finished_run import Run
+from filters.scores.finished_run import Ruled, Run
 from filters.scores.histogram import BINS, SlicedHistogram, bins_of
 from filters.scores.summary import DUPLICATES, GROUPS, SURVIVOR_COLUMNS, Summary, coded, survivors
 from filters.scores.threshold import Solution, Target
@@ -43,6 +43,7 @@ class Inspection:
         by: column that was asked for.
         slices: histograms by it.
         examples: how many of the best and worst documents to show.
+        ruled: what the rule that was asked for keeps.
     """
 
     run: Run
@@ -53,11 +54,14 @@ class Inspection:
     by: str | None
     slices: SlicedHistogram | None
     examples: int
+    ruled: Ruled | None = None
 
     @property
     def min_score(self) -> float:
         """The threshold that views mark: the one solved for, or else the run's."""
-        return self.run.min_score if self.solution is None else self.solution.threshold
+        if self.solution is None or self.solution.target.by is not None:
+            return self.run.min_score
+        return self.solution.threshold
 
     def to_json(self) -> dict[str, Any]:
         """Plain types: everything the views show, and the histograms bin by bin."""
@@ -72,6 +76,8 @@ class Inspection:
         }
         if self.solution is not None:
             found["solution"] = self.solution.to_json()
+        if self.ruled is not None:
+            found["rule"] = self.ruled.to_json()
         if self.estimate is not None:
             found["estimate"] = self.estimate.to_json()
         if self.slices is not None:
@@ -108,13 +114,14 @@ class Inspection:
             for best in (True, False):
                 title = f"the {examples} {'best' if best else 'worst'}"
                 yield terminal.extremes_view(title, self.run.described(summary.extremes(best=best)))
-        if self.solution is not None:
+        if self.solution is not None or self.ruled is not None:
             yield self._answer(unicode)
 
     def _answer(self, unicode: bool) -> RenderableType:
-        if self.solution is None:
-            return terminal.what_if_view(self.what_if, self.min_score, unicode=unicode)
-        return terminal.solution_view(self.solution, self.estimate)
+        ruled = [] if self.ruled is None else [terminal.rule_view(self.ruled)]
+        if self.solution is not None:
+            return Group(*ruled, terminal.solution_view(self.solution, self.estimate))
+        return Group(*ruled) if ruled else terminal.what_if_view(self.what_if, self.min_score, unicode=unicode)
 
 
 def inspect_run(
@@ -125,6 +132,7 @@ def inspect_run(
     quotas: Mapping[str, float] | None = None,
     sample: float | None = None,
     examples: int = 0,
+    where: str | None = None,
 ) -> Inspection:
     """Look at a run.
 
@@ -135,15 +143,20 @@ def inspect_run(
         quotas: value of `by` -> largest share of the target's budget.
         sample: share of the whole that the run is a sample of; the target is then meant of the whole.
         examples: how many of the best and worst documents to find.
+        where: a condition, to see what it keeps; the target is then for what fulfils it.
 
     Raises:
-        ConfigError: options that do not fit each other.
+        ConfigError: options that do not fit each other, or a rule that is none.
         RunError: the run's files are damaged, or it has no column `by`.
     """
     if quotas and (by is None or target is None):
         raise ConfigError("--quota: shares out a budget by a column; give --keep fraction=... or tokens=..., and --by")
     if sample is not None and (target is None or not 0 < sample <= 1):
         raise ConfigError("--sample: the share of the whole that this run is, above 0 and up to 1; needs --keep")
+    if sample is not None and (where is not None or (target is not None and target.by is not None)):
+        raise ConfigError("--sample: says how sure a threshold of the score is; leave out --where and by")
+    rule = run.rule(where, target)
+    ruled = None if rule is None else run.ruled(rule)
     if by is not None:
         run.check_column(by)
     summary = run.summary(extremes=examples, groups=("host",))
@@ -157,15 +170,19 @@ def inspect_run(
     solution = estimate = None
     if target is not None:
         scaled = Target("tokens", target.value * sample) if sample and target.rule == "tokens" else target
-        solution = run.solve(scaled, by=by if quotas else None, quotas=quotas)
+        solution = run.solve(scaled, by=by if quotas else None, quotas=quotas, where=where)
         if sample is not None:
             files = list(run.histogram("source", largest=MOST_FILES).values())
             seen = seen_in(run, by_file=len(files) >= FEWEST_FILES)
             estimate = sample_interval(target, files, sample, seen, solution)
     total = summary.histograms.total
-    wanted = {*terminal.thresholds(total, run.min_score), run.min_score, *([solution.threshold] if solution else [])}
+    wanted = {
+        *terminal.thresholds(total, run.min_score),
+        run.min_score,
+        *([solution.threshold] if solution and not solution.target.by else []),
+    }
     table = what_if(total, wanted, reliability_of(run))
-    return Inspection(run, summary, table, solution, estimate, by, slices, examples)
+    return Inspection(run, summary, table, solution, estimate, by, slices, examples, ruled)
 
 
 def seen_in(run: Run, *, by_file: bool) -> Seen:

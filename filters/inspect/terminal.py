@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from filters.inspect.leaks import Leaks
     from filters.inspect.reading import Agreement
     from filters.inspect.whatif import Interval, SampleInterval, WhatIf
-    from filters.scores.finished_run import Extreme
+    from filters.scores.finished_run import Extreme, Ruled
     from filters.scores.groups import Groups
     from filters.scores.summary import Clusters
     from filters.scores.threshold import Solution
@@ -111,13 +111,34 @@ def what_if_view(rows: Sequence[WhatIf], min_score: float, *, unicode: bool = Tr
     return Group(table, Text(note, style="dim"))
 
 
+def rule_view(ruled: Ruled) -> RenderableType:
+    """What a rule keeps, and how many documents each part of its condition is true of."""
+    fits, total = ruled.fits, ruled.total
+    lines = [Text(f"where {printable(ruled.where, 400)}" if ruled.where else "every document", style="bold")]
+    what = "is true of" if ruled.where else "can be ranked:"
+    lines.append(
+        Text(
+            f"  {what} {fits.documents:,} of {total.documents:,} documents "
+            f"({fits.documents / max(total.documents, 1):.2%}), {short(fits.tokens)} of {short(total.tokens)} tokens "
+            f"({fits.tokens / max(total.tokens, 1):.2%})"
+        )
+    )
+    if len(ruled.parts) > 1:
+        lines += [Text(f"  {count:>15,}  {printable(part, 200)}") for part, count in ruled.parts]
+    return Group(*lines)
+
+
 def solution_view(solution: Solution, estimate: SampleInterval | None = None) -> RenderableType:
     """A solved threshold: what it keeps, and the group of equal scores it had to decide about."""
     kept, total, tied = solution.kept, solution.total, solution.at_threshold.documents
     if not total.documents:
         return Text(f"keep {solution.target}: no document of this run has a score", style="bold")
     lines = [
-        Text(f"keep {solution.target}: score >= {solution.threshold!r}", style="bold"),
+        Text(
+            f"keep {printable(str(solution.target), 400)}: {'score' if solution.target.by is None else 'it is'} >= "
+            f"{solution.threshold!r}",
+            style="bold",
+        ),
         Text(
             f"  keeps {kept.documents:,} of {total.documents:,} documents "
             f"({kept.documents / max(total.documents, 1):.2%}), {short(kept.tokens)} of {short(total.tokens)} tokens "

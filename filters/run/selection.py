@@ -261,6 +261,7 @@ def _rule(job: Job, solution: Solution, borders: Float32, histogram: Histogram) 
     }
     if rule is not None:
         held = np.array([job.facts(TALLY, unit)["held"] for unit in range(len(job.units))], np.int64)
+        held = held.reshape(len(job.units), len(rule.parts))
         found["rule"] = {
             "where": rule.where,
             "by": rule.by,

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.errors import RunError
-from filters.scores.histogram import Histogram, SlicedHistogram
+from filters.scores.histogram import WEIGHTS, Histogram, SlicedHistogram
+from filters.scores.rules import Rule, columns_of
 from filters.scores.summary import DICTIONARIES, GROUPS, SURVIVOR_COLUMNS, Place, Summary, survivors, values_of
-from filters.scores.threshold import Scored, Solution, Target, solve
+from filters.scores.threshold import Scored, Solution, Target, Weights, solve
 from filters.storage.location import Location, files_below, location, parquet_dataset, parquet_file
 
 DAMAGE = (OSError, pa.ArrowException, KeyError, ValueError)
@@ -29,6 +30,34 @@ class Extreme:
     score: float
     origin: str
     text: str | None
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """What a rule keeps of the documents that survived deduplication.
+
+    Attributes:
+        where, by: the rule.
+        parts: (part of the condition that `and` joins, documents that it is true of).
+        fits: what the condition is true of, and what can be ranked.
+        total: what there is.
+    """
+
+    where: str | None
+    by: str | None
+    parts: list[tuple[str, int]]
+    fits: Weights
+    total: Weights
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "where": self.where,
+            "by": self.by,
+            "documents": self.total.documents,
+            "parts": [{"where": part, "documents": count} for part, count in self.parts],
+            "fits": vars(self.fits),
+        }
 
 
 class Run:
@@ -174,25 +203,79 @@ class Run:
                 "input.slices, and filter again"
             )
 
-    def solve(self, target: Target, *, by: str | None = None, quotas: Mapping[str, float] | None = None) -> Solution:
-        """The threshold that keeps what `target` asks for, exact; see `filters.scores.threshold.solve`.
+    def rule(self, where: str | None, target: Target | None = None) -> Rule | None:
+        """The rule that a condition and a target's number to rank by make; None where neither is given.
 
         Raises:
-            ConfigError: quotas that make no sense.
+            ConfigError: one of them is no rule.
+        """
+        by = None if target is None else target.by
+        if where is None and by is None:
+            return None
+        threshold = target.value if target is not None and target.rule == "min_score" else None
+        return Rule(where, by, columns_of(self.slices), ("--where", "--keep"), threshold)
+
+    def ruled(self, rule: Rule) -> Ruled:
+        """What a rule keeps of the documents that survived deduplication.
+
+        Raises:
+            ConfigError: a list that it names cannot be read.
+            RunError: the side files are missing or damaged.
+        """
+        totals, held = np.zeros((2, len(WEIGHTS)), np.int64), np.zeros(len(rule.parts), np.int64)
+        for table in self.tables(list(dict.fromkeys([*SURVIVOR_COLUMNS, *rule.columns]))):
+            found = survivors(table)
+            decided = rule.decide(table.take(pa.array(found.rows)))
+            fits = decided.keeps if decided.values is None else decided.keeps & ~np.isnan(decided.values)
+            for row, chosen in enumerate((np.ones(len(fits), np.bool_), fits)):
+                tokens, text_bytes = found.tokens[chosen], found.text_bytes[chosen]
+                totals[row] += (len(tokens), tokens.sum(dtype=np.int64), text_bytes.sum())
+            held += np.array(decided.held, np.int64)
+        parts = list(zip(rule.parts, held.tolist(), strict=True))
+        return Ruled(rule.where, rule.by, parts, Weights.of(totals[1]), Weights.of(totals[0]))
+
+    def solve(
+        self,
+        target: Target,
+        *,
+        by: str | None = None,
+        quotas: Mapping[str, float] | None = None,
+        where: str | None = None,
+    ) -> Solution:
+        """The threshold that keeps what `target` asks for, exact; see `filters.scores.threshold.solve`.
+
+        Args:
+            target: what shall be kept.
+            by: column of the quotas.
+            quotas: value of it -> its largest share.
+            where: a condition; documents that do not fulfil it are as if they were not there.
+
+        Raises:
+            ConfigError: quotas that make no sense, or a rule that is none.
             RunError: the side files are damaged, or have no column `by`.
         """
         if by is not None:
             self.check_column(by)
 
+        rule = self.rule(where, target)
+        columns = dict.fromkeys([*SURVIVOR_COLUMNS, *([by] if by else []), *(rule.columns if rule else ())])
+
         def batches() -> Iterator[Scored]:
-            for table in self.tables([*SURVIVOR_COLUMNS, *([by] if by else [])]):
+            for table in self.tables(list(columns)):
                 found, column = survivors(table), None
                 if by:
                     values, places = values_of(table, by, found.rows)
                     column = np.array(values, dtype=object)[places]
-                yield Scored(found.scores, found.tokens, found.text_bytes, column)
+                if rule is None:
+                    yield Scored(found.scores, found.tokens, found.text_bytes, column)
+                    continue
+                decided = rule.decide(table.take(pa.array(found.rows)))
+                rank = found.scores if decided.values is None else decided.values
+                fits = decided.keeps & ~np.isnan(rank)
+                column = None if column is None else column[fits]
+                yield Scored(rank[fits], found.tokens[fits], found.text_bytes[fits], column)
 
-        return solve(target, batches, histogram=self.histogram(), by=by, quotas=quotas)
+        return solve(target, batches, histogram=None if rule else self.histogram(), by=by, quotas=quotas)
 
     def attributes(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Rows of the side files, in input order.

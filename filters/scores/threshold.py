@@ -47,13 +47,15 @@ class Target:
     Attributes:
         rule: "min_score" (a threshold), "fraction" (a share of the documents) or "tokens" (a number of tokens).
         value: of the rule.
+        by: number in SQL that documents are ranked by (see `filters.scores.rules`); None: the score.
 
     Raises:
-        ConfigError: a value that the rule cannot have.
+        ConfigError: a value that the rule cannot have, or a threshold with another number to rank by.
     """
 
     rule: Rule
     value: float
+    by: str | None = None
 
     def __post_init__(self) -> None:
         bounds = {"min_score": (-np.inf, np.inf), "fraction": (0.0, 1.0), "tokens": (0.0, np.inf)}
@@ -63,21 +65,26 @@ class Target:
         if not (np.isfinite(self.value) and low <= self.value <= high):
             allowed = {"min_score": "a number", "fraction": "a share from 0 to 1", "tokens": "a number from 0 up"}
             raise ConfigError(f"keep {self.rule}={self.value}: must be {allowed[self.rule]}")
+        if self.by is not None and self.rule == "min_score":
+            raise ConfigError(f"keep {self}: a threshold is of the score. Remedy: write the condition into --where")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "fraction=0.1", "tokens=1.3e12" or "min_score=1.5".
+        """Read "fraction=0.1", "tokens=1.3e12" or "min_score=1.5"; behind a budget " by " and a number to rank by.
 
         Raises:
             ConfigError: it is none of these.
         """
-        rule, _, value = text.partition("=")
+        asked, by, number = text.partition(" by ")
+        rule, _, value = asked.partition("=")
         try:
             if rule in _RULES:
-                return cls(rule, float(value))
+                return cls(rule, float(value), number if by else None)
         except ValueError:
             pass
-        raise ConfigError(f"--keep {text}: write min_score=1.5, fraction=0.1 or tokens=1.3e12")
+        raise ConfigError(
+            f"--keep {text}: write min_score=1.5, fraction=0.1, tokens=1.3e12, or fraction=0.1 by score * ln(tokens)"
+        )
 
     @property
     def weight(self) -> str:
@@ -92,7 +99,7 @@ class Target:
         return total if self.rule == "min_score" else int(self.value)
 
     def __str__(self) -> str:
-        return f"{self.rule}={self.value:g}"
+        return f"{self.rule}={self.value:g}" + (f" by {self.by}" if self.by else "")
 
 
 @dataclass(frozen=True)

@@ -145,3 +145,49 @@ def test_views_follow_the_scale_of_the_scores_and_their_number(documents: int, b
     # A model on the judge's scale, and a threshold on it, is shown on it.
     assert float(shown(1.5)[-1].split()[0]) == pytest.approx(5 - 5 / bars, abs=0.011)
     assert thresholds(histogram, 1.5) == (0.5, 1.0)
+
+
+def test_a_rule_says_what_it_keeps(runs: tuple[Path, Path]) -> None:
+    """The same numbers as from the side files themselves, and the same documents as the run would keep."""
+    run = Run(runs[0])
+    rows = run.attributes().to_pylist()
+    alive = [row for row in rows if row["reason"] in (None, "low_score") and row["score"] is not None]
+    fits = [row for row in alive if row["language"] == "en" and row["score"] >= 1.5]
+    where = "language = 'en' and score >= 1.5"
+    code, text = call(runs[0], "--where", where, "--brief")
+    assert code == 0
+    assert text.splitlines()[0] == f"where {where}"
+    assert f"is true of {len(fits):,} of {len(alive):,} documents" in text
+    assert f"{sum(row['language'] == 'en' for row in alive):,}  language = 'en'" in text
+    found = json.loads(call(runs[0], "--where", where, "--keep", "fraction=0.25 by tokens", "--json")[1])
+    assert found["rule"]["fits"]["documents"] == len(fits)
+    assert found["rule"]["fits"]["tokens"] == sum(row["tokens"] for row in fits)
+    longest = sorted((row["tokens"] for row in fits), reverse=True)[: len(fits) // 4]
+    solution = found["solution"]
+    assert solution["kept"]["documents"] == sum(row["tokens"] >= solution["threshold"] for row in fits)
+    assert (
+        solution["kept"]["documents"]
+        <= len(longest)
+        < solution["kept"]["documents"] + 1 + (solution["tie"]["documents"] if solution["tie"] else 0)
+    )
+    assert "keep fraction=0.25 by tokens: it is >= " in call(runs[0], "--keep", "fraction=0.25 by tokens")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--where", "scor > 1"), "--where: no column 'scor'; did you mean 'score'?"),
+        (("--where", "keep"), "--where: keep says what was decided"),
+        (("--where", "score in (select 1)"), "a query inside of a rule is not allowed"),
+        (("--where", "score < 1", "--keep", "min_score=2"), "contradicts 'min_score 2'"),
+        (("--keep", "fraction=0.1 by language"), "--keep: is text, where a number is needed"),
+        (("--keep", "min_score=1 by tokens"), "a threshold is of the score"),
+        (("--keep", "fraction=0.1 of tokens"), "fraction=0.1 by score * ln(tokens)"),
+        (("--where", "score > 1", "--keep", "fraction=0.1", "--sample", "0.5"), "--sample: "),
+        (("--where", "score > 1", "--html", "page.html"), "leave out --html"),
+    ],
+)
+def test_a_wrong_rule_is_told(runs: tuple[Path, Path], arguments: tuple[str, ...], message: str) -> None:
+    code, text = call(runs[0], *arguments)
+    assert code
+    assert message in " ".join(text.replace("\u2502", " ").split())
