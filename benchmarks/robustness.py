@@ -24,6 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32
 from filters.evaluate.probes import PROBES
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, StaticTable, static_features
@@ -37,7 +38,6 @@ from filters.train.features import text_key
 from filters.train.heads import HeadConfig, LandmarkHead, SvrHead, fit_head
 from filters.train.static_table import read_table
 
-Float32 = npt.NDArray[np.float32]
 Score = Callable[[Float32], Float32]
 
 MIN_SCORE = 1.5

@@ -8,21 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from filters.annotate.learning_curve import MIN_LABELS, LearningCurve, learning_curve
 from filters.annotate.rated import JudgeAnswers, Rated
 from filters.annotate.records import Document
 from filters.annotate.reliability import Panel, among, between, consensus, severities, unlinked, within
+from filters.arrays import Float64, Int64
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate
 from filters.statistics.agreement import correlation_bound
 from filters.statistics.bootstrap import CONFIDENCE, Bootstrap, Estimate, mean_estimates
 from filters.statistics.splits import connected, host_of, near_pairs
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
 MIN_SLICE = 30

@@ -8,15 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from filters.arrays import Float64, Int64
 from filters.statistics.agreement import Agreement
 from filters.statistics.bootstrap import Estimate, group_resamples, interval
 from filters.statistics.splits import group_folds
 from filters.train.blas import one_blas_thread
 from filters.train.classifier import classifier_class
 from filters.train.config import LinearConfig
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 MEASURES = ("spearman", "best_f1")
 SMALLEST = 40

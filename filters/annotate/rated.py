@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.records import Document
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import KEEP_RUBRIC, Store
+from filters.arrays import Float64
 from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

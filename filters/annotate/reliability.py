@@ -11,15 +11,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Bool, Float64, Int64
 from filters.statistics.agreement import kappas, rank_correlation
 from filters.statistics.bootstrap import Bootstrap, Estimate, estimate, ratio
 from filters.statistics.splits import connected
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 COEFFICIENTS = {
     "qwk": "quadratic weighted kappa of whole-number scores (Cohen 1968)",

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from filters.annotate.records import Document
+from filters.arrays import Float64, Int64
 from filters.config.filter import ExtractConfig, InputConfig, ModelText, NearConfig
 from filters.config.yaml_file import Section
 from filters.errors import ConfigError, InputError
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from filters.model import QualityModel
     from filters.read.batch import Batch
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 Stratum = Literal["language", "source", "length", "score"]
 
 LENGTHS = (128, 512, 2048, 8192)

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from filters.kernels.arrays import Bool, UInt32, UInt64
+from filters.arrays import Bool, UInt32, UInt64
 from filters.kernels.pairs import scatter
 from filters.phases.blocks import BlockFileError, BlockReader, BlockWriter
 

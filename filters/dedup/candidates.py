@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from filters.arrays import Bool, Float64, Int64, UInt64
 from filters.dedup.bands import partitions
 from filters.dedup.copies import BEST, BEST_COLUMNS, EXACT_COPIES, about, part_of, ranked
 from filters.dedup.joins import EXACT, EXACT_COLUMNS, NEAR, NEAR_COLUMNS, from_join, places
 from filters.dedup.near import shingles_of
 from filters.dedup.order import coarse_order, firsts, position
-from filters.kernels.arrays import Bool, Float64, Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.ragged import Ragged
 from filters.kernels.shingles import CONTAINMENT, JACCARD, alike_in_buckets, similarities

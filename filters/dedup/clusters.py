@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from filters.arrays import Bool, Int32, Int64
 from filters.dedup.bands import partitions
 from filters.dedup.candidates import (
     COMPARE,
@@ -32,7 +33,6 @@ from filters.dedup.decisions import Verdicts
 from filters.dedup.joins import NAMES, NAMES_COLUMNS, Join, from_join, pairs_joined, places
 from filters.dedup.order import firsts, position
 from filters.dedup.rounds import ROUNDS, Round, Settle, witnesses_for
-from filters.kernels.arrays import Bool, Int32, Int64
 from filters.kernels.ragged import Ragged
 from filters.phases.blocks import BlockFileError, BlockReader, BlockWriter
 from filters.phases.mail import Outbox, Table, height, join_tables, letters, take

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from filters.arrays import Int64
 from filters.dedup.bands import partitions
 from filters.dedup.joins import (
     EXACT,
@@ -26,7 +27,7 @@ from filters.dedup.joins import (
     places,
 )
 from filters.dedup.order import best_first, firsts, position
-from filters.kernels.arrays import Int64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.ragged import Ragged
 from filters.phases.mail import Outbox, Table, height, join_tables, letters, take
 from filters.phases.phase import Job
@@ -39,13 +40,12 @@ MEMBER_COLUMNS = {"root": "<i8", "document": "<i8", "score": "<f4", "length": "<
 BEST_COLUMNS = MEMBER_COLUMNS | {"count": "<i8"}
 """The best document with a normalised text, and how many documents have it."""
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
 
 def part_of(documents: Int64, parts: int) -> Int64:
     """int64[n]: the part a document belongs to, by a hash of its number."""
-    mixed = documents.view(np.uint64) * _MULTIPLIER
+    mixed = documents.view(np.uint64) * GOLDEN
     return ((mixed >> _HALF) * np.uint64(parts) >> _HALF).astype(np.int64)
 
 

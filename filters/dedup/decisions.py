@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from filters.kernels.arrays import Bool, Int32, Int64
+from filters.arrays import Bool, Int32, Int64
 
 
 @dataclass(frozen=True, slots=True)

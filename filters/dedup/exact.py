@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import xxhash
 
-from filters.kernels.arrays import UInt64
+from filters.arrays import UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.words import normalize
 

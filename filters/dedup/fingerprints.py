@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from filters.arrays import Int64, UInt64
 from filters.config.filter import DedupConfig, NearConfig
 from filters.errors import RunError
-from filters.kernels.arrays import Int64, UInt64
 from filters.kernels.ragged import Ragged
 from filters.storage.location import inner_name, location, parquet_dataset, parquet_file
 

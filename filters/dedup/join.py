@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from filters.kernels.arrays import Int64, UInt64
+from filters.arrays import Int64, UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.pairs import stars
 
 BYTES_PER_ENTRY = 40
@@ -22,7 +23,6 @@ BYTES_PER_ENTRY = 40
 
 _FAN_OUT = 256
 _CHUNK = 1 << 16
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _LEVEL = np.uint64(0xD6E8FEB86659FD93)
 _HALF = np.uint64(32)
 
@@ -70,7 +70,7 @@ def _split(chunks: Iterable[tuple[UInt64, Int64]], count: int, limit: int, folde
             for start in range(0, len(all_keys), _CHUNK):
                 keys, documents = all_keys[start : start + _CHUNK], all_documents[start : start + _CHUNK]
                 # Each level mixes anew, or what one level could not part the next could not either.
-                mixed = (keys ^ np.uint64(level)) * (_MULTIPLIER if level % 2 else _LEVEL) >> _HALF
+                mixed = (keys ^ np.uint64(level)) * (GOLDEN if level % 2 else _LEVEL) >> _HALF
                 number = (mixed * np.uint64(ranges) >> _HALF).astype(np.uint8)
                 order = np.argsort(number, kind="stable")
                 records = np.stack([keys[order], documents[order].view(np.uint64)], axis=1)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from filters.arrays import Bool, Int64, UInt64
 from filters.dedup.bands import partitions, reading_bands
 from filters.dedup.fingerprints import EarlierRun, open_earlier
 from filters.dedup.join import join
 from filters.dedup.names import suffixes
 from filters.dedup.order import position
-from filters.kernels.arrays import Bool, Int64, UInt64
 from filters.phases.mail import Outbox, Table, letters
 from filters.phases.phase import Job
 from filters.phases.rows import first_rows

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from filters.arrays import Int64, UInt64
 from filters.dedup.bands import partitions, reading_bands
 from filters.dedup.fingerprints import write_keys, write_sets
 from filters.dedup.near import shingles_of
-from filters.kernels.arrays import Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.pairs import marked
 from filters.kernels.ragged import Ragged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from filters.kernels.arrays import Int64
+from filters.arrays import Int64
 
 
 def suffixes(pairs: Int64) -> tuple[Int64, Int64]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from filters.arrays import Bool, Float64, UInt64
 from filters.config.filter import NearConfig
-from filters.kernels.arrays import Bool, Float64, UInt64
 from filters.kernels.canonical import fold_digits, recomposed
 from filters.kernels.minhash import band_keys
 from filters.kernels.packed import PackedText

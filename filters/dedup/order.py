@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.kernels.arrays import Bool, Float32, Int64, UInt64
+from filters.arrays import Bool, Float32, Int64, UInt64
 
 
 def best_first(group: Int64, score: Float32, length: Int64, ids: pa.Array, document: Int64) -> Int64:

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from filters.arrays import Float32, Int64
 from filters.config.filter import RepeatConfig
-from filters.kernels.arrays import Float32, Int64
 
 
 def copies(config: RepeatConfig, sizes: Int64, scores: Float32, ids: pa.Array) -> Int64:

@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 
+from filters.arrays import Bool, Int64, UInt8, UInt64
 from filters.dedup.bands import partitions
 from filters.dedup.candidates import COMPARE, EDGE_COLUMNS, EDGES, WITNESS_COLUMNS, WITNESSES
 from filters.dedup.copies import part_of
 from filters.dedup.order import firsts, position
-from filters.kernels.arrays import Bool, Int64, UInt8, UInt64
 from filters.kernels.greedy import KEPT, REMOVED, UNDECIDED, decide
 from filters.phases.mail import Outbox, Table, height, join_tables, letters, read_flushes, take
 from filters.phases.phase import Job

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from filters.arrays import Bool, Int32, Int64, UInt32, UInt64
 from filters.config.filter import NearConfig
 from filters.dedup.exact import exact_hashes
 from filters.dedup.near import near_keys
-from filters.kernels.arrays import Bool, Int32, Int64, UInt32, UInt64
 from filters.kernels.index import BandIndex, HashIndex
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate

@@ -6,14 +6,11 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
 from filters.train.calibration import fit_calibration
-
-Float64 = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
 
 MEANINGS = {
     "random": "a random number",

@@ -16,15 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from filters.arrays import Float32
 from filters.statistics.agreement import Scores
 from filters.statistics.bootstrap import Estimate, mean_estimates
 from filters.train.annotations import Annotations
-
-Float64 = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
 
 REFERENCE = 0.07
 """Share of decisions that a style rewrite flips in the FineWeb-Edu classifier; see the module."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32, Float64
 from filters.config.yaml_file import load_config
 from filters.errors import AnnotationsError
 from filters.evaluate.baselines import MEANINGS, baseline_scores
@@ -44,9 +45,6 @@ from filters.train.config import TrainConfig
 from filters.train.conformal import REPORTED, measure_coverage
 from filters.train.evaluation import compare, estimates
 from filters.train.slices import Columns, Facet, measure_slices, read_columns
-
-Float64 = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
 
 RESAMPLES = 1000
 SLICE_RESAMPLES = 300

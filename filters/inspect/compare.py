@@ -17,15 +17,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Int64
 from filters.errors import RunError
 from filters.scores.finished_run import Run
 from filters.scores.groups import Groups
 from filters.scores.histogram import BINS, Histogram
 from filters.scores.summary import Summary
-
-Int64 = npt.NDArray[np.int64]
 
 PSI_BINS = 10
 MAX_PSI = 0.25

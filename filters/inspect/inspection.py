@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Group, RenderableType
 
+from filters.arrays import Int64
 from filters.errors import ConfigError, ModelError, RunError
 from filters.inspect import terminal
 from filters.inspect.whatif import FEWEST_FILES, SampleInterval, Seen, WhatIf, sample_interval, what_if
@@ -20,8 +21,6 @@ from filters.scores.finished_run import Ruled, Run
 from filters.scores.histogram import BINS, SlicedHistogram, bins_of
 from filters.scores.summary import DUPLICATES, GROUPS, SURVIVOR_COLUMNS, Summary, coded, survivors
 from filters.scores.threshold import Solution, Target
-
-Int64 = npt.NDArray[np.int64]
 
 LARGEST = 12
 """Slices that are shown."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
 
+from filters.arrays import Int64, UInt64
 from filters.errors import RunError
 from filters.scores.histogram import BINS, bins_of
 from filters.scores.summary import DUPLICATES, SURVIVOR_COLUMNS, survivors
@@ -22,8 +22,6 @@ from filters.storage.location import Location, files_below, parquet_file
 if TYPE_CHECKING:
     from filters.scores.finished_run import Run
 
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
 
 BUCKET_BINS = 25
 """Bins of the histogram in a bucket that is sampled: a quarter of a point."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
+from filters.arrays import Float64
 from filters.errors import AnnotationsError, InputError
 from filters.evaluate.report_schema import Report
 from filters.read.labels import read_labels
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from filters.model.trained_on import TrainedOn
     from filters.scores.finished_run import Run
 
-Float64 = npt.NDArray[np.float64]
 
 STEP = 0.25
 """Width of a bin of model scores."""

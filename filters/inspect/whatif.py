@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float64, Int64
 from filters.model.reliability import Reliability
 from filters.scores.histogram import BINS, EDGES, SCORE_UNIT, WEIGHTS, Histogram, bins_of, nearest_edge
 from filters.scores.threshold import Solution, Target
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 CONFIDENCE = 0.95
 DRAWS = 400

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.kernels.arrays import Int64, UInt8
+from filters.arrays import Int64, UInt8
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import decode, encode
 from filters.kernels.windows import WINDOW, non_ascii, trailing_zeros

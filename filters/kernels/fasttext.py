@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from filters.arrays import Float32, Int32, Int64, UInt8, UInt64
 from filters.errors import ModelError
-from filters.kernels.arrays import Float32, Int32, Int64, UInt8, UInt64
 from filters.kernels.fasttext_format import HIERARCHICAL_SOFTMAX, SOFTMAX, FastTextFile, read_fasttext
 from filters.kernels.fasttext_losses import descend, huffman_tree, tabulated_sigmoid
 from filters.kernels.packed import PackedText

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from filters.arrays import Float32, Int32, Int64, UInt8
 from filters.errors import ModelError
-from filters.kernels.arrays import Float32, Int32, Int64, UInt8
 
 MAGIC = 793712314
 HIERARCHICAL_SOFTMAX, NEGATIVE_SAMPLING, SOFTMAX, ONE_VERSUS_ALL = 1, 2, 3, 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from filters.kernels.arrays import Float32, Float64, Int64
+from filters.arrays import Float32, Float64, Int64
 
 
 def huffman_tree(counts: Int64) -> Int64:

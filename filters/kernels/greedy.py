@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Bool, Int64, UInt8
+from filters.arrays import Bool, Int64, UInt8
 
 UNDECIDED, KEPT, REMOVED = 0, 1, 2
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from filters.kernels.mixing import GOLDEN
+
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
@@ -122,7 +123,7 @@ def sample_rows(survives, scores, first, seed, edges, chosen, ranks):  # type: i
 @numba.njit(nogil=True, cache=True, inline="always")
 def rank_of(number, seed):  # type: ignore[no-untyped-def]
     """A well mixed uint64 of two (the finaliser of SplitMix64, Steele, Lea and Flood 2014)."""
-    x = (number + np.uint64(1)) * _GOLDEN ^ seed * _MIX_2
+    x = (number + np.uint64(1)) * GOLDEN ^ seed * _MIX_2
     x = (x ^ (x >> _S30)) * _MIX_1
     x = (x ^ (x >> _S27)) * _MIX_2
     return x ^ (x >> _S31)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Bool, Int64, UInt32, UInt64
+from filters.arrays import Bool, Int64, UInt32, UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.words import finish
 
 MAX_NUMBER = 2**31 - 2
 """Largest document number an index can hold: they are stored in 31 bits."""
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _BAND = np.uint64(0xA24BAED4963EE407)  # so that equal keys of different bands are different entries
 _PARTITION_BITS = 15
 _PARTITIONS = 1 << _PARTITION_BITS
@@ -189,7 +189,7 @@ def _resolve_bands(keys, valid, numbers, row, slots, used, count, limit, roots):
             return row, count, True
         # The first slots are loaded by a loop of its own: its loads, from all over memory, overlap.
         for band in range(bands):
-            h = finish((keys[row, band] ^ (np.uint64(band) * _BAND)) * _MULTIPLIER)
+            h = finish((keys[row, band] ^ (np.uint64(band) * _BAND)) * GOLDEN)
             hashes[band] = h
             first = np.int64(h >> _PARTITION_SHIFT) * capacity
             loaded[band] = slots[first + np.int64(((h & _KEY_MASK) * np.uint64(capacity)) >> _KEY_BITS)]
@@ -243,7 +243,7 @@ def _spread(slots, old, new):  # type: ignore[no-untyped-def]
 def _place(keys, numbers, h):  # type: ignore[no-untyped-def]
     """The slot of `h`, or the empty slot where it belongs."""
     capacity = np.uint64(len(keys))
-    mixed = finish(h * _MULTIPLIER)
+    mixed = finish(h * GOLDEN)
     # fastrange (Lemire 2019) on the top 32 bits, refined by the lower ones where a table has more slots than that
     position = np.int64(((mixed >> _HALF) * capacity + (((mixed & _LOW) * capacity) >> _HALF)) >> _HALF)
     while numbers[position] != 0 and keys[position] != h:

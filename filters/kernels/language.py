@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32
 from filters.errors import ModelError
-from filters.kernels.arrays import Float32
 from filters.kernels.fasttext import CompiledFastText
 from filters.kernels.packed import PackedText
 

@@ -13,8 +13,9 @@ from typing import Literal
 import numba
 import numpy as np
 
+from filters.arrays import Float32, Int64, UInt32
 from filters.errors import ModelError
-from filters.kernels.arrays import Float32, Int64, UInt32
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SINGLE, WORD, class_of, decode, tables
 from filters.kernels.words import finish
@@ -23,7 +24,6 @@ MAX_BITS = 28
 """Largest table: 2^28 weights."""
 
 _START = np.uint64(0xCBF29CE484222325)
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _WORD_CHAIN = np.uint64(0xA24BAED4963EE407)
 _CHARACTER_START = np.uint64(0x2545F4914F6CDD1D)
 _BOUNDARY = np.uint64(32)
@@ -200,14 +200,14 @@ def _hashes(characters, word_ends, words, word_ngrams, shortest, longest, bits, 
         for word in range(words):
             h = _START
             for position in range(start, word_ends[word]):
-                h = (h ^ np.uint64(characters[position])) * _MULTIPLIER
+                h = (h ^ np.uint64(characters[position])) * GOLDEN
             start = word_ends[word]
             chains[word] = finish(h)
         for word in range(words):
             h = _ZERO
             for following in range(word, min(words, word + word_ngrams)):
                 h = (h + chains[following]) * _WORD_CHAIN
-                indices[count] = np.uint32(finish(h) * _MULTIPLIER >> shift)
+                indices[count] = np.uint32(finish(h) * GOLDEN >> shift)
                 count += 1
     if longest > 0:
         start = 0
@@ -217,9 +217,9 @@ def _hashes(characters, word_ends, words, word_ngrams, shortest, longest, bits, 
                 h = _CHARACTER_START
                 for position in range(first, min(size, first + longest)):
                     inside = 0 < position < size - 1
-                    h = (h ^ (np.uint64(characters[start + position - 1]) if inside else _BOUNDARY)) * _MULTIPLIER
+                    h = (h ^ (np.uint64(characters[start + position - 1]) if inside else _BOUNDARY)) * GOLDEN
                     if position - first + 1 >= shortest:
-                        indices[count] = np.uint32(finish(h) * _MULTIPLIER >> shift)
+                        indices[count] = np.uint32(finish(h) * GOLDEN >> shift)
                         count += 1
             start = word_ends[word]
     return count

@@ -16,11 +16,11 @@ import functools
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Bool, UInt32, UInt64
+from filters.arrays import Bool, UInt32, UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.words import WordHashes, finish
 
 _MASK = 2**64 - 1
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
 
@@ -79,7 +79,7 @@ def _minima(hashes, start, end, shingle, multipliers, addends, minima):  # type:
     for first in range(start, end - width + 1):
         h = np.uint64(0)
         for k in range(first, first + width):
-            h = (h + hashes[k]) * _MULTIPLIER
+            h = (h + hashes[k]) * GOLDEN
         h = finish(h)
         alone &= first == start or h == last
         last = h
@@ -110,8 +110,8 @@ def _key(hashes, offsets, shingle, multipliers, addends, keys):  # type: ignore[
         for band in range(bands):
             h = np.uint64(band + 1)
             if alone:
-                keys[document, band] = finish((only ^ h) * _MULTIPLIER)
+                keys[document, band] = finish((only ^ h) * GOLDEN)
                 continue
             for k in range(band * rows, (band + 1) * rows):
-                h = finish((h ^ np.uint64(minima[k])) * _MULTIPLIER)
+                h = finish((h ^ np.uint64(minima[k])) * GOLDEN)
             keys[document, band] = h

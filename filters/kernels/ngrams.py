@@ -14,11 +14,11 @@ from typing import Self
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Bool, Int64, UInt64
+from filters.arrays import Bool, Int64, UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.words import finish, word_hashes
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 _EMPTY = np.uint64(0)
 
 
@@ -105,7 +105,7 @@ def _ngrams(hashes, offsets, size):  # type: ignore[no-untyped-def]
     found = np.empty(total, np.uint64)
     first = np.uint64(1)  # what the oldest word of a window is multiplied by
     for _ in range(size - 1):
-        first *= _STEP
+        first *= GOLDEN
     count = 0
     for text in range(len(offsets) - 1):
         start, end = offsets[text], offsets[text + 1]
@@ -113,7 +113,7 @@ def _ngrams(hashes, offsets, size):  # type: ignore[no-untyped-def]
         for place in range(start, end):
             if place - start >= size:
                 h -= hashes[place - size] * first
-            h = h * _STEP + hashes[place]
+            h = h * GOLDEN + hashes[place]
             if place - start >= size - 1:
                 found[count] = _mark(h)
                 count += 1
@@ -136,14 +136,14 @@ def _found(hashes, offsets, size, slots, counts, most):  # type: ignore[no-untyp
     found = np.zeros(len(offsets) - 1, np.bool_)
     first = np.uint64(1)
     for _ in range(size - 1):
-        first *= _STEP
+        first *= GOLDEN
     for text in range(len(found)):
         start, end = offsets[text], offsets[text + 1]
         h = np.uint64(0)
         for word in range(start, end):
             if word - start >= size:
                 h -= hashes[word - size] * first
-            h = h * _STEP + hashes[word]
+            h = h * GOLDEN + hashes[word]
             if word - start < size - 1:
                 continue
             wanted = _mark(h)

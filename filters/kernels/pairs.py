@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Int64, UInt32, UInt64
+from filters.arrays import Int64, UInt32, UInt64
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)

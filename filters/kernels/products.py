@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Float32
+from filters.arrays import Float32
 from filters.kernels.vectors import BLOCK_COLUMNS, BLOCK_ROWS, multiply_block, multiply_row
 
 _AT_ONCE = 16  # rows of which the products with all columns stay in the cache

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from filters.kernels.arrays import Int64
+from filters.arrays import Int64
 
 
 @dataclass(frozen=True, slots=True)

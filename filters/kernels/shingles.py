@@ -5,13 +5,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Bool, Float64, Int64, UInt64
+from filters.arrays import Bool, Float64, Int64, UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.ragged import Ragged
 from filters.kernels.words import WordHashes, finish
 
 JACCARD, CONTAINMENT = 0, 1
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 _FEWEST_BITS = 4
 _SHORT = 16
@@ -119,7 +119,7 @@ def _sets(words, bounds, shingle, hashes, offsets):  # type: ignore[no-untyped-d
             for place in range(found):
                 h = np.uint64(0)
                 for k in range(start + place, start + place + width):
-                    h = (h + words[k]) * _MULTIPLIER
+                    h = (h + words[k]) * GOLDEN
                 unordered[place] = np.uint32(finish(h) >> _HALF)
                 ends[np.int64(unordered[place] >> shift) + 1] += 1
             for slot in range(slots):

@@ -16,16 +16,14 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32, Int8, Int32, Int64, UInt64
 from filters.errors import ModelError
-from filters.kernels.arrays import Float32, Int64, UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, decode, tables
 from filters.kernels.vectors import SPAN, prefetch, sum_rows
 from filters.kernels.windows import WINDOW, letters, trailing_zeros
 from filters.kernels.words import finish
-
-Int8 = npt.NDArray[np.int8]
-Int32 = npt.NDArray[np.int32]
 
 SHAPE = (
     "log tokens",
@@ -40,7 +38,6 @@ SHAPE = (
 """What is counted besides the vectors. Not capitals: a page in capitals is the same page, and they added nothing."""
 
 _START = np.uint64(0xCBF29CE484222325)
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _PAIR = np.uint64(0xA24BAED4963EE407)
 _DIGITS = np.uint64(0xD1617)
 _BREAK = np.uint64(0xB4EA4)
@@ -249,7 +246,7 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
         position += size
         if kind == _LETTER:
             if digits > 0:
-                hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * _MULTIPLIER)
+                hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * GOLDEN)
                 last[count] = final
                 count += 1
                 digits = 0
@@ -257,7 +254,7 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
             counts[_LETTERS] += 1
             if not inside:
                 counts[_WORDS] += 1
-            h = (h ^ np.uint64(small)) * _MULTIPLIER
+            h = (h ^ np.uint64(small)) * GOLDEN
             inside = True
             blank = False
             final = start
@@ -266,10 +263,10 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
                 run = min(trailing_zeros(~letters(data, position)), end - position)
                 # Always `_SHORT` steps, for a branch on the length would be foretold badly.
                 for k in range(_SHORT):
-                    longer = (h ^ np.uint64(data[position + k] | 32)) * _MULTIPLIER
+                    longer = (h ^ np.uint64(data[position + k] | 32)) * GOLDEN
                     h = longer if k < run else h
                 for k in range(_SHORT, run):
-                    h = (h ^ np.uint64(data[position + k] | 32)) * _MULTIPLIER
+                    h = (h ^ np.uint64(data[position + k] | 32)) * GOLDEN
                 position += run
             counts[_LETTERS] += position - final - size
             if position > start + size:
@@ -278,7 +275,7 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
         if inside:
             apostrophe = code == 39 or code == 0x2019
             if apostrophe and position < end and data[position] < 128 and ascii_kinds[data[position]] == _LETTER:
-                h = (h ^ np.uint64(39)) * _MULTIPLIER
+                h = (h ^ np.uint64(39)) * GOLDEN
                 continue
             hashes[count] = finish(h)
             last[count] = final
@@ -292,19 +289,19 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
             final = start
             continue
         if digits > 0:
-            hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * _MULTIPLIER)
+            hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * GOLDEN)
             last[count] = final
             count += 1
             digits = 0
         if kind == _NEWLINE:
             if not blank:
-                hashes[count] = finish(_BREAK * _MULTIPLIER)
+                hashes[count] = finish(_BREAK * GOLDEN)
                 last[count] = start
                 count += 1
                 counts[_BREAKS] += 1
                 blank = True
         elif kind == _OTHER:
-            hashes[count] = finish((_START ^ np.uint64(code)) * _MULTIPLIER)
+            hashes[count] = finish((_START ^ np.uint64(code)) * GOLDEN)
             last[count] = start
             count += 1
             counts[_PUNCTUATION] += 1
@@ -318,7 +315,7 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
         last[count] = final
         count += 1
     elif digits > 0:
-        hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * _MULTIPLIER)
+        hashes[count] = finish((_DIGITS + np.uint64(min(digits, _MOST_DIGITS))) * GOLDEN)
         last[count] = final
         count += 1
     return count

@@ -7,7 +7,7 @@ import functools
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Float64, Int32, UInt8
+from filters.arrays import Float64, Int32, UInt8
 from filters.kernels.packed import PackedText
 from filters.kernels.windows import (
     WINDOW,

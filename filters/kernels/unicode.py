@@ -23,7 +23,7 @@ import unicodedata
 import numba
 import numpy as np
 
-from filters.kernels.arrays import UInt8, UInt16
+from filters.arrays import UInt8, UInt16
 
 SEPARATOR, SPACE, WORD, SINGLE, IGNORED = range(5)
 

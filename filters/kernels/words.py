@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from filters.kernels.arrays import Int64, UInt8, UInt64
+from filters.arrays import Int64, UInt8, UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SINGLE, SPACE, WORD, class_of, decode, encode, tables
 from filters.kernels.windows import (
@@ -24,7 +25,6 @@ from filters.kernels.windows import (
 )
 
 _START = np.uint64(0xCBF29CE484222325)
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 _SHIFT = np.uint64(32)
 _NONE, _ONE = np.uint64(0), np.uint64(1)
@@ -132,10 +132,10 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
                     start = position + first + gap
                     # Always `_SHORT` steps, for a branch on the length would be foretold badly.
                     for k in range(_SHORT):
-                        longer = (h ^ ascii_letters[data[start + k]]) * _MULTIPLIER
+                        longer = (h ^ ascii_letters[data[start + k]]) * GOLDEN
                         h = longer if k < length else h
                     for k in range(_SHORT, length):
-                        h = (h ^ ascii_letters[data[start + k]]) * _MULTIPLIER
+                        h = (h ^ ascii_letters[data[start + k]]) * GOLDEN
                     hashes[count] = finish(h)
                     count += 1
                     h = _START
@@ -150,7 +150,7 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
                 letter = ascii_letters[byte]
                 position += 1
                 if letter != np.uint64(0):
-                    h = (h ^ letter) * _MULTIPLIER
+                    h = (h ^ letter) * GOLDEN
                     inside = True
                 elif inside:
                     hashes[count] = finish(h)
@@ -162,7 +162,7 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
             position += size
             kind = class_of(code, classes)
             if kind == WORD:
-                h = (h ^ np.uint64(lower[code] if code < 65536 else code)) * _MULTIPLIER
+                h = (h ^ np.uint64(lower[code] if code < 65536 else code)) * GOLDEN
                 inside = True
             elif kind != IGNORED:
                 if inside:
@@ -171,10 +171,10 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
                     h = _START
                     inside = False
                 if kind == SINGLE:
-                    hashes[count] = finish((_START ^ np.uint64(code)) * _MULTIPLIER)
+                    hashes[count] = finish((_START ^ np.uint64(code)) * GOLDEN)
                     count += 1
                 elif kind == _CLUSTER:
-                    h = (_START ^ np.uint64(code)) * _MULTIPLIER
+                    h = (_START ^ np.uint64(code)) * GOLDEN
                     inside = True
         if inside:
             hashes[count] = finish(h)

@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from filters.arrays import Float64, Int8
 from filters.config.yaml_file import Section
 from filters.statistics.agreement import HIGHEST, LOWEST, Scores
 
-Float64 = npt.NDArray[np.float64]
-Int8 = npt.NDArray[np.int8]
 Residual = Literal["absolute", "signed"]
 
 KEEP, UNDECIDED, DROP = 1, 0, -1

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator
 
+from filters.arrays import Float32, Int64
 from filters.config.yaml_file import PathKey, Section
 from filters.errors import ModelError
 from filters.model.encoder_files import WHEELS
@@ -21,8 +21,6 @@ from filters.model.encoder_files import WHEELS
 if TYPE_CHECKING:
     pass
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding counted."""

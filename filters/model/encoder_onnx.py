@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32
 from filters.errors import MissingExtraError, ModelError
 from filters.model.encoder import OUTPUT, Encoder, EncoderOptions
 from filters.model.encoder_files import ONNX_EXTRA, locate
-
-Float32 = npt.NDArray[np.float32]
 
 OUTPUTS = ("last_hidden_state", "token_embeddings")
 """What exporters call the states of the last layer."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, JsonValue
 
+from filters.arrays import Float32
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.encoder import Encoder, EncoderOptions
@@ -25,8 +25,6 @@ from filters.model.heads import HEAD, Head, HeadKind, read_head
 from filters.model.open_encoder import shared_encoder
 from filters.model.scorers import Options
 from filters.model.tuned import TUNED, TunedFeatures, TunedWeights
-
-Float32 = npt.NDArray[np.float32]
 
 _INSIDE = "."
 """Path of a sequence classifier whose files are in the model folder."""

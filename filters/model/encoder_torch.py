@@ -9,8 +9,8 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32
 from filters.errors import ModelError
 from filters.model.encoder import OUTPUT, Encoder, EncoderOptions
 from filters.model.encoder_files import default_device, load_model, load_tokenizer, locate, require
@@ -18,7 +18,6 @@ from filters.model.encoder_files import default_device, load_model, load_tokeniz
 if TYPE_CHECKING:
     from filters.model.tuned import TunedWeights
 
-Float32 = npt.NDArray[np.float32]
 
 MAX_ERROR = 0.05
 """Relative difference from float32 up to which a faster precision is taken."""

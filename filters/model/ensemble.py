@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, JsonValue
 
+from filters.arrays import Float32, Float64
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.folder import read_arrays, write_arrays
@@ -19,8 +19,6 @@ from filters.model.scorers import Options
 if TYPE_CHECKING:
     from filters.model import QualityModel
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 COMBINATION = "combination.safetensors"
 

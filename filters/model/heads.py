@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32
 from filters.errors import ModelError
 from filters.model.folder import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from filters.kernels.products import RadialCentres
 
-Float32 = npt.NDArray[np.float32]
 
 HEAD = "head.safetensors"
 

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float64
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.conformal import Decisions
@@ -21,8 +22,6 @@ from filters.model.trained_on import FILE as TRAINED_ON
 from filters.model.trained_on import TrainedOn
 from filters.model.windows import score_windows
 from filters.models import EMBEDDED, embedded_models
-
-Float64 = npt.NDArray[np.float64]
 
 CALIBRATION = "calibration.safetensors"
 WHOLE_TEXT = 10**9

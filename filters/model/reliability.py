@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
+from filters.arrays import Float64
 from filters.config.yaml_file import Section
 from filters.errors import ModelError
-
-Float64 = npt.NDArray[np.float64]
 
 
 class Reliability(Section):

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from filters.arrays import Float32
 from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.folder import MANIFEST, read_arrays, write_arrays
-
-Float32 = npt.NDArray[np.float32]
 
 SCORERS = {
     "linear": "filters.model.scorers:LinearScorer",

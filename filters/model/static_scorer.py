@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, JsonValue
 
+from filters.arrays import Float32
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
 from filters.model.folder import Sha256, read_arrays, write_arrays
 from filters.model.heads import HEAD, Head, HeadKind, read_head
 from filters.model.scorers import Options
-
-Float32 = npt.NDArray[np.float32]
 
 TABLE = "table.safetensors"
 

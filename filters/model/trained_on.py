@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from filters.arrays import UInt8
 from filters.model.folder import read_arrays, write_arrays
 
 FILE = "trained-on.safetensors"
@@ -25,8 +26,6 @@ LEAST = 6
 _SHINGLE, _SEED = 5, 8
 _PART = 2**24
 """Pairs of marks that are compared at once."""
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class TrainedOn:
 
 def _marks(texts: Sequence[str], window: int | None) -> UInt8:
     from filters.kernels.minhash import signatures
+    from filters.kernels.mixing import GOLDEN
     from filters.kernels.packed import PackedText
     from filters.kernels.words import word_hashes
 
@@ -91,9 +91,7 @@ def _marks(texts: Sequence[str], window: int | None) -> UInt8:
         word_hashes(PackedText.from_strings(read)), shingle=_SHINGLE, bands=BYTES, rows=1, seed=_SEED
     )
     # The lowest bits of a minimum follow from those of the shingle's hash: of texts with few words all bytes would.
-    mixed = (minima.astype(np.uint64) + (np.arange(1, BYTES + 1, dtype=np.uint64) << np.uint64(32))) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    mixed = (minima.astype(np.uint64) + (np.arange(1, BYTES + 1, dtype=np.uint64) << np.uint64(32))) * GOLDEN
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     marks = (mixed >> np.uint64(56)).astype(np.uint8)

@@ -19,13 +19,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Int64
 from filters.kernels.packed import PackedText
 
 WindowRule = Literal["first", "begin-middle-end", "max", "length-weighted"]
 
 MAX_WINDOWS = 16
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

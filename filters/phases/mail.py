@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from filters.kernels.arrays import Int64
+from filters.arrays import Int64
 from filters.kernels.ragged import Ragged
 from filters.phases.blocks import BlockFileError, BlockReader, BlockWriter
 from filters.phases.phase import DamagedError, Job

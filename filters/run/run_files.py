@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
 
+from filters.arrays import UInt64
 from filters.dedup.band_file import id_hashes
-from filters.kernels.arrays import UInt64
+from filters.kernels.mixing import GOLDEN
 from filters.run.blocks import KILLED_WORKER
 from filters.scores.histogram import Histogram
 from filters.scores.summary import SURVIVOR_COLUMNS, survivors
 from filters.storage.location import Location, parquet_file
 
 _COMPARED = ["id", "text", "score", "language", "tokens", "source", "position"]
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
 
@@ -40,7 +40,7 @@ class DocumentSum:
     def add(self, ids: pa.Array, scores: pa.Array, times: npt.NDArray[np.integer[Any]]) -> None:
         """Add documents: string[n], float32[n], and how often each is there, int[n]."""
         hashes = id_hashes(ids) ^ _bits(scores)
-        hashes = (hashes ^ (hashes >> _HALF)) * _ODD  # products wrap at 2^64, as meant; so does the sum
+        hashes = (hashes ^ (hashes >> _HALF)) * GOLDEN  # products wrap at 2^64, as meant; so does the sum
         self.value = (self.value + int((hashes * times.astype(np.uint64)).sum(dtype=np.uint64))) % 2**64
         self.count += int(times.sum())
 
@@ -52,7 +52,7 @@ class DocumentSum:
 
 def _bits(scores: pa.Array) -> UInt64:
     exact = pc.fill_null(scores.cast(pa.float32()), float("nan"))
-    bits: UInt64 = exact.to_numpy(zero_copy_only=False).view(np.uint32).astype(np.uint64) * _ODD
+    bits: UInt64 = exact.to_numpy(zero_copy_only=False).view(np.uint32).astype(np.uint64) * GOLDEN
     return bits
 
 

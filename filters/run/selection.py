@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from filters.arrays import Bool, Float32, Int64
 from filters.config.filter import FilterConfig
 from filters.dedup.bands import reading_blocks
 from filters.dedup.clusters import dedup_summary, survivors, unique_ids, verdicts
@@ -22,7 +23,6 @@ from filters.dedup.decisions import Decisions, OutputFile
 from filters.dedup.keep_fingerprints import BITMAP, SELECT, Fingerprints, KeptSets
 from filters.dedup.losses import losses
 from filters.dedup.repeat import copies
-from filters.kernels.arrays import Bool, Float32, Int64
 from filters.kernels.pairs import mark
 from filters.phases.blocks import BlockWriter
 from filters.phases.columns import rule_of, slice_names

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.arrays import Bool
 from filters.dedup.decisions import Decisions, OutputFile
 from filters.errors import RunError
-from filters.kernels.arrays import Bool
 from filters.phases.columns import (
     ATTRIBUTE_FIELDS,
     ATTRIBUTE_ROWS,

@@ -7,10 +7,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32, Int64
 from filters.scores.histogram import WEIGHTS
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 CELLS = 2**18
 """Ranges of float32 values counted in a pass: 6 MiB of counts."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.arrays import Int64
 from filters.scores.histogram import SCORE_UNIT
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Int64 = npt.NDArray[np.int64]
 
 SUMS = ("documents", "survivors", "kept", "tokens", "kept_tokens", "score_sum")
 """documents: all; survivors: scored and left by deduplication; tokens and score_sum: of survivors."""

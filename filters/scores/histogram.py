@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32, Int64
 from filters.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 LOW, HIGH, BINS = 0.0, 5.0, 500
 WEIGHTS = ("documents", "tokens", "bytes")

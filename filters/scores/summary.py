@@ -16,12 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.arrays import Bool, Float32, Int64
 from filters.scores.groups import SUMS, Groups
 from filters.scores.histogram import SCORE_UNIT, Histogram, SlicedHistogram
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.signedinteger[Any]]
 
 BELOW = ("low_score", "low_rank", "over_quota", "other_bucket", "rule")

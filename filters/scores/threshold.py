@@ -29,12 +29,11 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32, Int64
 from filters.errors import ConfigError
 from filters.scores.cells import Cells, order_keys, score_of_key
 from filters.scores.histogram import EDGES, WEIGHTS, Histogram, bins_of, nearest_edge
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 Rule = Literal["min_score", "fraction", "tokens"]
 
 _RULES: tuple[Rule, ...] = ("min_score", "fraction", "tokens")

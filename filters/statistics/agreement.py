@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float64, Int64
 from filters.statistics.bootstrap import Estimate, ratio
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating]
 
 LOWEST, HIGHEST = 0, 5

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+from filters.arrays import Float64, Int64
 
 CONFIDENCE = 0.95
 

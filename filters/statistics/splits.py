@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
+from filters.arrays import Int64
+
 Fold = tuple[Int64, Int64]
 
 # 20 bands of 5 rows: 5-word shingle sets of Jaccard similarity .5 are found with probability .47, .7 with .98, .8 with

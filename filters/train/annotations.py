@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from filters.arrays import Float64, Int64
 from filters.errors import AnnotationsError
 from filters.read.labels import LabelFile, read_labels
 from filters.statistics.agreement import HIGHEST, LOWEST
@@ -27,9 +28,6 @@ from filters.statistics.splits import connected, host_of, near_pairs
 
 MIN_LABELS = 50
 _SHOWN = 5
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

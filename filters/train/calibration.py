@@ -12,12 +12,10 @@ anchor as far as it must. docs/experiments.md has the maps it was chosen among.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float64
 from filters.model import Calibration
 from filters.statistics.agreement import HIGHEST, LOWEST
-
-Float64 = npt.NDArray[np.float64]
 
 METHOD = "anchored"
 """As model.json names it."""

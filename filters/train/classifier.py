@@ -9,11 +9,9 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float64, Int64
 from filters.model.scorers import Scorer
 from filters.train.config import SingleConfig
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 CLASSIFIERS = {
     "linear": "filters.train.linear:LinearClassifier",

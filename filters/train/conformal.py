@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from filters.model.conformal import BINS, DROP, KEEP, ConformalTable, Residual
@@ -13,8 +12,6 @@ from filters.statistics.agreement import Scores
 from filters.statistics.bootstrap import Estimate, mean_estimates
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
-
-Float64 = npt.NDArray[np.float64]
 
 REPORTED = (0.05, 0.1, 0.2, 0.3)
 """Error rates shown in reports and cards."""

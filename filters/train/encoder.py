@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32, Float64, Int64
 from filters.model.encoder_files import locate
 from filters.model.encoder_scorer import EncoderFeatures, EncoderScorer, KnownEncoder
 from filters.model.heads import Head
@@ -17,10 +17,6 @@ from filters.train.config import EncoderConfig, SingleConfig
 from filters.train.features import FeatureStore, encoder_store
 from filters.train.heads import RidgeHead, fit_head, strengths
 from filters.train.tuning import HeadOnly, Tuned, fine_tune
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 
 class EncoderClassifier:

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from filters.arrays import Float64, Int64
 from filters.statistics.agreement import METRICS, Agreement, Scores
 from filters.statistics.bootstrap import Estimate, group_resamples, interval, number
 from filters.train.annotations import Annotations
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 COMPARED = ("f1", "best_f1", "pr_auc", "spearman")
 

@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32, Float64, Int64
 from filters.errors import FinesieveError
 from filters.kernels.packed import PackedText
 from filters.model.scorers import FastTextFeatures, FastTextScorer
 from filters.train.config import FastTextConfig, SingleConfig
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 PREFIX = "__label__"
 ATTEMPTS = 4

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32
 from filters.errors import ModelError
 from filters.model.encoder import EncoderOptions
 from filters.model.encoder_files import locate
 from filters.model.folder import read_arrays, write_arrays
 from filters.model.open_encoder import shared_encoder
-
-Float32 = npt.NDArray[np.float32]
 
 _PART = 64
 """Texts per file, so that an interrupted run loses little."""

@@ -9,12 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from filters.arrays import Float32, Float64
 from filters.config.yaml_file import Section
 from filters.model.heads import Head, LinearHead, RbfHead
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-
 
 _REDUCED_L2 = 0.003
 

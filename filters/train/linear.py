@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from filters.arrays import Float32, Float64, Int64
 from filters.kernels.packed import PackedText
 from filters.model.scorers import LinearFeatures, LinearScorer
 from filters.train.config import LinearConfig, SingleConfig
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 
 class LinearClassifier:

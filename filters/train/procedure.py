@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32, Float64, Int64
 from filters.errors import AnnotationsError
 from filters.kernels.packed import PackedText
 from filters.model import Calibration, QualityModel
@@ -27,10 +27,6 @@ from filters.train.blas import one_blas_thread
 from filters.train.calibration import METHOD, fit_calibration
 from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
-
-Float64 = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 
 class Fitted(Protocol):

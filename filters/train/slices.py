@@ -18,14 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from filters.arrays import Float64
 from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
 from filters.statistics.agreement import HIGHEST, LOWEST, METRICS, Agreement, Scores
 from filters.statistics.bootstrap import Estimate, group_resamples, interval
 from filters.train.annotations import Annotations
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 FACETS = ("topic", "format", "language")
 LENGTHS = (1000, 2000, 4000, 8000)

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
+from filters.arrays import Float32, Float64, Int64
 from filters.errors import ConfigError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
@@ -20,10 +18,6 @@ from filters.train.config import SingleConfig, StaticConfig
 from filters.train.features import text_key
 from filters.train.heads import fit_head, strengths
 from filters.train.static_table import StaticTableFolder, read_table, table_of_model
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 
 @functools.lru_cache(maxsize=2)

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, ValidationError
 
+from filters.arrays import Float32
 from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model import QualityModel
 from filters.model.folder import Sha256, read_arrays, read_manifest
 from filters.model.static_scorer import TABLE, StaticScorer, TableShape, Vectors
 from filters.models import EMBEDDED, embedded_models
-
-Float32 = npt.NDArray[np.float32]
 
 ABOUT = "table.json"
 LEFT_OUT = "left_out.safetensors"

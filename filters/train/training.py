@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from filters.arrays import Float32, Int64
 from filters.errors import ConfigError
 from filters.model import ConformalTable, QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
@@ -34,9 +34,6 @@ from filters.train.conformal import REPORTED, measure_coverage
 from filters.train.distill import read_raw_texts
 from filters.train.evaluation import compare, estimates
 from filters.train.procedure import Procedure, score_texts
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from filters.arrays import Float32, Float64, Int64
 from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model.encoder import OUTPUT, EncoderOptions, batches
@@ -25,10 +26,6 @@ from filters.model.heads import LinearHead
 from filters.model.tuned import TunedFeatures, TunedWeights, tunable
 from filters.statistics.splits import group_folds
 from filters.train.heads import RidgeHead, fit_head
-
-Float64 = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 HELD_OUT = 8
 """One in so many groups is kept aside for early stopping."""

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
-import numpy.typing as npt
 from gram_vectors import count_grams, gram_vectors
 from pydantic import Field, model_validator
 from word_averages import Averages, Part, left_out_means
 
+from filters.arrays import Float32, Int64, UInt64
 from filters.config.yaml_file import PathText, Section, load_config
 from filters.errors import AnnotationsError, ConfigError, FinesieveError
 from filters.kernels.packed import PackedText
@@ -42,9 +42,6 @@ from filters.train.distill import read_pages
 from filters.train.features import encoder_store, text_key
 from filters.train.static_table import ABOUT, LEFT_OUT, TableInfo
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
 States = Iterator[tuple[int, Float32, Int64]]
 
 CONFIG = Path(__file__).with_name("table.yaml")

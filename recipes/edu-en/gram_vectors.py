@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
+from filters.arrays import Float32, Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.static import pair_hashes, static_tokens
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)

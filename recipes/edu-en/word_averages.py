@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from filters.arrays import Float32, Int64, UInt64
 from filters.kernels.packed import PackedText
 from filters.kernels.static import static_tokens
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
 
 _RARE = 3e-4
 """The weight of a token of relative frequency f is _RARE / (_RARE + f) (Arora et al. 2017)."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from filters.arrays import Int64, UInt64
 from filters.dedup import join as module
 from filters.dedup.join import join
-from filters.kernels.arrays import Int64, UInt64
 from tests.kernels.test_pairs import Row, entries, star_rows
 
 Entries = tuple[UInt64, Int64]

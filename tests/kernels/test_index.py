@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from filters.kernels.arrays import Bool, Int64, UInt64
+from filters.arrays import Bool, Int64, UInt64
 from filters.kernels.index import MAX_NUMBER, BandIndex, HashIndex
 
 

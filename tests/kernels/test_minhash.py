@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from filters.kernels.arrays import Bool
+from filters.arrays import Bool
 from filters.kernels.minhash import band_keys, signatures
 from filters.kernels.packed import PackedText
 from filters.kernels.words import WordHashes, word_hashes

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from filters.kernels.arrays import Int64, UInt64
+from filters.arrays import Int64, UInt64
 from filters.kernels.pairs import mark, marked, partition_of, scatter, stars
 
 Row = tuple[int, int, int, int]

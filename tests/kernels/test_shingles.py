@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from filters.kernels.arrays import Int64
+from filters.arrays import Int64
 from filters.kernels.packed import PackedText
 from filters.kernels.ragged import Ragged
 from filters.kernels.shingles import CONTAINMENT, JACCARD, alike_in_buckets, shingle_sets, similarities

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from filters.arrays import Float64
 from filters.dedup.join import BYTES_PER_ENTRY
 from filters.dedup.rounds import ROUNDS, round_name
-from filters.kernels.arrays import Float64
 from filters.phases.columns import ATTRIBUTE_ROWS
 from filters.run.forecast.pilot import Observation, Pilot
 from filters.run.plan import Plan

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from filters.arrays import Bool, Int64
 from filters.dedup.bands import partitions_for
 from filters.errors import ConfigError, InputError
-from filters.kernels.arrays import Bool, Int64
 from filters.phases.columns import rule_of, slice_names
 from filters.read.sample import Sample, draw_sample
 from filters.read.unit import ROWS_PER_UNIT, Unit

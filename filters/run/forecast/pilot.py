@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from filters.arrays import Int64
 from filters.config.filter import FilterConfig, KeepConfig
 from filters.dedup.clusters import RESOLVE_PHASES, VERDICTS, verdicts
 from filters.dedup.fingerprints import open_earlier
 from filters.dedup.joins import pairs_joined
 from filters.dedup.keep_fingerprints import FINGERPRINTS, SETS
 from filters.errors import RunError
-from filters.kernels.arrays import Int64
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, ROWS, SCHEMA, SLICE, first_rows, read_rows
 from filters.phases.texts import TEXT

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from filters.arrays import Int64, UInt64
 from filters.dedup.band_file import BANDS, BandWriter
 from filters.dedup.bands import partitions
-from filters.kernels.arrays import Int64, UInt64
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, ROWS
 from filters.phases.texts import TEXT, TextWriter

@@ -1,10 +1,11 @@
-"""Names for the array types kernels take."""
+"""Names for types of numpy arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+Int8 = npt.NDArray[np.int8]
 UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
 UInt32 = npt.NDArray[np.uint32]
