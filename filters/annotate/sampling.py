@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from filters.annotate.records import Document
 from filters.arrays import Float64, Int64
-from filters.config.filter import ExtractConfig, InputConfig, ModelText, NearConfig
+from filters.config.filter import ExtractConfig, InputConfig, ModelText, NearConfig, model_at
 from filters.config.yaml_file import Section
 from filters.errors import ConfigError, InputError
 from filters.languages import LanguageCode
@@ -215,7 +215,7 @@ class Sampler:
         if config.scorers:
             from filters.model import QualityModel
 
-            self._models = [QualityModel.load(name) for name in config.scorers]
+            self._models = [QualityModel.load(model_at(config, name)) for name in config.scorers]
         self._identifier = LanguageIdentifier.bundled()
         self._counts = dict.fromkeys(("records", "blank", "quarantined", "other_language", "copies", "population"), 0)
         self._strata: dict[str, _Lowest] = {}

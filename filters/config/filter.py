@@ -62,13 +62,19 @@ def _local(path: str) -> str:
     return path
 
 
-Address = Annotated[PathText, AfterValidator(_readable)]
+InputPath = Annotated[str, PathKey(input=True)]
+Address = Annotated[InputPath, AfterValidator(_readable)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 _LISTS = re.compile(r"\burl_in\s*\(\s*'((?:[^']|'')+)'", re.IGNORECASE)
 """The names of lists in a rule."""
-ModelText = Annotated[str, PathKey(is_name=lambda value, path: value in embedded_models())]
+ModelText = Annotated[str, PathKey(is_name=lambda value, path: value in embedded_models(), input=True)]
 """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
+
+
+def model_at(section: Section, name: str) -> str:
+    """A model that a section names, as it can be loaded from any folder."""
+    return name if name in embedded_models() else section.at(name)
 
 
 class InputConfig(Section):
@@ -78,15 +84,16 @@ class InputConfig(Section):
     """
 
     kind: Literal["warc", "wet", "jsonl", "parquet", "hub"]
-    paths: tuple[Annotated[str, PathKey(pattern=True), AfterValidator(_readable)], ...] = ()
+    paths: tuple[Annotated[str, PathKey(pattern=True, input=True), AfterValidator(_readable)], ...] = ()
     """Files, folders or globs (all kinds but hub). Read in sorted order."""
     paths_file: Address | None = None
-    """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz)."""
+    """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz). Relative ones are
+    relative to the folder of the config, as all others."""
     prefix: Address = ""
     """Put before each line of paths_file, for example https://data.commoncrawl.org/"""
     max_files: Annotated[int, Field(gt=0)] | None = None
     """Read only the first so many files: to try a config on a part of a crawl."""
-    dataset: Annotated[str, PathKey(is_name=lambda value, path: not os.path.isdir(path))] | None = None
+    dataset: Annotated[str, PathKey(is_name=lambda value, path: not os.path.isdir(path), input=True)] | None = None
     """hub: name of a data set on the Hub, or a local data set folder."""
     subset: str | None = None
     split: str = "train"
@@ -217,7 +224,7 @@ class NearConfig(Section):
 class DecontaminateConfig(Section):
     """Documents that repeat a run of words from a benchmark are removed with reason `contaminated`."""
 
-    files: Annotated[tuple[PathText, ...], Field(min_length=1)]
+    files: Annotated[tuple[InputPath, ...], Field(min_length=1)]
     """Benchmarks: .jsonl, .parquet, or text with a blank line between items; JSONL and text also .gz, .zst."""
     ngram: Annotated[int, Field(ge=4, le=200)] = 13
     """Words in a row that a document must share with an item; items with fewer words cannot be found."""
@@ -285,7 +292,7 @@ class KeepConfig(Section):
     """Which scored documents are kept: one of min_score, fraction, tokens and buckets, alone or beside `where`. Without
     any of them, the model's own keep rule."""
 
-    where: Annotated[str, PathKey(inside=_LISTS)] | None = None
+    where: Annotated[str, PathKey(inside=_LISTS, input=True)] | None = None
     """A condition in SQL over what is known of a document: "score >= 1.5 and language = 'en'". What does not fulfil it,
     or for which it is NULL, is not kept, and takes no part in fraction and tokens."""
 
@@ -295,7 +302,7 @@ class KeepConfig(Section):
     """Keep at most this share of the documents that survive deduplication, the best ones."""
     tokens: Annotated[float, Field(gt=0)] | None = None
     """Keep the best documents, up to so many tokens."""
-    by: Annotated[str, PathKey(inside=_LISTS)] | None = None
+    by: Annotated[str, PathKey(inside=_LISTS, input=True)] | None = None
     """With fraction or tokens: a number in SQL, by which documents are the best; the score by default. Documents for
     which it is NULL are not kept."""
     buckets: tuple[str, ...] | None = None

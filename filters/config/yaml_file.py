@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from filters.errors import ConfigError
@@ -65,13 +65,41 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    _folder: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take over the folder of the config file."""
+        if context is not None:
+            self._folder = context["folder"]
+
+    @property
+    def folder(self) -> str:
+        """The absolute folder that its paths of inputs are relative to; "": the working directory."""
+        return self._folder
+
+    @classmethod
+    def in_folder(cls, data: Any, folder: str) -> Self:
+        """Validate data whose paths are relative to a folder.
+
+        Raises:
+            ValidationError: the schema does not allow the data.
+        """
+        return cls.model_validate(data, context={"folder": folder})
+
+    def at(self, path: str) -> str:
+        """Where a path of this section lies, as one can open it; addresses stay as they are."""
+        return path if "://" in path else os.path.join(self._folder, path)
 
 
 @dataclass(frozen=True)
 class PathKey:
     """Marks a text of a schema as a path or address: in a config file it is relative to the folder of that file.
 
+    A path of an input names it in what a run writes, so it stays relative to that folder, whatever the working
+    directory is, and `Section.at` says where it lies. Any other becomes relative to the working directory.
+
     Attributes:
+        input: whether it is that of an input.
         is_name: whether a value is a name instead, which stays as it is; it is given the value, and the path it
             would be.
         pattern: the value is a glob pattern.
@@ -81,6 +109,7 @@ class PathKey:
     is_name: Callable[[str, str], bool] = lambda value, path: False
     pattern: bool = False
     inside: re.Pattern[str] | None = None
+    input: bool = False
 
 
 PathText = Annotated[str, PathKey()]
@@ -108,7 +137,7 @@ def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()
     """Validate the YAML file at `path`, with overrides applied, against `schema`.
 
     A scalar stands for a list of one. Relative paths are relative to the folder of the file, those of overrides to the
-    working directory; `~` and `$NAME` are expanded.
+    working directory (and are named as if the file had them); `~` and `$NAME` are expanded.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds keys or values the schema does not allow.
@@ -132,11 +161,14 @@ def load_config(schema: type[C], path: str | Path, overrides: Sequence[str] = ()
         line = _line_of(node, keys)
         return f"{path}:{line}" if line else str(path)
 
+    home = os.path.realpath(os.path.dirname(path))
+
     def base(keys: Keys) -> str:
-        return "" if _is_overridden(keys, overridden) else os.path.dirname(path)
+        return os.getcwd() if _is_overridden(keys, overridden) else home
 
     try:
-        return schema.model_validate(_prepared([schema], data, (), base, where))
+        prepared = _prepared([schema], data, (), base, where, home)
+        return schema.model_validate(prepared, context={"folder": home})
     except ValidationError as error:
         if (verb := _other_verb(schema, data)) is not None:
             raise ConfigError(f"{path}: this is a config of another command; call finesieve {verb} {path}") from error
@@ -304,6 +336,7 @@ def _prepared(
     keys: Keys,
     base: Callable[[Keys], str],
     where: Callable[[Keys], str],
+    home: str,
 ) -> dict[str, Any]:
     """`data` with lists in place of scalars where the schema wants them, and with its paths resolved."""
     kinds = [(one, one.model_fields["kind"].default) for one in schemas if "kind" in one.model_fields]
@@ -320,8 +353,8 @@ def _prepared(
 
         def of(item: Any, at: Keys, mark: PathKey | None = mark, inner: list[type[BaseModel]] = inner) -> Any:
             if isinstance(item, str) and mark is not None and item:
-                return _resolved(item, mark, base(at), lambda: f"{where(at)}: {'.'.join(map(str, at))}")
-            return _prepared(inner, item, at, base, where) if isinstance(item, dict) and inner else item
+                return _resolved(item, mark, base(at), home, lambda: f"{where(at)}: {'.'.join(map(str, at))}")
+            return _prepared(inner, item, at, base, where, home) if isinstance(item, dict) and inner else item
 
         if isinstance(value, list) and (mark or inner):
             value = [of(item, (*place, number)) for number, item in enumerate(value)]
@@ -352,8 +385,10 @@ def _path_keys(annotation: Any) -> list[PathKey]:
     return [mark for part in get_args(annotation) for mark in _path_keys(part)]
 
 
-def _resolved(value: str, mark: PathKey, folder: str, where: Callable[[], str]) -> str:
-    """A path with `~` and variables expanded, relative to the working directory instead of to `folder`.
+def _resolved(value: str, mark: PathKey, folder: str, home: str, where: Callable[[], str]) -> str:
+    """A path of `folder` with `~` and variables expanded, relative to `home` if it is of an input.
+
+    Any other is relative to the working directory, if it lies below.
 
     Raises:
         ConfigError: there is no such variable or user.
@@ -362,7 +397,7 @@ def _resolved(value: str, mark: PathKey, folder: str, where: Callable[[], str]) 
     if mark.inside is not None:
 
         def path_in(match: re.Match[str]) -> str:
-            found = _resolved(match[1].replace("''", "'"), PathKey(), folder, where)
+            found = _resolved(match[1].replace("''", "'"), PathKey(input=mark.input), folder, home, where)
             return match[0].replace(match[1], found.replace("'", "''"))
 
         return mark.inside.sub(path_in, value)
@@ -381,15 +416,15 @@ def _resolved(value: str, mark: PathKey, folder: str, where: Callable[[], str]) 
             raise ConfigError(f"{where()}: {value!r:.200} begins with ~, and there is no such user")
     if "://" in expanded:
         return expanded
-    if mark.pattern and glob.has_magic(expanded) and not os.path.lexists(os.path.join(folder, expanded)):
-        folder = glob.escape(folder)
     joined = os.path.join(folder, expanded)
     if mark.is_name(value, joined):
         return value
-    path = os.path.normpath(joined)
-    if os.path.isabs(path) and not os.path.isabs(expanded) and path.startswith(os.getcwd() + "/"):
-        path = os.path.relpath(path)  # a config is the same by its absolute path
-    return "./" * mark.is_name(path, path) + path + "/" * joined.endswith("/")
+    path, start = os.path.normpath(joined), home if mark.input else os.getcwd()
+    if not os.path.isabs(expanded) and (mark.input or path.startswith(os.path.join(start, ""))):
+        if mark.pattern and glob.has_magic(expanded) and not os.path.lexists(joined):
+            folder, start = glob.escape(folder), glob.escape(start)
+        path = os.path.relpath(os.path.join(folder, expanded), start)
+    return "./" * mark.is_name(path, os.path.join(start, path)) + path + "/" * joined.endswith("/")
 
 
 def _other_verb(schema: type[BaseModel], data: dict[str, Any]) -> str | None:

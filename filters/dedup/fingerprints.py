@@ -87,7 +87,7 @@ class EarlierRun:
 
     def __init__(self, path: str, dedup: DedupConfig) -> None:
         self.path = path
-        folder = location(path, dedup.storage_options)
+        folder = location(dedup.at(path), dedup.storage_options)
         try:
             manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             _refuse_earlier_version(path, manifest["config"]["dedup"])

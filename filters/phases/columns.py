@@ -129,12 +129,12 @@ def rule_of(config: FilterConfig) -> Rule | None:
     keep = config.keep
     if keep.where is None and keep.by is None:
         return None
-    return _checked(keep.where, keep.by, tuple(slice_names(config.slices)), keep.min_score)
+    return _checked(keep.where, keep.by, tuple(slice_names(config.slices)), keep.min_score, config.folder)
 
 
 @functools.lru_cache(maxsize=16)
-def _checked(where: str | None, by: str | None, slices: tuple[str, ...], min_score: float | None) -> Rule:
-    return Rule(where, by, columns_of(slices), min_score=min_score)
+def _checked(where: str | None, by: str | None, slices: tuple[str, ...], min_score: float | None, folder: str) -> Rule:
+    return Rule(where, by, columns_of(slices), min_score=min_score, folder=folder)
 
 
 def slice_column(batch: Batch, column: str) -> pa.Array:

@@ -104,6 +104,7 @@ class Job:
         with publishing(self.work / "job.json") as temporary:
             data = {
                 "config": self.config.model_dump(mode="json", exclude_defaults=True),
+                "folder": self.config.folder,
                 "units": [asdict(unit) for unit in self.units],
                 "min_score": self.min_score,
             }
@@ -114,7 +115,7 @@ class Job:
     def load(cls, work: Path) -> Self:
         """Read what `save` wrote."""
         data = json.loads((work / "job.json").read_text())
-        config = FilterConfig.model_validate(data["config"])
+        config = FilterConfig.in_folder(data["config"], data["folder"])
         return cls(work, config, tuple(Unit(**unit) for unit in data["units"]), data["min_score"])
 
     def folder(self, phase: str, unit: int) -> Path:

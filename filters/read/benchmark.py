@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 import zstandard
 
+from filters.config.filter import DecontaminateConfig
 from filters.errors import InputError
 from filters.kernels.ngrams import NgramSet
 from filters.kernels.packed import PackedText
@@ -120,6 +121,17 @@ def read_benchmark(path: str | Path, size: int = NGRAM, keys: Sequence[str] = ()
             + ", so nothing could be found. Remedy: a shorter ngram, or other keys"
         )
     return Benchmark(str(path), digest, items, ngrams, left_out)
+
+
+def read_benchmarks(config: DecontaminateConfig) -> tuple[Benchmark, ...]:
+    """The benchmarks of a config, with their paths as it has them.
+
+    Raises:
+        InputError: see `read_benchmark`.
+    """
+    return tuple(
+        replace(read_benchmark(config.at(file), config.ngram, config.keys), path=file) for file in config.files
+    )
 
 
 def _instructions(path: Path) -> tuple[str, ...]:

@@ -40,11 +40,11 @@ def plan_dataset(config: InputConfig) -> list[InputFile]:
     import datasets
 
     assert config.dataset is not None
+    address = config.at(config.dataset)
+    address = address if os.path.isdir(address) else config.dataset
     name = f"{config.dataset} (subset {config.subset})" if config.subset else config.dataset
     try:
-        builder = datasets.load_dataset_builder(
-            config.dataset, config.subset, storage_options=config.storage_options or None
-        )
+        builder = datasets.load_dataset_builder(address, config.subset, storage_options=config.storage_options or None)
     except Exception as error:  # datasets and huggingface_hub raise many kinds
         raise InputError(
             f"{name}: cannot open this data set: {describe(error)}. input.dataset is the name of a data set on the "
@@ -57,10 +57,10 @@ def plan_dataset(config: InputConfig) -> list[InputFile]:
         raise InputError(f"{name}: no split {config.split!r}; it has {', '.join(map(str, splits))}")
     files = [str(path) for path in (data_files or {}).get(config.split, ())]
     if kind is None or not files or not all(path.endswith(SUFFIXES[kind]) and ".json." not in path for path in files):
-        return [InputFile("stream", f"{name}/{config.split}", config.dataset, None)]
+        return [InputFile("stream", f"{name}/{config.split}", address, None)]
     if kind == "jsonl" and any(path.endswith(".json") for path in files):
-        return [InputFile("stream", f"{name}/{config.split}", config.dataset, None)]  # may be one JSON array
-    root = os.path.abspath(config.dataset)
+        return [InputFile("stream", f"{name}/{config.split}", address, None)]  # may be one JSON array
+    root = os.path.abspath(address)
     return [
         InputFile(
             kind,

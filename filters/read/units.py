@@ -65,13 +65,13 @@ def _files(config: InputConfig, notice: Callable[[str], None]) -> list[InputFile
         from filters.read.hub import plan_dataset
 
         return plan_dataset(config)
-    sized = _sized(_addresses(config, notice), config)
-    if not sized:
+    named = _addresses(config, notice)
+    if not named:
         raise InputError(f"{config.paths_file}: lists no paths")
-    names = source_names([address for address, _ in sized])
+    sizes = _sizes([address for _, address in named], config)
     return [
-        InputFile(config.kind, name, address, size, local_stamp(address))
-        for name, (address, size) in zip(names, sized, strict=True)
+        InputFile(config.kind, source, address, sizes.get(address), local_stamp(address))
+        for source, (_, address) in zip(source_names([name for name, _ in named]), named, strict=True)
     ]
 
 
@@ -181,13 +181,14 @@ def _units_of_files(
         yield from map(units_of, files)
 
 
-def _addresses(config: InputConfig, notice: Callable[[str], None]) -> list[str]:
-    """The addresses that an input names, each file once."""
-    found: list[str] = []
+def _addresses(config: InputConfig, notice: Callable[[str], None]) -> list[tuple[str, str]]:
+    """The files that an input names, each once: (its path as the config has it, where it lies)."""
+    found: list[tuple[str, str]] = []
     for pattern in config.paths:
         expand = _expand_local if is_local(pattern) else _expand_remote
-        found += expand(pattern, config, notice)
-    found.sort(key=lambda address: (shown(address), address))
+        before = "" if os.path.isabs(pattern) else config.at("")
+        found += [(address.removeprefix(before), address) for address in expand(pattern, config, notice)]
+    found.sort(key=lambda file: (shown(file[0]), file[0]))
     if config.paths_file is not None:
         listed = [config.prefix + line for line in _listed(config.paths_file, config)]
         if any(map(has_user, listed)):
@@ -195,38 +196,40 @@ def _addresses(config: InputConfig, notice: Callable[[str], None]) -> list[str]:
                 f"{config.paths_file}: lists an address with a user name or password. Remedy: leave them out, and put "
                 "them into input.storage_options"
             )
-        found += listed
-    files: dict[str, str] = {}
+        found += ((path, config.at(path)) for path in listed)
+    files: dict[str, tuple[str, str]] = {}
     twice: list[str] = []
-    for address in found:
+    for name, address in found:
         key = _identity(address)
         if key in files:
-            twice.append(files[key])
+            twice.append(files[key][0])
             continue
         if len(files) == config.max_files:
             break
         if config.kind in ("warc", "wet") and _ARC.search(address):
-            raise InputError(f"{_printable(address)}: {ARC_REFUSED}")
-        files[key] = address
+            raise InputError(f"{_printable(name)}: {ARC_REFUSED}")
+        files[key] = name, address
     _tell_twice(twice, notice)
     return list(files.values())
 
 
 def _expand_local(pattern: str, config: InputConfig, notice: Callable[[str], None]) -> list[str]:
-    if os.path.isdir(pattern):
-        found = {os.path.relpath(path, pattern) + path[len(path.rstrip(os.sep)) :]: path for path in _walk(pattern)}
+    place = config.at(pattern)
+    if os.path.isdir(place):
+        found = {os.path.relpath(path, place) + path[len(path.rstrip(os.sep)) :]: path for path in _walk(place)}
         return _of_kind(pattern, {inside: str(Path(path)) for inside, path in found.items()}, config, notice)
-    if os.path.exists(pattern):
-        if not os.path.isfile(pattern):
+    if os.path.exists(place):
+        if not os.path.isfile(place):
             raise InputError(
                 f"{pattern}: no ordinary file, so it cannot be read twice. Remedy: write it to a file first"
             )
-        return [pattern]
+        return [place]
     if not glob.has_magic(pattern):
         raise InputError(
-            f"{pattern}: no such file or folder (paths in a config are relative to its folder, in --set to yours)"
+            f"{pattern}: no such file or folder (paths in a config are relative to its folder, in --set to yours"
+            f"{'' if place == pattern else f': this is {place}'})"
         )
-    matches = [path for path in _matching(pattern) if os.path.isfile(path)]
+    matches = [path for path in _matching(os.path.join(glob.escape(config.folder), pattern)) if os.path.isfile(path)]
     if not matches:
         raise InputError(f"{pattern}: this pattern matches no file")
     return matches
@@ -352,7 +355,7 @@ def _listed(path: str, config: InputConfig) -> list[str]:
     parts: list[bytes] = []
     size = 0
     try:
-        with open_input(path, config) as file:
+        with open_input(config.at(path), config) as file:
             stream = MemberStream(file, path)
             while part := stream.read():
                 parts.append(part)
@@ -365,7 +368,8 @@ def _listed(path: str, config: InputConfig) -> list[str]:
     return [line for line in (line.strip(" \t\r") for line in text.split("\n")) if line]
 
 
-def _sized(addresses: Sequence[str], config: InputConfig) -> list[tuple[str, int | None]]:
+def _sizes(addresses: Sequence[str], config: InputConfig) -> dict[str, int | None]:
+    """Stored bytes of local files, and of the first remote ones."""
     remote = [address for address in addresses if not is_local(address)][:CHECKED_REMOTE_FILES]
     sizes: dict[str, int | None] = {}
     if remote:
@@ -379,7 +383,7 @@ def _sized(addresses: Sequence[str], config: InputConfig) -> list[tuple[str, int
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as error:
                 raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
-    return [(address, sizes.get(address)) for address in addresses]
+    return sizes
 
 
 def _remote_size(address: str, config: InputConfig) -> int | None:

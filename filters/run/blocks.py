@@ -184,15 +184,15 @@ class Decontaminate(_BatchStep):
     def __init__(self, config: DecontaminateConfig) -> None:
         super().__init__()
         self.config = config
-        self._benchmarks: list[Benchmark] | None = None
+        self._benchmarks: tuple[Benchmark, ...] | None = None
 
     def apply(self, batch: Batch) -> None:
         """Look for the n-grams of every benchmark."""
         from filters.kernels.packed import PackedText
-        from filters.read.benchmark import read_benchmark
+        from filters.read.benchmark import read_benchmarks
 
         if self._benchmarks is None:
-            self._benchmarks = [read_benchmark(file, self.config.ngram, self.config.keys) for file in self.config.files]
+            self._benchmarks = read_benchmarks(self.config)
         for benchmark in self._benchmarks:
             alive = batch.alive
             found = np.zeros(len(batch), dtype=bool)

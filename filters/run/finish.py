@@ -15,14 +15,15 @@ from typing import Any
 
 from filters.dedup.keep_fingerprints import FINGERPRINTS, SETS
 from filters.errors import RunError
-from filters.phases.columns import slice_names
+from filters.models import embedded_models
+from filters.phases.columns import rule_of, slice_names
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES
-from filters.read.digest import digests_of_read, input_versions, is_file
+from filters.read.digest import digests_of_read, input_versions, is_file, is_local_file
 from filters.run.attributes import QUARANTINE, readings
 from filters.run.card import card
 from filters.run.destination import Destination
-from filters.run.folder import CARD, FINISHED, MANIFEST, publish
+from filters.run.folder import CARD, FINISHED, MANIFEST, publish, write_input_folder
 from filters.run.ledger import Account, Ledger
 from filters.run.observer import Observer
 from filters.run.phase_list import phase_named
@@ -112,6 +113,8 @@ def publish_job(
         temporary.write_text(manifest_text(manifest), encoding="utf-8")
     output: Location = plan.output
     if destination is None:
+        if _has_relative(plan):
+            write_input_folder(new, plan.output, plan.config.folder)
         publish(plan.output, new)
     else:
         digests = {file["path"]: file["sha256"] for file in files}
@@ -189,6 +192,18 @@ def _versions(job: Job) -> dict[str, str | None]:
     state = read_state(job.work) or {"identity": {"inputs": {}}}
     remote = {unit.source for unit in job.units if is_file(unit) and not is_local(unit.address)}
     return {source: entry["modified"] for source, entry in state["identity"]["inputs"].items() if source in remote}
+
+
+def _has_relative(plan: Plan) -> bool:
+    """Whether a run has inputs that it names by relative paths."""
+    config = plan.config
+    names = [unit.source for unit in plan.units if is_local_file(unit)]
+    names += [one.dataset for one in config.reads if one.dataset is not None and os.path.isdir(one.at(one.dataset))]
+    names += [] if config.model in embedded_models() else [config.model]
+    names += () if (rule := rule_of(config)) is None else rule.lists
+    names += config.dedup.against
+    names += () if config.decontaminate is None else config.decontaminate.files
+    return any(is_local(name) and not os.path.isabs(name) for name in names)
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:

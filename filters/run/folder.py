@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from filters.errors import RunError
+from filters.storage.location import Location
 from filters.storage.publish import sync_to_disk
 
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -23,7 +25,10 @@ WORK, FINISHED, LOCK = ".work", ".work.finished", ".lock"
 """FINISHED: the work folder of a run that is published, on its way out."""
 SUBMITTED = "submitted.json"
 """In the work folder: the jobs of a run that was handed to Slurm."""
-PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", CARD, MANIFEST)
+INPUTS_FROM = ".inputs-relative-to"
+"""Says what relative names of inputs in the manifest are relative to; written where there are some. The manifest, which
+says nothing of the machine, does not list it, so it holds its own SHA-256."""
+PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", CARD, INPUTS_FROM, MANIFEST)
 """Everything a run puts into its folder; the manifest comes last, so a folder without one is no finished run."""
 
 HEARTBEAT = 10.0
@@ -203,7 +208,44 @@ def _unlisted(output: Path) -> set[str]:
     except (ValueError, KeyError, TypeError):
         return {MANIFEST}
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    return {name for name in files - listed - {MANIFEST} if not name.startswith(LOCK)}
+    return {name for name in files - listed - {MANIFEST, INPUTS_FROM} if not name.startswith(LOCK)}
+
+
+def write_input_folder(new: Path, output: Path, folder: str) -> None:
+    """Put into `new` what `input_folder` reads when it is published.
+
+    Relative to a run that lies below `folder` or beside it, and may be moved with it; else it is a whole path.
+
+    Args:
+        new: what is to be published.
+        output: the run's folder.
+        folder: that relative names of inputs are relative to; "": the working directory.
+    """
+    run, start = os.path.abspath(output), os.path.abspath(folder)
+    together = run.startswith(os.path.join(os.path.dirname(start), ""))
+    (new / INPUTS_FROM).write_bytes(_signed(os.fsencode(os.path.relpath(start, run) if together else start)))
+
+
+def _signed(path: bytes) -> bytes:
+    return path + b"\n" + hashlib.sha256(path).hexdigest().encode() + b"\n"
+
+
+def input_folder(run: Location) -> str:
+    """The folder that relative names of a run's inputs are relative to; "": the working directory.
+
+    Raises:
+        RunError: what the run says of it was changed, or cannot be read.
+    """
+    if not isinstance(run, Path) or not (run / INPUTS_FROM).exists():
+        return ""
+    try:
+        content = (run / INPUTS_FROM).read_bytes()
+    except OSError as error:
+        raise RunError(f"{run / INPUTS_FROM}: cannot be read: {error.strerror or error}") from error
+    path = content.rpartition(b"\n")[0].rpartition(b"\n")[0]
+    if content != _signed(path):
+        raise RunError(f"{run / INPUTS_FROM}: was changed since it was written. Remedy: remove it, and give --config")
+    return os.path.normpath(os.path.join(os.path.abspath(run), os.fsdecode(path)))
 
 
 def publish(output: Path, new: Path) -> None:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filters.config.filter import FilterConfig
+from filters.config.filter import FilterConfig, model_at
 from filters.errors import ConfigError
 from filters.phases.columns import rule_of
 from filters.read.unit import Unit
 from filters.read.units import plan_units
-from filters.scores.rules import UrlList
 
 if TYPE_CHECKING:
     from filters.model import QualityModel
@@ -139,10 +138,10 @@ def make_plan(config: FilterConfig) -> Plan:
 
     if (rule := rule_of(config)) is not None:
         for path in rule.lists:
-            UrlList.read(path)
+            rule.read(path)
     not_taken: list[str] = []
     units = plan_units(config.reads, not_taken.append)
-    model = QualityModel.load(config.model)
+    model = QualityModel.load(model_at(config, config.model))
     if config.heuristics:
         from filters.run.heuristics import load_filter  # all of datatrove's filters
 
@@ -158,10 +157,9 @@ def make_plan(config: FilterConfig) -> Plan:
 def _benchmarks(config: FilterConfig) -> tuple[Benchmark, ...]:
     if config.decontaminate is None:
         return ()
-    from filters.read.benchmark import read_benchmark
+    from filters.read.benchmark import read_benchmarks
 
-    wanted = config.decontaminate
-    return tuple(read_benchmark(file, wanted.ngram, wanted.keys) for file in wanted.files)
+    return read_benchmarks(config.decontaminate)
 
 
 def _check_quota(plan: Plan) -> None:

@@ -92,7 +92,9 @@ class WorkerPool:
 
     def __init__(self, workers: int, config: FilterConfig | None = None) -> None:
         self._answers: queue.Queue[tuple[int, int, Answer | None]] = queue.Queue()
-        self._warm = None if config is None else {"warm": config.model_dump(mode="json", exclude_defaults=True)}
+        self._warm = None
+        if config is not None:
+            self._warm = {"warm": config.model_dump(mode="json", exclude_defaults=True), "folder": config.folder}
         self._starts = 0
         self._processes: list[_Process] = []
         for number in range(workers):

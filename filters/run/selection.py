@@ -30,7 +30,7 @@ from filters.phases.phase import Job, Phase
 from filters.phases.rows import SLICE, first_rows, read_rows
 from filters.scores.histogram import Histogram
 from filters.scores.hosts import hosts
-from filters.scores.rules import Rule, UrlList, rule_line
+from filters.scores.rules import Rule, rule_line
 from filters.scores.threshold import Scored, Solution, Target, solve
 
 TALLY = "tally"
@@ -270,7 +270,7 @@ def _rule(job: Job, solution: Solution, borders: Float32, histogram: Histogram) 
                 {"where": part, "documents": int(count)}
                 for part, count in zip(rule.parts, held.sum(axis=0).tolist(), strict=True)
             ],
-            "lists": {path: UrlList.read(path).sha256 for path in rule.lists},
+            "lists": {path: rule.read(path).sha256 for path in rule.lists},
         }
     if config.output.buckets:
         found["buckets"] = {"names": list(config.output.buckets.names), "borders": borders.tolist()}

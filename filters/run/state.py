@@ -17,7 +17,6 @@ from filters.read.digest import input_digest, input_versions, is_local_file
 from filters.read.local import Reading
 from filters.read.unit import Unit
 from filters.run.plan import Plan
-from filters.scores.rules import UrlList
 from filters.storage.location import location
 from filters.storage.publish import publishing
 
@@ -42,7 +41,6 @@ def identity(plan: Plan) -> dict[str, Any]:
     """
     config = plan.config.deciding("quarantine")
     rule = rule_of(plan.config)
-    lists = () if rule is None else rule.lists
     for key in ("max_source_loss", "on_source_loss"):
         del config["dedup"][key]
     return {
@@ -50,7 +48,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "model": {"name": plan.model.name, "digest": plan.model.digest},
         "benchmarks": {benchmark.path: benchmark.sha256 for benchmark in plan.benchmarks},
         "inputs": _inputs(plan),
-        "lists": {path: UrlList.read(path).sha256 for path in lists},
+        "lists": {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists},
         "against": {run: _manifest_digest(run, plan.config.dedup) for run in plan.config.dedup.against},
         "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
         | {package: metadata.version(package) for package in [*PACKAGES, *["duckdb"] * (rule is not None)]},
@@ -111,7 +109,7 @@ def code_digest() -> str:
 
 def _manifest_digest(run: str, dedup: DedupConfig) -> str | None:
     try:
-        content = (location(run, dedup.storage_options) / "manifest.json").read_bytes()
+        content = (location(dedup.at(run), dedup.storage_options) / "manifest.json").read_bytes()
     except OSError:
         return None
     return hashlib.sha256(content).hexdigest()

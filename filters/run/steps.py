@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datatrove.pipeline.base import PipelineStep
 
-from filters.config.filter import FilterConfig
+from filters.config.filter import FilterConfig, model_at
 from filters.read.batch import Batch
 from filters.read.unit import Unit
 from filters.run.blocks import (
@@ -47,7 +47,7 @@ def unit_steps(config: FilterConfig, units: Sequence[Unit], model: QualityModel 
         *by_text,
         *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
         Fingerprint(config.dedup),
-        Score(model or config.model),
+        Score(model or model_at(config, config.model)),
     ]
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import zstandard
 
 from filters.addresses import as_shown, without_secrets
-from filters.config.filter import FilterConfig, InputConfig
+from filters.config.filter import FilterConfig, InputConfig, model_at
 from filters.errors import FinesieveError, RunError
 from filters.kernels.packed import PackedText
 from filters.phases.columns import rule_of
@@ -23,7 +23,7 @@ from filters.read.digest import input_digest, input_version
 from filters.read.unit import Unit
 from filters.read.units import plan_units
 from filters.run.finish import FORMAT, manifest_digest, manifest_text
-from filters.run.folder import MANIFEST
+from filters.run.folder import MANIFEST, input_folder
 from filters.run.ledger import Ledger
 from filters.run.run_files import (
     SideFiles,
@@ -38,7 +38,6 @@ from filters.run.run_files import (
 from filters.run.steps import unit_batches, unit_steps
 from filters.run.witnesses import near_copies, wrong_witnesses
 from filters.scores.finished_run import Run
-from filters.scores.rules import UrlList
 from filters.scores.summary import BELOW
 from filters.storage.location import Location, inner_name, sizes_below
 from filters.storage.publish import sha256
@@ -84,7 +83,8 @@ def verify_run(
             name; also the beginning of one input unit is read again.
         all_witnesses: compare all near copies again.
         seed: of the sample.
-        inputs: compare input files with their digests; relative names are looked for from the working directory.
+        inputs: compare input files with their digests. Relative names are relative to the folder of the run's config,
+            which is that of `opens`, or what the run's folder says; else to the working directory.
         input_options: given to fsspec to open remote input (no manifest holds credentials).
         opens: the inputs of the run's config; their addresses may be signed, those of a manifest are not.
         on_check: called with each check as it is done.
@@ -151,7 +151,8 @@ class _Verifier:
                 [one.storage_options for one in opens] if len(opens) == len(inputs) else [input_options] * len(inputs)
             )
             inputs = [{**one, "storage_options": dict(some)} for one, some in zip(inputs, options, strict=True)]
-            self.config = FilterConfig.model_validate({**data, "inputs": inputs})
+            folder = input_folder(path)
+            self.config = FilterConfig.in_folder({**data, "inputs": inputs}, opens[0].folder if opens else folder)
             given = [as_shown(one.model_dump(mode="json")) for one in opens]
             if len(given) == len(inputs) and given == list(map(operator.or_, given, inputs)):
                 self.config = self.config.model_copy(update={"inputs": tuple(opens)})
@@ -241,7 +242,7 @@ class _Verifier:
         wrong = [
             f"the list {path} is not what was read"
             for path, digest in stated["lists"].items()
-            if UrlList.read(path).sha256 != digest
+            if rule.read(path).sha256 != digest
         ]
         threshold, survivors = np.float32(self.manifest["keep"]["solution"]["threshold"]), 0
         for file in [] if wrong else self._files("attributes"):
@@ -275,7 +276,7 @@ class _Verifier:
         """The model is the one the run was scored with."""
         from filters.model import QualityModel
 
-        digest = QualityModel.load(self.config.model).digest
+        digest = QualityModel.load(model_at(self.config, self.config.model)).digest
         expected = self.manifest["model"]["digest"]
         wrong = [f"{self.config.model} has digest {digest[:12]}, the run used {expected[:12]}"]
         yield _check("model", wrong if digest != expected else [], f"{self.config.model}, digest {digest[:12]}")
@@ -385,7 +386,7 @@ class _Verifier:
             yield Check("sample", None, "no document was kept")
             return
         texts = [str(document["text"]) for document in sample]
-        scores = QualityModel.load(self.config.model).score(texts)
+        scores = QualityModel.load(model_at(self.config, self.config.model)).score(texts)
         exact = exact_hashes(PackedText.from_strings(texts))
         known = rows_by_id(self._files("attributes"), [document["id"] for document in sample])
         wrong = []

@@ -78,7 +78,7 @@ def main() -> None:
     for line in sys.stdin:
         task: dict[str, Any] = json.loads(line)
         if "warm" in task:
-            _warm(task["warm"])
+            _warm(task["warm"], task["folder"])
             continue
         if task["work"] not in jobs:
             try:
@@ -106,12 +106,12 @@ class _Teller:
             self._read, self._last = [0, 0], now
 
 
-def _warm(config: dict[str, Any]) -> None:
+def _warm(config: dict[str, Any], folder: str) -> None:
     from filters.run.steps import warm
 
     # A model or option that does not fit is the plan's to report.
     try:
-        warm(FilterConfig.model_validate(config))
+        warm(FilterConfig.in_folder(config, folder))
     except Exception:
         traceback.print_exc()
 

@@ -19,6 +19,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -142,6 +143,7 @@ class Rule:
         columns: that may be named, see `columns_of`.
         keys: what a message calls the two.
         min_score: a threshold that holds beside the condition.
+        folder: that relative paths of lists are relative to; "": the working directory.
 
     Raises:
         ConfigError: one of them is no such thing; the message shows the place.
@@ -159,8 +161,9 @@ class Rule:
         columns: Mapping[str, Kind],
         keys: tuple[str, str] = ("keep.where", "keep.by"),
         min_score: float | None = None,
+        folder: str = "",
     ) -> None:
-        self.where, self.by = where, by
+        self.where, self.by, self._folder = where, by, folder
         used: dict[str, str] = {}
         lists: dict[str, str] = {}
         self._selected: list[str] = []
@@ -188,6 +191,14 @@ class Rule:
             }
         )
 
+    def read(self, path: str) -> UrlList:
+        """One of `lists`.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        return UrlList.read(os.path.join(self._folder, path))
+
     def decide(self, table: pa.Table) -> Decided:
         """Compute the rule for the rows of a table with the columns `columns`.
 
@@ -196,7 +207,7 @@ class Rule:
         """
         given = {used: _plain(table[name]) for name, used in self._used.items()}
         for name, path in self._names.items():
-            given[name] = UrlList.read(path).has(_plain(table["url"]), _plain(table["host"]))
+            given[name] = self.read(path).has(_plain(table["url"]), _plain(table["host"]))
         found = self._compute(pa.table(given | {"row": np.zeros(table.num_rows, np.int8)}))
         parts = [column.to_numpy(zero_copy_only=False).astype(np.bool_) for column in found[: len(self.parts)]]
         keeps = np.logical_and.reduce(parts) if parts else np.ones(table.num_rows, np.bool_)

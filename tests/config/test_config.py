@@ -57,7 +57,10 @@ def test_overrides_reach_nested_keys_and_create_sections(config_file: Path) -> N
     assert config.keep.min_score == 2.5
     assert config.dedup.near is None
     assert config.output.shard_size == 3 * 2**20
-    assert config.input.paths == ("b", "c")
+    assert [Path(config.input.at(path)).resolve() for path in config.input.paths] == [
+        Path("b").resolve(),
+        Path("c").resolve(),
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
@@ -232,7 +235,8 @@ def test_aliases_save_writing(tmp_path: Path) -> None:
     path.write_text("input: {kind: jsonl, paths: &p [a, b]}\ndecontaminate: {files: *p}\noutput: {path: o}")
     config = FilterConfig.load(path)
     assert config.decontaminate is not None
-    assert config.decontaminate.files == config.input.paths == (str(tmp_path / "a"), str(tmp_path / "b"))
+    assert config.decontaminate.files == config.input.paths == ("a", "b")
+    assert config.decontaminate.at("a") == config.input.at("a") == str(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +273,7 @@ def test_dates_times_and_versions_are_text_and_merge_keys_work(tmp_path: Path) -
         "executor: {slurm: {time: 24:00:00}}\n"
     )
     config = FilterConfig.load(path)
-    assert config.input.paths == (str(tmp_path / "2024-01-01"),)
+    assert config.input.paths == ("2024-01-01",)
     assert config.input.text_key == "12:30:45"
     assert config.executor.slurm.time == "24:00:00"
 
@@ -279,7 +283,7 @@ def test_one_value_stands_for_a_list_of_one(config_file: Path) -> None:
         config_file,
         ["input.paths=b.jsonl", "input.columns=url", "language.keep=en", "heuristics={name: gopher_quality}"],
     )
-    assert config.input.paths == ("b.jsonl",)
+    assert len(config.input.paths) == 1
     assert config.input.columns == ("url",)
     assert config.language is not None
     assert config.language.keep == ("en",)
@@ -339,14 +343,18 @@ def test_relative_paths_are_relative_to_the_config_and_those_of_overrides_to_the
         for spelled in (Path(to_sub) / "c.yaml", path):
             config = FilterConfig.load(spelled)
             assert Path(config.output.path).resolve() == tmp_path / "sub" / "out"
-            assert Path(config.input.paths[0]).resolve() == tmp_path / "a.jsonl"
-            assert config.input.paths[1:3] == ("s3://b/c", "/abs/d")
-            assert Path(config.model).resolve() == tmp_path / "sub" / "m"
+            assert config.input.paths == ("../a.jsonl", "s3://b/c", "/abs/d", "x*.jsonl")
+            assert config.input.at("s3://b/c") == "s3://b/c"
+            assert (config.model, config.at("m")) == ("m", str(tmp_path / "sub" / "m"))
             given = FilterConfig.load(spelled, ["output.path=mine", "model=edu-en", "input.paths=[z]"])
-            assert (given.output.path, given.model, given.input.paths) == ("mine", "edu-en", ("z",))
+            assert (given.output.path, given.model) == ("mine", "edu-en")
+            assert Path(given.input.at(given.input.paths[0])).resolve() == folder / "z"
     monkeypatch.chdir(tmp_path)
     assert FilterConfig.load("sub/c.yaml").output.path == "sub/out"
-    assert FilterConfig.load("sub/c.yaml", ["model=./edu-en"]).model == "./edu-en"
+    assert FilterConfig.load("sub/c.yaml", ["input.paths=[sub/z, z]"]).input.paths == ("z", "../z")
+    assert FilterConfig.load("sub/c.yaml", ["model=./edu-en"]).model == "../edu-en"
+    monkeypatch.chdir(tmp_path / "sub")
+    assert FilterConfig.load("c.yaml", ["model=./edu-en"]).model == "./edu-en"
 
 
 def test_home_and_variables_are_expanded_or_refused(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ def test_lists_lie_beside_the_config_and_are_part_of_the_run(
     kept = [row for row in attributes(result.path) if row["keep"]]
     assert {row["host"] for row in kept} == {"a.org", "b.org", None}
     (found,) = result.manifest["keep"]["rule"]["lists"]
-    assert Path(found).resolve() == (tmp_path / "lists" / "it's.txt").resolve()
+    assert Path(config.keep.at(found)).resolve() == (tmp_path / "lists" / "it's.txt").resolve()
     assert all(check.ok is not False for check in verify_run(location(str(result.path))))
     (tmp_path / "lists" / "it's.txt").write_text("a.org\n")
     (check,) = (check for check in verify_run(location(str(result.path))) if check.name == "rule")
