@@ -1,9 +1,10 @@
 """Phases `shingles` and `compare`: the true similarity of documents that share a band key.
 
-Documents with a band key in common are a *bucket*. `join` calls a bucket by its key and its first document, and buckets
-with the same first document are compared by one unit. In a bucket of up to `EVERY_PAIR` documents each is compared
-with each. In a *crowded* one, such as that of a template, each is compared with the best `EVERY_PAIR` of them, which
-takes time proportional to its documents and memory for `EVERY_PAIR` of them.
+Documents with a band key in common are a *bucket*. `join` calls a bucket by its key and its first document. The lead of
+a document is the first of all that it shares a bucket with; buckets whose first documents have the same lead are
+compared by one unit, so that most documents are sent to one unit only. In a bucket of up to `EVERY_PAIR` documents each
+is compared with each. In a *crowded* one, such as that of a template, each is compared with the best `EVERY_PAIR` of
+them, which takes time proportional to its documents and memory for `EVERY_PAIR` of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import pyarrow as pa
 
 from filters.arrays import Bool, Float64, Int64, UInt64
 from filters.dedup.bands import partitions
-from filters.dedup.copies import BEST, BEST_COLUMNS, EXACT_COPIES, about, part_of, ranked
+from filters.dedup.copies import (
+    BEST,
+    BEST_COLUMNS,
+    EXACT_COPIES,
+    LEAD_COLUMNS,
+    LEADS,
+    about,
+    part_of,
+    ranked,
+)
 from filters.dedup.joins import EXACT, EXACT_COLUMNS, NEAR, NEAR_COLUMNS, from_join, places
 from filters.dedup.near import shingles_of
 from filters.dedup.order import coarse_order, firsts, position
@@ -37,7 +47,7 @@ EDGES, WITNESSES, CROWDED = "edges.bin", "witnesses.bin", "crowded.bin"
 ENTRY_COLUMNS = {"first": "<i8", "key": "<u8", "document": "<i8", "large": "|u1"}
 """A document in a bucket, and whether so many have the key that the bucket may be crowded."""
 SET_COLUMNS = {"document": "<i8", "lead": "<i8", "score": "<f4", "length": "<i8", "id": "[u1]", "shingles": "[u4]"}
-"""A document, the first one of all its buckets, what it is ranked by, and its shingles."""
+"""A document, its lead, what it is ranked by, and its shingles."""
 EDGE_COLUMNS = {
     "better": "<i8", "worse": "<i8", "similarity": "<f8", "better_home": "<i8", "worse_home": "<i8", "order": "<u8",
     "worse_order": "<u8",
@@ -68,7 +78,7 @@ class Shingles:
         """Read the texts of a place once more, if it has any candidates."""
         entries, documents = _candidates(job, unit)
         parts = partitions(job)
-        part = part_of(entries["first"], parts)
+        part = part_of(_leads(job, unit, entries["first"]), parts)
         count = 0
         with (
             Outbox(folder / ENTRIES, ENTRY_COLUMNS, parts, flush=False) as buckets,
@@ -127,6 +137,14 @@ def _candidates(job: Job, place: int) -> tuple[Table, Table]:
     return entries, documents
 
 
+def _leads(job: Job, place: int, documents: Int64) -> Int64:
+    """int64[n]: the leads of documents that are the first of a bucket which a place knows."""
+    found = letters(job, EXACT_COPIES, range(partitions(job)), LEADS, LEAD_COLUMNS, place, len(places(job)))
+    leads = join_tables(found, LEAD_COLUMNS)
+    order = np.argsort(leads["first"], kind="stable")
+    return np.asarray(leads["lead"][order][position(leads["first"][order], documents)])
+
+
 def _places_in(ascending: Int64, wanted: Int64) -> tuple[Int64, Bool]:
     """(places of `wanted` in `ascending`, whether it is there)."""
     at = position(ascending, wanted)
@@ -172,7 +190,7 @@ class Compare:
         return partitions(job) * (job.config.dedup.near is not None)
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
-        """Compare the documents of the buckets whose first document belongs to a part."""
+        """Compare the documents of the buckets that belong to a part."""
         parts = partitions(job)
         facts = {"compared": 0, "alike": 0, "crowded": 0}
         with (

@@ -34,11 +34,14 @@ from filters.phases.phase import Job
 from filters.phases.rows import read_rows
 
 COPIES, EXACT_COPIES = "copies", "exact"
-MEMBERS, BEST = "members.bin", "best.bin"
-MEMBER_COLUMNS = {"root": "<i8", "document": "<i8", "score": "<f4", "length": "<i8", "id": "[u1]"}
-"""A document, and what it is ranked by."""
+MEMBERS, BEST, ASKED, LEADS = "members.bin", "best.bin", "asked.bin", "leads.bin"
+MEMBER_COLUMNS = {"root": "<i8", "document": "<i8", "lead": "<i8", "score": "<f4", "length": "<i8", "id": "[u1]"}
+"""A document, the first one that it shares a band key with (or itself), and what it is ranked by."""
 BEST_COLUMNS = MEMBER_COLUMNS | {"count": "<i8"}
 """The best document with a normalised text, and how many documents have it."""
+ASKED_COLUMNS = {"first": "<i8", "place": "<i8"}
+"""A document that is the first with some band key, and a place that asks for its lead."""
+LEAD_COLUMNS = {"first": "<i8", "lead": "<i8"}
 
 _HALF = np.uint64(32)
 
@@ -50,7 +53,10 @@ def part_of(documents: Int64, parts: int) -> Int64:
 
 
 class Copies:
-    """members.bin: the documents of a place that share a key with another, sent to the part of their root."""
+    """members.bin: the documents of a place that share a key with another, sent to the part of their root.
+
+    asked.bin: the documents whose leads the place wants to know.
+    """
 
     name = COPIES
 
@@ -61,17 +67,28 @@ class Copies:
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Look up what the documents are ranked by."""
         exact = join_tables(from_join(job, EXACT, EXACT_COLUMNS, unit), EXACT_COLUMNS)
-        near = [np.unique(some["document"]) for some in from_join(job, NEAR, NEAR_COLUMNS, unit)]
-        documents = np.unique(np.concatenate([exact["document"], *near]))
-        rows = about(job, unit, documents) | {"root": roots(documents, exact)}
+        near = [np.empty((2, 0), np.int64)]
+        for some in from_join(job, NEAR, NEAR_COLUMNS, unit):
+            order = np.lexsort((some["first"], some["document"]))
+            pairs = np.stack([some["document"][order], some["first"][order]])
+            near.append(pairs[:, firsts(pairs[0]) | firsts(pairs[1])])
+        document, first = np.concatenate(near, axis=1)
+        documents = np.unique(np.concatenate([exact["document"], document]))
+        lead = documents.copy()
+        np.minimum.at(lead, position(documents, document), first)
+        rows = about(job, unit, documents) | {"root": roots(documents, exact), "lead": lead}
         parts = partitions(job)
         with Outbox(folder / MEMBERS, MEMBER_COLUMNS, parts) as box:
             box.add(part_of(rows["root"], parts), **{name: rows[name] for name in MEMBER_COLUMNS})
+        with Outbox(folder / ASKED, ASKED_COLUMNS, parts) as box:
+            asked = np.unique(first)
+            box.add(part_of(asked, parts), first=asked, place=np.full(len(asked), unit))
         return {"documents": len(documents)}
 
 
 class Exact:
-    """best.bin: the best of each set of exact copies of a part's roots, sent to the place of the root."""
+    """best.bin: the best of each set of exact copies of a part's roots, sent to the place of the root. leads.bin: the
+    leads of roots, sent to the places that asked for them."""
 
     name = EXACT_COPIES
 
@@ -89,6 +106,11 @@ class Exact:
         where = places(job)
         with Outbox(folder / BEST, BEST_COLUMNS, len(where)) as box:
             box.add(where.of(several["root"]), **several)
+        with Outbox(folder / LEADS, LEAD_COLUMNS, len(where)) as box:
+            for asked in letters(job, COPIES, range(len(where)), ASKED, ASKED_COLUMNS, unit, partitions(job)):
+                box.add(
+                    asked["place"], first=asked["first"], lead=found["lead"][position(found["root"], asked["first"])]
+                )
         return {"copies": int((several["count"] - 1).sum())}
 
 

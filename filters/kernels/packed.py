@@ -117,14 +117,22 @@ class PackedText:
         Raises:
             ValueError: `max_characters` is negative.
         """
-        if max_characters < 0:
-            raise ValueError(f"max_characters must not be negative, got {max_characters}")
-        if len(self) == 0 or int(self.lengths.max()) <= max_characters:
+        ends = self.head_ends(max_characters)
+        if np.array_equal(ends, self.offsets[1:]):
             return self
-        ends = _head_ends(self.data, self.offsets, max_characters)
         offsets = np.zeros(len(self) + 1, np.int64)
         np.cumsum(ends - self.offsets[:-1], out=offsets[1:])
         return PackedText(_gather(self.data, self.offsets, offsets), offsets)
+
+    def head_ends(self, max_characters: int) -> npt.NDArray[np.int64]:
+        """int64[n]: where in `data` the first `max_characters` code points of each text end.
+
+        Raises:
+            ValueError: `max_characters` is negative.
+        """
+        if max_characters < 0:
+            raise ValueError(f"max_characters must not be negative, got {max_characters}")
+        return np.asarray(_head_ends(self.data, self.offsets, max_characters))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -102,7 +102,7 @@ def _sets(words, bounds, shingle, hashes, offsets):  # type: ignore[no-untyped-d
     for document in range(len(bounds) - 1):
         longest = max(longest, bounds[document + 1] - bounds[document])
     unordered = np.empty(longest, np.uint32)
-    ends = np.empty(max(2 * longest, 1 << _FEWEST_BITS) + 1, np.int64)
+    ends = np.empty(max(2 * longest, 1 << _FEWEST_BITS) + 1, np.int32)
     count = 0
     for document in range(len(bounds) - 1):
         start, end = bounds[document], bounds[document + 1]
@@ -116,34 +116,37 @@ def _sets(words, bounds, shingle, hashes, offsets):  # type: ignore[no-untyped-d
                 bits += 1
             slots, shift = 1 << bits, np.uint32(32 - bits)
             ends[: slots + 1] = 0
+            h, oldest = np.uint64(0), np.uint64(1)  # what the first word of a shingle is multiplied by
+            for k in range(width):
+                h = (h + words[start + k]) * GOLDEN
+                oldest *= GOLDEN
             for place in range(found):
-                h = np.uint64(0)
-                for k in range(start + place, start + place + width):
-                    h = (h + words[k]) * GOLDEN
+                if place > 0:
+                    h = (h - words[start + place - 1] * oldest + words[start + place + width - 1]) * GOLDEN
                 unordered[place] = np.uint32(finish(h) >> _HALF)
                 ends[np.int64(unordered[place] >> shift) + 1] += 1
+            most = np.int32(0)
             for slot in range(slots):
+                most = max(most, ends[slot + 1])
                 ends[slot + 1] += ends[slot]
             for place in range(found):
                 mine = np.int64(unordered[place] >> shift)
                 hashes[first + ends[mine]] = unordered[place]
                 ends[mine] += 1
-            begin = first
-            for slot in range(slots):
-                _sort(hashes, begin, first + ends[slot])
-                begin = first + ends[slot]
-            for place in range(first, first + found):
-                if place == first or hashes[place] != hashes[count - 1]:
-                    hashes[count] = hashes[place]
-                    count += 1
+            if most > _SHORT:  # a text that repeats itself, perhaps made to take long
+                hashes[first : first + found].sort()
+            else:
+                _sort(hashes, first, first + found)
+            count = first + 1
+            for place in range(first + 1, first + found):
+                hashes[count] = hashes[place]
+                count += hashes[place] != hashes[count - 1]
         offsets[document + 1] = count
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _sort(hashes, begin, end):  # type: ignore[no-untyped-def]
-    if end - begin > _SHORT:  # a text that repeats itself, perhaps made to take long
-        hashes[begin:end].sort()
-        return
+    """Sort what is nearly sorted."""
     for place in range(begin + 1, end):
         moved = hashes[place]
         before = place - 1

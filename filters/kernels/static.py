@@ -146,8 +146,8 @@ def look_up(table: StaticTable, hashes: UInt64) -> Int32:
     return rows
 
 
-def static_features(packed: PackedText, table: StaticTable) -> Float32:
-    """float32[n, columns]: what `table` makes of each text.
+def static_features(packed: PackedText, table: StaticTable, window: int | None = None) -> Float32:
+    """float32[n, columns]: what `table` makes of each text, or of its first `window` characters.
 
     First the sum of the vectors of its grams, each times (1 + ln count) * idf, divided by the length of the vector of
     these factors; then the weighted mean of the other vectors of its tokens; then `SHAPE`. What is not in the table is
@@ -158,6 +158,7 @@ def static_features(packed: PackedText, table: StaticTable) -> Float32:
     _all_features(
         packed.data,
         packed.offsets,
+        packed.offsets[1:].copy() if window is None else packed.head_ends(window),
         classes,
         lower,
         _ascii(),
@@ -356,7 +357,8 @@ def _sum_rows(vectors, rows, factors, count, total):  # type: ignore[no-untyped-
 @numba.njit(nogil=True, cache=True)
 def _all_features(  # type: ignore[no-untyped-def]
     data,
-    offsets,
+    starts,
+    ends,
     classes,
     lower,
     ascii_kinds,
@@ -367,8 +369,8 @@ def _all_features(  # type: ignore[no-untyped-def]
     features,
 ):
     longest = np.int64(1)
-    for document in range(len(offsets) - 1):
-        longest = max(longest, offsets[document + 1] - offsets[document])
+    for document in range(len(ends)):
+        longest = max(longest, ends[document] - starts[document])
     hashes, last = np.empty(2 * longest, np.uint64), np.empty(longest, np.int64)
     found, used = np.empty(2 * longest, np.int32), np.empty(2 * longest, np.int32)
     tokens = np.empty(2 * longest, np.int32)
@@ -382,11 +384,9 @@ def _all_features(  # type: ignore[no-untyped-def]
     singles, width, depth = len(words), grams.shape[1], words.shape[1]
     # Arrays of their own: a slice of `features` has no layout that the compiler would make vector code for.
     summed, mean = np.empty(width, np.float32), np.empty(depth, np.float32)
-    for document in range(len(offsets) - 1):
+    for document in range(len(ends)):
         counts[:] = 0
-        count = _tokens(
-            data, offsets[document], offsets[document + 1], classes, lower, ascii_kinds, hashes, last, counts
-        )
+        count = _tokens(data, starts[document], ends[document], classes, lower, ascii_kinds, hashes, last, counts)
         # All look-ups first: they miss the cache one by one if each waits for sums over the vector before it.
         for token in range(1, count):
             pair = finish(hashes[token - 1] * _PAIR + hashes[token])

@@ -138,7 +138,7 @@ class StaticScorer:
 
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""
-        return self.head(static_features(packed.head(window), self.table))
+        return self.head(static_features(packed, self.table, window))
 
     def features(self) -> dict[str, JsonValue]:
         """Options as model.json holds them."""
