@@ -133,15 +133,6 @@ def measure(documents: int, repeats: int, folder: Path) -> dict[str, Any]:
     return row
 
 
-def table_row(row: dict[str, Any]) -> str:
-    """A size as README.md shows it."""
-    cells = [f"{row['documents']:,}"]
-    for what, digits in zip(COMPARED, (1, 1, 0), strict=True):
-        said, was = (f"{row[what][name]:,.{digits}f}" for name in ("forecast", "measured"))
-        cells.append(f"{said}, {was} ({100 * row[what]['error']:+.0f} %)")
-    return f"| {' | '.join(cells)} |"
-
-
 def main() -> None:
     """Measure, print, write the JSON; status 1 where a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,7 +146,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     found = {"limit": LIMIT, "repeats": arguments.repeats, "machine": machine(), "sizes": rows}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print("\n".join(map(table_row, rows)))  # README.md has these lines
+    print("python -m benchmarks.table --write puts these into docs/results/speed.md")
     far = [(row["documents"], what) for row in rows for what in COMPARED if abs(row[what]["error"]) > LIMIT]
     if far:
         sys.exit(f"off by more than {LIMIT:.0%}: {far}")

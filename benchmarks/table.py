@@ -1,8 +1,9 @@
-"""The tables of README.md and benchmarks/README.md, made from the results.
+"""The tables of README.md, docs/results/ and benchmarks/README.md, made from the results.
 
     python -m benchmarks.table [--results DIR] [--write]
 
-Shows them; `--write` replaces what stands between the markers of each file. Results of every script are needed.
+Shows them; `--write` replaces what stands between the markers of each file. Results of every script are needed. Tables of
+what is measured by hand come from `benchmarks.hand_tables`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import hand_tables
 from benchmarks.measure import RESULTS
 from benchmarks.run import SCRIPTS
 
@@ -31,6 +33,15 @@ TARGETS = (
     "start",
 )
 """Scripts of the first table, in its order."""
+README_ROWS = (
+    ("filter.datatrove-spacy", "`finesieve filter`, Parquet to Parquet", "datatrove's recipe as it ships (spaCy)"),
+    ("filter.datatrove-regex", "the same", "datatrove's recipe with a regex tokenizer"),
+    ("filter.dolma", "the same", "dolma's Rust `dedupe` (exact) and `mix` alone"),
+    ("filter.warc", "`finesieve filter`, WARC in", "datatrove: WarcReader, Trafilatura, the recipe (spaCy)"),
+    ("score.bigrams", "scoring a fastText .bin (dim 100, bigrams)", "fastText's `predict`"),
+    ("minhash.rensa", "MinHash signatures, 5-word shingles", "rensa `RMinHash`, shingles built from text"),
+)
+"""Rows of README's table: row of the results, what was measured, beside what."""
 BEGIN, END = "<!-- {name}: made by python -m benchmarks.table --write -->", "<!-- end of {name} -->"
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -74,7 +85,7 @@ def speed_line(row: Mapping[str, Any]) -> str:
 
 
 def speed_tables(results: Results) -> str:
-    """The section of README.md: what was measured against aims, then steps, then kernels."""
+    """The section of docs/results/speed.md: what was measured against aims, then steps, then kernels."""
     aims = [target_line(row) for name in TARGETS if name in results for row in results[name]["rows"]]
     skipped = [
         f"| {what} | | SKIPPED: {why} | | |"
@@ -98,8 +109,19 @@ def speed_tables(results: Results) -> str:
         packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items() if name != "finesieve")
         lines.append(
             f"{facts['processor']}, {facts['system']}, Python {facts['python']}, {packages}; numbers of documents and "
-            "of repeats are in the [results](benchmarks/results/speed)."
+            "of repeats are in the [results](../../benchmarks/results/speed)."
         )
+    return "\n".join(lines)
+
+
+def readme_speed(results: Results) -> str:
+    """The section of README.md: the ratios most users ask for."""
+    rows = {row.get("row"): row for one in results.values() for row in one["rows"]}
+    lines = ["| what | beside | ratio (range) |", "|---|---|---|"]
+    for name, what, against in README_ROWS:
+        if name in rows:
+            low, high = (quantity(value, "").strip() for value in rows[name]["range"])
+            lines.append(f"| {what} | {against} | **{quantity(rows[name]['value'], 'x')}** ({low} to {high}) |")
     return "\n".join(lines)
 
 
@@ -127,7 +149,8 @@ def seconds_table(results: Results) -> str:
 
 
 SECTIONS = (
-    (ROOT / "README.md", "speed", speed_tables),
+    (ROOT / "README.md", "readme-speed", readme_speed),
+    (ROOT / "docs" / "results" / "speed.md", "speed", speed_tables),
     (ROOT / "benchmarks" / "README.md", "stages", stage_table),
     (ROOT / "benchmarks" / "README.md", "seconds", seconds_table),
 )
@@ -172,8 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if missing := [name for name in SCRIPTS if name not in results]:
             raise TableError(f"no results of {', '.join(missing)}. Remedy: make bench")
-        for path, name, make in SECTIONS:
-            content = make(results)
+        by_hand = read_results(RESULTS.parent)
+        sections = [(path, name, make(results)) for path, name, make in SECTIONS]
+        sections += [(path, name, make(by_hand)) for path, name, make in hand_tables.SECTIONS]
+        for path, name, content in sections:
             if options.write:
                 path.write_text(placed(path.read_text(encoding="utf-8"), name, content), encoding="utf-8")
                 print(f"wrote {name} into {path}")
