@@ -1,22 +1,68 @@
-"""README.md shows numbers and output that were measured, and commands and files that exist."""
+"""README.md and docs/ show what was measured, commands and keys that exist, and links that lead somewhere."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
 
 from benchmarks.floors import FLOORS, check
+from benchmarks.hand_tables import SECTIONS
 from benchmarks.measure import RESULTS
 from benchmarks.run import SCRIPTS
 from benchmarks.table import outdated, read_results
+from filters.cli import app
+from filters.config.filter import FilterConfig
+from filters.config.yaml_file import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED = {"filter", "train", "annotate", "commands", "files", "model"}
+"""Pages of docs/reference/ that exist in the site only."""
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(*languages: str) -> Iterator[Any]:
+    """Every block of code of these languages, named by its page."""
+    for page in PAGES:
+        for number, (language, text) in enumerate(_FENCE.findall(page.read_text(encoding="utf-8"))):
+            if language in languages:
+                yield pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
+
+
+def commands() -> list[Any]:
+    """Every call of finesieve that README and docs show: whole ones in blocks without a language, or named in `code`."""
+    found: dict[tuple[str, bool], Path] = {}
+    for page in PAGES:
+        if page.name == "experiments.md":  # of what is gone
+            continue
+        text = page.read_text(encoding="utf-8")
+        lines = [(line, True) for language, block in _FENCE.findall(text) if not language for line in block.splitlines()]
+        lines += [(span, False) for span in re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))]
+        for line, whole in lines:
+            call = re.sub(r"^(\$ |echo .* \| |timeout \S+ \S+ \d+ )+", "", line.split("  #")[0]).strip()
+            if call.startswith("finesieve "):
+                found.setdefault((call.split(" > ")[0], whole), page)
+    return [
+        pytest.param(call, whole, id=f"{page.relative_to(ROOT)}: {call[:60]}") for (call, whole), page in found.items()
+    ]
 
 
 def test_the_speed_tables_are_the_benchmarks_results() -> None:
     assert outdated(read_results(RESULTS)) == []
+
+
+def test_the_tables_measured_by_hand_are_the_results() -> None:
+    assert outdated(read_results(RESULTS.parent), SECTIONS) == []
 
 
 def test_the_speed_results_pass_their_floors() -> None:
@@ -25,116 +71,93 @@ def test_the_speed_results_pass_their_floors() -> None:
     assert check(RESULTS, FLOORS) == []
 
 
-def test_the_table_of_near_copies_is_the_benchmark_s_result() -> None:
-    found = json.loads((ROOT / "benchmarks" / "results" / "near_copies.json").read_text())
-    planted, real = found["planted"], found["real"]
-    assert planted["ours"]["removed_without_a_witness"] == planted["ours"]["of_these_both_stay"] == 0
-
-    def cell(of: dict[str, int]) -> str:
-        return f"{of['removed_as_near_copies']:,}; {of['removed_without_a_witness']:,}"
-
-    steps = [planted["true_pairs"][step] for step in ("0.70", "0.75", "0.80", "0.90")]
-    for text in (
-        *(cell(planted[name]) for name in ("ours", "closure", "datatrove")),
-        f"{planted['ours']['pairs_that_share_a_bucket_and_are_alike']:,}; 0",
-        ", ".join(str(step["share_not_both_kept"]) for step in steps),
-        ", ".join(str(step["share_that_shares_a_band_by_theory"]) for step in steps),
-        f"{cell(real['ours'])}; {cell(real['closure'])}",
-    ):
-        assert sum(line.endswith(f"| {text} |") for line in README.splitlines()) == 1
-
-
-def test_the_table_of_the_forecast_is_the_benchmark_s_result() -> None:
-    found = json.loads((ROOT / "benchmarks" / "results" / "forecast.json").read_text())
-    assert len(found["sizes"]) == 3
-    for row in found["sizes"]:
-        cells = [f"{row['documents']:,}"]
-        for what, digits in (("cpu_s", 1), ("disk_mb", 1), ("memory_mb", 0)):
-            assert abs(row[what]["error"]) <= found["limit"]
-            said, was = (f"{row[what][name]:,.{digits}f}" for name in ("forecast", "measured"))
-            cells.append(f"{said}, {was} ({100 * row[what]['error']:+.0f} %)")
-        assert f"| {' | '.join(cells)} |" in README.splitlines()
+def test_what_is_said_of_near_copies_and_forecasts_is_true() -> None:
+    found = read_results(RESULTS.parent)
+    ours = found["near_copies"]["planted"]["ours"]
+    assert ours["removed_without_a_witness"] == ours["of_these_both_stay"] == 0
+    assert found["near_copies"]["real"]["closure"]["removed_without_a_witness"] == 12
+    sizes = found["forecast"]["sizes"]
+    assert len(sizes) == 3
+    for row in sizes:
+        assert all(abs(row[what]["error"]) <= found["forecast"]["limit"] for what in ("cpu_s", "disk_mb", "memory_mb"))
+    assert found["terminal"]["documents"] == found["page"]["documents"] == 20_000_000
+    metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]["sample"]
+    assert f"calibration error {metrics['calibration_error']['value']:.3f})" in " ".join(
+        (ROOT / "docs" / "train.md").read_text(encoding="utf-8").split()
+    )
+    assert f"At the keep rule it finds {100 * metrics['recall']['value']:.0f} % of what the judge" in (
+        ROOT / "docs" / "results" / "quality.md"
+    ).read_text(encoding="utf-8")
 
 
-def test_the_metrics_are_those_of_the_model() -> None:
-    metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]
-    for name, part in (("all 5,281 labels", "sample"), ("natural mix of the crawl", "natural")):
-        shown = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
-        for metric in ("f1", "best_f1", "pr_auc", "spearman", "mae"):
-            interval = metrics[part][metric]
-            assert "{value:.3f} [{low:.3f}, {high:.3f}]".format(**interval) in shown
+def test_readme_is_one_short_page() -> None:
+    assert len(README.splitlines()) <= 180
 
 
-def test_the_tables_of_the_kinds_are_the_benchmark_s_result() -> None:
-    from benchmarks.classifiers import tables
-
-    results = json.loads((ROOT / "benchmarks" / "results" / "classifiers.json").read_text())
-    for lines in tables(results).values():
-        assert len(lines) >= 5
-        assert "\n".join(lines) in README
-
-
-def test_the_bands_and_probes_are_those_of_the_model() -> None:
-    metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]
-    for row in metrics["conformal"]:
-        coverage = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row["coverage"])
-        cells = f"{row['keep']:.1%} | {row['undecided']:.1%} | {row['drop']:.1%}"
-        assert f"| {row['alpha']:g} | {coverage} | {cells} |" in README.splitlines()
-    probes = json.loads((ROOT / "benchmarks" / "results" / "probes.json").read_text())
-    said = " ".join(README.split())
-    names = {
-        "textbook": "a textbook frame",
-        "keywords": "twenty words of school life",
-        "markdown": "markdown",
-        "boilerplate": "a cookie notice",
-        "truncation": "half of the text",
-        "white space": "white space",
-        "encyclopedia": "an encyclopedia's headings",
-        "upper case": "capitals",
-    }
-    assert set(names) == set(probes["flips"])
-    for probe, name in names.items():
-        assert f"{name} {100 * probes['flips'][probe]['value']:.1f} %" in said
-    assert f"calibration error {metrics['sample']['calibration_error']['value']:.3f};" in said
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if target.parent.name == "reference" and target.stem in GENERATED:
+            continue
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
 
 
-def test_the_figures_of_the_page_are_the_benchmark_s_result() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "page.json").read_text())
-    write, page = results["write"], results["page"]
-    said = " ".join(README.split())
-    assert f"written in {write['processor_seconds']:.1f} s of processor time on one core" in said
-    assert f"on one core, {write['megabytes']:.1f} MB" in said
-    assert f"usable {page['interactive_ms'] / 1000:.1f} s after it is opened" in said
-    assert f"and {page['frames_per_second']:.0f} frames per second" in said
-    assert results["documents"] == 20_000_000
+def anchors(page: Path) -> set[str]:
+    """What headings of a Markdown page can be linked as."""
+    titles = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_injection_table_is_the_benchmark_s_result() -> None:
-    arms = json.loads((ROOT / "benchmarks" / "results" / "injections.json").read_text())["arms"]
-    for name, arm in (("page pasted into the message", "undefended"), ("framed and neutralised", "defended")):
-        found = arms[arm]
-        shown = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
-        cells = [f"{found['structure_broken']} of {found['prompts']}", f"{found['clean']:.2f}"]
-        keys = ("shift", "control_shift", "effect")
-        cells += ["{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**found[key]) for key in keys]
-        assert shown == f"| {name} | {' | '.join(cells)} |"
+@pytest.mark.parametrize(("call", "whole"), commands())
+def test_a_command_that_is_shown_exists_with_its_options(call: str, whole: bool) -> None:
+    group: Any = typer.main.get_command(app)
+    arguments = shlex.split(call, comments=True)[1:]
+    verb = next((part for part in arguments if part in group.commands), None)
+    command = group if verb is None else group.commands[verb]
+    if whole and verb is not None:
+        place = arguments.index(verb)
+        with group.make_context("finesieve", arguments[:place], resilient_parsing=True) as context:
+            command.make_context(verb, arguments[place + 1 :], parent=context)
+        return
+    known = {name for one in (group, command) for parameter in one.params for name in parameter.opts} | {"--help"}
+    assert [part for part in arguments if part.startswith("-") and part != "-" and part not in known] == []
+    assert verb is not None or all(part.startswith("-") for part in arguments)
 
 
-def test_the_numbers_of_annotate_are_the_benchmark_s_result() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "annotate.json").read_text())
-    memory = list(results["throughput"]["rss_mb"].values())
-    seconds = results["resume"]["cpu_seconds_to_first_request"]
-    text = " ".join(README.split())
-    assert f"{results['throughput']['per_cpu_second']:.0f} answers per second of CPU time with 256 in flight" in text
-    assert f"memory {memory[0]:.0f} MB after 10,000 requests and {memory[-1]:.0f} MB after 20,000" in text
-    assert f"resumes after {seconds:.1f} s of CPU time" in text
+@pytest.mark.parametrize("text", list(blocks("yaml")))
+def test_a_config_that_is_shown_loads(text: str, tmp_path: Path) -> None:
+    given = yaml.safe_load(text)
+    if given is None:  # a comment alone
+        return
+    path = tmp_path / "shown.yaml"
+    path.write_text(text)
+    assert load_config(FilterConfig, path).output.path
 
 
-def test_linked_files_exist() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
-    assert len(links) >= 6
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("text", list(blocks("python")))
+def test_a_python_block_compiles_and_its_imports_exist(text: str) -> None:
+    tree = ast.parse(text)
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert imports
+    exec(compile(ast.Module(body=imports, type_ignores=[]), "shown", "exec"), {})
+
+
+def test_the_python_block_that_scores_runs() -> None:
+    (text,) = (block.values[0] for block in blocks("python") if "QualityModel.load" in str(block.values[0]))
+    names: dict[str, Any] = {}
+    exec(text, names)
+    assert names["scores"].shape == names["kept"].shape == (1,)
+    assert names["model"].keep.min_score == 1.5
+    assert names["decided"].low[0] <= names["scores"][0] <= names["decided"].high[0]
 
 
 def test_nothing_is_left_to_fill_in() -> None:
-    assert not re.search(r"@[A-Z]+@", README)
+    for page in PAGES:
+        assert not re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text(encoding="utf-8")), page

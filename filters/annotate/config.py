@@ -38,9 +38,9 @@ class PriceConfig(Section):
     """What a judge costs, in any one currency for the whole config."""
 
     input: Annotated[float, Field(ge=0)] = 0.0
-    """Per million tokens of the prompt."""
+    """Price of a million tokens of prompts."""
     output: Annotated[float, Field(ge=0)] = 0.0
-    """Per million tokens of the answer."""
+    """Price of a million tokens of answers."""
 
     def of(self, tokens_in: int, tokens_out: int) -> float:
         """Money for so many tokens."""
@@ -51,43 +51,47 @@ class JudgeConfig(Section):
     """A language model behind one or several OpenAI-compatible servers."""
 
     name: Name
-    """Under which its answers are stored. Another model, mode or temperature needs another name."""
+    """Name under which its answers are stored. Another model, mode or temperature needs another name."""
     base_urls: Annotated[tuple[Annotated[str, AfterValidator(_http)], ...], Field(min_length=1)]
-    """Servers of the same model, ending in /v1 as a rule. Load is spread; a dead one is dropped and tried again."""
+    """Servers of the same model, which usually end in /v1. They share the load; a dead one is dropped and tried
+    again."""
     model: Annotated[str, Field(min_length=1)]
+    """Name of the model, as the servers know it."""
     served_as: tuple[str, ...] = ()
-    """Other names by which the servers may call the model in their answers; any other name is refused."""
+    """Other names that the servers may give the model in their answers; an answer of any other model is refused."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the key; null: the server needs none."""
+    """Name of the environment variable that holds the key. null: the server needs no key."""
     mode: Mode = "expected"
-    """expected: a score first, read from the log-probabilities of the scale's tokens; sample: the mean of `repeats`
-    answers; justify: reasoning, then a score; reward: a reward model that answers attribute scores."""
+    """How the judge answers. expected: the score first, read from the log-probabilities of the scale's tokens. sample:
+    the mean of `repeats` answers. justify: reasoning, then a score. reward: a reward model answers attribute scores."""
     repeats: Count | None = None
-    """Answers per page; null: 1, and 5 in mode sample. More than one needs a temperature above 0, and tells how far a
-    judge agrees with itself only where it writes its answer: in mode expected the same distribution is read again."""
+    """Answers for each page. null: 5 in mode sample, otherwise 1. More than one needs a temperature above 0. Repeats
+    show how far a judge agrees with itself, except in mode expected, where they read the same distribution again."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """null: 1 where several answers are drawn, else 0."""
+    """Temperature of the requests. null: 1 if several answers are drawn, otherwise 0."""
     top_logprobs: Annotated[int, Field(ge=2, le=100)] = 20
-    """Candidates to ask for; fewer are asked of a server that refuses so many."""
+    """Number of candidates for each token to ask for. A server that refuses this number is asked for fewer."""
     max_answer_tokens: Count | None = None
-    """null: 8 (expected, sample), 512 (justify), 64 (reward)."""
+    """Most tokens of an answer. null: 8 (expected, sample), 512 (justify), 64 (reward)."""
     answer_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The key by which the server knows the limit on an answer; some hosted models want the second."""
+    """Name of the limit on an answer in a request; some hosted models need max_completion_tokens."""
     max_page_tokens: Annotated[int, Field(ge=64)] = 1500
-    """A longer page is cut; at most what `context_tokens` leaves beside the rubric."""
+    """Most tokens of a page; a longer page is cut. What `context_tokens` leaves beside the rubric is a limit too."""
     context_tokens: Annotated[int, Field(ge=256)] = 8192
-    """What the server was started with, prompt and answer together."""
+    """Context length that the server was started with, for prompt and answer together."""
     tokenizer: PathText | None = None
-    """The model's tokenizer.json, to count a page's tokens as the model does; null: an estimate."""
+    """The model's tokenizer.json, to count a page's tokens as the model does. null: tokens are estimated."""
     max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Most requests in flight at each server; what it says 429 to is tried again later."""
+    """Most requests in flight at each server. A request that it answers with 429 is tried again later."""
     timeout_seconds: Positive = 120.0
-    """Of a whole answer."""
+    """Most seconds for a whole answer."""
     retries: Annotated[int, Field(ge=0, le=20)] = 6
-    """After 429, 5xx, a timeout or a broken connection, with growing, jittered pauses."""
+    """How often a request is made again after 429, 5xx, a timeout or a broken connection, with growing random
+    pauses."""
     price: PriceConfig = PriceConfig()
+    """What the judge costs; needed for forecasts and for `budget.max_money`."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of the request, as the server knows them (chat_template_kwargs, guided_choice, ...)."""
+    """More keys of each request, as the server knows them (chat_template_kwargs, guided_choice, ...)."""
 
     @property
     def answers(self) -> int:
@@ -113,43 +117,48 @@ class JudgeConfig(Section):
 
 
 class BudgetConfig(Section):
-    """Hard caps. Each request is reserved at its upper bound before it is sent, so that none is ever exceeded."""
+    """Hard caps. Each request is reserved at its upper bound before it is sent, so that no cap is ever exceeded."""
 
     max_tokens: Count | None = None
-    """Prompts and answers of all judges, over all runs on this store."""
+    """Most tokens of prompts and answers, for all judges and all runs on this store. null: no cap."""
     max_money: Positive | None = None
-    """In the currency of the prices, over all runs on this store."""
+    """Most money, in the currency of the prices, for all runs on this store. null: no cap."""
     max_seconds: Positive | None = None
-    """Of this run."""
+    """Most seconds for this run. null: no cap."""
 
 
 class StopConfig(Section):
-    """When failing requests stop the run: a server that is gone should not use up every page's retries."""
+    """When failing requests stop the run, so that a server that is gone does not use up the retries of every page."""
 
     window: Annotated[int, Field(ge=5)] = 50
-    """The last so many pages of a judge ..."""
+    """Number of a judge's latest pages that are looked at."""
     max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """... of which this share has failed after all retries."""
+    """Share of these pages that may fail after all retries; a larger one stops the run."""
 
 
 class AnnotateConfig(InputsConfig):
-    """Everything `finesieve annotate` does, from input to annotations. See configs/judge.yaml."""
+    """A config of `finesieve annotate`: everything from the input to the annotations."""
 
     extract: ExtractConfig = ExtractConfig()
+    """How the main text is extracted from HTML."""
     sample: SampleConfig = SampleConfig()
+    """Which documents are annotated."""
     rubric: Annotated[PathText, Field(min_length=1)]
-    """A file like configs/rubrics/edu.yaml."""
+    """File with the rubric, such as configs/rubrics/edu.yaml."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]{1,40}$")] | None = None
-    """Of the pages, in English ("Danish"): the rubric tells the judge."""
+    """Language of the pages, by its English name ("Danish"); the judge is told. null: the judge is not told."""
     judges: Annotated[tuple[JudgeConfig, ...], Field(min_length=1)]
+    """The language models that score the pages."""
     store: Annotated[PathText, Field(min_length=1)]
-    """SQLite file with every answer; a run goes on where the last one ended."""
+    """SQLite file that keeps every answer; a run continues where the last one ended."""
     export: PathText | None = None
-    """Folder for annotations.parquet and its card, written at the end."""
+    """Folder for annotations.parquet and its card, written at the end. null: nothing is exported."""
     pilot: Annotated[int, Field(ge=5, le=1000)] = 20
-    """Documents each judge answers before the cost is forecast."""
+    """Number of documents that each judge answers before the cost is forecast."""
     budget: BudgetConfig = BudgetConfig()
+    """Hard caps on tokens, money and time."""
     stop: StopConfig = StopConfig()
+    """When failing requests stop the run."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -18,7 +18,9 @@ class Scale(Section):
     """Whole numbers from `min` to `max`."""
 
     min: Annotated[int, Field(ge=0, le=100)] = 0
+    """Lowest score."""
     max: Annotated[int, Field(ge=1, le=100)]
+    """Highest score."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -36,34 +38,37 @@ class Attribute(Section):
     """One of several things that are scored separately."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,39}$")]
+    """Name of the attribute."""
     weight: float = 1.0
-    """In the page's score, which is the weighted mean of its attributes; a negative weight counts against."""
+    """Weight in the page's score, which is the weighted mean of its attributes. A negative weight counts against it."""
 
 
 class Example(Section):
     """A page with its right answer, shown to the judge as a finished exchange."""
 
     text: Annotated[str, Field(min_length=1)]
+    """Text of the page."""
     reason: Annotated[str, Field(min_length=1)]
-    """Shown in mode justify only."""
+    """Reasoning, shown only in mode justify."""
     score: int | None = None
+    """The right score, for a rubric without attributes."""
     scores: dict[str, int] | None = None
-    """Of a rubric with attributes."""
+    """The right score of each attribute, for a rubric with attributes."""
 
 
 class Rubric(Section):
     """What a judge is asked about a page.
 
     Attributes:
-        name: for people and file names.
-        version: raised whenever the meaning of the scores changes.
-        scale: the scores.
-        label: what stands before the score in an answer: "Educational score: 3".
-        prompt: criteria, given to the judge as the system message.
-        attributes: what is scored separately; empty: one score.
-        examples: pages with their right answers, in the order shown.
-        request: what the page is taken to answer; the user's turn before the page's in mode reward.
-        language: of the pages, in English; None: not told.
+        name: Name, for people and file names.
+        version: Version; raise it whenever the meaning of the scores changes.
+        scale: The scores that a page can have.
+        label: Words before the score in an answer, as in "Educational score: 3".
+        prompt: The criteria, which the judge gets as the system message.
+        attributes: What is scored separately. Empty: one score.
+        examples: Pages with their right answers, in the order in which they are shown.
+        request: What the page answers: the user's turn before the page, in mode reward. null: none.
+        language: Language of the pages, by its English name. null: the judge is not told.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]

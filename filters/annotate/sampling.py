@@ -43,27 +43,33 @@ SCORE_STEP = 0.5
 
 
 class SampleConfig(Section):
-    """Which documents of the input are annotated. Copies and near copies are drawn once."""
+    """Which documents of the input are annotated. Of copies and near copies, one can be drawn."""
 
     size: Annotated[int, Field(ge=1)] = 1000
+    """Number of documents to draw."""
     design: Literal["random", "stratified", "active"] = "random"
-    """random: every document alike; stratified: as many from each stratum as it has, up to an equal share; active:
-    what `prefer` says is drawn more often, and `random_share` of the sample without regard to it."""
+    """random: every document has the same chance. stratified: each stratum gives an equal share, or all it has. active:
+    documents that `prefer` names are drawn more often; `random_share` of the sample is drawn without regard to it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the draw. The same seed draws the same documents from the same input."""
     strata: tuple[Stratum, ...] = ()
-    """stratified: language, source (input file), length (in tokens), score (of the first model); crossed."""
+    """stratified: what strata are made of: language, source (input file), length (in tokens), score (of the first
+    model). Several are combined."""
     prefer: Literal["uncertain", "high", "disagreement"] = "uncertain"
-    """active: scores near the keep rule of the first model; high scores; or scores of two models that differ."""
+    """active: what is drawn more often. uncertain: scores near the keep rule of the first model. high: high scores.
+    disagreement: scores of two models that differ."""
     models: tuple[ModelText, ...] = ("edu-en",)
-    """Models, as `model` of a filter config: for strata by score and for the design active; two for disagreement."""
+    """Models, as in `model` of a filter config, for strata by score and for the design active (disagreement needs
+    two)."""
     spread: Annotated[float, Field(gt=0, le=5)] = 0.5
-    """active: a document is drawn e times as often for each `spread` of score it is closer to what is preferred."""
+    """active: a document that is closer to what is preferred by this many points of score is drawn 2.7 times as
+    often."""
     random_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """active: no document's probability falls below that of a random sample of so much of the size."""
+    """active: share of the sample that is drawn at random, so that every document has a chance."""
     languages: tuple[LanguageCode, ...] = ()
-    """Draw only documents identified as one of these (ISO 639-1 codes); empty: all."""
+    """Draw only documents in these languages (ISO 639-1 codes). Empty: in all languages."""
     near: NearConfig | None = NearConfig()
-    """What is a near copy; null: only equal texts are copies."""
+    """What counts as a near copy. null: only equal texts are copies."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

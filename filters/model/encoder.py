@@ -34,28 +34,29 @@ EncoderText = Annotated[str, PathKey(is_name=lambda value, path: value in WHEELS
 
 
 class EncoderOptions(Section):
-    """What is read from an encoder."""
+    """An encoder, and what is read from it."""
 
     encoder: Annotated[EncoderText, Field(min_length=1)]
-    """A name in `filters.model.encoder_files.WHEELS`, a folder of safetensors, a GGUF file, or an ONNX file or
-    folder."""
+    """Name of an encoder that comes in a wheel (smollm2-135m, minilm-l6), a folder of safetensors, a GGUF file, or an
+    ONNX file or folder."""
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | Literal["output"]
-    """Hidden layers, the first being 1; or the model's own output, which is all an ONNX file has. The middle of a small
-    language model is the place to read."""
+    """Numbers of the hidden layers to read, from 1; or the model's own output, which is all that an ONNX file has. The
+    middle layers of a small language model are usually best."""
     pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("mean",)
-    """Of token states, for each layer: mean; standard deviation; the first token's (BERT's [CLS], as bge models are
-    made to be read); the last token's (causal models)."""
+    """How the states of the tokens become one vector for each layer: their mean, their standard deviation, the state of
+    the first token (BERT's [CLS], as bge models are read), or that of the last token (causal models)."""
     max_tokens: Annotated[int, Field(ge=8, le=32_768)] = 320
+    """Most tokens of a text that are read."""
     max_characters: Annotated[int, Field(ge=1)] | None = None
-    """Of a text that are read; None: the model's whole window, up to `max_tokens`."""
+    """Most characters of a text that are read. null: the model's whole window, up to `max_tokens`."""
     prefix: str | None = None
-    """What stands before the text (causal models), such as what shall be judged; its tokens are in no mean."""
+    """Text to put before each page (causal models), such as what is to be judged. Its tokens are not in the mean."""
     suffix: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=16)] = ()
-    """Questions put after the text, one after the other (causal models); `last` reads the state of the last token of
-    each. Their tokens are in no mean."""
+    """Questions to put after each page, one after the other (causal models). The pooling `last` reads the state of the
+    last token of each. Their tokens are not in the mean."""
     precision: Precision = "auto"
-    """auto: bfloat16 where a measured self-test finds it faster than float32 and close enough. An ONNX file is computed
-    as it was exported."""
+    """Number format. auto: bfloat16 if a self-test finds it faster than float32 and close enough. An ONNX file is
+    computed as it was exported."""
 
     @field_validator("suffix", mode="before")
     @classmethod

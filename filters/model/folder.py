@@ -50,10 +50,11 @@ class KeepRule(Section):
     """
 
     min_score: Annotated[float, Field(ge=0, le=5)] = 1.5
+    """Lowest score that is kept."""
     tie: Literal[">="] = ">="
-    """What happens at score == min_score: it is kept."""
+    """A score equal to `min_score` is kept."""
     rounded: Annotated[int, Field(ge=1, le=5)] | None = None
-    """Keep what rounds, half to even, to at least this; it sets `min_score`."""
+    """Keep scores that round, half to even, to at least this; it sets `min_score`. null: no such rule."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,55 +82,72 @@ class Rubric(Section):
     """What the judge was asked, so that scores of two models can be told apart."""
 
     name: str
+    """Name of the rubric."""
     sha256: Sha256
+    """SHA-256 of its text."""
 
 
 class TrainingData(Section):
     """What a model was trained on."""
 
     name: str
+    """Name of the annotations file."""
     sha256: Sha256
-    """Of the annotations file, as stored."""
+    """SHA-256 of the annotations file, as stored."""
     rows: Annotated[int, Field(gt=0)]
-    """Labels used, after the policies of `filters.train.annotations`."""
+    """Number of labels that were used, after rows were left out or merged."""
     target: str
+    """Column that was learned."""
     notes: tuple[str, ...] = ()
+    """What was odd in the labels, and what was done about it."""
 
 
 class FileEntry(Section):
     """Size and digest of one file of the folder."""
 
     bytes: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+    """Size of the file."""
     sha256: Sha256
+    """SHA-256 of the file."""
 
 
 class Manifest(Section):
-    """Schema of model.json."""
+    """The content of model.json."""
 
     format: Literal["finesieve-model"] = "finesieve-model"
+    """Says what the file is."""
     version: Literal[1] = 1
+    """Version of the format."""
     name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+    """Name of the model."""
     kind: str
+    """Kind of classifier: linear, fasttext, static, encoder, ensemble."""
     language: str | None = None
+    """ISO 639-1 code of the language it was trained on. null: not said."""
     rubric: Rubric | None = None
+    """What the judge was asked. null: not said."""
     training: TrainingData | None = None
+    """The labels it was trained on. null: the model was imported."""
     window: Annotated[int, Field(gt=0, le=10**9)]
     """Characters (Unicode code points) of one window."""
     windows: WindowRule = "first"
-    """Which windows of a text are read, and how their raw scores become one; see `filters.model.windows`."""
+    """Which windows of a text are read, and how their raw scores become one."""
     normalisation: str
-    """What happens to the text before features are taken, in words; the scorer of this kind implements it."""
+    """What happens to the text before features are taken, in words."""
     features: dict[str, JsonValue]
-    """Options of the classifier kind."""
+    """Options of the kind of classifier."""
     keep: KeepRule = KeepRule()
+    """Which scores are kept."""
     calibration: str | None = None
-    """Method that fitted the knots in calibration.safetensors; None: the raw score is the score."""
+    """Method that fitted the calibration in calibration.safetensors. null: the raw score is the score."""
     conformal: ConformalTable | None = None
-    """Bands round a calibrated score, from scores of pages that the models behind them had not seen."""
+    """Bands around a calibrated score, from scores of pages that the models had not seen. null: none."""
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
+    """Metrics of the cross-validation, with intervals."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     """The training config, with random_state: enough to train the same model again."""
     files: dict[str, FileEntry] = Field(default_factory=dict)
+    """Every other file of the folder. A file that is not named here is refused."""
     members: dict[str, Sha256] = Field(default_factory=dict)
     """Sub-folders that are model folders of their own (kind ensemble), with the sha256 of their model.json."""
 

@@ -17,38 +17,43 @@ _REDUCED_L2 = 0.003
 
 
 class RidgeHead(Section):
-    """Squared error on the features; `l2` is the penalty per feature, so that one value suits encoders of any width."""
+    """Ridge regression. `l2` is the penalty per feature, so that one value suits encoders of any width."""
 
     kind: Literal["ridge"] = "ridge"
+    """Chooses this kind of head."""
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
-    """Candidates; inner cross-validation chooses one."""
+    """Candidates for the penalty; inner cross-validation chooses one."""
 
 
 class SvrHead(Section):
     """Support vectors with a radial basis function kernel (Drucker et al. 1997)."""
 
     kind: Literal["svr"] = "svr"
+    """Chooses this kind of head."""
     c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (2.0,)
-    """Candidates; inner cross-validation chooses one."""
+    """Candidates for the inverse of the penalty; inner cross-validation chooses one."""
     gamma: Annotated[float, Field(gt=0)] = 0.3
-    """Divided by the number of features."""
+    """Width of the kernel: its gamma is this value, divided by the number of features."""
     epsilon: Annotated[float, Field(ge=0)] = 0.1
-    """Errors that are none, in the judge's score."""
+    """Errors up to this size count as none, in points of the judge's score."""
     scale: Literal["unit", "root"] = "unit"
-    """Divide each feature by its spread, or by the root of it: what spreads little then counts less."""
+    """Each feature is divided by its standard deviation (unit), or by the square root of it (root)."""
     centres: Annotated[int, Field(ge=8, le=16_384)] | None = None
-    """Reduce the support vectors to so many (Schoelkopf et al. 1999): a smaller, faster head; null: keep them all."""
+    """Number of support vectors that the head is reduced to (Schoelkopf et al. 1999), which makes it smaller and
+    faster. null: all are kept."""
 
 
 class LandmarkHead(Section):
     """Kernel ridge regression on landmarks (Nystroem; Williams and Seeger 2001): an RBF head of a size one chooses."""
 
     kind: Literal["landmarks"] = "landmarks"
+    """Chooses this kind of head."""
     landmarks: Annotated[int, Field(ge=8, le=16_384)] = 1024
+    """Number of landmarks, which are drawn from the training rows."""
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.3,)
-    """Candidates; inner cross-validation chooses one."""
+    """Candidates for the ridge penalty; inner cross-validation chooses one."""
     gamma: Annotated[float, Field(gt=0)] = 0.15
-    """Divided by the number of features."""
+    """Width of the kernel: its gamma is this value, divided by the number of features."""
 
 
 HeadConfig = Annotated[RidgeHead | SvrHead | LandmarkHead, Field(discriminator="kind")]

@@ -38,30 +38,33 @@ CLIP = 1.0
 
 
 class LastLayers(Section):
-    """All weights of the uppermost blocks."""
+    """Training of all weights of the uppermost blocks, together with the head."""
 
     kind: Literal["last_layers"] = "last_layers"
+    """Chooses this way of training."""
     lr: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (3e-5,)
     """Candidates for the learning rate; inner cross-validation chooses one."""
     layers: Annotated[int, Field(ge=1)] = 6
-    """How many blocks are tuned, counted down from the highest layer that is read."""
+    """Number of blocks that are trained, counted down from the highest layer that is read."""
     epochs: Annotated[float, Field(gt=0, le=100)] = 3.0
-    """At most."""
+    """Most epochs."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Texts of one step; they are computed in parts that fit, and their gradients added."""
+    """Texts in one step. They are computed in parts that fit into memory, and their gradients are added."""
     evaluations: Annotated[int, Field(ge=1, le=100)] = 2
-    """Looks at the pages kept aside in each epoch."""
+    """How often in an epoch the pages that are kept aside are evaluated."""
     patience: Annotated[int, Field(ge=1)] = 3
-    """Stop after so many looks without a new best."""
+    """Training stops after this many evaluations without a new best."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Weight decay of the optimiser (AdamW)."""
     head_lr: Annotated[float, Field(gt=0, le=1)] = 1e-5
-    """Learning rate of the head, which starts where it fits already."""
+    """Learning rate of the head, which starts from the head that fits the frozen model."""
 
 
 class HeadOnly(Section):
-    """Nothing but the head: the encoder stays as it is."""
+    """Training of the head alone: the encoder stays as it is."""
 
     kind: Literal["head"] = "head"
+    """Chooses this way of training."""
 
 
 TuneConfig = Annotated[HeadOnly | LastLayers, Field(discriminator="kind")]
