@@ -7,8 +7,12 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 # The versions that CI tests. CONSTRAINTS= takes the newest of everything.
 CONSTRAINTS ?= --constraint constraints.txt
 
+## What there is to make.
+help:
+	@awk '/^## /{sub(/^## /,""); text=text ? text : $$0; next} /^[a-z-]+:/{if (text) {sub(/:.*/,""); printf "%-16s %s\n", $$0, text}} {text=""}' Makefile
+
 .PHONY: demo demo-annotate test test-portable test-newest test-annotate test-browser test-cluster test-encoder lint types \
-	bench constraints clean
+	bench schema docs constraints clean help
 
 # What the command needs, and no more: `make demo` is somebody's first look. Installed again whenever pyproject.toml
 # changes. pip's own resolver installs dependencies before dependents, which leaves fastText's training binding in place
@@ -95,10 +99,19 @@ bench: $(VENV)/.dev
 	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
+## The JSON Schemas in configs/schema/, written anew: after a change of what a config may say.
+schema: $(VENV)/.installed
+	for name in filter train annotate rubric; do $(BIN)/finesieve schema $$name >configs/schema/$$name.json || exit 1; done
+
+## The documentation as a site, in site/: every page of docs/, and a reference made from the code. Fails on any warning.
+docs: $(VENV)/.installed
+	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 ## The versions in constraints.txt, chosen anew: the newest that pip finds for every extra together.
 constraints: $(VENV)/.dev
 	$(BIN)/python .ci/constraints.py >constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-encoder .venv-judge .venv-browser .venv-newest runs build *.egg-info
+	rm -rf $(VENV) .venv-encoder .venv-judge .venv-browser .venv-newest runs build site *.egg-info

@@ -1,4 +1,4 @@
-"""The configs and rubrics that come with finesieve: beside the package in a clone, inside it in a wheel (setup.py)."""
+"""Configs, rubrics and JSON Schemas that come with finesieve: beside the package in a clone, inside it in a wheel (setup.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.
 
 
 def copy_configs(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Copy every config and rubric to `folder`; what is there already stays as it is.
+    """Copy every config, rubric and JSON Schema to `folder`; what is there already stays as it is.
 
     Returns:
         the files written, and those that were there.
@@ -21,7 +21,7 @@ def copy_configs(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     written: list[Path] = []
     there: list[Path] = []
-    for source in sorted(CONFIGS.rglob("*.yaml")):
+    for source in sorted([*CONFIGS.rglob("*.yaml"), *CONFIGS.rglob("*.json")]):
         path = folder / source.relative_to(CONFIGS)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from benchmarks.hand_tables import SECTIONS
 from benchmarks.measure import RESULTS
 from benchmarks.run import SCRIPTS
 from benchmarks.table import outdated, read_results
-from filters.cli import app
+from filters.cli.main import app
 from filters.config.filter import FilterConfig
 from filters.config.yaml_file import load_config
 

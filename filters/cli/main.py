@@ -20,6 +20,7 @@ from filters.cli.init import init
 from filters.cli.inspect import inspect
 from filters.cli.leaks import leaks
 from filters.cli.read import read
+from filters.cli.schema import schema
 from filters.cli.score import score
 from filters.cli.status import status
 from filters.cli.train import train
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 VERBS: dict[str, Callable[..., None]] = {
     "init": init,
+    "schema": schema,
     "annotate": annotate,
     "train": train,
     "evaluate": evaluate,

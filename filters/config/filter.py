@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from filters.addresses import as_shown, has_user
 from filters.config.yaml_file import LARGEST, Options, PathKey, PathText, Section, load_config
@@ -145,6 +145,8 @@ class InputConfig(Section):
 
 class InputsConfig(Section):
     """A config of what reads documents: from one input, or from several as if they were one."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["input"]}, {"required": ["inputs"]}]})
 
     input: InputConfig | None = None
     """The input, if there is only one. Give either `input` or `inputs`."""

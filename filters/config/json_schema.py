@@ -7,10 +7,12 @@ It accepts what `load_config` accepts: one value in place of a list, and numbers
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import re
 import textwrap
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -51,7 +53,8 @@ def _tidy(node: Any) -> None:
                 node.pop(bound, None)
 
 
-def meanings(model: type[BaseModel]) -> dict[str, str]:
+@functools.cache
+def meanings(model: type[BaseModel]) -> Mapping[str, str]:
     """What each key of a section means: the text under its field, or the part "Attributes:" of the class.
 
     Keys of base classes are included.

@@ -349,7 +349,7 @@ def _prepared(
         if any(_wants_list(annotation, value) for annotation in annotations):
             value = [value]
         mark = next((mark for annotation in annotations for mark in _path_keys(annotation)), None)
-        inner = [model for annotation in annotations for model in _models(annotation)]
+        inner = [model for annotation in annotations for model in sections_of(annotation)]
 
         def of(item: Any, at: Keys, mark: PathKey | None = mark, inner: list[type[BaseModel]] = inner) -> Any:
             if isinstance(item, str) and mark is not None and item:
@@ -372,7 +372,7 @@ def _parts(annotation: Any) -> list[Any]:
 
 def _wants_list(annotation: Any, value: Any) -> bool:
     """True if the schema wants a list of any length, for which one value may stand."""
-    if value is None or isinstance(value, list) or (isinstance(value, dict) and not _models(annotation)):
+    if value is None or isinstance(value, list) or (isinstance(value, dict) and not sections_of(annotation)):
         return False
     parts = _parts(annotation)
     lists = [part for part in parts if get_origin(part) is tuple and Ellipsis in get_args(part)]
@@ -480,11 +480,11 @@ def _shown(value: Any) -> str:
     return f"{value!r:.80}"
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
     """The sections a field may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    return [model for part in get_args(annotation) for model in sections_of(part)]
 
 
 def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[Keys, list[str]]:
@@ -501,7 +501,7 @@ def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[Keys
         keys.append(part)
         if isinstance(part, str):
             fields = [model.model_fields[part] for model in candidates if part in model.model_fields]
-            candidates = [model for field in fields for model in _models(field.annotation)]
+            candidates = [model for field in fields for model in sections_of(field.annotation)]
     return tuple(keys), list(candidates[0].model_fields) if candidates else []
 
 
