@@ -2,8 +2,8 @@
 
     python -m benchmarks.table [--results DIR] [--write]
 
-Shows them; `--write` replaces what stands between the markers of each file. Results of every script are needed. Tables of
-what is measured by hand come from `benchmarks.hand_tables`.
+Shows them; `--write` replaces what stands between the markers of each file. Results of every script are needed. Tables
+of what is measured by hand come from `benchmarks.hand_tables`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Configs, rubrics and JSON Schemas that come with finesieve: beside the package in a clone, inside it in a wheel (setup.py)."""
+"""Configs, rubrics and JSON Schemas that come with finesieve: beside the package in a clone, inside it in a wheel."""
 
 from __future__ import annotations
 

@@ -40,13 +40,14 @@ def blocks(*languages: str) -> Iterator[Any]:
 
 
 def commands() -> list[Any]:
-    """Every call of finesieve that README and docs show: whole ones in blocks without a language, or named in `code`."""
+    """Every call of finesieve that README and docs show: whole in a block without a language, or named in `code`."""
     found: dict[tuple[str, bool], Path] = {}
     for page in PAGES:
         if page.name == "experiments.md":  # of what is gone
             continue
         text = page.read_text(encoding="utf-8")
-        lines = [(line, True) for language, block in _FENCE.findall(text) if not language for line in block.splitlines()]
+        shown = [block for language, block in _FENCE.findall(text) if not language]
+        lines = [(line, True) for block in shown for line in block.splitlines()]
         lines += [(span, False) for span in re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))]
         for line, whole in lines:
             call = re.sub(r"^(\$ |echo .* \| |timeout \S+ \S+ \d+ )+", "", line.split("  #")[0]).strip()

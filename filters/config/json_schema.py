@@ -38,9 +38,14 @@ def schema_class(name: str) -> type[BaseModel]:
 
 def json_schema(name: str) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a config, by its name in `SCHEMAS`."""
-    found = schema_class(name).model_json_schema(schema_generator=_Generator, mode="validation")
+    return {"$schema": DIALECT, "title": f"finesieve {name}"} | section_schema(schema_class(name))
+
+
+def section_schema(section: type[BaseModel]) -> dict[str, Any]:
+    """JSON Schema of a section and of all sections in it, without a dialect and a title."""
+    found = section.model_json_schema(schema_generator=_Generator, mode="validation")
     _tidy(found)
-    return {"$schema": DIALECT, "title": f"finesieve {name}"} | found
+    return found
 
 
 def _tidy(node: Any) -> None:
@@ -83,7 +88,7 @@ class _Generator(GenerateJsonSchema):
     def model_schema(self, schema: Any) -> JsonSchemaValue:
         found = super().model_schema(schema)
         found.pop("title", None)
-        found["description"] = " ".join(inspect.getdoc(schema["cls"]).split("\n\n")[0].split())
+        found["description"] = " ".join((inspect.getdoc(schema["cls"]) or "").split("\n\n")[0].split())
         for name, meaning in meanings(schema["cls"]).items():
             if name in found.get("properties", {}):
                 found["properties"][name]["description"] = meaning

@@ -54,13 +54,31 @@ ATTRIBUTE_FIELDS = [
     pa.field("keep", pa.bool_(), nullable=False),
     pa.field("reason", pa.string()),
 ]
-"""Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not.
-
-host: of the url; bytes: of UTF-8 text; tokens: an estimate, see `filters.kernels.tokens`; *_cluster: number in
-the run of the first document with the same normalised text, and of the document that stays of the near copies;
-duplicate_of: id of the document that a copy is one of, null where it is no copy; similarity: of the two; reason: null
-where kept.
-"""
+"""Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not."""
+MEANINGS = {
+    "id": "id of the document: the input's, or derived from source and position; unique in the run",
+    "text": "text of the document",
+    "source": "name of the input file",
+    "position": "place in the input file: row (parquet, hub), line from 1 (jsonl), byte offset of the record (warc)",
+    "url": "address of the page; null if the input has none",
+    "host": "host of the address",
+    "bytes": "bytes of UTF-8 text",
+    "tokens": "estimated number of tokens",
+    "language": "ISO 639-1 code of the identified language; null if languages are not identified",
+    "language_score": "probability of the identified language",
+    "score": "score of the model; null if the document was removed before it was scored",
+    "exact_hash": "xxh3-128 of the text in lower case with white space collapsed",
+    "exact_cluster": "number of the first document with the same exact hash",
+    "near_cluster": "number of the document that stays, for it and its near copies",
+    "duplicate_of": "id of the document that this one is a copy of; null if it is no copy",
+    "similarity": "similarity of the two",
+    "keep": "whether the document is kept",
+    "reason": "why the document was removed; null if it is kept",
+    "cluster_size": "number of documents that name the same document that stays, itself included",
+    "copies": "how many times the document is written (with output.repeat)",
+    "bucket": "level of quality (with output.buckets)",
+}
+"""What each column means."""
 PLAIN_ATTRIBUTES = frozenset({"id", "url", "position", "exact_hash"})
 """Columns of the side files whose values are mostly distinct."""
 ATTRIBUTE_ROWS = 1_000_000

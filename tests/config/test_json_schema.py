@@ -1,4 +1,4 @@
-"""The JSON Schemas accept every shipped config and what `load_config` accepts, refuse wrong keys, and explain each key."""
+"""The JSON Schemas accept shipped configs and what `load_config` accepts, refuse wrong keys, and explain each key."""
 
 from __future__ import annotations
 
