@@ -74,6 +74,8 @@ REASONS = {
     "in_earlier_run": "is a copy of a document that an earlier run kept",
     "low_score": "the score is below the threshold",
     "over_quota": "reaches the threshold, but its language or input file has used up its quota",
+    "rule": "`keep.where` is not true for it",
+    "low_rank": "its number under `keep.by` is too low for the budget, or NULL",
     "other_bucket": "is in a bucket that `keep.buckets` does not name",
 }
 CAUSES = {
@@ -272,9 +274,9 @@ def _default(value: dict[str, Any], is_section: bool) -> str:
 def commands_page() -> str:
     """Every command with its arguments and options, as --help shows them."""
     parts = [
-        "# Commands\n\nExit status: 0 for success, 1 for an error or a check that failed, 2 for a wrong call, 130 after "
-        "Ctrl-C, 143 after SIGTERM. `finesieve annotate` has 3 too: answers are missing, another run may "
-        "bring them.",
+        "# Commands\n\nExit status: 0 for success, 1 for an error or a check that failed, 2 for a wrong call, 130 "
+        "after Ctrl-C, 143 after SIGTERM. `finesieve annotate` has 3 too: answers are missing, another run "
+        "may bring them.",
         "## Before a command {#finesieve}\n\n`finesieve [OPTIONS] COMMAND ...`",
         _options(common),
     ]

@@ -12,7 +12,7 @@ from filters.annotate.config import AnnotateConfig
 from filters.annotate.rubric import Rubric
 from filters.annotate.sampling import SampleConfig
 from filters.config.filter import FilterConfig, parse_size
-from filters.config.yaml_file import Section, _models, load_config
+from filters.config.yaml_file import Section, load_config, sections_of
 from filters.errors import ConfigError
 from filters.evaluate.gate import Floors
 from filters.model.folder import Manifest
@@ -205,7 +205,7 @@ def test_every_section_has_the_one_base() -> None:
     def sections(schema: type[BaseModel]) -> set[type[BaseModel]]:
         found = {schema}
         for field in schema.model_fields.values():
-            found |= {inner for model in _models(field.annotation) for inner in sections(model)}
+            found |= {inner for model in sections_of(field.annotation) for inner in sections(model)}
         return found
 
     for schema in (FilterConfig, TrainConfig, AnnotateConfig, SampleConfig, Rubric, Manifest, Floors):

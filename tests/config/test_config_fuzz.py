@@ -105,15 +105,17 @@ def mutated(text: str, generator: random.Random) -> str:
 
 def keys_of(schema: type[BaseModel]) -> list[str]:
     """Paths of keys, three levels deep, right and wrong ones."""
-    from filters.config.yaml_file import _models
+    from filters.config.yaml_file import sections_of
 
     found = ["", ".", "nothing", "input.paths.0", "judges.0.name", "classifier.members.1.kind"]
     for name, field in schema.model_fields.items():
         found.append(name)
-        for model in _models(field.annotation):
+        for model in sections_of(field.annotation):
             for inner, deeper in model.model_fields.items():
                 found.append(f"{name}.{inner}")
-                found += [f"{name}.{inner}.{key}" for part in _models(deeper.annotation) for key in part.model_fields]
+                found += [
+                    f"{name}.{inner}.{key}" for part in sections_of(deeper.annotation) for key in part.model_fields
+                ]
     return found
 
 
