@@ -36,11 +36,12 @@ def build(path: Path, documents: int) -> str:
     return kind
 
 
-def vary(path: Path, documents: int, seed: int = 0) -> str:
+def vary(path: Path, documents: int, seed: int = 0, copies: float = 0.0) -> str:
     """Write a Parquet file (id, text) of any number of documents, each of sentences drawn at random; say what it is.
 
     Sentences are those of the pages `build` takes, cut at `LONGEST_SENTENCE` characters, as many to a document as make
-    `CHARACTERS` on average. No two documents are near duplicates, and memory does not grow with their number.
+    `CHARACTERS` on average. Of a share `copies`, each is one of the row group with a sentence replaced; no other two
+    documents are near duplicates, and memory does not grow with their number.
     """
     pool, kind = _pool()
     sentences = [sentence[:LONGEST_SENTENCE] + ". " for text in pool for sentence in text.split(". ") if sentence]
@@ -51,12 +52,19 @@ def vary(path: Path, documents: int, seed: int = 0) -> str:
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
         for first in range(0, documents, ROW_GROUP):
             n = min(ROW_GROUP, documents - first)
-            drawn = column.take(pa.array(generator.integers(len(sentences), size=n * each)))
+            rows = generator.integers(len(sentences), size=(n, each))
+            if copies:
+                chosen = generator.choice(n, round(n * copies), replace=False)
+                others = np.setdiff1d(np.arange(n), chosen)
+                rows[chosen] = rows[generator.choice(others, len(chosen))]
+                place = generator.integers(each, size=len(chosen))
+                rows[chosen, place] = generator.integers(len(sentences), size=len(chosen))
+            drawn = column.take(pa.array(rows.reshape(-1)))
             _, offsets, data = drawn.buffers()
             starts = np.frombuffer(offsets, np.int64)[: n * each + 1 : each].copy()
             texts = pa.LargeStringArray.from_buffers(n, pa.py_buffer(starts), data)
             writer.write_table(pa.table([[str(row) for row in range(first, first + n)], texts], schema), ROW_GROUP)
-    return f"documents of {each} random sentences of {kind}"
+    return f"documents of {each} random sentences of {kind}" + (f", {copies:.0%} near copies" if copies else "")
 
 
 def _pool() -> tuple[list[str], str]:
