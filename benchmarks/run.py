@@ -28,7 +28,6 @@ TIME_LIMIT = 900
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "start": ("--repeats", "2"),
     "minhash_theory": ("--pairs", "1000"),
-    "index_memory": ("--documents", "100000"),
     "minhash_speed": ("--documents", "1000", "--stock-documents", "30", "--repeats", "2"),
     "fasttext_models": ("--documents", "1000", "--stock-documents", "100", "--repeats", "2"),
     "kernels": ("--documents", "1000", "--repeats", "2"),

@@ -55,7 +55,7 @@ STAGES: dict[str, str] = {
     "phases/rows.py": "work folder",
     "phases/texts.py": "work folder",
     "dedup/band_file.py": "work folder",
-    "dedup/blocks.py": "work folder",
+    "phases/blocks.py": "work folder",
     "run/shard.py": "write",
     "run/shards.py": "write",
     "scores/": "write",

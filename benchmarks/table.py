@@ -28,7 +28,6 @@ TARGETS = (
     "formats",
     "warc",
     "workers",
-    "index_memory",
     "growth",
     "start",
 )

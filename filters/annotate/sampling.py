@@ -211,12 +211,13 @@ class Sampler:
     """
 
     def __init__(self, config: SampleConfig) -> None:
-        from filters.dedup.stream import Fingerprinter, StreamingDedup
+        from filters.dedup.fingerprinter import Fingerprinter
+        from filters.kernels.key_set import KeySet
         from filters.kernels.language import LanguageIdentifier
 
         self.config = config
         self._fingerprinter = Fingerprinter(True, config.near)
-        self._seen = StreamingDedup(True, config.near)
+        self._seen = KeySet()
         self._models: list[QualityModel] = []
         if config.scorers:
             from filters.model import QualityModel
@@ -250,8 +251,10 @@ class Sampler:
         else:
             spoken = np.ones(len(alive), np.bool_)
         prints = self._fingerprinter.fingerprint(packed)
-        verdict = self._seen.add(prints.exact, prints.keys, prints.has_signature, spoken)
-        distinct = spoken & (verdict.near_root == verdict.number)
+        keys = np.concatenate([prints.exact[:, :1], prints.keys], axis=1)
+        present = np.repeat((spoken & prints.has_signature)[:, None], keys.shape[1], axis=1)
+        present[:, 0] = spoken  # a text without words has its exact hash alone
+        distinct = spoken & ~self._seen.add(keys, present)
         counts["copies"] += int((spoken & ~distinct).sum())
         counts["population"] += int(distinct.sum())
         rows = np.flatnonzero(distinct)

@@ -25,7 +25,7 @@ from filters.read.unit import Unit
 if TYPE_CHECKING:
     from datatrove.pipeline.filters.base_filter import BaseFilter
 
-    from filters.dedup.stream import Fingerprinter
+    from filters.dedup.fingerprinter import Fingerprinter
     from filters.kernels.language import LanguageIdentifier
     from filters.model import QualityModel
     from filters.read.benchmark import Benchmark
@@ -220,7 +220,7 @@ class Fingerprint(_BatchStep):
 
     def apply(self, batch: Batch) -> None:
         """Hash the documents that are alive."""
-        from filters.dedup.stream import Fingerprinter
+        from filters.dedup.fingerprinter import Fingerprinter
         from filters.kernels.packed import PackedText
 
         if self._fingerprinter is None:

@@ -14,7 +14,6 @@ import pytest
 from benchmarks.corpus import CHARACTERS, vary
 from benchmarks.fasttext_models import agreement
 from benchmarks.growth import Cost, bytes_per_added_document, bytes_per_document, seconds_per_document, spread
-from benchmarks.index_memory import remembered
 from benchmarks.measure import Report, Row, Timing, clocked, in_turn, ratios
 from benchmarks.minhash_theory import joined, theory
 from benchmarks.peer import ENVIRONMENTS, Peer, PeerError
@@ -104,13 +103,6 @@ def test_pairs_have_the_similarity_they_are_said_to_have() -> None:
     assert similarity == pytest.approx(0.8, abs=0.01)
     assert share == pytest.approx(theory(similarity), abs=0.08)
     assert joined(0.95, 60, 100)[0] == 1
-
-
-def test_the_index_s_memory_is_counted_per_document() -> None:
-    near, both = (remembered(exact, 100_000) for exact in (False, True))
-    assert 80 < near["bytes_per_document"] < both["bytes_per_document"] < 260
-    assert near["at_most_in_the_second_half"] >= near["bytes_per_document"]
-    assert near["joined_by_accident"] == 0
 
 
 def test_varied_documents_are_all_there_and_differ(tmp_path: Path) -> None:
