@@ -23,7 +23,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "examples"), os.environ.get("PYTHONPATH")]))
     )
-    write(tmp_path / "runs" / "python-docs.parquet", 80)
+    write(tmp_path / "runs" / "python-docs.parquet", 40)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     paths = [f"input.paths=[{tmp_path}/runs/python-docs.parquet]", f"output.path={tmp_path}/runs/demo"]
     run_filter(FilterConfig.load(ROOT / "configs" / "demo.yaml", paths))

@@ -154,7 +154,7 @@ def test_looking_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
     try:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "data").mkdir()
-        for _ in range(200):
+        for _ in range(50):
             with held(tmp_path / "run", "output.path"):
                 pass
     finally:

@@ -95,8 +95,8 @@ def test_short_texts_have_one_shingle_of_all_their_words() -> None:
 
 
 def test_texts_of_one_shingle_share_keys_only_if_their_words_are_equal() -> None:
-    texts = [f"w{n} v" for n in range(300_000)]
-    texts += [" ".join([f"x{n}"] * (1 + n % 9)) for n in range(100_000)]
+    texts = [f"w{n} v" for n in range(150_000)]
+    texts += [" ".join([f"x{n}"] * (1 + n % 9)) for n in range(50_000)]
     keys, _ = band_keys(word_hashes(PackedText.from_strings(texts)))
     for band in keys.T:
         assert len(np.unique(band)) == len(texts)
