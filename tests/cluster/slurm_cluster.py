@@ -80,7 +80,7 @@ class SlurmCluster:
             "AccountingStorageType": "accounting_storage/none",
             "SelectType": "select/cons_tres",
             "SelectTypeParameters": "CR_Core_Memory",
-            "SchedulerParameters": "sched_interval=1,bf_interval=1",
+            "SchedulerParameters": "sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0",
             "MaxArraySize": max_array_size,
             "MinJobAge": 300,
             "ReturnToService": 2,
