@@ -22,7 +22,7 @@ from filters.config.filter import DecontaminateConfig
 from filters.errors import InputError
 from filters.kernels.ngrams import NgramSet
 from filters.kernels.packed import PackedText
-from filters.read.parquet import batch_rows
+from filters.read.parquet import TooLarge, group_batches
 from filters.storage.location import Location
 
 NGRAM = 13
@@ -167,8 +167,9 @@ def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
             _check_keys(path, keys, file.schema_arrow.names)
             columns = list(keys) or None
             for group in range(file.num_row_groups):
-                rows = batch_rows(file.metadata, group, stored, columns)
-                for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
+                for batch in group_batches(file, group, stored, columns, ITEM_BYTES):
+                    if isinstance(batch, TooLarge):
+                        raise _too_large(path)
                     yield from batch.to_pylist()
         return
     with open_lines(path) as opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from filters.arrays import Int64
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.batch import Batch, Quarantined
@@ -23,6 +25,8 @@ from filters.storage.remote import describe
 
 DECODED_BYTES = 512 << 20
 """Most that a batch can decode to, if every row is the largest value of its column's dictionary."""
+_MOST_PER_BYTE = 4096
+"""Bytes that lists may decode to for each stored byte; runs of one value are a few bytes however long."""
 _MOST_ROWS = 2**31
 """Of a row group: more would be read, or quarantined one by one, without an end."""
 _I32_FIELD = 0x15
@@ -151,9 +155,12 @@ def _read_group(
 ) -> Iterator[Batch]:
     position, stop = first, first + rows
     try:
-        size = batch_rows(file.metadata, index, handle, columns)
-        decoded = file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False)
-        for records in _joined(decoded):
+        for records in _joined(group_batches(file, index, handle, columns, config.max_document_bytes)):
+            if isinstance(records, TooLarge):
+                cause = f"too_large: lists of {records.size:,} bytes in a row (input.max_document_bytes)"
+                yield quarantined_only(unit.source, [quarantined(unit.source, position, cause, b"")])
+                position += 1
+                continue
             count = min(records.num_rows, stop - position)
             batches = list(_batches(unit, position, records.slice(0, count), config))
             position += count
@@ -170,13 +177,19 @@ def _read_group(
             yield quarantined_only(unit.source, [quarantined(unit.source, row, cause, b"") for row in rest])
 
 
-def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _joined(batches: Iterable[pa.RecordBatch | TooLarge]) -> Iterator[pa.RecordBatch | TooLarge]:
     """The same rows in batches of at most `BATCH_ROWS` and about `BATCH_BYTES`: few rows are decoded at a time where
     dictionaries are large, and batches of few rows cost every later step more."""
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     try:
         for some in batches:
+            if isinstance(some, TooLarge):
+                if waiting:
+                    joined, waiting, rows, size = [_one(waiting)], [], 0, 0
+                    yield joined.pop()
+                yield some
+                continue
             batch = _decoded(some)
             del some
             waiting.append(batch)
@@ -206,6 +219,140 @@ def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """Stands for a row whose lists decode to more bytes than it may have."""
+
+    size: int
+
+
+def group_batches(
+    file: pq.ParquetFile, index: int, handle: BinaryIO, columns: Sequence[str] | None, most: int
+) -> Iterator[pa.RecordBatch | TooLarge]:
+    """The rows of a row group, of which no more than about `DECODED_BYTES` are decoded at a time.
+
+    A list of one row can name a large value of its dictionary a million times, so columns of lists that could be that
+    large are read as references to their dictionaries, and decoded when it is known what they stand for.
+
+    Args:
+        file: whose pages are verified, if they are.
+        index: of the row group.
+        handle: the file, which can be sought in.
+        columns: that are read; None: all.
+        most: bytes that the lists of a row may decode to.
+
+    Raises:
+        ValueError: a column claims far more values than its bytes can hold.
+    """
+    size = batch_rows(file.metadata, index, handle, columns)
+    hidden = _hidden_lists(file, index, handle, columns)
+    if not hidden:
+        yield from file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False)
+        return
+    coded = _coded(file, handle, hidden)
+    names = {path.partition(".")[0] for path in hidden}
+    for batch in coded.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
+        sizes = sum((_row_bytes(batch[name]) for name in names), np.zeros(batch.num_rows, np.int64))
+        if sizes.sum() <= min(most, BATCH_BYTES):
+            yield _plainly(batch, file.schema_arrow)
+            continue
+        first = held = 0
+        for row, bytes_ in enumerate(sizes.tolist()):
+            if row > first and (bytes_ > most or held + bytes_ > BATCH_BYTES):
+                yield _plainly(batch.take(pa.array(range(first, row))), file.schema_arrow)
+                first, held = row, 0
+            if bytes_ > most:
+                yield TooLarge(bytes_)
+                first = row + 1
+            else:
+                held += bytes_
+        if first < batch.num_rows:
+            yield _plainly(batch.take(pa.array(range(first, batch.num_rows))), file.schema_arrow)
+
+
+def _plainly(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch in the plain types of its columns."""
+    names = batch.schema.names
+    kinds = [plain_type(schema.field(name).type) for name in names]
+    return pa.RecordBatch.from_arrays(
+        [
+            column if column.type == kind else column.cast(kind)
+            for kind, column in zip(kinds, batch.columns, strict=True)
+        ],
+        names=names,
+    )
+
+
+def _row_bytes(column: pa.Array) -> Int64:
+    """int64[n]: bytes that each row of a column stands for."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        value_bytes = np.append(_row_bytes(column.dictionary), 0)  # the last is for null
+        return np.asarray(value_bytes[column.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        ends = np.concatenate(([0], np.cumsum(_row_bytes(column.values))))
+        offsets = column.offsets.to_numpy(zero_copy_only=False)
+        return np.asarray(ends[offsets[1:]] - ends[offsets[:-1]], np.int64)
+    if pa.types.is_fixed_size_list(kind):
+        values = column.values.slice(column.offset * kind.list_size, len(column) * kind.list_size)
+        return np.asarray(_row_bytes(values).reshape(len(column), kind.list_size).sum(axis=1), np.int64)
+    if pa.types.is_struct(kind):
+        return np.asarray(sum(map(_row_bytes, column.flatten()), np.zeros(len(column), np.int64)), np.int64)
+    if _is_text(kind) or _is_binary(kind):
+        lengths: Int64 = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return lengths
+    return np.full(len(column), 8, np.int64)
+
+
+def _hidden_lists(file: pq.ParquetFile, index: int, handle: BinaryIO, columns: Sequence[str] | None) -> list[str]:
+    """Columns of lists, by their paths, that could decode to more than `DECODED_BYTES`.
+
+    Raises:
+        ValueError: one claims far more values than its bytes can hold.
+    """
+    group = file.metadata.row_group(index)
+    hidden = []
+    for place in range(group.num_columns):
+        column, about = group.column(place), file.metadata.schema.column(place)
+        if not about.max_repetition_level or not _is_wanted(column, columns):
+            continue
+        path, values = column.path_in_schema, column.num_values
+        claimed = values * max(8, about.length)
+        if claimed > max(DECODED_BYTES, _MOST_PER_BYTE * column.total_compressed_size):
+            raise ValueError(f"column {path} claims {values:,} values in lists")
+        # Arrow cannot read values that repeat the start of the one before as references.
+        in_dictionary = column.physical_type == "BYTE_ARRAY" and "DELTA_BYTE_ARRAY" not in column.encodings
+        if in_dictionary and values * _largest_value(handle, column) > DECODED_BYTES:
+            largest = _largest_entry(file, index, handle, path)
+            if largest is None or values * largest > DECODED_BYTES:
+                hidden.append(path)
+    return hidden
+
+
+def _coded(file: pq.ParquetFile, handle: BinaryIO, paths: list[str]) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        handle, metadata=file.metadata, read_dictionary=paths, page_checksum_verification=True, pre_buffer=False
+    )
+
+
+def _largest_entry(file: pq.ParquetFile, index: int, handle: BinaryIO, path: str) -> int | None:
+    """Bytes of the largest value in the dictionary of a column of lists; None where its first row does not show it."""
+    rows = _coded(file, handle, [path]).iter_batches(1, row_groups=[index], columns=[path], use_threads=False)
+    column = next(rows).column(0)
+    while not pa.types.is_dictionary(column.type):
+        if pa.types.is_struct(column.type):
+            column = column.field(0)
+        elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_map(column.type):
+            column = column.values
+        else:
+            return None
+    return int(_row_bytes(column.dictionary).max()) if len(column.dictionary) else None
+
+
+def _is_wanted(column: Any, columns: Sequence[str] | None) -> bool:
+    return columns is None or any(f"{column.path_in_schema}.".startswith(name + ".") for name in columns)
+
+
 def batch_rows(metadata: pq.FileMetaData, index: int, handle: BinaryIO, columns: Sequence[str] | None) -> int:
     """Rows of a row group that hold about `BATCH_BYTES`, by the uncompressed size in the footer, and `DECODED_BYTES` at
     most where each of them is the largest value of its dictionary: a file of some hundred bytes can hold a text of
@@ -222,9 +369,7 @@ def batch_rows(metadata: pq.FileMetaData, index: int, handle: BinaryIO, columns:
     largest = 1
     for place in range(group.num_columns):
         column = group.column(place)
-        path = column.path_in_schema + "."
-        wanted = columns is None or any(path.startswith(name + ".") for name in columns)
-        if wanted and column.physical_type == "BYTE_ARRAY":
+        if column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY") and _is_wanted(column, columns):
             largest += _largest_value(handle, column)
     return int(max(1, min(BATCH_ROWS, BATCH_BYTES // per_row, DECODED_BYTES // largest)))
 

@@ -25,7 +25,7 @@ from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.opening import open_input
-from filters.read.parquet import read_columns
+from filters.read.parquet import TooLarge, group_batches, read_columns
 from filters.read.unit import Unit
 from filters.read.warc import BadRecord, RecordStream
 from filters.storage.remote import describe, is_local
@@ -165,15 +165,19 @@ def _from_parquet(
         groups = [inside[place] for place in _proportional([rows[group] for group in inside], number, generator)]
         tables, bad, seen = [], 0, 0
         for group in groups:
-            part, size = [], 0
+            part, size, large = [], 0, 0
             try:
-                for batch in file.iter_batches(1000, row_groups=[group], columns=columns, use_threads=False):
+                for batch in group_batches(file, group, handle, columns, config.max_document_bytes):
+                    if isinstance(batch, TooLarge):
+                        large += 1
+                        continue
                     part.append(batch)
                     size += batch.nbytes
                     if size >= budget // len(groups):
                         break
             except _DAMAGE:
-                bad += rows[group] - sum(batch.num_rows for batch in part)
+                bad += rows[group] - sum(batch.num_rows for batch in part) - large
+            bad += large
             if part:
                 table = pa.Table.from_batches(part)
                 seen += table.num_rows

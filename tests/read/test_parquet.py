@@ -204,6 +204,90 @@ def test_texts_that_repeat_the_one_before_take_bounded_memory(tmp_path: Path) ->
     assert rows == 450
 
 
+NAMED = "a " * (1 << 20)
+TYPES = {
+    "list": (pa.list_(pa.string()), lambda n: [NAMED] * n),
+    "list of lists": (
+        pa.list_(pa.large_list(pa.string())),
+        lambda n: [[NAMED] * (n // 2), [], None, [NAMED] * (n - n // 2)],
+    ),
+    "map": (pa.map_(pa.string(), pa.string()), lambda n: [(f"{row}", NAMED) for row in range(n)]),
+    "list of structs": (
+        pa.list_(pa.struct({"a": pa.int64(), "b": pa.list_(pa.string())})),
+        lambda n: [{"a": row, "b": [NAMED]} for row in range(n)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_lists_that_name_one_text_take_bounded_memory(tmp_path: Path, name: str) -> None:
+    """Lists that name a text of 2 MB 600 times: 1.2 GB a row in kilobytes. Those of one and two names are kept."""
+    path = tmp_path / "a.parquet"
+    kind, make = TYPES[name]
+    table = pa.table(
+        {"text": ["a text"] * 6, "tags": pa.array([make(1), None, make(0), make(1), make(2), make(1)], kind)}
+    )
+    schema = table.schema
+    with pq.ParquetWriter(path, schema, compression="zstd", dictionary_pagesize_limit=1 << 30) as writer:
+        writer.write_table(table)
+    small = path.stat().st_size
+    rows = table.to_pylist()
+    del table
+    config = InputConfig(kind="parquet", paths=(str(path),), columns=("tags",))
+    (unit,) = plan_units(config)
+    found = [row for batch in read_unit(unit, config) for row in batch.columns["tags"].to_pylist()]
+    assert found == [row["tags"] for row in rows]
+    assert small < 10_000
+    many = tmp_path / "many.parquet"
+    offsets = pa.array([0, 1, 601, 602, 602], pa.int32())
+    values = pa.DictionaryArray.from_arrays(pa.array([0] + [1] * 601, pa.int32()), pa.array(["small", NAMED]))
+    lists = pa.ListArray.from_arrays(offsets, values)
+    pq.write_table(
+        pa.table({"text": ["a text"] * 4, "tags": lists}), many, compression="zstd", dictionary_pagesize_limit=1 << 30
+    )
+    config = InputConfig(kind="parquet", paths=(str(many),), columns=("tags",))
+    (unit,) = plan_units(config)
+    before, peak, positions, causes = pa.total_allocated_bytes(), 0, [], []
+    for batch in read_unit(unit, config):
+        peak = max(peak, pa.total_allocated_bytes() - before)
+        positions += batch.position.tolist()
+        causes += [(record.position, record.cause) for record in batch.quarantined]
+    assert positions == [0, 2, 3]
+    assert causes == [(1, "too_large: lists of 1,258,291,200 bytes in a row (input.max_document_bytes)")]
+    assert peak < DECODED_BYTES
+
+
+def test_lists_that_claim_more_values_than_their_bytes_hold_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filters.read.parquet.DECODED_BYTES", 1 << 20)
+    path = tmp_path / "a.parquet"
+    values = pa.repeat(pa.scalar(7, pa.int32()), 1_000_000)
+    lists = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    pq.write_table(pa.table({"text": ["a text"], "tags": lists}), path, compression="zstd")
+    assert path.stat().st_size < 2000
+    config = InputConfig(kind="parquet", paths=(str(path),), columns=("tags",))
+    (unit,) = plan_units(config)
+    (batch,) = read_unit(unit, config)
+    (record,) = batch.quarantined
+    assert record.cause.startswith("corrupt: row group 0")
+    assert record.cause.endswith("column tags.list.element claims 1,000,000 values in lists")
+
+
+@pytest.mark.parametrize("encoding", [None, "PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_long_lists_of_short_words_are_read_as_they_are(tmp_path: Path, encoding: str | None) -> None:
+    path = tmp_path / "a.parquet"
+    rows = [[f"word {(row * n) % 9_000}" for n in range(row % 50)] if row % 7 else None for row in range(20_000)]
+    texts = [f"text {row}" for row in range(20_000)]
+    options = {} if encoding is None else {"column_encoding": {"tags.list.element": encoding}, "use_dictionary": False}
+    pq.write_table(pa.table({"text": texts, "tags": rows}), path, **options)
+    config = InputConfig(kind="parquet", paths=(str(path),), columns=("tags",))
+    (unit,) = plan_units(config)
+    batches = list(read_unit(unit, config))
+    assert [row for batch in batches for row in batch.columns["tags"].to_pylist()] == rows
+    assert [text for batch in batches for text in batch.text.to_pylist()] == texts
+
+
 def test_ordinary_dictionaries_leave_batches_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [f"text {row % 7}" for row in range(3000)]}), path)
