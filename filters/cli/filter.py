@@ -71,7 +71,7 @@ def filter_command(
             return
         result = run_filter(loaded, force_new=force_new, observer=observer)
     if not quiet:
-        _print_result(console, result, examples)
+        print_result(console, result, examples)
 
 
 def _dry_run(
@@ -124,7 +124,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
     console.print(table)
 
 
-def _print_result(console: Console, result: RunResult, examples: int) -> None:
+def print_result(console: Console, result: RunResult, examples: int) -> None:
     from filters.inspect.decided import decided
     from filters.inspect.terminal import extremes_view, histogram_view, ledger_view
     from filters.scores.finished_run import Run

@@ -22,6 +22,7 @@ from filters.cli.leaks import leaks
 from filters.cli.read import read
 from filters.cli.schema import schema
 from filters.cli.score import score
+from filters.cli.select import select
 from filters.cli.status import status
 from filters.cli.train import train
 from filters.cli.verify import verify
@@ -50,6 +51,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "inspect": inspect,
     "compare": compare,
+    "select": select,
     "read": read,
     "leaks": leaks,
 }

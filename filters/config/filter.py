@@ -68,7 +68,7 @@ _SizeText = Annotated[str, Field(pattern=r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgG][iI]
 Size = Annotated[int, Field(gt=0, le=LARGEST), BeforeValidator(parse_size, json_schema_input_type=int | _SizeText)]
 """Bytes, as a number or as text with a unit ("256MiB")."""
 Share = Annotated[float, Field(ge=0, le=1)]
-_LISTS = re.compile(r"\burl_in\s*\(\s*'((?:[^']|'')+)'", re.IGNORECASE)
+LISTS = re.compile(r"\burl_in\s*\(\s*'((?:[^']|'')+)'", re.IGNORECASE)
 """The names of lists in a rule."""
 ModelText = Annotated[str, PathKey(is_name=lambda value, path: value in embedded_models(), input=True)]
 """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" of the wanted label."""
@@ -312,7 +312,7 @@ class KeepConfig(Section):
     Without any of them, the model's own keep rule applies.
     """
 
-    where: Annotated[str, PathKey(inside=_LISTS, input=True)] | None = None
+    where: Annotated[str, PathKey(inside=LISTS, input=True)] | None = None
     """A condition in SQL over the columns of a document: "score >= 1.5 and language = 'en'". A document for which it is
     not true is not kept, and does not count for `fraction` and `tokens`."""
 
@@ -322,7 +322,7 @@ class KeepConfig(Section):
     """Keep at most this share of the documents that survive deduplication, the best ones."""
     tokens: Annotated[float, Field(gt=0)] | None = None
     """Keep the best documents, at most this number of tokens."""
-    by: Annotated[str, PathKey(inside=_LISTS, input=True)] | None = None
+    by: Annotated[str, PathKey(inside=LISTS, input=True)] | None = None
     """A number in SQL that says which documents are the best, with `fraction` or `tokens`. null: the score. Documents
     for which it is NULL are not kept."""
     buckets: tuple[str, ...] | None = None

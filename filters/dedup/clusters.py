@@ -192,7 +192,7 @@ class VerdictsOfUnit:
         found = take(found, np.argsort(found["document"], kind="stable"))
         names = join_tables(from_join(job, NAMES, NAMES_COLUMNS, place), NAMES_COLUMNS)
         names = take(names, np.argsort(names["document"], kind="stable"))
-        with BlockWriter(folder / FOUND, _DTYPES) as blocks:
+        with BlockWriter(folder / FOUND, VERDICT_DTYPES) as blocks:
             blocks.write(
                 found["document"], found["exact"], found["cluster"], found["size"], found["similarity"],
                 found["reason"], found["witness"].lengths, found["witness"].values, names["document"], names["suffix"],
@@ -202,14 +202,14 @@ class VerdictsOfUnit:
         return {"removed": removed}
 
 
-_DTYPES = ["<i8", "<i8", "<i8", "<i8", "<f8", "|u1", "<i8", "|u1", "<i8", "<i8"]
+VERDICT_DTYPES = ["<i8", "<i8", "<i8", "<i8", "<f8", "|u1", "<i8", "|u1", "<i8", "<i8"]
 
 
 def _read(job: Job, unit: int) -> tuple[int, Table, Table]:
     """(number of the first document of an input unit, its verdicts, its suffixes)."""
     path = job.file(VERDICTS, unit, FOUND, verify=False)
     try:
-        with BlockReader(path, _DTYPES) as reader:
+        with BlockReader(path, VERDICT_DTYPES) as reader:
             *plain, lengths, ids, renamed, suffix = reader.arrays(0)
     except BlockFileError as error:
         raise DamagedError(VERDICTS, unit, str(error)) from error

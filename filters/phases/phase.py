@@ -30,9 +30,9 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -86,6 +86,8 @@ class Job:
         units: of the input, in input order; unit n of the phases that follow the input is units[n].
         min_score: threshold of the config, or else of the model; used where neither a share nor a budget is asked for.
         loaded: the model of the config, where this process has loaded it already.
+        run: folder or address of a finished run that is decided anew about; None: the input is read.
+        run_options: given to fsspec as they are, if `run` is an address.
     """
 
     work: Path
@@ -93,6 +95,8 @@ class Job:
     units: tuple[Unit, ...]
     min_score: float
     loaded: QualityModel | None = None
+    run: str | None = None
+    run_options: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def progress(self) -> Progress:
@@ -107,8 +111,10 @@ class Job:
                 "folder": self.config.folder,
                 "units": [asdict(unit) for unit in self.units],
                 "min_score": self.min_score,
+                "run": self.run,
+                "run_options": dict(self.run_options),
             }
-            temporary.touch(mode=0o600)  # input.storage_options may hold credentials
+            temporary.touch(mode=0o600)  # storage_options may hold credentials
             temporary.write_text(json.dumps(data))
 
     @classmethod
@@ -116,7 +122,8 @@ class Job:
         """Read what `save` wrote."""
         data = json.loads((work / "job.json").read_text())
         config = FilterConfig.in_folder(data["config"], data["folder"])
-        return cls(work, config, tuple(Unit(**unit) for unit in data["units"]), data["min_score"])
+        units = tuple(Unit(**unit) for unit in data["units"])
+        return cls(work, config, units, data["min_score"], None, data["run"], data["run_options"])
 
     def folder(self, phase: str, unit: int) -> Path:
         """Where a finished unit's files lie."""

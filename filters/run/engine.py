@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filters.config.filter import FilterConfig, OutputConfig
 from filters.dedup.keep_fingerprints import SELECT
@@ -21,11 +21,12 @@ from filters.run.finish import RunResult, book_input, publish_job
 from filters.run.folder import WORK, check_free, held
 from filters.run.ledger import Ledger
 from filters.run.observer import Observer
-from filters.run.phase_list import PHASES, phase_named
+from filters.run.phase_list import PHASES, phase_named, phases_of
 from filters.run.plan import Plan, make_plan
 from filters.run.pool import WorkerPool
 from filters.run.readable import check_readable
 from filters.run.selection import check_kept
+from filters.run.shard import check_texts
 from filters.run.state import STATE, check_content, check_same, identity, read_state, write_state
 from filters.run.steps import threads_will_do
 from filters.run.threads import ThreadPool
@@ -89,7 +90,8 @@ def run_here(
                     stack.callback((job.work / IN_THREADS).unlink, missing_ok=True)
                     pool = stack.enter_context(ThreadPool(settings.executor.workers))
                 pool = pool or stack.enter_context(WorkerPool(settings.executor.workers, settings))
-                return Engine(job, pool, observer, run_units).run(plan, destination)
+                engine = Engine(job, pool, observer, run_units)
+                return engine.run(lambda: publish_job(plan, job, destination, observer))
             except BaseException:
                 if not (job.work / "done").exists():  # nothing to go on from
                     shutil.rmtree(job.work, ignore_errors=True)
@@ -115,8 +117,31 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
     Raises:
         RunError: the work folder holds another run.
     """
-    work, now = plan.output / WORK, identity(plan)
-    job = Job(work, plan.config, tuple(plan.units), plan.min_score, plan.model)
+    job = Job(plan.output / WORK, plan.config, tuple(plan.units), plan.min_score, plan.model)
+
+    def check() -> None:
+        check_content(plan.output, plan.units, readings(job, range(len(plan.units))))
+
+    return begin(job, plan.output, identity(plan), observer, check, force_new=force_new)
+
+
+def begin(
+    job: Job, output: Path, now: dict[str, Any], observer: Observer, check: Callable[[], None], *, force_new: bool
+) -> Job:
+    """Make the work folder of a job, or go on in it if it is of the same run.
+
+    Args:
+        job: of the run.
+        output: folder of the run.
+        now: what the run is.
+        observer: told if it goes on.
+        check: refuses a run whose input is not what it was.
+        force_new: do not go on.
+
+    Raises:
+        RunError: the work folder holds another run.
+    """
+    work = job.work
     before = read_state(work)
     begun = (work / "done").exists()
     if begun and not force_new:
@@ -125,17 +150,17 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
                 f"{work / STATE}: missing or damaged, so nobody can tell which run was interrupted here. Remedy: "
                 "restore it, choose another output.path, or start afresh with --force-new"
             )
-        check_same(plan.output, before["identity"], now)
-        check_content(plan.output, plan.units, readings(job, range(len(plan.units))))
+        check_same(output, before["identity"], now)
+        check()
         done = sum(1 for _ in (work / "done").rglob("*.json"))
-        observer.notice(f"going on with the interrupted run in {plan.output}: {done:,} units were done")
+        observer.notice(f"going on with the interrupted run in {output}: {done:,} units were done")
         _tidy(work)
     else:
         if work.exists() and before is None:
             observer.notice(f"{work}: left by a run that was killed and cannot be resumed; starting afresh")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-    write_state(work, now, plan.config.executor.model_dump(mode="json"))
+    write_state(work, now, job.config.executor.model_dump(mode="json"))
     job.save()
     return job
 
@@ -164,15 +189,18 @@ class Engine:
         self.run_units = run_units or self._in_pool
         self._ledger = Ledger(unit.source for unit in job.units)
 
-    def run(self, plan: Plan, destination: Destination | None) -> RunResult:
+    def run(self, publish: Callable[[], RunResult]) -> RunResult:
         """Do what is not done yet, and publish.
+
+        Args:
+            publish: called when all phases are done.
 
         Raises:
             FinesieveError: a unit failed. What is done is kept for the next attempt.
         """
-        for phase in PHASES:
+        for phase in phases_of(self.job):
             self._do(phase)
-        return self._healing(lambda: publish_job(plan, self.job, destination, self.observer))
+        return self._healing(publish)
 
     def _in_pool(self, job: Job, phase: Phase, todo: list[int], on_unit: Callable[[Task], None]) -> None:
         UnitRunner(job, self.pool, on_unit, self.observer.notice, self.observer.read).run(phase, todo)
@@ -200,12 +228,15 @@ class Engine:
         if todo:
             self.run_units(job, phase, todo, on_unit)
         if phase.name == ATTRIBUTES:
-            self._healing(lambda: check_readable(job))
+            if job.run is None:
+                self._healing(lambda: check_readable(job))
             self._ledger.check_quarantine(job.config.quarantine, at_end=True)
         if phase.name == LOSSES:
             self._healing(lambda: check_losses(job, self.observer.notice))
         if phase.name == SELECT:
             self._healing(lambda: check_kept(job, self.observer.notice))
+            if job.run is not None:
+                self._healing(lambda: check_texts(job))
 
     def _healing(self, action: Callable[[], T]) -> T:
         """The result of `action`, which reads files of finished units: those found damaged are done again."""
@@ -214,7 +245,8 @@ class Engine:
                 return action()
             except DamagedError as error:
                 self.observer.notice(f"damaged, done again: {error}")
-                UnitRunner(self.job, self.pool, notice=self.observer.notice).run(phase_named(error.phase), [error.unit])
+                phase = phase_named(error.phase, self.job)
+                UnitRunner(self.job, self.pool, notice=self.observer.notice).run(phase, [error.unit])
         return action()
 
     def _book(self, units: Iterable[int]) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from filters.run.ledger import Account, Ledger
 from filters.run.observer import Observer
 from filters.run.phase_list import phase_named
 from filters.run.plan import Plan
-from filters.run.selection import summary
+from filters.run.selection import of_deduplication, summary_of_select
 from filters.run.shard import SHARD
 from filters.run.state import check_unchanged, read_state
 from filters.scores.histogram import Histogram, SlicedHistogram
@@ -63,7 +63,12 @@ class RunResult:
 def book_input(ledger: Ledger, job: Job, unit: int) -> None:
     """Enter what the phase `attributes` says of an input unit: records, skipped and quarantined ones."""
     facts = job.facts(ATTRIBUTES, unit)
-    account = Account(records=facts["records"], skipped=facts["skipped"], quarantined=Counter(facts["quarantined"]))
+    account = Account(
+        records=facts["records"],
+        skipped=facts["skipped"],
+        quarantined=Counter(facts["quarantined"]),
+        renamed=facts.get("renamed", 0),
+    )
     ledger.book(job.units[unit].source, account)
 
 
@@ -85,10 +90,35 @@ def publish_job(
     """
     now = input_versions(plan.units, plan.config.reads)
     check_unchanged(_versions(job), now)
+    return publish_files(job, plan.output, plan.sources, _stated(plan, job, now), destination, observer)
+
+
+def publish_files(
+    job: Job,
+    output_folder: Path,
+    sources: Iterable[str],
+    stated: Mapping[str, Any],
+    destination: Destination | None = None,
+    observer: Observer | None = None,
+) -> RunResult:
+    """Check the ledger of a job whose phases are all done, write manifest and card, and publish its files.
+
+    Args:
+        job: see `publish_job`.
+        output_folder: that the run is made in.
+        sources: names of all input files.
+        stated: what the manifest says of where the documents come from: model, benchmarks, inputs, dedup.
+        destination: see `publish_job`.
+        observer: told how far an upload is.
+
+    Raises:
+        DamagedError: a file is not what its entry says; its unit must be done again first.
+        RunError: the ledger does not add up.
+    """
     new = job.work / "new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    ledger = Ledger(plan.sources)
+    ledger = Ledger(sources)
     for unit in range(len(job.units)):
         book_input(ledger, job, unit)
     histograms = Histograms(slice_names(job.config.slices))
@@ -104,24 +134,24 @@ def publish_job(
             "Nothing was published; please report this"
         )
     files.sort(key=lambda file: str(file["path"]))
-    manifest = _manifest(plan, job, ledger, histograms, files, now)
+    manifest = _manifest(job, stated, ledger, histograms, files)
     with publishing(new / CARD) as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
     files.append({"path": CARD, "bytes": (new / CARD).stat().st_size, "sha256": sha256(new / CARD)})
     manifest["digest"] = manifest_digest(manifest)
     with publishing(new / MANIFEST) as temporary:
         temporary.write_text(manifest_text(manifest), encoding="utf-8")
-    output: Location = plan.output
+    output: Location = output_folder
     if destination is None:
-        if _has_relative(plan):
-            write_input_folder(new, plan.output, plan.config.folder)
-        publish(plan.output, new)
+        if _has_relative(job):
+            write_input_folder(new, output_folder, job.config.folder)
+        publish(output_folder, new)
     else:
         digests = {file["path"]: file["sha256"] for file in files}
         destination.publish(new, digests | {MANIFEST: sha256(new / MANIFEST)}, observer or Observer())
         output = destination.folder
     # Renamed first: what a kill leaves from here on is no interrupted run.
-    gone = job.work.rename(plan.output / FINISHED)
+    gone = job.work.rename(output_folder / FINISHED)
     shutil.rmtree(gone, ignore_errors=True)
     shards = [output / file["path"] for file in manifest["files"] if file["path"].startswith("data/")]
     return RunResult(output, ledger, histograms.total, shards, manifest)
@@ -194,10 +224,10 @@ def _versions(job: Job) -> dict[str, str | None]:
     return {source: entry["modified"] for source, entry in state["identity"]["inputs"].items() if source in remote}
 
 
-def _has_relative(plan: Plan) -> bool:
+def _has_relative(job: Job) -> bool:
     """Whether a run has inputs that it names by relative paths."""
-    config = plan.config
-    names = [unit.source for unit in plan.units if is_local_file(unit)]
+    config = job.config
+    names = [unit.source for unit in job.units if is_local_file(unit)]
     names += [one.dataset for one in config.reads if one.dataset is not None and os.path.isdir(one.at(one.dataset))]
     names += [] if config.model in embedded_models() else [config.model]
     names += () if (rule := rule_of(config)) is None else rule.lists
@@ -217,20 +247,10 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _manifest(
-    plan: Plan,
-    job: Job,
-    ledger: Ledger,
-    histograms: Histograms,
-    files: list[dict[str, Any]],
-    versions: Mapping[str, str | None],
-) -> dict[str, Any]:
-    """Everything that decided the output and what it is; no times, no machine, no number of workers."""
+def _stated(plan: Plan, job: Job, versions: Mapping[str, str | None]) -> dict[str, Any]:
+    """What the manifest says of where the documents come from."""
     digests = digests_of_read(plan.units, readings(job, range(len(job.units))))
     return {
-        "format": FORMAT,
-        "finesieve": version("finesieve"),
-        "config": plan.config.deciding(),
         "model": {
             "name": plan.model.name,
             "digest": plan.model.digest,
@@ -242,10 +262,25 @@ def _manifest(
             | ({"version": versions[source]} if source in versions else {})
             for source, size in plan.sources.items()
         ],
+        "dedup": of_deduplication(job),
+    }
+
+
+def _manifest(
+    job: Job, stated: Mapping[str, Any], ledger: Ledger, histograms: Histograms, files: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything that decided the output and what it is; no times, no machine, no number of workers."""
+    before = {name: stated[name] for name in ("model", "benchmarks", "inputs")}
+    return {
+        "format": FORMAT,
+        "finesieve": version("finesieve"),
+        "config": job.config.deciding(),
+        **before,
         "ledger": ledger.to_json(),
-        **summary(job),
+        **summary_of_select(job),
+        **{name: value for name, value in stated.items() if name not in before},
         "histogram": histograms.total.to_json(),
-        "slices": slice_names(plan.config.slices),
+        "slices": slice_names(job.config.slices),
         "histograms": histograms.to_json(),
         "files": files,
     }

@@ -5,22 +5,31 @@ from __future__ import annotations
 from filters.dedup.clusters import RESOLVE_PHASES
 from filters.dedup.losses import Counts, Losses
 from filters.errors import RunError
-from filters.phases.phase import Phase
+from filters.phases.phase import Job, Phase
+from filters.run.adopt import AdoptedAttributes, AdoptedVerdicts
 from filters.run.attributes import Attributes
 from filters.run.selection import SELECT_PHASES
 from filters.run.shard import Shard
 
 PHASES: tuple[Phase, ...] = (Attributes(), *RESOLVE_PHASES, Counts(), Losses(), *SELECT_PHASES, Shard())
 """Each may start when all units of those before it are done. They keep models and kernels loaded from unit to unit."""
+ANEW: tuple[Phase, ...] = (AdoptedAttributes(), AdoptedVerdicts(), *SELECT_PHASES, Shard())
+"""Those of a run that decides anew about the documents of a finished one."""
 
 
-def phase_named(name: str) -> Phase:
-    """A phase by its name.
+def phases_of(job: Job) -> tuple[Phase, ...]:
+    """The phases that a job has."""
+    return PHASES if job.run is None else ANEW
+
+
+def phase_named(name: str, job: Job | None = None) -> Phase:
+    """A phase by its name; of a job, or else of a run that reads its input.
 
     Raises:
         RunError: there is none of that name.
     """
-    for phase in PHASES:
+    phases = PHASES if job is None else phases_of(job)
+    for phase in phases:
         if phase.name == name:
             return phase
-    raise RunError(f"no phase {name!r}; a run has {', '.join(phase.name for phase in PHASES)}")
+    raise RunError(f"no phase {name!r}; a run has {', '.join(phase.name for phase in phases)}")

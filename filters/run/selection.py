@@ -392,7 +392,7 @@ def check_kept(job: Job, notice: Callable[[str], None]) -> None:
 
 
 def summary_of_select(job: Job) -> dict[str, Any]:
-    """What the phase `select` says for the manifest.
+    """For the manifest: keep (the rule, solved), documents_written, tokens_written.
 
     Raises:
         DamagedError: it is missing or damaged.
@@ -411,10 +411,10 @@ def output_files(job: Job) -> list[OutputFile]:
     return [OutputFile(**file | {"first": tuple(file["first"]), "stop": tuple(file["stop"])}) for file in files]
 
 
-def summary(job: Job) -> dict[str, Any]:
-    """For the manifest: keep (the rule, solved), documents_written, tokens_written, dedup.
+def of_deduplication(job: Job) -> dict[str, Any]:
+    """For the manifest: what deduplication met.
 
     Raises:
         DamagedError: a file of an earlier phase is missing or damaged.
     """
-    return summary_of_select(job) | {"dedup": dedup_summary(job) | {"source_losses": losses(job)}}
+    return dedup_summary(job) | {"source_losses": losses(job)}

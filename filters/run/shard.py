@@ -30,6 +30,8 @@ from filters.phases.columns import (
 from filters.phases.phase import Job
 from filters.phases.rows import SLICE, first_rows, read_rows
 from filters.phases.texts import read_texts
+from filters.read.batch import Batch
+from filters.run.adopt import adopted_texts, check_inputs, missing_texts
 from filters.run.attributes import column_schema
 from filters.run.selection import decisions, output_files
 from filters.run.shards import ShardWriter
@@ -157,6 +159,20 @@ def _write_documents(job: Job, files: tuple[tuple[int, OutputFile], ...], folder
     return {"files": written}
 
 
+def check_texts(job: Job) -> None:
+    """Refuse to decide anew where texts are needed that neither the run nor an unchanged input has.
+
+    Raises:
+        InputError: an input is not there.
+        RunError: a text is needed that the input alone does not give, or an input is not what it was.
+    """
+    needed: Counter[str] = Counter()
+    for unit in range(len(job.units)):
+        copies = decisions(job, unit).copies
+        needed += missing_texts(job, unit, np.ones(len(copies), np.bool_) if job.config.output.rejected else copies > 0)
+    check_inputs(job, needed)
+
+
 def _named(table: pa.Table, own: int, schema: pa.Schema) -> pa.Table:
     """The table with its pass-through columns renamed as in the schema."""
     names = pass_through_names(table.column_names[own:], schema.names[:own])
@@ -183,18 +199,27 @@ def _documents(job: Job, files: tuple[tuple[int, OutputFile], ...]) -> Iterator[
         if not chosen.any():
             continue
         about = _about(job, unit, decided)
-        row, end = 0, int(np.flatnonzero(chosen)[-1]) + 1
-        for batch in read_texts(job, unit):
-            here = chosen[row : row + len(batch)]
-            if here.any():
-                found = about.slice(row, len(batch)).append_column("text", batch.text)
-                found = found.append_column("source", pa.repeat(pa.scalar(batch.source), len(batch)))
-                found = found.select([field.name for field in own])
-                arrays = [*found.columns, *batch.columns.values()]
-                yield unit, row, pa.Table.from_arrays(arrays, names=[*found.column_names, *batch.columns]), here
-            row += len(batch)
-            if row >= end:
-                break
+        for row, batch in _texts(job, unit, decided.verdicts.id, chosen):
+            found = about.slice(row, len(batch)).append_column("text", batch.text)
+            found = found.append_column("source", pa.repeat(pa.scalar(batch.source), len(batch)))
+            found = found.select([field.name for field in own])
+            arrays = [*found.columns, *batch.columns.values()]
+            table = pa.Table.from_arrays(arrays, names=[*found.column_names, *batch.columns])
+            yield unit, row, table, chosen[row : row + len(batch)]
+
+
+def _texts(job: Job, unit: int, ids: pa.Array, chosen: Bool) -> Iterator[tuple[int, Batch]]:
+    """(first row, batch of consecutive rows with their texts) wherever rows of an input unit are chosen."""
+    if job.run is not None:
+        yield from adopted_texts(job, unit, ids, chosen, column_schema(job))
+        return
+    row, end = 0, int(np.flatnonzero(chosen)[-1]) + 1
+    for batch in read_texts(job, unit):
+        if chosen[row : row + len(batch)].any():
+            yield row, batch
+        row += len(batch)
+        if row >= end:
+            break
 
 
 def _about(job: Job, unit: int, decided: Decisions, columns: tuple[str, ...] = ()) -> pa.Table:

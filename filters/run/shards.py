@@ -7,14 +7,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
 from filters.run.json_rows import check_schema, json_lines
 
 ROW_GROUP_BYTES = 32 * 2**20
-"""Bytes of Arrow data in a row group: some 10,000 web pages, so that a reader can skip and parallelise."""
+"""Bytes of Arrow data in a row group: some 10,000 web pages, so that a reader can skip and parallelise. It ends with
+the row that reaches them: where it ends depends on the rows alone, not on the batches they come in."""
 ZSTD_LEVEL = 3
 
 
@@ -85,14 +89,18 @@ class ShardWriter:
         """Append rows."""
         table = table.select(self.schema.names).cast(self.schema)
         self.rows += table.num_rows
-        self._pending.append(table)
-        self._pending_bytes += table.nbytes
-        if self._pending_bytes >= ROW_GROUP_BYTES:
-            self._flush()
+        ends, start = self._pending_bytes + np.cumsum(_sizes(table)), 0
+        while start < table.num_rows:
+            stop = min(int(np.searchsorted(ends, ROW_GROUP_BYTES)) + 1, table.num_rows)
+            self._pending.append(table.slice(start, stop - start))
+            self._pending_bytes, start = int(ends[stop - 1]), stop
+            if self._pending_bytes >= ROW_GROUP_BYTES:
+                ends = ends - self._pending_bytes
+                self._flush()
 
     def _flush(self) -> None:
         if self._pending:
-            self._writer.write(pa.concat_tables(self._pending))
+            self._writer.write(pa.concat_tables(self._pending).combine_chunks())
         self._pending, self._pending_bytes = [], 0
 
     def __enter__(self) -> Self:
@@ -115,3 +123,15 @@ class ShardWriter:
         with suppress(Exception):  # the error at hand is the one to tell
             self._writer.close()
         self.path.unlink(missing_ok=True)
+
+
+def _sizes(table: pa.Table) -> npt.NDArray[np.int64]:
+    """int64[n]: bytes of each row, about."""
+    sizes: npt.NDArray[np.int64] = np.full(table.num_rows, 8 * table.num_columns, np.int64)
+    for column in table.columns:
+        kind = column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+            sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            sizes += 8 * pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+    return sizes

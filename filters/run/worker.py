@@ -43,7 +43,7 @@ def attempt(job: Job, phase: str, unit: int, probe: dict[str, Any] | None = None
     answer: Answer = {"unit": unit}
     try:
         if probe is None:
-            run_unit(job, recipe.phase_named(phase), unit)
+            run_unit(job, recipe.phase_named(phase, job), unit)
         else:
             poison.probe(job, unit, **probe)
     except FinesieveError as error:

@@ -1,0 +1,188 @@
+"""`finesieve select`: shards, ledger and manifest of a new decision about the documents of a finished run.
+
+Nothing is extracted, identified, fingerprinted or scored again: `filters.run.adopt` takes over what the run found, and
+the phases behind it do what they do in every run. What is kept is what `finesieve filter` would keep by the same rule.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from importlib import metadata
+from typing import Any
+
+from pydantic import ValidationError
+
+from filters.config.filter import LISTS, FilterConfig
+from filters.errors import ConfigError, RunError
+from filters.phases.columns import rule_of
+from filters.phases.phase import Job
+from filters.run.adopt import config_of, plan_adoption
+from filters.run.destination import Destination
+from filters.run.engine import Engine, begin, check_vacant
+from filters.run.finish import FORMAT, RunResult, publish_files
+from filters.run.folder import MANIFEST, WORK, held
+from filters.run.observer import Observer
+from filters.run.state import code_digest
+from filters.run.threads import ThreadPool
+from filters.scores.finished_run import Run
+
+SECTIONS = ("keep", "output", "executor")
+"""What of the config of a run a new decision may change."""
+
+
+def run_select(
+    run: Run,
+    config: FilterConfig,
+    *,
+    options: Mapping[str, Any] | None = None,
+    force_new: bool = False,
+    observer: Observer | None = None,
+) -> RunResult:
+    """Write the shards of a new decision; one that was interrupted goes on.
+
+    Args:
+        run: the finished run.
+        config: of it, with other sections `SECTIONS`; see `selection_config`.
+        options: given to fsspec as they are, if the run lies behind an address.
+        force_new: replace a finished run, or an unfinished one that is another, in the output folder.
+        observer: told of progress, and of what a user should know.
+
+    Raises:
+        FinesieveError: the rule is none; a file of the run, or an input whose text is needed, is missing or not what it
+            was; the output folder is occupied. Nothing is published then.
+    """
+    observer, output = observer or Observer(), config.output
+    if config.executor.kind != "local":
+        raise RunError(
+            f"executor.kind {config.executor.kind}: select runs on this machine. Remedy: executor.kind: local"
+        )
+    if str(run.path) == output.path:
+        raise RunError(f"{run.path}: is the run that is decided about. Remedy: name another folder with --output")
+    rule = rule_of(config)
+    lists = {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists}
+    with ExitStack() as stack:
+        stack.enter_context(held(output.place, "--output", in_passing=output.is_remote))
+        check_vacant(output, force_new=force_new)
+        units = plan_adoption(run)
+        destination = None
+        if output.is_remote:
+            destination = Destination(output)
+            stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
+        min_score = run.min_score if config.keep.min_score is None else config.keep.min_score
+        job = Job(output.place / WORK, config, tuple(units), min_score, None, str(run.path), dict(options or {}))
+        now = {
+            "config": config.deciding("quarantine"),
+            "run": hashlib.sha256((run.path / MANIFEST).read_bytes()).hexdigest(),
+            "lists": lists,
+            "inputs": {},
+            "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
+            | {package: metadata.version(package) for package in ("duckdb", "numpy", "pyarrow")},
+        }
+        try:
+            begin(job, output.place, now, observer, lambda: None, force_new=force_new)
+            stated = {name: run.manifest[name] for name in ("model", "benchmarks", "inputs", "dedup")}
+            stated["selected_from"] = {"run": run.path.name, "digest": run.manifest["digest"]}
+            pool = stack.enter_context(ThreadPool(config.executor.workers))
+            try:
+                return Engine(job, pool, observer).run(
+                    lambda: publish_files(job, output.place, run.ledger["sources"], stated, destination, observer)
+                )
+            except BaseException:
+                if not (job.work / "done").exists():  # nothing to go on from
+                    shutil.rmtree(job.work, ignore_errors=True)
+                raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise RunError(f"{output.place}: cannot write: {error}. Nothing was published") from error
+            raise
+
+
+def selection_config(
+    run: Run,
+    keep: Mapping[str, Any],
+    output: str,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    opens: FilterConfig | None = None,
+) -> FilterConfig:
+    """The config of a run with another decision.
+
+    Args:
+        run: the finished run.
+        keep: its new section `keep`.
+        output: the new `output.path`.
+        overrides: section of `SECTIONS` -> keys that are set in it.
+        opens: the config of the run, whose `storage_options` open inputs behind addresses; no manifest has them.
+
+    Raises:
+        ConfigError: the sections are no config together.
+        RunError: a run that cannot be decided anew about.
+    """
+    if run.manifest.get("format") != FORMAT:
+        raise RunError(
+            f"{run.path / MANIFEST}: of format {run.manifest.get('format')!r}; this version decides anew about format "
+            f"{FORMAT}. Remedy: filter again"
+        )
+    before = config_of(run)
+    if before.output.format != "parquet":
+        raise RunError(
+            f"{run.path}: its shards are {before.output.format}, from which no text is taken over. Remedy: filter with "
+            "output.format: parquet"
+        )
+    data = json.loads(before.model_dump_json(exclude_defaults=True))
+    data["dedup"] = {**data.get("dedup", {}), "keep_fingerprints": False}
+    data["keep"] = dict(keep)
+    data["output"] = {**data["output"], "path": output}
+    for section, values in (overrides or {}).items():
+        data[section] = {**data.get(section, {}), **values}
+    for key in ("where", "by"):  # a list of the command lies in the working directory, one of a config beside it
+        if isinstance(data["keep"].get(key), str) and before.folder:
+            data["keep"][key] = LISTS.sub(lambda found: _beside(found, before.folder), data["keep"][key])
+    try:
+        config = FilterConfig.in_folder(data, before.folder)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{key or 'select'}: {first['msg'].removeprefix('Value error, ')}") from error
+    if opens is not None and len(opens.reads) == len(config.reads):
+        options = [one.storage_options for one in opens.reads]
+        reads = [
+            one.model_copy(update={"storage_options": some}) for one, some in zip(config.reads, options, strict=True)
+        ]
+        config = config.model_copy(update={"input": None, "inputs": tuple(reads)})
+    return config
+
+
+def _beside(found: re.Match[str], folder: str) -> str:
+    """The name of a list in a rule, relative to a folder instead of the working directory."""
+    path = found[1].replace("''", "'")
+    if os.path.isabs(path):
+        return found[0]
+    return found[0].replace(found[1], os.path.relpath(path, folder).replace("'", "''"))
+
+
+def overrides_of(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read ["output.shard_size=1GB", "executor.workers=4"].
+
+    Raises:
+        RunError: one of them is not SECTION.KEY=VALUE with a section of `SECTIONS`.
+    """
+    import yaml
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not (separator and dot and name) or section not in SECTIONS or "." in name:
+            raise RunError(f"--set {text}: write SECTION.KEY=VALUE; select may change {', '.join(SECTIONS)} only")
+        try:
+            found.setdefault(section, {})[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RunError(f"--set {text}: not valid YAML") from error
+    return found
