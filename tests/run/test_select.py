@@ -21,6 +21,7 @@ from filters.run.finish import RunResult
 from filters.run.select import run_select, selection_config
 from filters.run.verify import verify_run
 from filters.storage.location import location
+from tests.read.synthetic import responses
 from tests.run.conftest import digest, jsonl, page
 
 Make = Callable[..., FilterConfig]
@@ -242,3 +243,43 @@ def test_the_command(make: Make, tmp_path: Path) -> None:
         assert message in text
         assert not (tmp_path / "x").exists()
     shutil.rmtree(new)
+
+
+def test_pages_without_text_in_the_run_are_extracted_again(make: Make, tmp_path: Path) -> None:
+    pages = tmp_path / "pages.warc"
+    pages.write_bytes(b"".join(responses(30)))
+    sections: dict[str, Any] = {"input": {"kind": "warc", "paths": [str(pages)]}, "dedup": {"near": None}}
+    first = run_filter(make("first", {"where": "draw(id, 1) < 0.3"}, {"rejected": False}, **sections))
+    assert 0 < first.ledger.total.kept < 20
+    wanted = run_filter(make("wanted", {"where": "draw(id) < 0.5"}, {"rejected": False}, **sections))
+    result = chosen(first, {"where": "draw(id) < 0.5"}, tmp_path / "new")
+    assert documents(result.path) == documents(wanted.path)
+
+
+def test_what_a_heuristic_edited_is_not_read_again(make: Make, tmp_path: Path, files: list[Path]) -> None:
+    sections = {
+        "heuristics": [{"name": "c4_quality", "options": {"min_num_sentences": 0, "filter_no_terminal_punct": False}}]
+    }
+    first = run_filter(make("first", {"fraction": 0.3}, {"rejected": False}, **sections))
+    with pytest.raises(RunError, match="c4_quality edited what"):
+        chosen(first, {"fraction": 0.6}, tmp_path / "new")
+
+
+def test_a_list_lies_where_the_command_is_called(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config of the run, with the inputs, lies elsewhere."""
+    (tmp_path / "here").mkdir()
+    config = {
+        "input": {"kind": "jsonl", "paths": ["a.jsonl"], "id_key": "id", "columns": ["url"]},
+        "keep": {"min_score": 1.2}, "output": {"path": "run"},
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path / "here")
+    first = run_filter(FilterConfig.load(tmp_path / "config.yaml"))
+    Path("hosts.txt").write_text("h1.org\n")
+    code, text = call(first.path, "--where", "url_in('hosts.txt')", "--output", "new")
+    assert code == 0, text
+    rows = pq.read_table("new/attributes").to_pylist()
+    assert {row["host"] for row in rows if row["keep"]} == {"h1.org"}
+    assert all(check.ok is not False for check in verify_run(location("new")))
