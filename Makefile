@@ -105,9 +105,12 @@ bench: $(VENV)/.dev
 schema: $(VENV)/.installed
 	for name in filter train annotate rubric; do $(BIN)/finesieve schema $$name >configs/schema/$$name.json || exit 1; done
 
-## The documentation as a site, in site/: every page of docs/, and a reference made from the code. Fails on any warning.
-docs: $(VENV)/.installed
+$(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[docs]'
+	@touch $@
+
+## The documentation as a site, in site/: every page of docs/, and a reference made from the code. Fails on any warning.
+docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 ## The versions in constraints.txt, chosen anew: the newest that pip finds for every extra together.
