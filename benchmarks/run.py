@@ -34,6 +34,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "pipeline": ("--documents", "1000", "--stock-documents", "100", "--repeats", "2"),
     "stages": ("--documents", "4000"),
     "formats": ("--documents", "4000", "--repeats", "2"),
+    "decide": ("--documents", "4000", "--rows", "100000", "--repeats", "2"),
     "warc": ("--repeats", "1"),
     "end_to_end": ("--documents", "4000", "--stock-documents", "60", "--repeats", "2"),
     "workers": ("--documents", "20000", "--repeats", "2"),

@@ -26,6 +26,7 @@ TARGETS = (
     "minhash_theory",
     "end_to_end",
     "formats",
+    "decide",
     "warc",
     "workers",
     "growth",
