@@ -118,7 +118,8 @@ def selection_config(
         keep: its new section `keep`.
         output: the new `output.path`.
         overrides: section of `SECTIONS` -> keys that are set in it.
-        opens: the config of the run, whose `storage_options` open inputs behind addresses; no manifest has them.
+        opens: the config of the run, whose `storage_options` open inputs behind addresses, and the new output where it
+            is one; no manifest has them.
 
     Raises:
         ConfigError: the sections are no config together.
@@ -139,6 +140,8 @@ def selection_config(
     data["dedup"] = {**data.get("dedup", {}), "keep_fingerprints": False}
     data["keep"] = dict(keep)
     data["output"] = {**data["output"], "path": output}
+    if opens is not None and "://" in output:
+        data["output"]["storage_options"] = opens.output.storage_options
     for section, values in (overrides or {}).items():
         data[section] = {**data.get(section, {}), **values}
     for key in ("where", "by"):  # a list of the command lies in the working directory, one of a config beside it

@@ -524,3 +524,25 @@ def test_a_file_system_without_conditions_or_objects_will_do(files: list[Path], 
     run_filter(FilterConfig.model_validate(config))
     found = {name.removeprefix("/dump/run/"): system.cat_file(name) for name in system.find("/dump/run")}
     assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == tree
+
+
+def test_select_reads_a_run_on_s3_and_writes_one(server: S3Server, files: list[Path], tmp_path: Path) -> None:
+    first = configured(server, files, shard_size=4_000)
+    run_filter(first)
+    (tmp_path / "first.yaml").write_text(json.dumps(first.model_dump(mode="json", exclude_defaults=True)))
+    keep = {"where": "tokens > 100 and draw(id) < 0.6", "fraction": 0.5}
+    wanted = {"input": inputs(files), "keep": keep}
+    wanted["output"] = {"path": "wanted", "rejected": True, "shard_size": 4_000}
+    expected = digest(run_filter(FilterConfig.model_validate(wanted)).path)  # type: ignore[arg-type]
+    call = ["select", "s3://bucket/dump/run", "--where", keep["where"], "--keep", "fraction=0.5"]
+    done = CliRunner().invoke(app, [*call, "--output", "s3://bucket/other", "--config", "first.yaml"])  # type: ignore[list-item]
+    assert done.exit_code == 0, done.exception
+    found = stored(server, "bucket/other")
+    documents = ("data/", "attributes/", "rejected/", "quarantine.jsonl")
+    assert {name: sha for name, sha in found.items() if name.startswith(documents)} == {
+        name: sha for name, sha in expected.items() if name.startswith(documents)
+    }
+    manifest = json.loads(client(server).cat_file("bucket/other/manifest.json"))
+    assert {entry["path"]: entry["sha256"] for entry in manifest["files"]}.items() <= found.items()
+    assert SECRET not in json.dumps(manifest)
+    assert remains(tmp_path) == []
