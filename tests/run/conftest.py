@@ -78,6 +78,12 @@ def run_in_process(config: FilterConfig) -> RunResult:
 
 
 @pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run of this test is done by threads: what worker processes add is tested where they are."""
+    monkeypatch.setattr("filters.run.engine.threads_will_do", lambda config: True)
+
+
+@pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., FilterConfig]:
     """A config over JSONL files in the test's folder; keyword arguments replace whole sections."""
 

@@ -38,8 +38,12 @@ def config(server: Server, output: Path, *overrides: str) -> FilterConfig:
     )
 
 
-def test_a_crawl_is_streamed_and_a_dropped_connection_costs_nothing(crawl: Server, tmp_path: Path) -> None:
-    whole = run_filter(config(crawl, tmp_path / "whole", "executor.workers=1"))
+def test_a_crawl_is_streamed_and_a_dropped_connection_costs_nothing(
+    crawl: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as threads:
+        threads.setattr("filters.run.engine.threads_will_do", lambda config: True)
+        whole = run_filter(config(crawl, tmp_path / "whole", "executor.workers=1"))
     assert whole.ledger.total.records == 37
     assert whole.ledger.total.kept > 10
     assert set(whole.ledger.accounts) == {f"{crawl.url}/crawl/sample-000{n}.warc.gz" for n in (0, 1)}
@@ -49,6 +53,7 @@ def test_a_crawl_is_streamed_and_a_dropped_connection_costs_nothing(crawl: Serve
     assert digest(tmp_path / "dropped") == digest(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_server_that_stays_down_ends_the_run_with_its_address(crawl: Server, tmp_path: Path) -> None:
     crawl.drops, crawl.cut = 10**6, 100_000
     with pytest.raises(InputError, match=r"sample-000\d\.warc\.gz"):

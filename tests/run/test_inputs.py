@@ -159,7 +159,7 @@ def test_a_resume_is_refused_where_size_and_time_lie(
     assert state["identity"]["inputs"][str(files[0])]["bytes"] == files[0].stat().st_size
 
 
-def test_inputs_of_other_kinds_and_keys_run_as_one(tmp_path: Path, make_config: Callable[..., FilterConfig]) -> None:
+def test_inputs_of_other_kinds_and_keys_run_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = pa.table(
         {"body": [page(n, 30) for n in range(30)], "n": range(30), "url": [f"https://a.org/{n}" for n in range(30)]}
     )
@@ -182,7 +182,9 @@ def test_inputs_of_other_kinds_and_keys_run_as_one(tmp_path: Path, make_config: 
     assert [name for name, _ in plan.steps()].count("read") == 3
     assert plan.not_taken == (f"named more than once, read once: {lines}",)
     assert forecast(plan, documents=60).pilot_documents > 20
-    result = run_filter(plan)
+    with monkeypatch.context() as threads:
+        threads.setattr("filters.run.engine.threads_will_do", lambda config: True)
+        result = run_filter(plan)
     manifest = result.manifest
     assert manifest["ledger"]["total"]["records"] == 73
     assert manifest["ledger"]["sources"][str(lines)]["quarantined"] == {"bad_json": 1}
@@ -197,9 +199,11 @@ def test_inputs_of_other_kinds_and_keys_run_as_one(tmp_path: Path, make_config: 
         (True, None, False),
     ]
     assert {check.name: check.ok for check in verify_run(result.path) if check.ok is False} == {}
-    run_filter(config("again", workers=2))
+    run_filter(config("again", workers=2))  # in processes
     published = digest(tmp_path / "run"), digest(tmp_path / "again")
     assert published[0] == published[1]
+
+    monkeypatch.setattr("filters.run.engine.threads_will_do", lambda config: True)
 
     class Stops(Observer):
         def phase(self, name: str, done: int, units: int) -> None:
