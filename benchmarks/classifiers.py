@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from filters.config.yaml_file import load_config
+from filters.statistics.bootstrap import Measure
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import compare
@@ -173,7 +174,7 @@ def gains(name: str, result: TrainResult, labels: Annotations, config: TrainConf
         print(f"   {name} and {path.stem} are of other labels or folds, and cannot be compared", flush=True)
         return {}
     cut = config.keep.min_score
-    found = compare(scores, other, labels, (cut, cut), resamples=1000, random_state=0)
+    found = compare(scores, other, labels, Measure(cut, 1000, 0))
     return {metric: gain.model_dump() for metric, gain in found.items()}
 
 

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from filters.config.yaml_file import load_config
+from filters.statistics.bootstrap import Measure
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import compare, estimates
-from filters.train.training import cross_validate
+from filters.train.procedure import Procedure
+from filters.train.training import out_of_fold
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train-edu-encoder.yaml"
 METRICS = ("best_f1", "pr_auc", "spearman", "mae")
@@ -77,11 +79,9 @@ def main() -> None:
     for name, changes in recipes(given).items():
         member = type(encoder).model_validate(given | changes)
         config = base.model_copy(update={"classifier": member, "validation": validation})
-        scores = [np.zeros(len(labels), np.float32) for _ in range(options.repeats)]
-        for part in cross_validate(config, labels):
-            scores[part.repeat][part.rows] = part.score([labels.texts[row] for row in part.rows])
+        scores = out_of_fold(Procedure(config, labels))["model"]
         predictions[name] = scores
-        sample, _ = estimates(scores, labels, base.keep.min_score, resamples=1000, random_state=0)
+        sample, _ = estimates(scores, labels, Measure(base.keep.min_score, 1000, 0))
         row: dict[str, Any] = {
             "name": name,
             "encoder": member.options().model_dump(mode="json"),
@@ -90,7 +90,7 @@ def main() -> None:
         first = next(iter(predictions))
         if name != first:
             cut = base.keep.min_score
-            gains = compare(scores, predictions[first], labels, (cut, cut), resamples=1000, random_state=0)
+            gains = compare(scores, predictions[first], labels, Measure(cut, 1000, 0))
             row["gain"] = {metric: gain.model_dump() for metric, gain in gains.items()}
         results.append(row)
         shown = {metric: f"{row[metric]['value']:.3f}" for metric in METRICS}

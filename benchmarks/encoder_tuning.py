@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.encoder_recipes import CONFIG, take
 from filters.config.yaml_file import load_config
+from filters.statistics.bootstrap import Measure
 from filters.statistics.splits import group_folds
 from filters.train.annotations import read_annotations
 from filters.train.config import EncoderConfig, TrainConfig
@@ -77,7 +78,7 @@ def main() -> None:
         )
         seconds = time.process_time() - start
         scores[name] = classifier.score(held_out.texts)
-        sample, _ = estimates([scores[name]], held_out, cut, resamples=1000, random_state=0)
+        sample, _ = estimates([scores[name]], held_out, Measure(cut, 1000, 0))
         row: dict[str, Any] = {
             "name": name,
             "setting": classifier.setting,
@@ -86,7 +87,7 @@ def main() -> None:
         }
         if name.startswith("last"):
             for other in ("frozen, ridge", "frozen, svr"):
-                gains = compare([scores[name]], [scores[other]], held_out, (cut, cut), resamples=1000, random_state=0)
+                gains = compare([scores[name]], [scores[other]], held_out, Measure(cut, 1000, 0))
                 row[f"gain over {other}"] = {metric: gains[metric].model_dump() for metric in METRICS}
         rows.append(row)
         print(name, classifier.setting, {metric: str(sample[metric]) for metric in METRICS}, flush=True)

@@ -28,7 +28,7 @@ from filters.arrays import Float32
 from filters.evaluate.probes import PROBES
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, StaticTable, static_features
-from filters.statistics.bootstrap import mean_estimates
+from filters.statistics.bootstrap import Measure, mean_estimates
 from filters.statistics.splits import connected, group_folds, near_pairs
 from filters.train.annotations import read_annotations
 from filters.train.calibration import fit_calibration
@@ -232,7 +232,7 @@ def main() -> None:
         for number, (training, test) in enumerate(folds):
             raw[test] = fit(attempt, data, training, labels.expected, number)(data.labelled[test])
         calibration = fit_calibration(raw, labels.expected, min_score=MIN_SCORE)
-        sample, _ = estimates([calibration(raw)], labels, MIN_SCORE, resamples=500, random_state=0)
+        sample, _ = estimates([calibration(raw)], labels, Measure(MIN_SCORE, 500, 0))
         score = fit(attempt, data, every, labels.expected, 0)
         kept = {probe: calibration(score(given)) >= MIN_SCORE for probe, given in data.pages.items()}
         flips = [kept[""] != kept[probe] for probe in PROBES]

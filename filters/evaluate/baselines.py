@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from filters.arrays import Float32
+from filters.statistics.bootstrap import Measure
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
 from filters.train.calibration import fit_calibration
@@ -52,7 +53,7 @@ def flesch_kincaid_grade(text: str) -> float:
 
 
 def baseline_scores(
-    labels: Annotations, facets: dict[str, tuple[str, ...]], min_score: float, window: int, random_state: int
+    labels: Annotations, facets: dict[str, tuple[str, ...]], measure: Measure, window: int
 ) -> dict[str, Float32]:
     """Scores of every baseline on the judge's scale: name in `MEANINGS` -> float32[n].
 
@@ -60,28 +61,29 @@ def baseline_scores(
     the column; it is out of fold.
     """
     # A stream of its own: made-up labels may come from the plain seed.
-    rng = np.random.default_rng([random_state, 1])
+    rng = np.random.default_rng([measure.random_state, 1])
     raw = {
         "random": rng.random(len(labels)),
         "length": np.array([len(text) for text in labels.texts], dtype=np.float64),
         "readability": np.array([flesch_kincaid_grade(text[:window]) for text in labels.texts]),
     }
     scores = {
-        name: fit_calibration(values, labels.expected, min_score=min_score)(values)
+        name: fit_calibration(values, labels.expected, min_score=measure.min_score)(values)
         for name, values in raw.items()
         if values.min() < values.max()
     }
     columns = [facets[name] for name in ("topic", "format") if name in facets]
     if "topic" in facets and len(np.unique(labels.groups)) >= _FOLDS:
-        scores["topic"] = _topic_means(labels, columns, min_score, random_state)
+        scores["topic"] = _topic_means(labels, columns, measure)
     return scores
 
 
-def _topic_means(labels: Annotations, columns: Sequence[Sequence[str]], min_score: float, random_state: int) -> Float32:
+def _topic_means(labels: Annotations, columns: Sequence[Sequence[str]], measure: Measure) -> Float32:
     """Additive means: overall, plus what a topic and a format lie above it on average, from the other folds."""
     scores = np.zeros(len(labels))
     codes = [np.unique(np.asarray(column), return_inverse=True)[1] for column in columns]
-    for training, test in group_folds(labels.groups, labels.expected >= min_score, _FOLDS, random_state):
+    wanted = labels.expected >= measure.min_score
+    for training, test in group_folds(labels.groups, wanted, _FOLDS, measure.random_state):
         rest = labels.expected[training]
         mean = rest.mean()
         scores[test] = mean

@@ -127,13 +127,12 @@ def measure(config: TrainConfig, labels: Annotations, folds: int, inner_folds: i
     Raises:
         AnnotationsError: the annotations cannot be trained on.
     """
-    from filters.train.training import cross_validate
+    from filters.train.procedure import Procedure
+    from filters.train.training import out_of_fold
 
     validation = config.validation.model_copy(update={"repeats": 1, "folds": folds, "inner_folds": inner_folds})
     config = config.model_copy(update={"validation": validation})
-    scores = np.zeros(len(labels), dtype=np.float32)
-    for part in cross_validate(config, labels):
-        scores[part.rows] = part.score([labels.texts[row] for row in part.rows])
+    scores = out_of_fold(Procedure(config, labels))["model"][0]
     metrics = Agreement(scores, labels.expected, labels.score, config.keep.min_score).metrics(np.ones(len(labels)))
     return {name: float(metrics[name]) for name in GATED}
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float32
 from filters.statistics.agreement import Scores
-from filters.statistics.bootstrap import Estimate, mean_estimates
+from filters.statistics.bootstrap import Estimate, Measure
 from filters.train.annotations import Annotations
 
 REFERENCE = 0.07
@@ -166,10 +166,7 @@ def measure_probes(
     original: Scores,
     probed: Mapping[str, Scores],
     labels: Annotations,
-    min_score: float,
-    *,
-    resamples: int,
-    random_state: int,
+    measure: Measure,
 ) -> tuple[ProbeResult, ...]:
     """Compare decisions before and after.
 
@@ -177,25 +174,22 @@ def measure_probes(
         original: float[n], scores of the texts as they are.
         probed: probe -> float[n], scores of the changed texts by the same models.
         labels: the n texts.
-        min_score: the keep rule.
-        resamples: of the bootstrap over groups.
-        random_state: of the bootstrap.
+        measure: the keep rule and the bootstrap.
     """
     before = np.asarray(original, dtype=np.float32)
-    kept = before >= np.float32(min_score)
-    near = (np.abs(before.astype(np.float64) - min_score) <= NEAR).astype(np.float64)
+    cut = np.float32(measure.min_score)
+    kept = before >= cut
+    near = (np.abs(before.astype(np.float64) - measure.min_score) <= NEAR).astype(np.float64)
     every = np.ones(len(labels))
     natural = None if labels.natural_weight is None else labels.natural_weight * labels.random
     weights = [every, every, near, *([] if natural is None else [natural])]
     results = []
     for name, scores in probed.items():
         after = np.asarray(scores, dtype=np.float32)
-        keeps = after >= np.float32(min_score)
+        keeps = after >= cut
         flip = kept != keeps
         shift = after.astype(np.float64) - before
-        means = mean_estimates(
-            [flip, shift, *[flip] * (len(weights) - 2)], weights, labels.groups, resamples, random_state
-        )
+        means = measure.means([flip, shift, *[flip] * (len(weights) - 2)], weights, labels.groups)
         flips = means[0]
         results.append(
             ProbeResult(

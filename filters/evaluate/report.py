@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from filters.arrays import Float32, Float64
+from filters.arrays import Float64
 from filters.config.yaml_file import load_config
 from filters.errors import AnnotationsError
 from filters.evaluate.baselines import MEANINGS, baseline_scores
@@ -37,12 +37,12 @@ from filters.evaluate.report_schema import (
 )
 from filters.model import QualityModel
 from filters.statistics.agreement import Scores, score_bins
-from filters.statistics.bootstrap import Estimate, mean_estimates
+from filters.statistics.bootstrap import Estimate, Measure
 from filters.terminal import printable
 from filters.train.agreement import self_agreement
 from filters.train.annotations import MIN_LABELS, Annotations, read_annotations
 from filters.train.config import TrainConfig
-from filters.train.conformal import REPORTED, measure_coverage
+from filters.train.conformal import measure_coverage
 from filters.train.evaluation import compare, estimates
 from filters.train.slices import Columns, Facet, measure_slices, read_columns
 
@@ -194,7 +194,7 @@ def cross_validate_report(
         notes.append(TABLE_KNOWS)
     other = None
     if isinstance(against, TrainConfig):
-        other = _out_of_fold(against, labels, echo, probes=False)
+        other = _cross_validated(against, labels, echo, probes=False)
     elif against is not None:
         seen = _seen(against, labels)
         other = replace(_predictions(against, labels, probes=False), seen=seen)
@@ -204,7 +204,7 @@ def cross_validate_report(
             _new(config.annotations, labels, seen, config.keep.min_score)
             notes.append(f"{_overlap(against, seen)}; they are left out of the comparison")
     return report_from_predictions(
-        _out_of_fold(config, labels, echo, probes=probes),
+        _cross_validated(config, labels, echo, probes=probes),
         labels,
         columns,
         protocol="cross-validated",
@@ -241,31 +241,27 @@ def report_from_predictions(
         resamples: of the bootstrap.
         random_state: of everything random.
     """
-    scores, min_score = predictions.scores, predictions.min_score
-    drawing: dict[str, Any] = {"resamples": resamples, "random_state": random_state}
-    sample, natural = estimates(scores, labels, min_score, **drawing)
-    baselines = baseline_scores(labels, columns.facets, min_score, predictions.subject.window, random_state)
-    facets = measure_slices(
-        scores,
-        labels,
-        columns.facets,
-        min_score,
-        resamples=min(resamples, SLICE_RESAMPLES),
-        random_state=random_state,
-    )
-    probes = None
-    if predictions.probed is not None:
-        probes = measure_probes(scores[0], predictions.probed, labels, min_score, **drawing)
+    scores, subject = predictions.scores, predictions.subject
+    measure = Measure(predictions.min_score, resamples, random_state)
+    sample, natural = estimates(scores, labels, measure)
+    facets = measure_slices(scores, labels, columns.facets, replace(measure, resamples=min(resamples, SLICE_RESAMPLES)))
+    probed = predictions.probed
     comparison = None
     if against is not None:
         rows = np.arange(len(labels)) if against.seen is None else np.flatnonzero(~against.seen)
         sides = [[np.asarray(each)[rows] for each in side] for side in (scores, against.scores)]
-        metrics = compare(sides[0], sides[1], labels.take(rows), (min_score, against.min_score), **drawing)
+        metrics = compare(sides[0], sides[1], labels.take(rows), measure, against.min_score)
         comparison = Comparison(subject=against.subject, metrics=metrics)
-    conformal = measure_coverage(scores[0], labels, min_score, REPORTED, **drawing)
+    # Over all repeated predictions together; groups stay whole across them.
+    pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
+    expected, groups = np.tile(labels.expected, len(scores)), np.tile(labels.groups, len(scores))
+    wanted = expected >= measure.min_score
+    kept = pooled.astype(np.float32) >= np.float32(measure.min_score)
+    cells = (kept & wanted, kept & ~wanted, ~kept & wanted, ~kept & ~wanted)
+    counts = [float(cell.sum() / len(scores)) for cell in cells]
     return Report(
         finesieve=version("finesieve"),
-        subject=predictions.subject,
+        subject=subject,
         protocol=protocol,
         annotations=Source(
             name=labels.name,
@@ -275,26 +271,26 @@ def report_from_predictions(
             target=labels.target,
             seen=seen,
         ),
-        min_score=min_score,
+        min_score=measure.min_score,
         resamples=resamples,
         predictions=len(scores),
         random_state=random_state,
         sample=sample,
         natural=natural,
         baselines=tuple(
-            Baseline(name=name, meaning=MEANINGS[name], metrics=estimates([values], labels, min_score, **drawing)[0])
-            for name, values in baselines.items()
+            Baseline(name=name, meaning=MEANINGS[name], metrics=estimates([values], labels, measure)[0])
+            for name, values in baseline_scores(labels, columns.facets, measure, subject.window).items()
         ),
-        judge=self_agreement(columns, labels, min_score, resamples, random_state),
+        judge=self_agreement(columns, labels, measure),
         facets=facets,
-        confusion=_confusion(scores, labels, min_score),
-        reliability=_reliability(scores, labels, resamples, random_state),
-        curve=_curve(scores, labels, min_score),
-        histogram=_histogram(scores, labels, min_score),
-        conformal=conformal,
-        probes=probes,
+        confusion=Confusion(**dict(zip(Confusion.model_fields, counts, strict=True))),
+        reliability=_reliability(pooled, expected, groups, measure, len(scores)),
+        curve=precision_recall(pooled, wanted),
+        histogram=score_histogram(pooled, wanted, len(scores)),
+        conformal=measure_coverage(scores[0], labels, measure),
+        probes=None if probed is None else measure_probes(scores[0], probed, labels, measure),
         comparison=comparison,
-        examples=_examples(scores[0], labels, min_score),
+        examples=_examples(scores[0], labels, measure.min_score),
         notes=(*notes, *labels.notes, *_findings(sample, facets)),
     )
 
@@ -343,34 +339,20 @@ def _predictions(model: QualityModel, labels: Annotations, *, probes: bool) -> P
     )
 
 
-def _out_of_fold(config: TrainConfig, labels: Annotations, echo: Callable[[str], None], *, probes: bool) -> Predictions:
-    from filters.train.training import cross_validate
+def _cross_validated(
+    config: TrainConfig, labels: Annotations, echo: Callable[[str], None], *, probes: bool
+) -> Predictions:
+    from filters.train.procedure import Procedure
+    from filters.train.training import out_of_fold
 
-    scores = [np.zeros(len(labels), dtype=np.float32) for _ in range(config.validation.repeats)]
-    probed: dict[str, Float32] = {}
-    for number, part in enumerate(cross_validate(config, labels)):
-        texts = [labels.texts[row] for row in part.rows]
-        scores[part.repeat][part.rows] = part.score(texts)
-        if probes and part.repeat == 0:
-            for name, values in probe_scores(part.score, texts).items():
-                probed.setdefault(name, np.zeros(len(labels), dtype=np.float32))[part.rows] = values
-        fold = number % config.validation.folds + 1
-        echo(
-            f"{config.name}: repeat {part.repeat + 1} of {config.validation.repeats}, fold {fold} of "
-            f"{config.validation.folds}: {part.setting}"
-        )
+    procedure = Procedure(config, labels)
+    found = out_of_fold(procedure, lambda line: echo(f"{config.name}: {line}"), probe_scores if probes else None)
+    scores = found.pop("model")
     settings = config.model_dump_json(exclude={"annotations", "output", "rubric", "remarks"})
-    return Predictions(
-        Subject(
-            name=config.name,
-            kind=config.classifier.kind,
-            digest=hashlib.sha256(settings.encode()).hexdigest(),
-            window=config.window,
-        ),
-        config.keep.min_score,
-        scores,
-        probed if probes else None,
-    )
+    digest = hashlib.sha256(settings.encode()).hexdigest()
+    subject = Subject(name=config.name, kind=config.classifier.kind, digest=digest, window=config.window)
+    probed = {name: values[0] for name, values in found.items()} if probes else None
+    return Predictions(subject, config.keep.min_score, scores, probed)
 
 
 def _findings(sample: dict[str, Estimate], facets: Sequence[Facet]) -> list[str]:
@@ -384,53 +366,47 @@ def _findings(sample: dict[str, Estimate], facets: Sequence[Facet]) -> list[str]
     ]
 
 
-def _confusion(scores: Sequence[Scores], labels: Annotations, min_score: float) -> Confusion:
-    wanted = labels.expected >= min_score
-    kept = np.array([np.asarray(each, dtype=np.float32) >= np.float32(min_score) for each in scores])
-    return Confusion(
-        kept_rightly=float((kept & wanted).sum() / len(scores)),
-        kept_wrongly=float((kept & ~wanted).sum() / len(scores)),
-        missed=float((~kept & wanted).sum() / len(scores)),
-        dropped_rightly=float((~kept & ~wanted).sum() / len(scores)),
-    )
-
-
 def _reliability(
-    scores: Sequence[Scores], labels: Annotations, resamples: int, random_state: int
+    scores: Float64, expected: Float64, groups: npt.NDArray[np.int64], measure: Measure, repeats: int
 ) -> tuple[ReliabilityBin, ...]:
-    """Bins over all repeated predictions together; groups stay whole across them."""
-    pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
-    expected, groups = np.tile(labels.expected, len(scores)), np.tile(labels.groups, len(scores))
-    place = score_bins(pooled)
+    place = score_bins(scores)
     bins = [place == number for number in np.unique(place)]
-    judged = mean_estimates([expected] * len(bins), bins, groups, resamples, random_state)
+    judged = measure.means([expected] * len(bins), bins, groups)
     return tuple(
-        ReliabilityBin(rows=int(inside.sum()) // len(scores), score=float(pooled[inside].mean()), judge=judge)
+        ReliabilityBin(rows=int(inside.sum()) // repeats, score=float(scores[inside].mean()), judge=judge)
         for inside, judge in zip(bins, judged, strict=True)
     )
 
 
-def _curve(scores: Sequence[Scores], labels: Annotations, min_score: float) -> tuple[CurvePoint, ...]:
-    """At most `CURVE_POINTS` points over all repeated predictions together, evenly spaced in recall."""
-    pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
-    wanted = np.tile(labels.expected >= min_score, len(scores))
-    order = np.argsort(-pooled, kind="stable")
-    ends = np.flatnonzero(np.r_[np.diff(pooled[order]) != 0, True])
+def precision_recall(scores: Float64, wanted: npt.NDArray[np.bool_]) -> tuple[CurvePoint, ...]:
+    """At most `CURVE_POINTS` points of the curve of the kept class, evenly spaced in recall, from high thresholds down.
+
+    Args:
+        scores: float64[n].
+        wanted: bool[n], what the judge keeps; at least one.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])
     hits = np.cumsum(wanted[order])[ends]
     recall, precision = hits / wanted.sum(), hits / (ends + 1)
     picked = np.unique(np.searchsorted(recall, np.linspace(0, 1, CURVE_POINTS)).clip(0, len(ends) - 1))
     return tuple(
-        CurvePoint(threshold=float(pooled[order][ends[k]]), precision=float(precision[k]), recall=float(recall[k]))
+        CurvePoint(threshold=float(scores[order][ends[k]]), precision=float(precision[k]), recall=float(recall[k]))
         for k in picked
     )
 
 
-def _histogram(scores: Sequence[Scores], labels: Annotations, min_score: float) -> tuple[HistogramBin, ...]:
+def score_histogram(scores: Float64, wanted: npt.NDArray[np.bool_], repeats: int = 1) -> tuple[HistogramBin, ...]:
+    """Pages by score, in bins of `HISTOGRAM_BIN` from 0 to 5, and which of them the judge would keep.
+
+    Args:
+        scores: float64[n], of all repeated predictions.
+        wanted: bool[n], what the judge keeps.
+        repeats: by which counts are divided.
+    """
     bins = round(5 / HISTOGRAM_BIN)
-    pooled = np.concatenate([np.asarray(each, dtype=np.float64) for each in scores])
-    wanted = np.tile(labels.expected >= min_score, len(scores))
-    place = np.clip((pooled / HISTOGRAM_BIN).astype(np.int64), 0, bins - 1)
-    keeps, drops = (np.bincount(place[side], minlength=bins) / len(scores) for side in (wanted, ~wanted))
+    place = np.clip((scores / HISTOGRAM_BIN).astype(np.int64), 0, bins - 1)
+    keeps, drops = (np.bincount(place[side], minlength=bins) / repeats for side in (wanted, ~wanted))
     return tuple(
         HistogramBin(low=round(k * HISTOGRAM_BIN, 6), judge_keeps=float(keeps[k]), judge_drops=float(drops[k]))
         for k in range(bins)

@@ -87,6 +87,27 @@ class Bootstrap:
             yield counts[self.groups[rows]]
 
 
+@dataclass(frozen=True)
+class Measure:
+    """How scores are held against labels: the keep rule, and the bootstrap behind every interval.
+
+    Attributes:
+        min_score: kept is a score, and a label, of at least this.
+        resamples: of the bootstrap over groups.
+        random_state: of everything random.
+    """
+
+    min_score: float
+    resamples: int = 1000
+    random_state: int = 0
+
+    def means(
+        self, values: Sequence[npt.NDArray[Any]], weights: Sequence[npt.NDArray[Any]], groups: Int64
+    ) -> list[Estimate]:
+        """Weighted means with their intervals; see `mean_estimates`."""
+        return mean_estimates(values, weights, groups, self.resamples, self.random_state)
+
+
 def mean_estimates(
     values: Sequence[npt.NDArray[Any]],
     weights: Sequence[npt.NDArray[Any]],

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from filters.errors import AnnotationsError
 from filters.statistics.agreement import METRICS
-from filters.statistics.bootstrap import Estimate
+from filters.statistics.bootstrap import Estimate, Measure
 from filters.train.annotations import Annotations
 from filters.train.config import AgreementConfig
 from filters.train.evaluation import estimates
@@ -43,9 +43,7 @@ class SelfAgreement(BaseModel, frozen=True):
     metrics: dict[str, Estimate]
 
 
-def self_agreement(
-    columns: Columns, labels: Annotations, min_score: float, resamples: int, random_state: int
-) -> SelfAgreement | None:
+def self_agreement(columns: Columns, labels: Annotations, measure: Measure) -> SelfAgreement | None:
     """The second ratings measured against the first, as if they were a model's; None where nothing was rated twice."""
     if columns.ratings is None or columns.ratings_source is None:
         return None
@@ -53,7 +51,7 @@ def self_agreement(
     first, second = columns.ratings[rows].T
     # The judge's first rating takes the place of the label.
     rated = replace(labels.take(rows), score=np.rint(first).astype(np.int64), expected=first, natural_weight=None)
-    metrics, _ = estimates([second], rated, min_score, resamples=resamples, random_state=random_state)
+    metrics, _ = estimates([second], rated, measure)
     return SelfAgreement(source=columns.ratings_source, rows=len(rows), metrics=metrics)
 
 
@@ -61,10 +59,7 @@ def check_agreement(
     path: str | Path,
     labels: Annotations,
     config: AgreementConfig,
-    min_score: float,
-    *,
-    resamples: int,
-    random_state: int,
+    measure: Measure,
     echo: Callable[[str], None],
 ) -> tuple[str, ...]:
     """Measure the agreement of labels that were rated twice, and warn or refuse below the floor.
@@ -73,9 +68,7 @@ def check_agreement(
         path: the annotations file.
         labels: what was read of it.
         config: the floor.
-        min_score: the keep rule.
-        resamples: of the bootstrap.
-        random_state: of the bootstrap.
+        measure: the keep rule and the bootstrap.
         echo: told what was found.
 
     Returns:
@@ -84,7 +77,7 @@ def check_agreement(
     Raises:
         AnnotationsError: the agreement is below the floor, or unknown, and `config.refuse` is set.
     """
-    found = self_agreement(read_columns(path, labels), labels, min_score, resamples, random_state)
+    found = self_agreement(read_columns(path, labels), labels, measure)
     estimate = None if found is None else found.metrics[config.metric]
     if found is None or estimate is None or estimate.value is None or found.rows < FEWEST:
         if config.refuse:

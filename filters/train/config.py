@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from filters.config.filter import ModelText
-from filters.config.yaml_file import PathText, Section
+from filters.config.yaml_file import PathKey, PathText, Section
 from filters.languages import LanguageCode
 from filters.model.encoder import EncoderOptions
 from filters.model.folder import KeepRule
 from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams
 from filters.model.windows import WindowRule
+from filters.models import embedded_models
 from filters.train.heads import HeadConfig, RidgeHead, SvrHead
 from filters.train.tuning import HeadOnly, TuneConfig
 
@@ -108,7 +108,9 @@ class StaticConfig(Section):
 
     kind: Literal["static"] = "static"
     """Chooses this kind of classifier."""
-    table: Annotated[ModelText, Field(exclude=True, min_length=1)]
+    table: Annotated[
+        str, PathKey(is_name=lambda value, path: value in embedded_models()), Field(exclude=True, min_length=1)
+    ]
     """The word vectors: those of `edu-en`, of another model of kind static, or a folder that
     recipes/edu-en/build_table.py wrote."""
     head: HeadConfig = SvrHead(c=(5.0,), gamma=0.15)

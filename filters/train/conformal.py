@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from filters.model.conformal import BINS, DROP, KEEP, ConformalTable, Residual
 from filters.statistics.agreement import Scores
-from filters.statistics.bootstrap import Estimate, mean_estimates
+from filters.statistics.bootstrap import Estimate, Measure
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
 
@@ -63,25 +63,21 @@ class Coverage(BaseModel):
 def measure_coverage(
     scores: Scores,
     labels: Annotations,
-    min_score: float,
-    alphas: Sequence[float],
+    measure: Measure,
+    alphas: Sequence[float] = REPORTED,
     *,
     residual: Residual = "absolute",
     bins: int = BINS,
-    resamples: int,
-    random_state: int,
 ) -> tuple[Coverage, ...]:
     """Cross-conformal evaluation: quantiles from four fifths of the groups, coverage on the fifth, five times.
 
     Args:
         scores: float[n], scores by models that have not seen the rows.
         labels: the judge's labels of the n texts; folds are of whole groups (host and near copies).
-        min_score: the keep rule.
+        measure: the keep rule, the bootstrap, and the seed of the folds.
         alphas: error rates.
         residual: see `ConformalTable`.
         bins: see `ConformalTable.fit`.
-        resamples: of the bootstrap over groups.
-        random_state: of folds and bootstrap.
 
     Returns:
         One for each error rate; none where there are fewer groups than folds.
@@ -89,16 +85,16 @@ def measure_coverage(
     if len(np.unique(labels.groups)) < _FOLDS:
         return ()
     values = np.asarray(scores, dtype=np.float64)
-    wanted = labels.expected >= min_score
+    wanted = labels.expected >= measure.min_score
     low, high = np.zeros((len(alphas), len(values))), np.zeros((len(alphas), len(values)))
     decision = np.zeros((len(alphas), len(values)), dtype=np.int8)
-    for training, test in group_folds(labels.groups, wanted, _FOLDS, random_state):
+    for training, test in group_folds(labels.groups, wanted, _FOLDS, measure.random_state):
         table = ConformalTable.fit(
             values[training], labels.expected[training], bins=bins, residual=residual, alphas=alphas
         )
         for k, alpha in enumerate(alphas):
             low[k, test], high[k, test] = table.interval(values[test], alpha)
-            decision[k, test] = table.decide(values[test], alpha, min_score)
+            decision[k, test] = table.decide(values[test], alpha, measure.min_score)
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
     place = np.searchsorted(edges, values, side="right")
     results = []
@@ -106,12 +102,8 @@ def measure_coverage(
         # Bands end in sums of floats: a label on the end is inside.
         covered = (labels.expected >= low[k] - 1e-9) & (labels.expected <= high[k] + 1e-9)
         keep, drop = decision[k] == KEEP, decision[k] == DROP
-        coverage, wrong_keep, wrong_drop = mean_estimates(
-            [covered, ~wanted, wanted],
-            [np.ones(len(values)), keep, drop],
-            labels.groups,
-            resamples,
-            random_state,
+        coverage, wrong_keep, wrong_drop = measure.means(
+            [covered, ~wanted, wanted], [np.ones(len(values)), keep, drop], labels.groups
         )
         results.append(
             Coverage(

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from filters.arrays import Float64, Int64
+from filters.arrays import Float64
 from filters.statistics.agreement import METRICS, Agreement, Scores
-from filters.statistics.bootstrap import Estimate, group_resamples, interval, number
+from filters.statistics.bootstrap import Estimate, Measure, estimate, group_resamples, interval, number
 from filters.train.annotations import Annotations
 
 COMPARED = ("f1", "best_f1", "pr_auc", "spearman")
 
 
 def estimates(
-    predictions: Sequence[Scores], labels: Annotations, min_score: float, *, resamples: int, random_state: int
+    predictions: Sequence[Scores], labels: Annotations, measure: Measure
 ) -> tuple[dict[str, Estimate], dict[str, Estimate] | None]:
     """Metrics of one or several predictions of the same labels, under equal and under natural weights.
 
@@ -28,21 +28,21 @@ def estimates(
         predictions: float[n] each; with several (repeated cross-validation) the metrics are averaged over them, in the
             point estimate and in every resample alike.
         labels: the judge's labels of n texts.
-        min_score: the keep rule.
-        resamples: of the bootstrap over groups.
-        random_state: of the bootstrap.
+        measure: the keep rule and the bootstrap.
 
     Returns:
         metric -> estimate, and the same for the natural mix: randomly sampled rows under `labels.natural_weight` (None
         without such weights).
     """
-    agreements = [Agreement(scores, labels.expected, labels.score, min_score) for scores in predictions]
-    uniform = np.ones(len(labels))
-    sample = _bootstrap(agreements, uniform, labels.groups, resamples, random_state)
-    if labels.natural_weight is None:
-        return sample, None
-    natural = labels.natural_weight * labels.random
-    return sample, _bootstrap(agreements, natural, labels.groups, resamples, random_state)
+    agreements = [Agreement(scores, labels.expected, labels.score, measure.min_score) for scores in predictions]
+
+    def measured(weights: Float64) -> dict[str, Estimate]:
+        draws = group_resamples(labels.groups, measure.resamples, measure.random_state)
+        table = np.array([_mean(agreements, weights), *(_mean(agreements, weights * counts) for counts in draws)])
+        return {name: estimate(column) for name, column in zip(METRICS, table.T, strict=True)}
+
+    natural = labels.natural_weight
+    return measured(np.ones(len(labels))), None if natural is None else measured(natural * labels.random)
 
 
 class Difference(BaseModel):
@@ -67,10 +67,8 @@ def compare(
     first: Sequence[Scores],
     second: Sequence[Scores],
     labels: Annotations,
-    min_scores: tuple[float, float],
-    *,
-    resamples: int,
-    random_state: int,
+    measure: Measure,
+    second_min_score: float | None = None,
 ) -> dict[str, Difference]:
     """Paired bootstrap of two models: both are measured on the same resamples of groups (host and near copies).
 
@@ -78,23 +76,24 @@ def compare(
         first: float[n] each; one or several predictions, averaged as in `estimates`.
         second: the same of the other model.
         labels: the judge's labels of n texts.
-        min_scores: keep rules of the two models; labels are compared with the first's.
-        resamples: of the bootstrap over groups.
-        random_state: of the bootstrap.
+        measure: the keep rule of labels and of the first model, and the bootstrap.
+        second_min_score: the keep rule of the second model; None: the same.
 
     Returns:
         metric of `COMPARED` -> difference.
     """
+    cut = measure.min_score
+    rules = (cut, cut if second_min_score is None else second_min_score)
     sides = [
-        [Agreement(scores, labels.expected, labels.score, min_score, wanted=min_scores[0]) for scores in predictions]
-        for predictions, min_score in zip((first, second), min_scores, strict=True)
+        [Agreement(scores, labels.expected, labels.score, rule, wanted=cut) for scores in predictions]
+        for predictions, rule in zip((first, second), rules, strict=True)
     ]
     uniform = np.ones(len(labels))
     point = np.array([_mean(side, uniform) for side in sides])
     drawn = np.array(
         [
             [_mean(side, weights) for side in sides]
-            for weights in group_resamples(labels.groups, resamples, random_state)
+            for weights in group_resamples(labels.groups, measure.resamples, measure.random_state)
         ]
     )
     result = {}
@@ -110,16 +109,6 @@ def compare(
             wins=float(np.mean((gaps > 0) + 0.5 * (gaps == 0))) if len(gaps) else 0.5,
         )
     return result
-
-
-def _bootstrap(
-    agreements: Sequence[Agreement], weights: Float64, groups: Int64, resamples: int, random_state: int
-) -> dict[str, Estimate]:
-    point = _mean(agreements, weights)
-    drawn = np.array(
-        [_mean(agreements, weights * counts) for counts in group_resamples(groups, resamples, random_state)]
-    ).reshape(resamples, len(METRICS))
-    return {name: interval(point[k], drawn[:, k]) for k, name in enumerate(METRICS)}
 
 
 def _mean(agreements: Sequence[Agreement], weights: Float64) -> Float64:

@@ -27,6 +27,7 @@ from filters.train.blas import one_blas_thread
 from filters.train.calibration import METHOD, fit_calibration
 from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
+from filters.train.distill import read_raw_texts
 
 
 class Fitted(Protocol):
@@ -149,16 +150,23 @@ class Procedure:
     Args:
         config: what to fit, and how.
         labels: rows to fit on.
+
+    Attributes:
         raw_texts: for distillation: texts without labels.
+        notes: what was done to choose them.
 
     Raises:
-        AnnotationsError: `weights: natural` without the column.
+        AnnotationsError: `weights: natural` without the column; texts for distillation cannot be read.
     """
 
-    def __init__(self, config: TrainConfig, labels: Annotations, raw_texts: Sequence[str] = ()) -> None:
+    def __init__(self, config: TrainConfig, labels: Annotations) -> None:
         self.config = config
         self.labels = labels
-        self.raw_texts = list(raw_texts)
+        self.raw_texts: list[str] = []
+        self.notes: tuple[str, ...] = ()
+        if config.distill is not None:
+            self.raw_texts, note = read_raw_texts(config.distill, labels, config.random_state)
+            self.notes = (note,)
         self.kept = labels.expected >= config.keep.min_score
         if config.weights == "uniform":
             self.weights = np.ones(len(labels))

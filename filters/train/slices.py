@@ -22,7 +22,7 @@ from filters.arrays import Float64
 from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
 from filters.statistics.agreement import HIGHEST, LOWEST, METRICS, Agreement, Scores
-from filters.statistics.bootstrap import Estimate, group_resamples, interval
+from filters.statistics.bootstrap import Estimate, Measure, estimate, group_resamples
 from filters.train.annotations import Annotations
 
 FACETS = ("topic", "format", "language")
@@ -162,10 +162,7 @@ def measure_slices(
     predictions: Sequence[Scores],
     labels: Annotations,
     facets: dict[str, tuple[str, ...]],
-    min_score: float,
-    *,
-    resamples: int,
-    random_state: int,
+    measure: Measure,
 ) -> tuple[Facet, ...]:
     """Metrics in every slice, and averaged within the slices of a facet.
 
@@ -173,16 +170,12 @@ def measure_slices(
         predictions: float[n] each; metrics are averaged over them.
         labels: the judge's labels of n texts.
         facets: name -> n slice names.
-        min_score: the keep rule.
-        resamples: of the bootstrap over groups, which draws groups of all slices together.
-        random_state: of the bootstrap.
+        measure: the keep rule and the bootstrap, which draws groups of all slices together.
     """
-    counts = [
-        np.ones(len(labels), dtype=np.int32),
-        *(weights.astype(np.int32) for weights in group_resamples(labels.groups, resamples, random_state)),
-    ]
+    drawn = group_resamples(labels.groups, measure.resamples, measure.random_state)
+    counts = np.array([np.ones(len(labels), dtype=np.int32), *(weights.astype(np.int32) for weights in drawn)])
     return tuple(
-        _facet(name, values, predictions, labels, min_score, np.array(counts)) for name, values in facets.items()
+        _facet(name, values, predictions, labels, measure.min_score, counts) for name, values in facets.items()
     )
 
 
@@ -231,17 +224,14 @@ def _facet(
                 rows=len(rows),
                 judge_kept_share=float(wanted[rows].mean()),
                 kept_share=float(kept / len(rows)),
-                metrics={
-                    metric: interval(drawn[0, names.index(metric)], drawn[1:, names.index(metric)])
-                    for metric in SLICE_METRICS
-                },
+                metrics={metric: estimate(drawn[:, names.index(metric)]) for metric in SLICE_METRICS},
             )
         )
     spearman, pr_auc = _average(ranks, mass), _average(curves, hits)
     return Facet(
         facet=name,
-        within_spearman=interval(spearman[0], spearman[1:]),
-        within_pr_auc=interval(pr_auc[0], pr_auc[1:]),
+        within_spearman=estimate(spearman),
+        within_pr_auc=estimate(pr_auc),
         slices=tuple(slices),
     )
 

@@ -9,29 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from filters.arrays import Float32, Int64
+from filters.arrays import Float32
 from filters.errors import ConfigError
 from filters.model import ConformalTable, QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
 from filters.model.reliability import Reliability
 from filters.model.trained_on import TrainedOn
-from filters.statistics.bootstrap import CONFIDENCE, Estimate
+from filters.statistics.bootstrap import CONFIDENCE, Estimate, Measure
 from filters.train.agreement import check_agreement
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.blas import one_blas_thread
 from filters.train.calibration import METHOD
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
-from filters.train.conformal import REPORTED, measure_coverage
-from filters.train.distill import read_raw_texts
+from filters.train.conformal import measure_coverage
 from filters.train.evaluation import compare, estimates
 from filters.train.procedure import Procedure, score_texts
 
@@ -82,33 +80,15 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
     for note in labels.notes:
         echo(f"note: {note}")
     groups = len(np.unique(labels.groups))
-    raw_texts: list[str] = []
-    notes = labels.notes + check_agreement(
-        config.annotations,
-        labels,
-        config.agreement,
-        config.keep.min_score,
-        resamples=config.validation.resamples,
-        random_state=config.random_state,
-        echo=echo,
-    )
-    if config.distill is not None:
-        raw_texts, note = read_raw_texts(config.distill, labels, config.random_state)
+    measure = Measure(config.keep.min_score, config.validation.resamples, config.random_state)
+    warnings = check_agreement(config.annotations, labels, config.agreement, measure, echo)
+    procedure = Procedure(config, labels)
+    for note in procedure.notes:
         echo(f"note: {note}")
-        notes += (note,)
-    procedure = Procedure(config, labels, raw_texts)
+    notes = (*labels.notes, *warnings, *procedure.notes)
     echo(f"{labels.name}: {len(labels)} texts in {groups} groups, {np.mean(procedure.kept):.1%} to keep")
-    predictions = _out_of_fold(procedure, echo)
-    measured = {
-        name: estimates(
-            scores,
-            labels,
-            config.keep.min_score,
-            resamples=config.validation.resamples,
-            random_state=config.random_state,
-        )
-        for name, scores in predictions.items()
-    }
+    predictions = out_of_fold(procedure, echo, compare=True)
+    measured = {name: estimates(scores, labels, measure) for name, scores in predictions.items()}
     sample, natural = measured.pop("model")
     compared = {name: part for name, (part, _) in measured.items()}
     for name in ("f1", "best_f1", "pr_auc", "spearman"):
@@ -117,26 +97,11 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
             echo(f"  {other}: {part[name]}")
     gains = {}
     if "undistilled" in predictions:
-        cut = config.keep.min_score
-        gains = compare(
-            predictions["model"],
-            predictions["undistilled"],
-            labels,
-            (cut, cut),
-            resamples=config.validation.resamples,
-            random_state=config.random_state,
-        )
+        gains = compare(predictions["model"], predictions["undistilled"], labels, measure)
         for name in ("best_f1", "pr_auc", "spearman"):
             echo(f"distillation gains in {name}: {gains[name].difference}")
     held_out = predictions["model"][0]
-    coverage = measure_coverage(
-        held_out,
-        labels,
-        config.keep.min_score,
-        REPORTED,
-        resamples=config.validation.resamples,
-        random_state=config.random_state,
-    )
+    coverage = measure_coverage(held_out, labels, measure)
     for row in coverage:
         echo(f"bands at error rate {row.alpha:g}: coverage {row.coverage}, undecided {row.undecided:.1%}")
     fitted = procedure.fit(np.arange(len(labels)), config.random_state)
@@ -207,69 +172,49 @@ def _rubric(config: TrainConfig) -> Rubric | None:
         ) from error
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """One fold of a cross-validation: rows kept back, and the model that has not seen them.
-
-    Attributes:
-        repeat: number of the repetition, from 0.
-        rows: int64[m], rows of the annotations that were kept back.
-        score: texts -> float32[n], calibrated scores by a model fitted on the other rows.
-        setting: which candidate the fold chose.
-        others: with distillation, by name: "undistilled" and "teacher", fitted on the same rows.
-    """
-
-    repeat: int
-    rows: Int64
-    score: Callable[[Sequence[str]], Float32]
-    setting: str
-    others: dict[str, Callable[[Sequence[str]], Float32]] = field(default_factory=dict)
-
-
-def cross_validate(
-    config: TrainConfig, labels: Annotations, procedure: Procedure | None = None, with_others: bool = False
-) -> Iterator[HeldOut]:
-    """Nested cross-validation, fold by fold: in each repetition every row is kept back once.
+def out_of_fold(
+    procedure: Procedure,
+    echo: Callable[[str], None] = lambda line: None,
+    first: Callable[[Callable[[Sequence[str]], Float32], Sequence[str]], dict[str, Float32]] | None = None,
+    *,
+    compare: bool = False,
+) -> dict[str, list[Float32]]:
+    """Nested cross-validation: scores of every row by models that have not seen it.
 
     Args:
-        config: what to train.
-        labels: what to train on.
-        procedure: of this config and these labels, where there is one already.
-        with_others: with distillation: fit the classifier on labels alone too, and the teacher.
+        procedure: of a config and its labels.
+        echo: told of each fold and the candidate it chose.
+        first: what else to score in the first repetition: called with (the fold's model, texts kept back), it returns
+            float32[m] by name.
+        compare: with `distill.compare`, fit the classifier on labels alone and the teacher on the same rows too.
+
+    Returns:
+        name -> float32[n] for each repetition: "model", and with distillation "undistilled" and "teacher"; what
+        `first` names has one repetition.
 
     Raises:
         AnnotationsError: too few groups, or too few pages on one side of the keep rule.
     """
-    if procedure is None:
-        raw_texts = read_raw_texts(config.distill, labels, config.random_state)[0] if config.distill else []
-        procedure = Procedure(config, labels, raw_texts)
-    for repeat in range(config.validation.repeats):
-        folds = procedure.folds(np.arange(len(labels)), config.validation.folds, config.random_state + repeat)
-        for number, (training, test) in enumerate(folds):
-            seed = config.random_state + 1000 * (repeat + 1) + number
-            fitted = procedure.fit(training, seed)
-            others: dict[str, Callable[[Sequence[str]], Float32]] = {}
-            if with_others and config.distill is not None:
-                others["undistilled"] = procedure.fit(training, seed, distill=False).score
-                # Uncalibrated: its scale is used at no threshold, and its ranking is what it teaches.
-                others["teacher"] = partial(score_texts, config, procedure.teacher(training, seed))
-            yield HeldOut(repeat, test, fitted.score, fitted.setting, others)
-
-
-def _out_of_fold(procedure: Procedure, echo: Callable[[str], None]) -> dict[str, list[Float32]]:
-    """Scores of every row by models that have not seen it: float32[n] for each repetition, by name.
-
-    "model" is the classifier; the others are those of `HeldOut.others`.
-    """
     config, labels = procedure.config, procedure.labels
-    repeats = config.validation.repeats
-    with_others = config.distill is not None and config.distill.compare
+    folds, repeats = config.validation.folds, config.validation.repeats
     predictions: dict[str, list[Float32]] = {}
-    for number, part in enumerate(cross_validate(config, labels, procedure, with_others)):
-        texts = [labels.texts[row] for row in part.rows]
-        for name, score in {"model": part.score, **part.others}.items():
-            scores = predictions.setdefault(name, [np.zeros(len(labels), dtype=np.float32) for _ in range(repeats)])
-            scores[part.repeat][part.rows] = score(texts)
-        fold = number % config.validation.folds + 1
-        echo(f"repeat {part.repeat + 1} of {repeats}, fold {fold} of {config.validation.folds}: {part.setting}")
+    for repeat in range(repeats):
+        parts = procedure.folds(np.arange(len(labels)), folds, config.random_state + repeat)
+        for number, (training, test) in enumerate(parts):
+            seed = config.random_state + 1000 * (repeat + 1) + number
+            texts = [labels.texts[row] for row in test]
+            fitted = procedure.fit(training, seed)
+            found = {"model": fitted.score(texts)}
+            if compare and config.distill is not None and config.distill.compare:
+                found["undistilled"] = procedure.fit(training, seed, distill=False).score(texts)
+                # Uncalibrated: its scale is used at no threshold, and its ranking is what it teaches.
+                found["teacher"] = score_texts(config, procedure.teacher(training, seed), texts)
+            if first is not None and repeat == 0:
+                found |= first(fitted.score, texts)
+            for name, scores in found.items():
+                rows = predictions.setdefault(name, [])
+                if len(rows) <= repeat:
+                    rows.append(np.zeros(len(labels), dtype=np.float32))
+                rows[repeat][test] = scores
+            echo(f"repeat {repeat + 1} of {repeats}, fold {number + 1} of {folds}: {fitted.setting}")
     return predictions

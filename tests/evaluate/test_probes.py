@@ -7,6 +7,7 @@ import pytest
 from labelled_pages import columns, write
 
 from filters.evaluate.probes import PROBES, measure_probes, probe_scores
+from filters.statistics.bootstrap import Measure
 from filters.train.annotations import read_annotations
 
 TEXT = "How leaves work\nA leaf makes sugar from light. Water comes up from the roots.\nIt also needs air."
@@ -48,12 +49,10 @@ def test_probes_tell_a_model_that_counts_keywords_from_one_that_does_not(tmp_pat
     def sound(texts: object) -> np.ndarray:
         return np.array([1.0 + ("photosynthesis" in text.lower()) for text in texts], np.float32)
 
-    drawing = {"resamples": 100, "random_state": 0}
     for score, flips in ((gullible, 0.0), (sound, 0.0)):
         base = score(labels.texts)
-        results = {
-            row.probe: row for row in measure_probes(base, probe_scores(score, labels.texts), labels, 0.9, **drawing)
-        }
+        probed = probe_scores(score, labels.texts)
+        results = {row.probe: row for row in measure_probes(base, probed, labels, Measure(0.9, 100))}
         assert results["white space"].flips.value == flips
         assert not results["white space"].above_reference
         if score is gullible:
@@ -73,7 +72,7 @@ def test_flips_near_the_threshold_and_in_the_natural_mix_are_shares_of_those_pag
     after = before.copy()
     flipped = np.flatnonzero(before >= 1.5)[:12]
     after[flipped] = 1.0
-    (row,) = measure_probes(before, {"markdown": after}, labels, 1.5, resamples=100, random_state=0)
+    (row,) = measure_probes(before, {"markdown": after}, labels, Measure(1.5, 100, 0))
     near = np.abs(before.astype(np.float32) - 1.5) <= 0.5
     assert row.flips.value == pytest.approx(12 / 240)
     assert row.near_rows == near.sum()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from filters.errors import AnnotationsError
+from filters.statistics.bootstrap import Measure
 from filters.train.agreement import check_agreement
 from filters.train.annotations import read_annotations
 from filters.train.config import AgreementConfig, TrainConfig
@@ -25,10 +26,7 @@ def rated_twice(path: Path, noise: float) -> Path:
 def check(path: Path, **options: Any) -> tuple[tuple[str, ...], list[str]]:
     lines: list[str] = []
     labels = read_annotations(path)
-    found = check_agreement(
-        path, labels, AgreementConfig(**options), 1.5, resamples=100, random_state=0, echo=lines.append
-    )
-    return found, lines
+    return check_agreement(path, labels, AgreementConfig(**options), Measure(1.5, 100), lines.append), lines
 
 
 def test_above_the_floor_the_agreement_is_told(tmp_path: Path) -> None:

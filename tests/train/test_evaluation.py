@@ -17,7 +17,7 @@ from sklearn.metrics import (
 )
 
 from filters.statistics.agreement import METRICS, Agreement
-from filters.statistics.bootstrap import mean_estimates
+from filters.statistics.bootstrap import Measure, mean_estimates
 from filters.train.annotations import read_annotations
 from filters.train.evaluation import COMPARED, compare, estimates
 
@@ -102,7 +102,7 @@ def test_intervals_enclose_the_value_follow_the_seed_and_narrow_with_rows(tmp_pa
     def run(rows: int, seed: int) -> dict[str, object]:
         labels = read_annotations(write(tmp_path / "labels.parquet", columns(rows)))
         scores = labels.expected + np.random.default_rng(0).normal(0, 0.8, len(labels))
-        sample, natural = estimates([scores], labels, 1.5, resamples=300, random_state=seed)
+        sample, natural = estimates([scores], labels, Measure(1.5, 300, seed))
         assert natural is not None
         assert natural["f1"].value != sample["f1"].value
         return dict(sample)
@@ -119,8 +119,8 @@ def test_several_predictions_are_averaged(tmp_path: Path) -> None:
     labels = read_annotations(write(tmp_path / "labels.parquet", columns()))
     rng = np.random.default_rng(0)
     predictions = [labels.expected + rng.normal(0, 0.5, len(labels)) for _ in range(3)]
-    each = [estimates([p], labels, 1.5, resamples=100, random_state=0)[0]["mae"].value for p in predictions]
-    together = estimates(predictions, labels, 1.5, resamples=100, random_state=0)[0]["mae"].value
+    each = [estimates([p], labels, Measure(1.5, 100, 0))[0]["mae"].value for p in predictions]
+    together = estimates(predictions, labels, Measure(1.5, 100, 0))[0]["mae"].value
     assert together == pytest.approx(np.mean(each))
 
 
@@ -129,7 +129,7 @@ def test_the_natural_mix_counts_random_rows_by_their_weight(tmp_path: Path) -> N
     data["sampling"] = ["random" if row % 2 else "active" for row in range(240)]
     labels = read_annotations(write(tmp_path / "labels.parquet", data))
     scores = labels.expected + np.random.default_rng(0).normal(0, 0.5, 240)
-    _, natural = estimates([scores], labels, 1.5, resamples=100, random_state=0)
+    _, natural = estimates([scores], labels, Measure(1.5, 100, 0))
     error = np.abs(scores.astype(np.float32) - labels.expected)
     assert natural is not None
     assert natural["mae"].value == pytest.approx(np.average(error[1::2], weights=data["natural_weight"][1::2]))
@@ -147,7 +147,7 @@ def test_bootstrap_draws_whole_groups(tmp_path: Path) -> None:
     width = {}
     for name, variant in (("alone", alone), ("grouped", grouped)):
         labels = read_annotations(write(tmp_path / f"{name}.parquet", variant))
-        mae = estimates([scores], labels, 1.5, resamples=500, random_state=0)[0]["mae"]
+        mae = estimates([scores], labels, Measure(1.5, 500, 0))[0]["mae"]
         width[name] = mae.high - mae.low
     assert width["grouped"] > 2 * width["alone"]
 
@@ -165,7 +165,7 @@ def test_paired_bootstrap_tells_a_clearly_better_model(tmp_path: Path) -> None:
     labels = read_annotations(write(tmp_path / "labels.parquet", columns(300)))
     rng = np.random.default_rng(0)
     good, bad = (labels.expected + rng.normal(0, spread, 300) for spread in (0.2, 1.2))
-    result = compare([good], [bad], labels, (1.5, 1.5), resamples=300, random_state=0)
+    result = compare([good], [bad], labels, Measure(1.5, 300, 0))
     assert tuple(result) == COMPARED
     for row in result.values():
         assert row.first is not None
@@ -173,7 +173,7 @@ def test_paired_bootstrap_tells_a_clearly_better_model(tmp_path: Path) -> None:
         assert row.difference.value == pytest.approx(row.first - row.second)
         assert row.difference.low > 0
         assert row.wins == 1
-    reverse = compare([bad], [good], labels, (1.5, 1.5), resamples=300, random_state=0)
+    reverse = compare([bad], [good], labels, Measure(1.5, 300, 0))
     assert reverse["f1"].wins == 0
     assert reverse["f1"].difference.high == pytest.approx(-result["f1"].difference.low)
 
@@ -181,12 +181,12 @@ def test_paired_bootstrap_tells_a_clearly_better_model(tmp_path: Path) -> None:
 def test_paired_bootstrap_of_equal_models_is_a_draw_and_sees_what_unpaired_intervals_hide(tmp_path: Path) -> None:
     labels = read_annotations(write(tmp_path / "labels.parquet", columns(300)))
     scores = labels.expected + np.random.default_rng(0).normal(0, 0.8, 300)
-    same = compare([scores], [scores], labels, (1.5, 1.5), resamples=100, random_state=0)["pr_auc"]
+    same = compare([scores], [scores], labels, Measure(1.5, 100, 0))["pr_auc"]
     assert (same.difference.value, same.difference.low, same.difference.high, same.wins) == (0, 0, 0, 0.5)
     # A little worse everywhere: intervals of the two overlap, that of the difference does not reach 0.
     worse = scores + np.random.default_rng(1).normal(0, 0.3, 300)
-    pair = compare([scores], [worse], labels, (1.5, 1.5), resamples=300, random_state=0)["spearman"]
-    alone = [estimates([s], labels, 1.5, resamples=300, random_state=0)[0]["spearman"] for s in (scores, worse)]
+    pair = compare([scores], [worse], labels, Measure(1.5, 300, 0))["spearman"]
+    alone = [estimates([s], labels, Measure(1.5, 300, 0))[0]["spearman"] for s in (scores, worse)]
     assert alone[0].low < alone[1].high
     assert pair.difference.low > 0
 

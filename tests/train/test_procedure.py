@@ -136,8 +136,7 @@ def test_distillation_says_what_it_gains(folder: Path) -> None:
 def test_no_teacher_sees_a_row_its_student_must_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = read_annotations(folder / "labels.parquet")
     distill = {"teacher": LINEAR | {"bits": 14}, "texts": [str(folder / "raw.parquet")], "soften": 0.3}
-    raw_texts = columns(200, seed=5)["text"]
-    procedure = Procedure(config(folder, distill=distill), labels, raw_texts)
+    procedure = Procedure(config(folder, distill=distill), labels)
     ((rows, test), *_) = procedure.folds(np.arange(len(labels)), 3, 0)
     seen: list[set[str]] = []
     fit = LinearClassifier.fit
@@ -152,7 +151,7 @@ def test_no_teacher_sees_a_row_its_student_must_not(folder: Path, monkeypatch: p
     assert not any(texts & hidden for texts in seen)
     # Inside, too: nothing was fitted to all of these rows before the out-of-fold scores were taken.
     inside = {labels.texts[row] for row in rows}
-    students = [texts & inside for texts in seen if texts & set(raw_texts)]
+    students = [texts & inside for texts in seen if texts & set(procedure.raw_texts)]
     assert [len(texts) == len(inside) for texts in students] == [False, False, True]
 
 

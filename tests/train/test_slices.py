@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from filters.errors import AnnotationsError
 from filters.evaluate.baselines import baseline_scores, flesch_kincaid_grade, syllables
+from filters.statistics.bootstrap import Measure
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.slices import OTHER, SHOWN, Columns, measure_slices, read_columns
 
@@ -24,7 +25,7 @@ def read(folder: Path, **more: Any) -> tuple[Annotations, Columns]:
 
 
 def facets(labels: Annotations, slices: dict[str, tuple[str, ...]], scores: np.ndarray) -> Any:
-    return measure_slices([scores], labels, slices, 1.5, resamples=50, random_state=0)
+    return measure_slices([scores], labels, slices, Measure(1.5, 50, 0))
 
 
 def test_metrics_of_a_slice_are_those_of_its_rows(tmp_path: Path) -> None:
@@ -138,15 +139,16 @@ def test_flesch_kincaid_by_hand() -> None:
 def test_baselines_are_on_the_judges_scale_and_the_topic_is_learnt_from_other_pages(tmp_path: Path) -> None:
     topics = [TOPICS[min(int(score), 2)] for score in columns()["expected_score"]]
     labels, found = read(tmp_path, topic=topics)
-    scores = baseline_scores(labels, found.facets, 1.5, 3000, 0)
+    scores = baseline_scores(labels, found.facets, Measure(1.5), 3000)
     assert list(scores) == ["random", "length", "readability", "topic"]
     for name in ("random", "length", "readability"):
         assert np.mean(scores[name] >= 1.5) == pytest.approx(np.mean(labels.expected >= 1.5), abs=0.05)
     assert abs(spearmanr(scores["random"], labels.expected).statistic) < 0.2
     assert spearmanr(scores["topic"], labels.expected).statistic > 0.7
     assert spearmanr(scores["length"], [len(text) for text in labels.texts]).statistic > 0.99
-    again = baseline_scores(labels, found.facets, 1.5, 3000, 0)
+    again = baseline_scores(labels, found.facets, Measure(1.5), 3000)
     np.testing.assert_array_equal(scores["random"], again["random"])
     # A topic of one page says nothing of it.
     alone, own = read(tmp_path, topic=[f"topic {row}" for row in range(240)])
-    assert abs(spearmanr(baseline_scores(alone, own.facets, 1.5, 3000, 0)["topic"], alone.expected).statistic) < 0.3
+    scores = baseline_scores(alone, own.facets, Measure(1.5), 3000)
+    assert abs(spearmanr(scores["topic"], alone.expected).statistic) < 0.3
