@@ -75,6 +75,19 @@ def inspect(
         raise typer.BadParameter("belongs to --html", param_hint="--annotations" if annotations else "--evaluation")
     if html is not None and (where is not None or (keep is not None and " by " in keep)):
         raise typer.BadParameter("the page marks a threshold of the score; leave out --html", param_hint="--where")
+    ignored = {
+        "--json": as_json,
+        "--brief": brief,
+        "--by": by,
+        "--quota": quota,
+        "--sample": sample,
+        "--bins": bins,
+        "--weight": weight != "documents",
+    }
+    if html is not None and (given := [name for name, value in ignored.items() if value]):
+        raise typer.BadParameter("the page has it all; leave out this or --html", param_hint=given[0])
+    if as_json and brief:
+        raise typer.BadParameter("JSON is never shortened; leave out this or --json", param_hint="--brief")
     loaded = Run(find_run(run, config))
     if html is not None:
         from filters.inspect.html import write_page

@@ -375,7 +375,7 @@ def _lineage(run: Run, card: ModelCard | None) -> dict[str, Any]:
         ["finesieve", str(manifest["finesieve"])],
         ["run", path_end(str(run.path), ORIGIN)],
         ["input", f"{len(manifest['inputs']):,} file(s), kind {kinds}"],
-        ["keep rule", f"score >= {run.min_score!r} ({printable(str(keep.get('tie', '')), NAME)})"],
+        ["keep rule", f"score >= {np.float32(run.min_score)!s} ({printable(str(keep.get('tie', '')), NAME)})"],
         *([["rule", printable(str(rule[key]), NAME)] for key in ("where", "by") if rule[key]] if rule else []),
         ["model", printable(str(manifest["model"]["name"]), NAME)],
         ["model digest", str(manifest["model"]["digest"])],

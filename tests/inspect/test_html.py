@@ -128,6 +128,7 @@ def test_numbers_of_the_page_are_those_of_the_solver(plain_run: Run, tmp_path: P
             shown = sum(data["histogram"][weight][max(0, border - first) :])
             assert shown == getattr(solution.kept, weight), (threshold, weight)
     assert data["threshold"]["score"] == plain_run.min_score
+    assert dict(data["lineage"]["rows"])["keep rule"].startswith("score >= 0.3 (")  # a float32: not 0.30000001192092896
     assert data["threshold"]["kept"]["documents"] == plain_run.ledger["total"]["kept"]
     by_host = next(facet for facet in data["slices"] if facet["by"] == "host")
     assert sum(sum(item["documents"]) for item in by_host["items"]) == sum(data["histogram"]["documents"])

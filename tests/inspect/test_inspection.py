@@ -185,9 +185,16 @@ def test_a_rule_says_what_it_keeps(runs: tuple[Path, Path]) -> None:
         (("--keep", "fraction=0.1 of tokens"), "fraction=0.1 by score * ln(tokens)"),
         (("--where", "score > 1", "--keep", "fraction=0.1", "--sample", "0.5"), "--sample: "),
         (("--where", "score > 1", "--html", "page.html"), "leave out --html"),
+        (("--html", "page.html", "--json"), "--json: the page has it all"),
+        (("--html", "page.html", "--brief"), "--brief: the page has it all"),
+        (("--html", "page.html", "--weight", "tokens"), "--weight: the page has it all"),
+        (("--html", "page.html", "--by", "host"), "--by: the page has it all"),
+        (("--json", "--brief"), "--brief: JSON is never shortened"),
     ],
 )
-def test_a_wrong_rule_is_told(runs: tuple[Path, Path], arguments: tuple[str, ...], message: str) -> None:
+def test_options_that_do_not_go_together_and_wrong_rules_are_told(
+    runs: tuple[Path, Path], arguments: tuple[str, ...], message: str
+) -> None:
     code, text = call(runs[0], *arguments)
     assert code
     assert message in " ".join(text.replace("\u2502", " ").split())
