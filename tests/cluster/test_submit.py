@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from filters import run_filter
+from filters.cluster.phase_step import FinishRun, RunPhase
 from filters.cluster.slurm import Submission, job_number
 from filters.cluster.status import read_status
 from filters.cluster.submit import submit_run
@@ -19,7 +23,9 @@ from filters.config.filter import FilterConfig
 from filters.errors import ConfigError, FinesieveError, RunError
 from filters.run.folder import SUBMITTED, held, is_held
 from filters.run.observer import Observer
-from tests.run.conftest import jsonl, page
+from filters.run.phase_list import PHASES
+from filters.run.verify import verify_run
+from tests.run.conftest import digest, jsonl, page
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,42 @@ def test_a_run_with_jobs_in_the_queue_is_left_alone(
     (slurm / "queue").write_text("")
     if kind == "local":
         assert run_filter(config(kind), force_new=True).ledger.total.records == 6
+
+
+@pytest.mark.parametrize("in_tasks", [1, 2])
+def test_several_inputs_of_relative_paths_are_the_same_run_on_a_cluster(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_tasks: int
+) -> None:
+    """Submitted from one folder, done by tasks that start in others."""
+    home = tmp_path / "home"
+    (home / "conf").mkdir(parents=True)
+    jsonl(home / "a.jsonl", [{"id": f"a{n}", "text": page(n, 40)} for n in range(6)])
+    rows = {"key": [f"p{n}" for n in range(6)], "content": [page(n + 3, 40) for n in range(6)], "isbn": ["1"] * 6}
+    pq.write_table(pa.table(rows), home / "b.parquet")
+    inputs = [
+        {"kind": "jsonl", "paths": "../*.jsonl", "id_key": "id"},
+        {"kind": "parquet", "paths": "../b.parquet", "text_key": "content", "id_key": "key", "columns": ["isbn"]},
+    ]
+    config = {"inputs": inputs, "keep": {"fraction": 0.5}, "output": {"path": "../run"}}
+    path = home / "conf" / "c.yaml"
+    path.write_text(json.dumps(config | {"executor": {"kind": "slurm", "tasks": 2}}))
+    expected = digest(
+        Path(
+            str(run_filter(FilterConfig.load(path, ["executor.kind=local", f"output.path={tmp_path / 'local'}"])).path)
+        )
+    )
+    monkeypatch.chdir(home / "conf")
+    plan = submit_run(FilterConfig.load("c.yaml"), Observer())
+    (slurm / "queue").write_text("")
+    for number, phase in enumerate(PHASES):
+        monkeypatch.chdir(slurm if number % 2 else tmp_path)
+        for rank in range(in_tasks):
+            RunPhase(phase.name, home / "run" / ".work").do(rank, in_tasks)
+    FinishRun(home / "run" / ".work").do(0, 1)
+    assert [unit.input for unit in plan.units] == [0, 1]
+    found = digest(home / "run")
+    assert found == expected | {".inputs-relative-to": found[".inputs-relative-to"]}
+    assert all(check.ok is not False for check in verify_run(home / "run"))
 
 
 def test_looking_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
