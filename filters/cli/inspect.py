@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from filters.cli.options import Opens, RunAddress, find_run
 from filters.terminal import make_console
+
+if TYPE_CHECKING:
+    from filters.scores.finished_run import Run
 
 
 def _moved(command: str) -> Any:
@@ -20,6 +23,27 @@ def _moved(command: str) -> Any:
             raise typer.BadParameter(f"is a command of its own now: {command}")
 
     return typer.Option(hidden=True, callback=refuse)
+
+
+_WIDE = 2000
+"""Characters that a row of an answer may take."""
+
+
+def _ask(run: Run, sql: str, output: Path | None, as_json: bool) -> None:
+    from filters.inspect.query import answer, json_rows, rows_view, write_answer
+
+    if output is not None:
+        rows = write_answer(run, sql, output)
+        print(json.dumps({"rows": rows})) if as_json else make_console().print(f"{rows:,} rows: {output}")
+        return
+    with answer(run, sql) as found:
+        if as_json:
+            for piece in json_rows(found):
+                print(piece.decode(), end="")
+        else:
+            console = make_console()
+            console.width = _WIDE
+            console.print(rows_view(found), soft_wrap=True)
 
 
 def inspect(
@@ -46,6 +70,12 @@ def inspect(
     brief: Annotated[bool, typer.Option("--brief", help="Only the answer to --keep, or what thresholds keep.")] = False,
     weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
     examples: Annotated[int, typer.Option(min=0, help="Show so many of the best and worst documents.")] = 3,
+    sql: Annotated[
+        str | None, typer.Option(help='Ask DuckDB: "SELECT host, avg(score) FROM documents GROUP BY host".')
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="--sql: write the answer to this file: .csv, .parquet or .json.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the run as one interactive page instead.")] = None,
     annotations: Annotated[
         Path | None,
@@ -88,7 +118,15 @@ def inspect(
         raise typer.BadParameter("the page has it all; leave out this or --html", param_hint=given[0])
     if as_json and brief:
         raise typer.BadParameter("JSON is never shortened; leave out this or --json", param_hint="--brief")
+    if output is not None and sql is None:
+        raise typer.BadParameter("belongs to --sql", param_hint="--output")
+    asked = {**ignored, "--json": False, "--keep": keep, "--where": where, "--html": html}
+    if sql is not None and (given := [name for name, value in asked.items() if value]):
+        raise typer.BadParameter("a query asks by itself; leave out this or --sql", param_hint=given[0])
     loaded = Run(find_run(run, config))
+    if sql is not None:
+        _ask(loaded, sql, output, as_json)
+        return
     if html is not None:
         from filters.inspect.html import write_page
         from filters.scores.threshold import Target

@@ -284,9 +284,27 @@ class Run:
             RunError: they are missing or damaged.
         """
         try:
-            return parquet_dataset(self.files, format="parquet").to_table(columns=columns, filter=where)
+            return self.dataset().to_table(columns=columns, filter=where)
         except DAMAGE as error:
             raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
+
+    def dataset(self) -> Any:
+        """The side files as a pyarrow data set.
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        try:
+            found = parquet_dataset(self.files, format="parquet")
+            rows = found.count_rows()  # of the files' own words
+        except DAMAGE as error:
+            raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
+        if rows != self.rows:
+            raise RunError(
+                f"{self.path / 'attributes'}: {rows:,} rows where the ledger has {self.rows:,} documents. Remedy: "
+                "restore the missing side files, or filter again"
+            )
+        return found
 
     def rows_at(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
         """These columns of the rows with these numbers (see `Place`), in the order asked for.
