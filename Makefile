@@ -12,7 +12,7 @@ help:
 	@awk '/^## /{sub(/^## /,""); text=text ? text : $$0; next} /^[a-z-]+:/{if (text) {sub(/:.*/,""); printf "%-16s %s\n", $$0, text}} {text=""}' Makefile
 
 .PHONY: demo demo-annotate test test-portable test-newest test-annotate test-browser test-cluster test-encoder lint types \
-	bench schema docs constraints clean help
+	bench schema docs release constraints clean help
 
 # What the command needs, and no more: `make demo` is somebody's first look. Installed again whenever pyproject.toml
 # changes. pip's own resolver installs dependencies before dependents, which leaves fastText's training binding in place
@@ -112,6 +112,10 @@ $(VENV)/.docs: $(VENV)/.installed
 ## The documentation as a site, in site/: every page of docs/, and a reference made from the code. Fails on any warning.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+## The sdist and the wheel, built into dist/, checked, installed into a clean environment and used from another folder.
+release:
+	PYTHON=$(PYTHON) .ci/release
 
 ## The versions in constraints.txt, chosen anew: the newest that pip finds for every extra together.
 constraints: $(VENV)/.dev

@@ -88,7 +88,6 @@ CAUSES = {
     "not_an_object": "the line is JSON, but no object",
     "text_not_a_string": "the text is no string",
     "bad_http": "a WARC response without a status line",
-    "bad_record": "a WARC record whose header cannot be read",
     "undecodable": "no charset makes the page readable",
     "extraction_failed": "the extractor failed or died on the page, or the page is built to stall it",
     "heuristic_failed": "a heuristic failed on the document",
@@ -135,38 +134,40 @@ def config_page(name: str) -> str:
     ]
     parts += _sections(json_schema(name))
     if name == "annotate":
-        parts.append("## Rubric files {#rubric}\n\nThe file that `rubric` names.")
-        parts += _sections(section_schema(Rubric), "rubric")
+        parts.append("## Rubric files {#rubric-file}\n\nThe file that `rubric` names.")
+        parts += _sections(section_schema(Rubric), "rubric", 3)
     return "\n\n".join(parts) + "\n"
 
 
-def _sections(schema: dict[str, Any], root: str = "") -> Iterator[str]:
-    """Heading, meaning and table of each section, in the order of its first key; each section once."""
-    found = [(root, schema)]
-    places = {id(schema): root}
-    for place, section in found:
-        if place != root:
-            level = "###" if "." in place else "##"
-            yield f"{level} {place} {{#{_anchor(place)}}}\n\n{section['description']}"
-        elif not root:
-            yield f"## Top level {{#top}}\n\n{section['description']}"
-        required = section.get("required", ())
-        rows = []
+def _sections(schema: dict[str, Any], place: str = "", level: int = 2) -> Iterator[str]:
+    """Heading, meaning and table of a section, then of the sections in it; each section once."""
+    places: dict[int, str] = {}
+
+    def of(section: dict[str, Any], place: str, level: int) -> Iterator[str]:
+        if place:
+            yield f"{'#' * level} {place} {{#{_anchor(place)}}}\n\n{section['description']}"
+        else:
+            yield section["description"]
+        rows, inside = [], []
         for key, value in section["properties"].items():
             path = f"{place}.{key}" if place else key
             links = []
             for label, inner in _inner(value, schema):
                 if id(inner) not in places:
                     places[id(inner)] = f"{path} ({label})" if label else path
-                    found.append((places[id(inner)], inner))
+                    inside.append(inner)
                 links.append(f"[{label or key}](#{_anchor(places[id(inner)])})")
             kind = _type(value, schema)
-            default = "required" if key in required else _default(value, bool(links))
+            default = "required" if key in section.get("required", ()) else _default(value, bool(links))
             if links:
                 words = "sections" if "sections" in kind else "section"
                 kind = kind.replace(words, f"{words} {' or '.join(links)}", 1)
             rows.append([f"`{key}`", kind, default, value["description"]])
         yield table(("key", "type", "default", "meaning"), rows)
+        for inner in inside:
+            yield from of(inner, places[id(inner)], level if not place else min(level + 1, 4))
+
+    yield from of(schema, place, level)
 
 
 def _anchor(place: str) -> str:
@@ -177,10 +178,10 @@ def _inner(value: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple[str,
     """(kind or "", section) of every section that a value can be."""
     if "$ref" in value:
         section = schema["$defs"][value["$ref"].rpartition("/")[2]]
-        yield section.get("properties", {}).get("kind", {}).get("const", ""), section
+        if "properties" in section:
+            yield section["properties"].get("kind", {}).get("const", ""), section
     parts = [*value.get("anyOf", ()), *value.get("oneOf", ())]
-    if isinstance(value.get("items"), dict):
-        parts.append(value["items"])
+    parts += [value[key] for key in ("items", "additionalProperties") if isinstance(value.get(key), dict)]
     seen = set()
     for part in parts:
         for kind, section in _inner(part, schema):
@@ -192,7 +193,7 @@ def _inner(value: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple[str,
 def _type(value: dict[str, Any], schema: dict[str, Any]) -> str:
     """The type of a value in words; "section" where it is one."""
     if "$ref" in value or "oneOf" in value:
-        return "section"
+        return "section" if any(_inner(value, schema)) else "anything"
     if "anyOf" in value:
         parts = value["anyOf"]
         lists = [part for part in parts if part.get("type") == "array"]
@@ -266,8 +267,8 @@ def _default(value: dict[str, Any], is_section: bool) -> str:
         return f"{kind}with its defaults"
     if default in ([], {}):
         return "empty"
-    if _type(value, {}).startswith("size"):
-        return f"`{default // 2**20}MiB`" if default % 2**20 == 0 else f"`{default}`"
+    if isinstance(default, int) and default >= 2**20 and default % 2**20 == 0:
+        return f"`{default // 2**20}MiB`"
     return f"`{json.dumps(default)}`"
 
 
