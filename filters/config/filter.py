@@ -400,8 +400,9 @@ class OutputConfig(Section):
     """How often a failed request to the address is made again, with growing pauses."""
     format: Literal["parquet", "jsonl.zst"] = "parquet"
     """Format of the shards."""
-    shard_size: Size = 512 * 2**20
-    """Bytes of text in a shard, before compression. A shard ends with the document that reaches this size."""
+    shard_size: Size | None = None
+    """Bytes of text in a shard, before compression. A shard ends with the document that reaches this size. null: a
+    sixteenth of the text behind deduplication, so that workers can share it, 64 MiB at least and 512 MiB at most."""
     rejected: bool = False
     """Write removed documents too, with their reasons, to rejected/."""
     repeat: RepeatConfig | None = None

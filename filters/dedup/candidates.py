@@ -165,15 +165,10 @@ def _sets(job: Job, place: int, documents: Int64) -> Iterator[tuple[Int64, Ragge
         for rows, sets in where.earlier[number].shingles(part, documents - start):
             yield position(documents, rows + start), sets
         return
-    row = 0
-    for batch in read_texts(job, place - len(where.parts)):
+    for row, batch in read_texts(job, place - len(where.parts), documents - first):
         begin, end = np.searchsorted(documents, [first + row, first + row + len(batch)]).tolist()
-        if end > begin:
-            texts = PackedText.from_arrow(batch.text.take(pa.array(documents[begin:end] - first - row)))
-            yield np.arange(begin, end), shingles_of(texts, near)
-        row += len(batch)
-        if end == len(documents):
-            return
+        texts = PackedText.from_arrow(batch.text.take(pa.array(documents[begin:end] - first - row)))
+        yield np.arange(begin, end), shingles_of(texts, near)
 
 
 class Compare:

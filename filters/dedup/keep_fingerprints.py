@@ -83,10 +83,8 @@ def _kept(job: Job) -> UInt64:
 def _sets(job: Job, unit: int, kept: Int64) -> Iterator[tuple[Int64, Ragged]]:
     near = job.config.dedup.near
     assert near is not None
-    row = int(first_rows(job)[unit])
-    for batch in read_texts(job, unit) if len(kept) else ():
-        start, stop = np.searchsorted(kept, [row, row + len(batch)]).tolist()
-        if stop > start:
-            texts = PackedText.from_arrow(batch.text.take(pa.array(kept[start:stop] - row)))
-            yield kept[start:stop], shingles_of(texts, near)
-        row += len(batch)
+    first = int(first_rows(job)[unit])
+    for row, batch in read_texts(job, unit, kept - first):
+        start, stop = np.searchsorted(kept, [first + row, first + row + len(batch)]).tolist()
+        texts = PackedText.from_arrow(batch.text.take(pa.array(kept[start:stop] - first - row)))
+        yield kept[start:stop], shingles_of(texts, near)

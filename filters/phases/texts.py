@@ -9,6 +9,7 @@ text that a heuristic edited) is kept once, in `text.arrow` of the phase `attrib
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -78,11 +79,19 @@ class TextWriter:
         self._file.close()
 
 
-def read_texts(job: Job, unit: int) -> Iterator[Batch]:
+def read_texts(job: Job, unit: int, wanted: npt.NDArray[np.int64] | None = None) -> Iterator[tuple[int, Batch]]:
     """The documents of an input unit with their texts and pass-through columns, exactly the rows of its rows file.
 
     Only `source`, `position`, `text` and `columns` of the batches are set; `text` may be empty where the document was
     removed before resolve and its text is not wanted.
+
+    Args:
+        job: of the run.
+        unit: of the input.
+        wanted: int64[m], ascending, the rows that are asked for: batches without any are left out. None: all.
+
+    Yields:
+        (row of the first document, batch).
 
     Raises:
         DamagedError: a file of the phase `attributes` is missing or damaged.
@@ -92,23 +101,35 @@ def read_texts(job: Job, unit: int) -> Iterator[Batch]:
     positions = rows["position"].to_numpy()
     checksums = rows["checksum"].to_numpy()
     kept = keeps_text(job.config, job.units[unit])
-    row = 0
-    for batch in _kept_texts(job, unit, positions) if kept else _texts_again(job, unit, positions):
+    wanted = np.arange(len(positions)) if wanted is None else wanted
+    if not len(wanted):
+        return
+    done = 0
+    for row, batch in _kept_texts(job, unit, positions) if kept else _texts_again(job, unit, positions, wanted[0]):
         end = row + len(batch)
+        begin, behind = np.searchsorted(wanted, [row, end]).tolist()
+        if begin > done:
+            break
+        if begin == behind:
+            continue
         same = np.array_equal(batch.position, positions[row:end])
         if not same or not (kept or np.array_equal(text_checksums(batch.text), checksums[row:end])):
             raise _changed(job.units[unit], f"between positions {positions[row]:,} and {positions[end - 1]:,}")
-        yield batch
-        row = end
-    if row != len(positions):
-        raise _changed(job.units[unit], f"at its end, behind {row:,} of {len(positions):,} documents")
+        yield row, batch
+        done = behind
+        if done == len(wanted):
+            return
+    raise _changed(job.units[unit], f"behind {wanted[done]:,} of {len(positions):,} documents")
 
 
-def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Iterator[Batch]:
+def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64], first_row: int) -> Iterator[tuple[int, Batch]]:
+    """The batches with their first rows, from that on which has `first_row`, or from further ahead."""
     from filters.read.reader import read_unit
 
     reading = Reading()
     about = job.units[unit]
+    if about.start is not None:
+        about = replace(about, start=int(positions[first_row]))
     for batch in read_unit(about, job.config.reads[about.input], reading):
         if not len(batch):
             continue
@@ -121,10 +142,10 @@ def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Itera
             batch.position, batch.text = batch.position[present], batch.text.filter(mask)
             batch.columns = {name: column.filter(mask) for name, column in batch.columns.items()}
         if len(batch.position):
-            yield batch
+            yield int(first), batch
 
 
-def _kept_texts(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Iterator[Batch]:
+def _kept_texts(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, Batch]]:
     row = 0
     source = job.units[unit].source
     with pa.memory_map(str(job.file(ATTRIBUTES, unit, TEXT))) as file:
@@ -136,7 +157,7 @@ def _kept_texts(job: Job, unit: int, positions: npt.NDArray[np.int64]) -> Iterat
             n = record_batch.num_rows
             columns = dict(zip(record_batch.schema.names[1:], record_batch.columns[1:], strict=True))
             if n:
-                yield Batch(
+                yield row, Batch(
                     source, positions[row : row + n], pa.nulls(n, pa.string()), record_batch.column(0),
                     np.full(n, None, dtype=object), columns,
                 )  # fmt: skip

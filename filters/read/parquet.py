@@ -100,7 +100,8 @@ def read_parquet(unit: Unit, config: InputConfig, reading: Reading | None = None
         columns = read_columns(unit, schema, config)
         position = 0
         for index, (rows, stored) in enumerate(groups):
-            if (unit.start is None or position >= unit.start) and (unit.stop is None or position < unit.stop):
+            # A unit begins with a row group; who reads a part of it again asks for that which has the row.
+            if (unit.start is None or position + rows > unit.start) and (unit.stop is None or position < unit.stop):
                 yield from _read_group(file, handle, unit, index, position, rows, stored, columns, config)
             position += rows
 

@@ -8,7 +8,7 @@ from filters.errors import InputError
 from filters.read.local import stamp_of
 from filters.storage.remote import is_local
 
-ROWS_PER_UNIT = 50_000
+ROWS_PER_UNIT = 20_000
 """A unit takes Parquet row groups until it has this many rows; a larger row group is a unit by itself."""
 COMPRESSED = ("", ".gz", ".zst", ".zstd", ".bz2", ".xz")
 SUFFIXES: dict[str, tuple[str, ...]] = {

@@ -85,7 +85,9 @@ class Plan:
             rows.append(("repeat", f"by {config.output.repeat.by}, {config.output.repeat.max} times at most"))
         if config.output.buckets:
             rows.append(("buckets", ", ".join(config.output.buckets.names)))
-        rows.append(("shard", f"{config.output.format}, {config.output.shard_size / 2**20:.0f} MiB of text a shard"))
+        size = config.output.shard_size
+        shards = "64 to 512 MiB" if size is None else f"{size / 2**20:.0f} MiB"
+        rows.append(("shard", f"{config.output.format}, {shards} of text a shard"))
         return rows
 
     def to_json(self) -> dict[str, Any]:

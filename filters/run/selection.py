@@ -37,6 +37,8 @@ TALLY = "tally"
 SCORES, KEPT, PLAN, SUMMARY = "scores.bin", "kept.bin", "files.json", "summary.json"
 _SCORES = ["<i8", "<i8", "<f4", "<i8", "<i8", "<i8", "|b1", "<f4"]
 _KEPT = ["<i8", "<i8", "|i1", "|i1"]
+_SHARDS, _SMALLEST, _LARGEST = 16, 64 * 2**20, 512 * 2**20
+"""Into how many shards a run is cut that does not say how large they are, and the least and the most text of one."""
 _REASONS = ("low_score", "over_quota", "rule", "low_rank", "other_bucket")
 """Why a survivor is not kept, by the number that stands for it in kept.bin."""
 _LOW_SCORE, _OVER_QUOTA, _RULE, _LOW_RANK, _OTHER_BUCKET = range(5)
@@ -126,13 +128,14 @@ class Select:
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Solve the threshold, then go through the survivors once more."""
         config = job.config
-        histogram = Histogram()
+        histogram, text_bytes = Histogram(), 0
         for number in range(len(job.units)):
             found = _Tallied(job, number)
             histogram.add(found.score, tokens=found.tokens, text_bytes=found.text_bytes)
+            text_bytes += int(found.text_bytes.sum())
         borders = _borders(job, histogram)
         solution = _solve(job, histogram, borders)
-        plan, firsts = _Plan(config), first_rows(job)
+        plan, firsts = _Plan(config, text_bytes), first_rows(job)
         bitmap = np.zeros(-(-int(firsts[-1]) // 64), np.uint64)
         written = 0
         with BlockWriter(folder / KEPT, _KEPT) as blocks:
@@ -310,17 +313,23 @@ class _Series:
 
 
 class _Plan:
-    """Which document goes to which output file: all that are kept in input order, then those written twice, ..."""
+    """Which document goes to which output file: all that are kept in input order, then those written twice, ...
 
-    def __init__(self, config: FilterConfig) -> None:
+    Args:
+        config: of the run.
+        text_bytes: of the survivors of deduplication.
+    """
+
+    def __init__(self, config: FilterConfig, text_bytes: int) -> None:
         self._config = config
+        self._size = config.output.shard_size or min(max(text_bytes // _SHARDS, _SMALLEST), _LARGEST)
         buckets = config.output.buckets
         self._folders: tuple[str | None, ...] = buckets.names if buckets and buckets.folders else (None,)
         self._kept: dict[tuple[int, int], _Series] = {}
         self._rejected = self._series(OutputFile(True, 0, (0, 0), (0, 0), 0))
 
     def _series(self, file: OutputFile) -> _Series:
-        return _Series(self._config.output.shard_size, file)
+        return _Series(self._size, file)
 
     def add(self, unit: int, sizes: Int64, rows: Int64, times: Int64, bucket: Int64) -> None:
         """Enter an input unit: text bytes of all its rows; its survivors, how often each is written, its bucket."""

@@ -213,13 +213,7 @@ def _texts(job: Job, unit: int, ids: pa.Array, chosen: Bool) -> Iterator[tuple[i
     if job.run is not None:
         yield from adopted_texts(job, unit, ids, chosen, column_schema(job))
         return
-    row, end = 0, int(np.flatnonzero(chosen)[-1]) + 1
-    for batch in read_texts(job, unit):
-        if chosen[row : row + len(batch)].any():
-            yield row, batch
-        row += len(batch)
-        if row >= end:
-            break
+    yield from read_texts(job, unit, np.flatnonzero(chosen))
 
 
 def _about(job: Job, unit: int, decided: Decisions, columns: tuple[str, ...] = ()) -> pa.Table:

@@ -137,10 +137,10 @@ def test_a_file_without_footer_is_one_quarantined_record(tmp_path: Path, keep: f
 
 
 def test_a_file_is_cut_into_row_ranges(tmp_path: Path) -> None:
-    rows = 130_000
-    path = write(tmp_path / "a.parquet", {"text": pa.array(["x"] * rows)}, row_group_size=20_000)
+    rows = 52_000
+    path = write(tmp_path / "a.parquet", {"text": pa.array(["x"] * rows)}, row_group_size=8_000)
     units = plan_units(InputConfig(kind="parquet", paths=(str(path),)))
-    assert [(unit.start, unit.stop) for unit in units] == [(0, 40_000), (40_000, 80_000), (80_000, 130_000)]
+    assert [(unit.start, unit.stop) for unit in units] == [(0, 16_000), (16_000, 32_000), (32_000, 52_000)]
     assert all(unit.stop - unit.start <= ROWS_PER_UNIT for unit in units if unit.stop and unit.start is not None)
     assert [unit.index for unit in units] == [0, 1, 2]
     result = read_file(path, "parquet")

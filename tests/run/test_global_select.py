@@ -16,6 +16,7 @@ from filters import FilterConfig
 from filters.config.yaml_file import load_config
 from filters.dedup.decisions import OutputFile
 from filters.errors import ConfigError
+from filters.run import selection
 from filters.run.plan import make_plan
 from filters.run.selection import _Series
 from filters.run.verify import verify_run
@@ -204,6 +205,20 @@ def test_a_shard_ends_with_the_document_that_fills_it(
             sizes = [len(row["text"].encode()) for row in shard]
             assert sum(sizes[:-1]) < size
             assert sum(sizes) >= size or number == len(shards) - 1
+
+
+def test_where_no_size_is_given_workers_can_share_the_shards(
+    tmp_path: Path, make_config: MakeConfig, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dedup = {"near": None, "exact": False}
+    whole = run_in_process(
+        make_config(*files, dedup=dedup, keep={"min_score": -9}, output={"path": str(tmp_path / "a")})
+    )
+    assert len(whole.shards) == 1  # 64 MiB at least
+    monkeypatch.setattr(selection, "_SMALLEST", 1)
+    cut = run_in_process(make_config(*files, dedup=dedup, keep={"min_score": -9}, output={"path": str(tmp_path / "b")}))
+    assert 12 < len(cut.shards) <= 17
+    assert [row for shard in shards(cut.path) for row in shard] == shards(whole.path)[0]
 
 
 def test_a_series_ends_its_files_where_they_are_full() -> None:

@@ -78,7 +78,7 @@ def time_parts(config: FilterConfig, job: Job, pilot: Pilot, folder: Path) -> No
     bands(_BLOCKS)
     pilot.block_s = max(seconds(lambda: bands(_BLOCKS)) - seconds(lambda: bands(1)), 0.0) / _BLOCKS
     if near and pilot.rows.num_rows:
-        batches = (batch for unit in range(len(job.units)) for batch in read_texts(job, unit))
+        batches = (batch for unit in range(len(job.units)) for _, batch in read_texts(job, unit))
         texts = pa.concat_arrays([batch.text for batch in batches])[:200]
         packed = PackedText.from_arrow(texts)
         sets = shingles_of(packed, near)
