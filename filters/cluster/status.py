@@ -15,7 +15,7 @@ from filters.cluster.phase_step import failures
 from filters.errors import FinesieveError, RunError
 from filters.phases.phase import DamagedError, Job, Phase
 from filters.run.folder import MANIFEST, SUBMITTED, WORK, is_held
-from filters.run.phase_list import PHASES
+from filters.run.phase_list import phases_of
 from filters.storage.location import Location, RemotePath
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def read_status(path: Location) -> RunStatus:
             f"{path}: no run here, finished or begun. Remedy: name the output.path of a filter run"
         ) from None
     queue, notice = _queue(work)
-    phases = tuple(_phase(job, phase, queue.get(phase.name, "")) for phase in PHASES)
+    phases = tuple(_phase(job, phase, queue.get(phase.name, "")) for phase in phases_of(job))
     failed = any(phase.failed for phase in phases) or bool(failures(work, "publish"))
     state: State = "interrupted"
     if running or any("running" in shown for shown in queue.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,7 @@ def make_plan(config: FilterConfig) -> Plan:
     open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
     plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config), tuple(not_taken))
-    _check_quota(plan)
+    check_quota(config, plan.sources)
     return plan
 
 
@@ -164,15 +165,20 @@ def _benchmarks(config: FilterConfig) -> tuple[Benchmark, ...]:
     return read_benchmarks(config.decontaminate)
 
 
-def _check_quota(plan: Plan) -> None:
-    quota = plan.config.keep.quota
+def check_quota(config: FilterConfig, sources: Iterable[str]) -> None:
+    """Refuse quotas that no document can have.
+
+    Raises:
+        ConfigError: languages that are not identified, or an input file that is none of `sources`.
+    """
+    quota, known = config.keep.quota, list(sources)
     if quota is None:
         return
-    if quota.by == "language" and plan.config.language is None:
+    if quota.by == "language" and config.language is None:
         raise ConfigError("keep.quota: by: language needs the section `language`, which identifies it")
-    unknown = [value for value in quota.shares if quota.by == "source" and value not in plan.sources]
+    unknown = [value for value in quota.shares if quota.by == "source" and value not in known]
     if unknown:
         raise ConfigError(
-            f"keep.quota.shares: {unknown[0]!r} is no input file. The first of them is {next(iter(plan.sources))!r}: "
+            f"keep.quota.shares: {unknown[0]!r} is no input file. The first of them is {known[0]!r}: "
             "write sources as --dry-run shows them"
         )

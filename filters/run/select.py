@@ -29,6 +29,7 @@ from filters.run.engine import Engine, begin, check_vacant
 from filters.run.finish import FORMAT, RunResult, publish_files
 from filters.run.folder import MANIFEST, WORK, held
 from filters.run.observer import Observer
+from filters.run.plan import check_quota
 from filters.run.state import code_digest
 from filters.run.threads import ThreadPool
 from filters.scores.finished_run import Run
@@ -66,6 +67,7 @@ def run_select(
     if str(run.path) == output.path:
         raise RunError(f"{run.path}: is the run that is decided about. Remedy: name another folder with --output")
     rule = rule_of(config)
+    check_quota(config, run.ledger["sources"])
     lists = {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists}
     with ExitStack() as stack:
         stack.enter_context(held(output.place, "--output", in_passing=output.is_remote))

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from filters import FilterConfig, Run, run_filter
 from filters.cli.main import app
+from filters.cluster.status import read_status
 from filters.errors import FinesieveError, RunError
 from filters.run import shards
 from filters.run.finish import RunResult
@@ -185,6 +186,9 @@ def test_an_interrupted_selection_goes_on(make: Make, tmp_path: Path, monkeypatc
         chosen(first, {"fraction": 0.5}, tmp_path / "new")
     assert not (tmp_path / "new" / "manifest.json").exists()
     monkeypatch.undo()
+    status = read_status(location(str(tmp_path / "new")))
+    assert [phase.name for phase in status.phases] == ["attributes", "verdicts", "tally", "select", "shard"]
+    assert status.state == "interrupted"
     with pytest.raises(RunError, match="unfinished run that is not this one"):
         chosen(first, {"fraction": 0.6}, tmp_path / "new")
     assert documents(chosen(first, {"fraction": 0.5}, tmp_path / "new").path) == documents(whole.path)
@@ -235,6 +239,18 @@ def test_the_command(make: Make, tmp_path: Path) -> None:
             "keep, output, exec",
         ),
         ((run, "--keep", "fraction=.5", "--set", "output.shard_siz=3", "--output", tmp_path / "x"), "shard_siz"),
+        (
+            (
+                run,
+                "--keep",
+                "fraction=.5",
+                "--set",
+                "keep.quota={by: source, shares: {x: 1}}",
+                "--output",
+                tmp_path / "x",
+            ),
+            "'x' is no input file",
+        ),
         ((run, "--keep", "fraction=.5", "--set", "executor.kind=ray", "--output", tmp_path / "x"), "on this machine"),
         ((tmp_path, "--keep", "fraction=.5", "--output", tmp_path / "x"), "no manifest.json"),
     ):
