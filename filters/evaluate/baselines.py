@@ -12,6 +12,7 @@ from filters.statistics.bootstrap import Measure
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations
 from filters.train.calibration import fit_calibration
+from filters.train.slices import facets_of
 
 MEANINGS = {
     "random": "a random number",
@@ -52,9 +53,7 @@ def flesch_kincaid_grade(text: str) -> float:
     return 0.39 * words / sentences + 11.8 * total / words - 15.59 if words else 0.0
 
 
-def baseline_scores(
-    labels: Annotations, facets: dict[str, tuple[str, ...]], measure: Measure, window: int
-) -> dict[str, Float32]:
+def baseline_scores(labels: Annotations, measure: Measure, window: int) -> dict[str, Float32]:
     """Scores of every baseline on the judge's scale: name in `MEANINGS` -> float32[n].
 
     All but `topic` are calibrated on these very labels, which favours them. `topic` is there where the annotations have
@@ -72,6 +71,7 @@ def baseline_scores(
         for name, values in raw.items()
         if values.min() < values.max()
     }
+    facets = facets_of(labels)
     columns = [facets[name] for name in ("topic", "format") if name in facets]
     if "topic" in facets and len(np.unique(labels.groups)) >= _FOLDS:
         scores["topic"] = _topic_means(labels, columns, measure)

@@ -44,7 +44,7 @@ from filters.train.annotations import MIN_LABELS, Annotations, read_annotations
 from filters.train.config import TrainConfig
 from filters.train.conformal import measure_coverage
 from filters.train.evaluation import compare, estimates
-from filters.train.slices import Columns, Facet, measure_slices, read_columns
+from filters.train.slices import Facet, measure_slices
 
 RESAMPLES = 1000
 SLICE_RESAMPLES = 300
@@ -153,12 +153,10 @@ def evaluate(
             seen = known if seen is None else seen | known
     if seen is not None:
         labels = _new(annotations, labels, seen, model.keep.min_score)
-    columns = read_columns(annotations, labels)
     other = None if against is None else _predictions(against, labels, probes=False)
     return report_from_predictions(
         _predictions(model, labels, probes=probes),
         labels,
-        columns,
         protocol="held out",
         seen=None if _seen(model, labels) is None or seen is None else int(seen.sum()),
         against=other,
@@ -187,7 +185,6 @@ def cross_validate_report(
         AnnotationsError: the annotations cannot be trained on.
     """
     labels = read_annotations(config.annotations, config.keep.min_score)
-    columns = read_columns(config.annotations, labels)
     notes = []
     if probes and config.classifier.kind == "static":
         probes = False
@@ -206,7 +203,6 @@ def cross_validate_report(
     return report_from_predictions(
         _cross_validated(config, labels, echo, probes=probes),
         labels,
-        columns,
         protocol="cross-validated",
         seen=0,
         against=other,
@@ -219,7 +215,6 @@ def cross_validate_report(
 def report_from_predictions(
     predictions: Predictions,
     labels: Annotations,
-    columns: Columns,
     *,
     protocol: Protocol,
     seen: int | None = None,
@@ -233,7 +228,6 @@ def report_from_predictions(
     Args:
         predictions: scores of the labelled texts, by models that have not seen them.
         labels: the judge's labels.
-        columns: of the same annotations; `read_columns(path, labels)`.
         protocol: how the scores came about.
         seen: texts of the file that were left out, for the model was trained on them; None: not known.
         against: scores of the same texts by another model.
@@ -244,7 +238,7 @@ def report_from_predictions(
     scores, subject = predictions.scores, predictions.subject
     measure = Measure(predictions.min_score, resamples, random_state)
     sample, natural = estimates(scores, labels, measure)
-    facets = measure_slices(scores, labels, columns.facets, replace(measure, resamples=min(resamples, SLICE_RESAMPLES)))
+    facets = measure_slices(scores, labels, replace(measure, resamples=min(resamples, SLICE_RESAMPLES)))
     probed = predictions.probed
     comparison = None
     if against is not None:
@@ -279,9 +273,9 @@ def report_from_predictions(
         natural=natural,
         baselines=tuple(
             Baseline(name=name, meaning=MEANINGS[name], metrics=estimates([values], labels, measure)[0])
-            for name, values in baseline_scores(labels, columns.facets, measure, subject.window).items()
+            for name, values in baseline_scores(labels, measure, subject.window).items()
         ),
-        judge=self_agreement(columns, labels, measure),
+        judge=self_agreement(labels, measure),
         facets=facets,
         confusion=Confusion(**dict(zip(Confusion.model_fields, counts, strict=True))),
         reliability=_reliability(pooled, expected, groups, measure, len(scores)),

@@ -20,7 +20,6 @@ from filters.statistics.bootstrap import Estimate, Measure
 from filters.train.annotations import Annotations
 from filters.train.config import AgreementConfig
 from filters.train.evaluation import estimates
-from filters.train.slices import Columns, read_columns
 
 FEWEST = 20
 """Texts rated twice that a floor can be held against."""
@@ -43,16 +42,16 @@ class SelfAgreement(BaseModel, frozen=True):
     metrics: dict[str, Estimate]
 
 
-def self_agreement(columns: Columns, labels: Annotations, measure: Measure) -> SelfAgreement | None:
+def self_agreement(labels: Annotations, measure: Measure) -> SelfAgreement | None:
     """The second ratings measured against the first, as if they were a model's; None where nothing was rated twice."""
-    if columns.ratings is None or columns.ratings_source is None:
+    rows = np.flatnonzero(np.isfinite(labels.ratings[:, 0]))
+    if not len(rows):
         return None
-    rows = np.flatnonzero(np.isfinite(columns.ratings).all(axis=1))
-    first, second = columns.ratings[rows].T
+    first, second = labels.ratings[rows].T
     # The judge's first rating takes the place of the label.
     rated = replace(labels.take(rows), score=np.rint(first).astype(np.int64), expected=first, natural_weight=None)
     metrics, _ = estimates([second], rated, measure)
-    return SelfAgreement(source=columns.ratings_source, rows=len(rows), metrics=metrics)
+    return SelfAgreement(source=labels.ratings_source, rows=len(rows), metrics=metrics)
 
 
 def check_agreement(
@@ -77,7 +76,7 @@ def check_agreement(
     Raises:
         AnnotationsError: the agreement is below the floor, or unknown, and `config.refuse` is set.
     """
-    found = self_agreement(read_columns(path, labels), labels, measure)
+    found = self_agreement(labels, measure)
     estimate = None if found is None else found.metrics[config.metric]
     if found is None or estimate is None or estimate.value is None or found.rows < FEWEST:
         if config.refuse:

@@ -2,8 +2,9 @@
 
 Columns: `text` and `score` (whole numbers 0 to 5) are required; a list column `scores` (one or more ratings of the
 text, 0 to 5) can stand in for `score`, and its mean is the target. `expected_score` (0 to 5, the mean of the judge's
-score distribution) is the target where it is there. `id`, `url`, `natural_weight` and `sampling` are used where they
-are there. The layout of HuggingFaceFW/fineweb-edu-llama3-annotations fits.
+score distribution) is the target where it is there. `id`, `url`, `natural_weight`, `sampling`, `topic`, `format`,
+`language` and a second rating are used where they are there. The layout of
+HuggingFaceFW/fineweb-edu-llama3-annotations fits.
 
 Policies, each recorded as a note: rows without text are left out; rows with the same text become one, with the mean
 of their labels (an id that names two texts is refused); rows of one host, or with nearly the same text, share a group
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from filters.statistics.agreement import HIGHEST, LOWEST
 from filters.statistics.splits import connected, host_of, near_pairs
 
 MIN_LABELS = 50
+FACETS = ("topic", "format", "language")
 _SHOWN = 5
 
 
@@ -46,6 +48,9 @@ class Annotations:
         natural_weight: float64[n] or None: from this sample to the natural mix of the crawl.
         random: bool[n]; False where the column `sampling` says something else than "random": a page that was chosen
             for its looks can be trained on, but does not represent the crawl.
+        facets: column of `FACETS` that the file has -> n values, "" where there is none.
+        ratings: float64[n, 2], two independent ratings of a text; NaN where there are none.
+        ratings_source: the columns they came from.
         notes: what was odd, and what was done about it.
     """
 
@@ -58,6 +63,9 @@ class Annotations:
     groups: Int64
     natural_weight: Float64 | None
     random: npt.NDArray[np.bool_]
+    facets: dict[str, tuple[str, ...]]
+    ratings: Float64
+    ratings_source: str
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -74,6 +82,8 @@ class Annotations:
             groups=self.groups[rows],
             natural_weight=None if weight is None else weight[rows],
             random=self.random[rows],
+            facets={name: tuple(values[row] for row in rows.tolist()) for name, values in self.facets.items()},
+            ratings=self.ratings[rows],
         )
 
 
@@ -131,6 +141,12 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
     slot = np.full(len(texts), -1, dtype=np.int64)
     for row in np.flatnonzero(~blank).tolist():
         slot[row] = first.setdefault(texts[row], len(first))
+    facets = {name: [""] * len(first) for name in FACETS if name in table.column_names}
+    for name, values in facets.items():
+        for place, value in zip(slot.tolist(), table.column(name).to_pylist(), strict=True):
+            if place >= 0 and value is not None:
+                values[place] = str(value)
+    two_ratings, ratings_source = _ratings(file, slot.tolist(), len(first), target)
     rows = np.flatnonzero(slot >= 0)
     slot = slot[rows]
     copies = np.bincount(slot, minlength=len(first))
@@ -177,6 +193,9 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
         groups=groups,
         natural_weight=None if weight is None else weight[rows][head],
         random=random,
+        facets={name: tuple(values) for name, values in facets.items()},
+        ratings=two_ratings,
+        ratings_source=ratings_source,
         notes=tuple(notes),
     )
 
@@ -247,6 +266,45 @@ def _check_ids(path: Path, table: pa.Table, texts: list[str]) -> None:
                 f"{path}: column 'id': {value!r} names two texts, in rows {seen[value]} and {row}. "
                 "Remedy: give each text its own id, or drop the column"
             )
+
+
+def _ratings(file: LabelFile, slots: list[int], count: int, target_name: str) -> tuple[Float64, str]:
+    """(float64[count, 2], the columns they came from); see `Annotations.ratings`.
+
+    A second rating is looked for in `expected_score_2`, `score_2`, a list column `scores` (its first two), and in rows
+    that repeat a text.
+    """
+    found = np.full((count, 2), np.nan)
+    table, names = file.table, file.table.column_names
+    target = table.column(target_name).to_pylist()
+    second = ("scores",) if target_name == "scores" else ("expected_score_2", "score_2", "scores")
+    column = next((name for name in second if name in names), None)
+    if column is None:
+        source = "rows that repeat a text"
+        seen = np.zeros(count, dtype=np.int64)
+        for slot, value in zip(slots, target, strict=True):
+            if slot >= 0 and seen[slot] < 2:
+                found[slot, seen[slot]] = value
+                seen[slot] += 1
+    else:
+        source = f"column {column}" if column == "scores" else f"columns {target_name} and {column}"
+        for row, (slot, first, value) in enumerate(zip(slots, target, table.column(column).to_pylist(), strict=True)):
+            if slot < 0 or value is None:
+                continue
+            pair = value[:2] if isinstance(value, list) else [first, value]
+            if len(pair) == 2 and None not in pair:
+                found[slot] = [_rating(file.path, column, row, rating) for rating in pair]
+    found[~np.isfinite(found).all(axis=1)] = np.nan
+    return found, source
+
+
+def _rating(path: Path, column: str, row: int, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST <= value <= HIGHEST:
+        raise AnnotationsError(
+            f"{path}: column {column!r} must hold ratings between {LOWEST} and {HIGHEST}; {value!r:.40} found in row "
+            f"{row}. Remedy: mend or drop the column"
+        )
+    return float(value)
 
 
 def hosts_of(table: pa.Table) -> list[str] | None:

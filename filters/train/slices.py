@@ -9,23 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float64
-from filters.errors import AnnotationsError
-from filters.read.labels import read_labels
-from filters.statistics.agreement import HIGHEST, LOWEST, METRICS, Agreement, Scores
+from filters.statistics.agreement import METRICS, Agreement, Scores
 from filters.statistics.bootstrap import Estimate, Measure, estimate, group_resamples
 from filters.train.annotations import Annotations
 
-FACETS = ("topic", "format", "language")
 LENGTHS = (1000, 2000, 4000, 8000)
 OTHER = "(all others)"
 SHOWN = 30
@@ -34,21 +27,6 @@ MIN_WANTED = 5
 """A slice with fewer rows, or fewer that the judge keeps or drops, gets no PR-AUC or F1: it would be noise."""
 SLICE_METRICS = ("f1", "precision", "recall", "pr_auc", "spearman", "mae")
 _KEPT_CLASS = ("f1", "precision", "recall", "pr_auc")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What an annotations file says of its n texts besides the label.
-
-    Attributes:
-        facets: name -> n slice names.
-        ratings: float64[n, 2], two independent ratings of each text, NaN where there is none; None: of no text.
-        ratings_source: the columns they came from.
-    """
-
-    facets: dict[str, tuple[str, ...]]
-    ratings: Float64 | None
-    ratings_source: str | None
 
 
 class Slice(BaseModel):
@@ -89,31 +67,14 @@ class Facet(BaseModel):
     slices: tuple[Slice, ...]
 
 
-def read_columns(path: str | Path, labels: Annotations) -> Columns:
-    """Read the columns of `labels`' file that slices and the judge's self-agreement need.
-
-    A second rating is looked for in `expected_score_2`, `score_2`, a list column `scores` (its first two), and in rows
-    that repeat a text.
-
-    Raises:
-        AnnotationsError: such a column holds something else than ratings between 0 and 5.
-    """
-    path = Path(path)
-    table = read_labels(path).table
-    place = {text: slot for slot, text in enumerate(labels.texts)}
-    slots = [place.get(text, -1) for text in table.column("text").to_pylist()]
-    facets = {}
-    for name in FACETS:
-        if name in table.column_names:
-            values = [""] * len(labels)
-            for slot, value in zip(slots, table.column(name).to_pylist(), strict=True):
-                if slot >= 0 and value is not None:
-                    values[slot] = str(value)
-            if len(set(values)) > 1:
-                facets[name] = tuple(value or "(none)" for value in values)
-    facets["length"] = tuple(_length(len(text)) for text in labels.texts)
-    ratings, source = _ratings(path, table, slots, labels)
-    return Columns(facets, ratings, source)
+def facets_of(labels: Annotations) -> dict[str, tuple[str, ...]]:
+    """Name -> n slice names: of the columns of `labels` with more than one value, and of the length of the text."""
+    facets = {
+        name: tuple(value or "(none)" for value in values)
+        for name, values in labels.facets.items()
+        if len(set(values)) > 1
+    }
+    return facets | {"length": tuple(_length(len(text)) for text in labels.texts)}
 
 
 def _length(characters: int) -> str:
@@ -123,45 +84,9 @@ def _length(characters: int) -> str:
     return f"{LENGTHS[-1]:,} or more"
 
 
-def _ratings(path: Path, table: pa.Table, slots: Sequence[int], labels: Annotations) -> tuple[Float64 | None, str]:
-    found = np.full((len(labels), 2), np.nan)
-    names = table.column_names
-    target = table.column(labels.target).to_pylist()
-    second = ("scores",) if labels.target == "scores" else ("expected_score_2", "score_2", "scores")
-    column = next((name for name in second if name in names), None)
-    if column is None:
-        source = "rows that repeat a text"
-        seen = np.zeros(len(labels), dtype=np.int64)
-        for slot, value in zip(slots, target, strict=True):
-            if slot >= 0 and seen[slot] < 2:
-                found[slot, seen[slot]] = value
-                seen[slot] += 1
-    else:
-        source = f"column {column}" if column == "scores" else f"columns {labels.target} and {column}"
-        for row, (slot, first, value) in enumerate(zip(slots, target, table.column(column).to_pylist(), strict=True)):
-            if slot < 0 or value is None:
-                continue
-            pair = value[:2] if isinstance(value, list) else [first, value]
-            if len(pair) == 2 and None not in pair:
-                found[slot] = [_rating(path, column, row, rating) for rating in pair]
-    both = np.isfinite(found).all(axis=1)
-    found[~both] = np.nan
-    return (found, source) if both.any() else (None, source)
-
-
-def _rating(path: Path, column: str, row: int, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST <= value <= HIGHEST:
-        raise AnnotationsError(
-            f"{path}: column {column!r} must hold ratings between {LOWEST} and {HIGHEST}; {value!r:.40} found in row "
-            f"{row}. Remedy: mend or drop the column"
-        )
-    return float(value)
-
-
 def measure_slices(
     predictions: Sequence[Scores],
     labels: Annotations,
-    facets: dict[str, tuple[str, ...]],
     measure: Measure,
 ) -> tuple[Facet, ...]:
     """Metrics in every slice, and averaged within the slices of a facet.
@@ -169,13 +94,13 @@ def measure_slices(
     Args:
         predictions: float[n] each; metrics are averaged over them.
         labels: the judge's labels of n texts.
-        facets: name -> n slice names.
         measure: the keep rule and the bootstrap, which draws groups of all slices together.
     """
     drawn = group_resamples(labels.groups, measure.resamples, measure.random_state)
     counts = np.array([np.ones(len(labels), dtype=np.int32), *(weights.astype(np.int32) for weights in drawn)])
     return tuple(
-        _facet(name, values, predictions, labels, measure.min_score, counts) for name, values in facets.items()
+        _facet(name, values, predictions, labels, measure.min_score, counts)
+        for name, values in facets_of(labels).items()
     )
 
 

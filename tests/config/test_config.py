@@ -8,13 +8,13 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from benchmarks.gate import Floors
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.rubric import Rubric
 from filters.annotate.sampling import SampleConfig
 from filters.config.filter import FilterConfig, parse_size
 from filters.config.yaml_file import Section, load_config, sections_of
 from filters.errors import ConfigError
-from filters.evaluate.gate import Floors
 from filters.model.folder import Manifest
 from filters.train.config import TrainConfig
 

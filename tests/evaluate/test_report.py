@@ -31,7 +31,6 @@ from filters.statistics.agreement import METRICS
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import COMPARED
-from filters.train.slices import read_columns
 from tests.command import finesieve
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x^2$\u202e\x1b[31m"
@@ -213,19 +212,18 @@ def test_a_config_is_compared_with_another_on_the_same_folds(folder: Path) -> No
 
 def test_a_report_of_given_predictions_needs_no_model(folder: Path) -> None:
     labels = read_annotations(folder / "unseen.parquet")
-    columns_ = read_columns(folder / "unseen.parquet", labels)
     perfect = Predictions(Subject(name="p", kind="none", digest="0", window=100), 1.5, [labels.expected])
-    report = report_from_predictions(perfect, labels, columns_, protocol="cross-validated", resamples=100)
+    report = report_from_predictions(perfect, labels, protocol="cross-validated", resamples=100)
     assert report.sample["f1"].value == 1
     assert report.sample["calibration_error"].value == pytest.approx(0, abs=1e-6)
     assert report.examples == ()
     assert report.judge is None
     assert report.probes is None
     few = replace(labels, groups=np.arange(len(labels)) % 3)
-    assert report_from_predictions(perfect, few, columns_, protocol="held out", resamples=100).conformal == ()
+    assert report_from_predictions(perfect, few, protocol="held out", resamples=100).conformal == ()
     assert "no intervals" not in text_of(report, 160)
     one = replace(labels, groups=np.zeros(len(labels), np.int64))
-    told = text_of(report_from_predictions(perfect, one, columns_, protocol="held out", resamples=100), 160)
+    told = text_of(report_from_predictions(perfect, one, protocol="held out", resamples=100), 160)
     assert "in 1 group," in told
     assert "no intervals: the texts are one group" in told
 

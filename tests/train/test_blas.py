@@ -10,8 +10,8 @@ import pytest
 from labelled_pages import columns, write
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from benchmarks.gate import measure
 from filters.annotate.learning_curve import learning_curve
-from filters.evaluate.gate import measure
 from filters.evaluate.report import cross_validate_report
 from filters.train import training
 from filters.train.annotations import read_annotations

@@ -13,25 +13,23 @@ from filters.errors import AnnotationsError
 from filters.evaluate.baselines import baseline_scores, flesch_kincaid_grade, syllables
 from filters.statistics.bootstrap import Measure
 from filters.train.annotations import Annotations, read_annotations
-from filters.train.slices import OTHER, SHOWN, Columns, measure_slices, read_columns
+from filters.train.slices import OTHER, SHOWN, facets_of, measure_slices
 
 TOPICS = ("science", "fashion", "sport")
 
 
-def read(folder: Path, **more: Any) -> tuple[Annotations, Columns]:
-    path = write(folder / "labels.parquet", columns() | more)
-    labels = read_annotations(path)
-    return labels, read_columns(path, labels)
+def read(folder: Path, **more: Any) -> Annotations:
+    return read_annotations(write(folder / "labels.parquet", columns() | more))
 
 
-def facets(labels: Annotations, slices: dict[str, tuple[str, ...]], scores: np.ndarray) -> Any:
-    return measure_slices([scores], labels, slices, Measure(1.5, 50, 0))
+def facets(labels: Annotations, scores: np.ndarray) -> Any:
+    return measure_slices([scores], labels, Measure(1.5, 50, 0))
 
 
 def test_metrics_of_a_slice_are_those_of_its_rows(tmp_path: Path) -> None:
-    labels, found = read(tmp_path, topic=[TOPICS[row % 3] for row in range(240)])
+    labels = read(tmp_path, topic=[TOPICS[row % 3] for row in range(240)])
     scores = (labels.expected + np.random.default_rng(0).normal(0, 0.5, 240)).astype(np.float32)
-    topic, length = facets(labels, found.facets, scores)
+    topic, length = facets(labels, scores)
     assert (topic.facet, length.facet) == ("topic", "length")
     assert sum(part.rows for part in length.slices) == 240
     spearmans, curves, wanted = [], [], []
@@ -54,19 +52,19 @@ def test_metrics_of_a_slice_are_those_of_its_rows(tmp_path: Path) -> None:
 
 def test_a_filter_that_only_recognises_topics_ranks_nothing_within_them(tmp_path: Path) -> None:
     topics = [TOPICS[min(int(score), 2)] for score in columns()["expected_score"]]
-    labels, found = read(tmp_path, topic=topics)
+    labels = read(tmp_path, topic=topics)
     noise = np.random.default_rng(0).normal(0, 0.01, 240)
     scores = np.array([TOPICS.index(topic) for topic in topics]) + noise
     assert spearmanr(scores, labels.expected).statistic > 0.8
-    assert abs(facets(labels, found.facets, scores)[0].within_spearman.value) < 0.2
-    judge = facets(labels, found.facets, labels.expected)[0].within_spearman.value
+    assert abs(facets(labels, scores)[0].within_spearman.value) < 0.2
+    judge = facets(labels, labels.expected)[0].within_spearman.value
     assert judge == pytest.approx(1)
 
 
 def test_small_slices_get_no_numbers_and_many_are_taken_together(tmp_path: Path) -> None:
     names = ["large"] * 150 + ["small"] * 20 + [f"t{row}" for row in range(70)]
-    labels, found = read(tmp_path, topic=names, language=[None] * 120 + ["en"] * 120)
-    topic, language, _ = facets(labels, found.facets, labels.expected)
+    labels = read(tmp_path, topic=names, language=[None] * 120 + ["en"] * 120)
+    topic, language, _ = facets(labels, labels.expected)
     slices = {part.name: part for part in topic.slices}
     assert slices["large"].metrics["spearman"].value == pytest.approx(1)
     assert slices["small"].metrics["spearman"].value is None
@@ -77,24 +75,22 @@ def test_small_slices_get_no_numbers_and_many_are_taken_together(tmp_path: Path)
 
 
 def test_a_column_with_one_value_is_no_facet(tmp_path: Path) -> None:
-    _, found = read(tmp_path, language=["en"] * 240)
-    assert list(found.facets) == ["length"]
-    assert found.ratings is None
+    found = read(tmp_path, language=["en"] * 240)
+    assert list(facets_of(found)) == ["length"]
+    assert np.isnan(found.ratings).all()
 
 
 @pytest.mark.parametrize("column", ["expected_score_2", "score_2"])
 def test_a_second_rating_is_read_beside_the_first(tmp_path: Path, column: str) -> None:
     second: list[Any] = [1.0] * 239 + [None]
-    _, found = read(tmp_path, **{column: second})
-    assert found.ratings is not None
+    found = read(tmp_path, **{column: second})
     np.testing.assert_allclose(found.ratings[:239, 0], columns()["expected_score"][:239])
     assert set(found.ratings[:239, 1].tolist()) == {1.0}
     assert np.isnan(found.ratings[239]).all()
 
 
 def test_of_a_list_of_ratings_the_first_two_count(tmp_path: Path) -> None:
-    _, found = read(tmp_path, scores=[[1, 2, 5], [3], [], None] * 60)
-    assert found.ratings is not None
+    found = read(tmp_path, scores=[[1, 2, 5], [3], [], None] * 60)
     assert found.ratings[0].tolist() == [1, 2]
     assert np.isnan(found.ratings[1:4]).all()
 
@@ -103,10 +99,7 @@ def test_rows_that_repeat_a_text_are_two_ratings(tmp_path: Path) -> None:
     data = columns()
     data["text"][1], data["id"][1] = data["text"][0], data["id"][0]
     data["expected_score"][:2] = [1.0, 2.0]
-    path = write(tmp_path / "labels.parquet", data)
-    labels = read_annotations(path)
-    found = read_columns(path, labels)
-    assert found.ratings is not None
+    found = read(tmp_path, **data)
     assert found.ratings[0].tolist() == [1.0, 2.0]
     assert np.isfinite(found.ratings).all(axis=1).sum() == 1
 
@@ -138,17 +131,17 @@ def test_flesch_kincaid_by_hand() -> None:
 
 def test_baselines_are_on_the_judges_scale_and_the_topic_is_learnt_from_other_pages(tmp_path: Path) -> None:
     topics = [TOPICS[min(int(score), 2)] for score in columns()["expected_score"]]
-    labels, found = read(tmp_path, topic=topics)
-    scores = baseline_scores(labels, found.facets, Measure(1.5), 3000)
+    labels = read(tmp_path, topic=topics)
+    scores = baseline_scores(labels, Measure(1.5), 3000)
     assert list(scores) == ["random", "length", "readability", "topic"]
     for name in ("random", "length", "readability"):
         assert np.mean(scores[name] >= 1.5) == pytest.approx(np.mean(labels.expected >= 1.5), abs=0.05)
     assert abs(spearmanr(scores["random"], labels.expected).statistic) < 0.2
     assert spearmanr(scores["topic"], labels.expected).statistic > 0.7
     assert spearmanr(scores["length"], [len(text) for text in labels.texts]).statistic > 0.99
-    again = baseline_scores(labels, found.facets, Measure(1.5), 3000)
+    again = baseline_scores(labels, Measure(1.5), 3000)
     np.testing.assert_array_equal(scores["random"], again["random"])
     # A topic of one page says nothing of it.
-    alone, own = read(tmp_path, topic=[f"topic {row}" for row in range(240)])
-    scores = baseline_scores(alone, own.facets, Measure(1.5), 3000)
+    alone = read(tmp_path, topic=[f"topic {row}" for row in range(240)])
+    scores = baseline_scores(alone, Measure(1.5), 3000)
     assert abs(spearmanr(scores["topic"], alone.expected).statistic) < 0.3

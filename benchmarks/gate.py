@@ -1,6 +1,6 @@
 """The quality gate: cross-validated F1, PR-AUC and Spearman of an embedded model must not fall below their floors.
 
-    python -m filters.evaluate.gate benchmarks/floors.json --annotations LABELS.parquet [--raise] [--lower]
+    python -m benchmarks.gate benchmarks/floors.json --annotations LABELS.parquet [--raise] [--lower]
 
 The floors' file names the training config, the annotations' digest, the model's digest and the cross-validation, and
 the gate repeats that cross-validation: it measures what the code in this tree makes of those labels, on pages that no
@@ -175,7 +175,7 @@ def gate(path: Path, annotations: Path, *, raise_floors: bool = False, lower: bo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status of the command: 0 passed or skipped, 1 not passed."""
-    parser = argparse.ArgumentParser(prog="python -m filters.evaluate.gate", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("floors", type=Path)
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--raise", dest="raise_floors", action="store_true", help="record what is better")

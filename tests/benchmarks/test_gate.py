@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled_pages import columns, write
 
-import filters.evaluate.gate as gate
+import benchmarks.gate as gate
+from benchmarks.gate import GATED, Floors
 from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
-from filters.evaluate.gate import GATED, Floors
 from filters.model import QualityModel
 from filters.statistics.agreement import METRICS
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
+from tests.train.labelled_pages import columns, write
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
