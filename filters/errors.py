@@ -1,4 +1,4 @@
-"""What finesieve raises when the mistake is the user's or the data's: shown as one message, never as a traceback."""
+"""Errors that a user or the data can cause; each is shown as one message, never as a traceback."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Where text leaves for a terminal. What came from outside (names, keys, labels, pages, errors of libraries) may hold
-escape sequences; none leaves, whoever prints it."""
+"""Writes text to a terminal. Text from outside (names, keys, labels, pages, errors of libraries) may hold escape
+sequences; they are removed, whoever prints it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What more labels would buy: cross-validation with parts of the labels."""
+"""Measures what more labels would buy: cross-validation with parts of the labels."""
 
 from __future__ import annotations
 

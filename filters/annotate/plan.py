@@ -1,4 +1,4 @@
-"""What `finesieve annotate` is going to do and what it will cost: before anybody is asked, and after a pilot."""
+"""The plan of `finesieve annotate` and its cost: before any judge is asked, and after a pilot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a judge is, and when so much fails that asking stops."""
+"""Progress of a judge, and the rule that stops asking when too much fails."""
 
 from __future__ import annotations
 

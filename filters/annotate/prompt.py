@@ -1,4 +1,4 @@
-"""What a judge is sent: the rubric, its examples as finished exchanges, and one framed page.
+"""Builds a judge's prompt: the rubric, its examples as finished exchanges, and one framed page.
 
 A page only ever stands inside the frame of `filters.annotate.page`, in a message of its own, so that its text cannot
 become a turn, an instruction or an example.

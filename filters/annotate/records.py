@@ -1,4 +1,4 @@
-"""What the answer store holds: documents, answers, failures, judges, and what they cost."""
+"""Records of the answer store: documents, answers, failures, judges, and their cost."""
 
 from __future__ import annotations
 

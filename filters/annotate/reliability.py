@@ -1,4 +1,4 @@
-"""How well raters agree, and how sure that is: coefficients with bootstrap intervals, severity, consensus.
+"""Agreement of raters: coefficients with bootstrap intervals, severity, consensus.
 
 Everything is an array here; stores and files are `filters.annotate.agreement`'s business. Intervals are percentile
 bootstraps over groups of documents (host and near copies), all from the same resamples.

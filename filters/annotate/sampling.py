@@ -1,4 +1,4 @@
-"""Which documents are annotated: drawn in one pass, by chance with known probabilities.
+"""Draws the documents that are annotated, in one pass, with known probabilities.
 
 Every document gets a uniform number from the seed and its own text, and the lowest win. So with the same seed a larger
 random sample contains a smaller one, whose answers are paid for. Copies are drawn at most once: the population is the

@@ -1,4 +1,4 @@
-"""What annotate prints: the plan, the forecast, progress, what came of a run, and the agreement report."""
+"""Output of `finesieve annotate`: the plan, the forecast, progress, results, and the agreement report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What resolve and select decide about the documents of an input unit, and which document goes to which output file."""
+"""Decisions about the documents of an input unit, and the output file each document goes to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What deduplication needs to know of a document, from its text alone."""
+"""Computes the fingerprint of a document from its text: exact hash, band keys, shingles."""
 
 from __future__ import annotations
 

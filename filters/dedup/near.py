@@ -1,4 +1,4 @@
-"""What near copies are found by, from texts to band keys and shingles, with the options of `dedup.near`."""
+"""Finds candidates for near copies: from texts to band keys and shingles, with the options of `dedup.near`."""
 
 from __future__ import annotations
 

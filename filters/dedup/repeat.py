@@ -1,4 +1,4 @@
-"""How many times a document is written: upsampling by the size of its cluster or by its score."""
+"""Upsampling: how many times a document is written, by the size of its cluster or by its score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classifier must beat: chance, the length of a text, its readability, its topic."""
+"""Baselines that a classifier must beat: chance, the length of a text, its readability, its topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run decided, in words: the threshold it solved, what it wrote, and which near copies were not compared."""
+"""A run's decisions in words: the threshold, what was written, and which near copies were not compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `finesieve inspect RUN` finds out, as data and as views: one pass over the side files, more only when asked."""
+"""The findings of `finesieve inspect RUN`, as data and as views, from one pass over the side files where possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the folder of a run's model says of it: card, training data, metrics. The model itself is not loaded."""
+"""Reads card, training data and metrics from the folder of a run's model, without loading the model."""
 
 from __future__ import annotations
 

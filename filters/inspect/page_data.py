@@ -1,4 +1,4 @@
-"""What the page of a run shows, as plain JSON types for `page/*.js`: texts are bounded and made fit to be shown."""
+"""Data of a run's page, as plain JSON types for `page/*.js`; texts are bounded and made safe to show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal, in colour or piped, at 80 columns."""
+"""Views of a run for a terminal, in colour or piped, at 80 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far to trust the classifier of a run: an evaluation report, or labels of documents that are in the run.
+"""Evidence on the classifier of a run: an evaluation report, or labels of documents that are in the run.
 
 Labels are joined with the run's own scores by id or URL. Everything is counted per page; the page says so.
 """

@@ -1,4 +1,4 @@
-"""What other thresholds would keep, how good it would be, and how sure that is when the run is a sample."""
+"""Estimates what other thresholds would keep, with intervals if the run is a sample."""
 
 from __future__ import annotations
 

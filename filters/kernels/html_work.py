@@ -1,4 +1,4 @@
-"""What parsing a page will build: the tree constructor of HTML, simulated without a tree.
+"""Estimates the work of parsing a page: simulates the tree constructor of HTML without a tree.
 
 Of the "list of active formatting elements" (HTML Standard, 13.2.4.3) all that were closed by the way are built again,
 attributes and all, in each paragraph, so that time and memory grow with the square of the page; what an end tag closes

@@ -1,4 +1,4 @@
-"""Which texts share a run of words with a set of others: the n-grams of a benchmark, looked up in documents.
+"""Finds texts that share a run of words with a benchmark: its n-grams, looked up in documents.
 
 Words are those of `filters.kernels.words`, lower-cased and hashed; an n-gram is a hash of n of them in order. Two
 different n-grams get the same 64 bits with probability 2^-64: against a set of ten million n-grams, a document of a

@@ -1,4 +1,4 @@
-"""How many tokens a text has, estimated without a tokenizer."""
+"""Estimates the number of tokens of a text without a tokenizer."""
 
 from __future__ import annotations
 

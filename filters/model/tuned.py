@@ -1,4 +1,4 @@
-"""What fine-tuning changed in an encoder: the weights of its uppermost blocks.
+"""Fine-tuned weights of an encoder's uppermost blocks.
 
 A model folder holds these arrays and not the encoder. Loading puts them in the place of the encoder's own weights.
 """

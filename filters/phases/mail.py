@@ -1,4 +1,4 @@
-"""What units of one phase send to numbered units of a later one: tables whose rows have an address.
+"""Mail: tables that units of one phase send to numbered units of a later phase.
 
 A file of a unit holds, for each time it was flushed, a block for every address; who is asked reads its blocks of all
 senders' files and nothing else. Each block is checked as it is read.

@@ -1,4 +1,4 @@
-"""What travels through the pipeline: a batch of documents of one source, and the records that could not be read."""
+"""A batch of documents of one source, with the records that could not be read."""
 
 from __future__ import annotations
 

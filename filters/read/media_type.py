@@ -1,4 +1,4 @@
-"""What a payload is, by its headers (as browsers extract a media type) and by its first bytes."""
+"""Tells the media type of a payload by its headers (as browsers do) and by its first bytes."""
 
 from __future__ import annotations
 

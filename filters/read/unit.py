@@ -1,4 +1,4 @@
-"""What a run reads: the files of its input, and the units of work they are cut into."""
+"""Files of an input, and the units of work that they are cut into."""
 
 from __future__ import annotations
 

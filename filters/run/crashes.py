@@ -1,4 +1,4 @@
-"""Which document kills the worker that reads it: found by doing its unit once more, in smaller and smaller steps.
+"""Finds the document that kills its worker: does the unit again in smaller and smaller steps.
 
 The kernel kills a process without a word (out of memory), and so does a crash in native code. A worker that looks for
 the document leaves a mark before each step, so that its parent can read how far it came.

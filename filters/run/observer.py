@@ -1,4 +1,4 @@
-"""Who watches a run."""
+"""The interface that a run reports its progress to."""
 
 from __future__ import annotations
 

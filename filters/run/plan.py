@@ -1,4 +1,4 @@
-"""What a filter run will do, resolved before it does anything."""
+"""Resolves a filter run before it starts: inputs, units, steps and model."""
 
 from __future__ import annotations
 

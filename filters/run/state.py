@@ -1,4 +1,4 @@
-"""What a run is: a resumed run must be the same run, or it is refused with the difference shown."""
+"""The identity of a run: a resumed run must be the same, or it is refused with the difference."""
 
 from __future__ import annotations
 

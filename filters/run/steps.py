@@ -1,4 +1,4 @@
-"""What is done to each input unit by itself, as a pipeline of datatrove blocks: from reading to the scores."""
+"""The steps of an input unit, from reading to scores, as a pipeline of datatrove blocks."""
 
 from __future__ import annotations
 

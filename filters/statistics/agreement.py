@@ -1,4 +1,4 @@
-"""How well scores agree with a judge's labels, under any weighting of the pages."""
+"""Agreement of scores with a judge's labels, under any weighting of the pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the files of a run lie: in a folder of this machine, or below an address that fsspec opens (s3://, ...)."""
+"""Locations of a run's files: a folder of this machine, or an address that fsspec opens (s3://, ...)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""How fast servers are asked: so many requests a second to a host, by all workers of this machine together, and none
-while it says that it is busy."""
+"""Limits the requests per second to a host, over all workers of this machine, and pauses while a host is busy."""
 
 from __future__ import annotations
 

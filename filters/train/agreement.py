@@ -1,4 +1,4 @@
-"""How far the labels can be trusted: the judge's second ratings against its first, and a floor below which to warn.
+"""Checks the labels: the judge's second ratings against its first, with a floor below which to warn.
 
 A classifier may agree with a judge's rating better than a second rating of the judge does, for the second one is noisy
 too; its correlation with a rating is bounded by the square root of the correlation of two

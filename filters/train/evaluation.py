@@ -1,4 +1,4 @@
-"""How well scores agree with the judge, and how sure that is: the kept class first, with bootstrap intervals.
+"""Measures agreement of scores with the judge, the kept class first, with bootstrap intervals.
 
 The kept class is what a filter is for: always its precision, recall and F1, never an average over keep and drop.
 Intervals are percentile bootstraps over groups (host and near copies), because pages of one host are not independent.

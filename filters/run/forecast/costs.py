@@ -1,4 +1,4 @@
-"""What the phases of a run cost a dump of any size, by what a pilot measured.
+"""Costs of the phases of a run for a dump of any size, from the measurements of a pilot.
 
 Each phase costs so much for a unit, for a hash range of a unit, for a document, for a document with copies, for a byte
 written. Runs of several shapes tell these apart (least squares, nothing negative). Memory is what a worker has loaded

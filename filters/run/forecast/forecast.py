@@ -1,4 +1,4 @@
-"""What a run will take: documents, tokens, processor time and memory of each phase, disk; from a pilot.
+"""Forecasts a run from a pilot: documents, tokens, processor time and memory of each phase, disk.
 
 Documents are counted where the input says how many it has (Parquet), else by the stored bytes that one took in the
 pilot; what the phases cost, `costs.py` knows.
