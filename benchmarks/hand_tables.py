@@ -181,11 +181,11 @@ def forecasts(results: Results) -> str:
     rows = []
     for size in results["forecast"]["sizes"]:
         cells = [f"{size['documents']:,}"]
-        for what, digits in (("cpu_s", 1), ("disk_mb", 1), ("memory_mb", 0)):
+        for what, digits in (("cpu_s", 1), ("disk_mb", 1), ("kept", 0)):
             said, was = (f"{size[what][name]:,.{digits}f}" for name in ("forecast", "measured"))
             cells.append(f"{said}, {was} ({100 * size[what]['error']:+.0f} %)")
         rows.append(cells)
-    return _table(("documents", "CPU seconds of all phases", "disk, MB", "largest process, MB"), 4, rows)
+    return _table(("documents", "CPU seconds of all phases", "disk, MB", "documents kept"), 4, rows)
 
 
 def large_runs(results: Results) -> str:

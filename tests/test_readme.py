@@ -80,7 +80,7 @@ def test_what_is_said_of_near_copies_and_forecasts_is_true() -> None:
     sizes = found["forecast"]["sizes"]
     assert len(sizes) == 3
     for row in sizes:
-        assert all(abs(row[what]["error"]) <= found["forecast"]["limit"] for what in ("cpu_s", "disk_mb", "memory_mb"))
+        assert all(abs(row[what]["error"]) <= found["forecast"]["limit"] for what in ("cpu_s", "disk_mb", "kept"))
     assert found["terminal"]["documents"] == found["page"]["documents"] == 20_000_000
     metrics = json.loads((ROOT / "filters" / "models" / "edu-en" / "model.json").read_text())["metrics"]["sample"]
     assert f"calibration error {metrics['calibration_error']['value']:.3f})" in " ".join(

@@ -30,7 +30,7 @@ def filter_command(
         typer.Option("--dry-run", help="Print the plan and what it will take; do nothing."),
     ] = False,
     pilot: Annotated[
-        int | None, typer.Option(help="--dry-run: forecast from so many documents (1000); 0: the plan alone.")
+        int | None, typer.Option(help="--dry-run: forecast from so many documents; 0: the plan alone.")
     ] = None,
     duplicates: Annotated[
         float | None, typer.Option(help="--dry-run: share of the documents that have a copy; else estimated.")
@@ -84,16 +84,14 @@ def _dry_run(
         _print_plan(console, plan)
     found = None
     if pilot != 0:
-        from filters.run.forecast.forecast import forecast
-        from filters.run.forecast.pilot import DOCUMENTS
+        from filters.run.forecast import forecast
 
-        documents = DOCUMENTS if pilot is None else pilot
         with make_console(stderr=True).status("running a pilot ..."):
-            found = forecast(plan, documents=documents, seed=seed, duplicates=duplicates)
+            found = forecast(plan, documents=pilot, seed=seed, duplicates=duplicates)
     if as_json:
         print(json.dumps({"plan": plan.to_json(), "forecast": found and found.to_json()}, indent=1))
     elif found is not None:
-        from filters.run.forecast.terminal import forecast_view
+        from filters.run.forecast_view import forecast_view
 
         console.print()
         console.print(forecast_view(found, config, unicode=console.encoding.startswith("utf")))

@@ -1,4 +1,4 @@
-"""A sample of the documents of an input, spread over its units, as small files of the same kind.
+"""A sample of the documents of an input, spread over its units, written as small files of the same kind.
 
 Units are drawn with probability proportional to their stored bytes, at even distances from a random start; of each,
 documents are drawn at random (Parquet: from row groups drawn like the units; else from places spread evenly over what
@@ -12,8 +12,8 @@ import bz2
 import gzip
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -38,7 +38,6 @@ AHEAD = 8
 """So many times these bytes are gone through of a local file."""
 _BLOCK = 1 << 16
 """Bytes of lines that are kept or left out together."""
-REPEATS = 4
 _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError)
 
 
@@ -66,34 +65,59 @@ class Drawn:
     whole: bool
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was drawn from one input: rows of Parquet, or records. `unit` is the first drawn unit of the input."""
+
+    unit: Unit
+    content: pa.Table | list[bytes]
+    compression: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A sample of an input.
 
     Attributes:
-        units: files of the sample, one for each input, of its kind.
-        repeated: files with all of that `REPEATS` times.
-        drawn: where it comes from, in the order of the records of the sample.
+        drawn: where it comes from, in the order of its records.
     """
 
-    units: list[Unit] = field(default_factory=list)
-    repeated: list[Unit] = field(default_factory=list)
-    drawn: list[Drawn] = field(default_factory=list)
+    drawn: tuple[Drawn, ...]
+    _parts: tuple[_Part, ...]
+
+    def write(self, folder: Path, *, every: int = 1, pieces: int = 1) -> list[Unit]:
+        """Write every `every`-th record, the records of an input into `pieces` files.
+
+        Returns:
+            The files as units, numbered from 0.
+        """
+        units: list[Unit] = []
+        for part in self._parts:
+            # Whether a file is dear to read again is seen by its name.
+            suffix = PurePath(part.unit.address).suffix if is_local(part.unit.address) else ".gz"
+            chosen = np.arange(0, len(part.content), every)
+            for rows in np.array_split(chosen, max(1, min(pieces, len(chosen)))):
+                path = folder / f"sample-{len(units)}{suffix}"
+                if isinstance(part.content, pa.Table):
+                    table = part.content.take(pa.array(rows))
+                    pq.write_table(table, path, compression="zstd", row_group_size=max(len(rows), 1))
+                else:
+                    _write_records(path, [part.content[row] for row in rows], part.compression, part.unit.kind)
+                whole = replace(part.unit, start=None, stop=None, stamp=None)
+                units.append(replace(whole, index=len(units), address=str(path), size=path.stat().st_size))
+        return units
 
 
-def draw_sample(
-    units: Sequence[Unit], inputs: Sequence[InputConfig], documents: int, seed: int, folder: Path
-) -> Sample:
+def draw_sample(units: Sequence[Unit], inputs: Sequence[InputConfig], documents: int, seed: int) -> Sample:
     """Draw about `documents` documents; fewer where the input has no more.
 
     The same seed draws the same documents.
 
     Args:
-        units: of the inputs; not of kind "stream", which nobody can look into.
+        units: of the inputs; not of kind "stream", which cannot be entered.
         inputs: their configs.
         documents: how many.
         seed: of the draw.
-        folder: where the files of the sample are written to; exists.
 
     Raises:
         InputError: a unit cannot be read at all.
@@ -107,28 +131,23 @@ def draw_sample(
         chosen = {number: times / draws for number, times in _proportional(sizes, draws, generator).items()}
     found: dict[int, list[Any]] = {}
     first: dict[int, Unit] = {}
-    sample = Sample()
+    drawn = []
     for number, share in sorted(chosen.items()):
         wanted = math.ceil(documents * share - 1e-9)
         budget = math.ceil(share * DRAWS * (LOCAL_BYTES if is_local(units[number].address) else REMOTE_BYTES))
         unit = units[number]
-        records, drawn = _FORMATS[unit.kind](unit, inputs[unit.input], wanted, budget, generator)
-        found.setdefault(unit.input, []).append(records)
+        records, seen = _FORMATS[unit.kind](unit, inputs[unit.input], wanted, budget, generator)
+        found.setdefault(unit.input, []).extend(records)
         first.setdefault(unit.input, unit)
-        sample.drawn.append(drawn)
-    for times, files in ((1, sample.units), (REPEATS, sample.repeated)):
-        for place, unit in first.items():
-            path = folder / f"sample-{times}-{place}"
-            if unit.kind == "parquet":
-                _write_parquet(path, found[place], times)
-            else:
-                with open_input(unit.address, inputs[place]) as file:
-                    compression = MemberStream(file, unit.address).compression
-                records = [record for records in found[place] for record in records]
-                _write_records(path, records * times, compression, unit.kind)
-            stored = path.stat().st_size
-            files.append(replace(unit, address=str(path), start=None, stop=None, size=stored, stamp=None))
-    return sample
+        drawn.append(seen)
+    parts = []
+    for place, unit in first.items():
+        if unit.kind == "parquet":
+            parts.append(_Part(unit, _joined(found[place])))
+        else:
+            with open_input(unit.address, inputs[place]) as file:
+                parts.append(_Part(unit, found[place], MemberStream(file, unit.address).compression))
+    return Sample(tuple(drawn), tuple(parts))
 
 
 def _proportional(weights: Sequence[int], draws: int, generator: np.random.Generator) -> dict[int, int]:
@@ -293,17 +312,15 @@ _FORMATS: dict[str, Callable[..., tuple[list[Any], Drawn]]] = {
 }
 
 
-def _write_parquet(path: Path, found: list[list[pa.Table]], times: int) -> None:
-    tables = [table for tables in found for table in tables] * times
+def _joined(tables: list[pa.Table]) -> pa.Table:
     if not tables:
         raise InputError(
             "no row of the drawn row groups can be read. Remedy: look at the input files, or another --seed"
         )
     try:
-        table = pa.concat_tables(tables, promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise InputError(f"the drawn Parquet files do not fit each other: {describe(error)}") from error
-    pq.write_table(table, path, compression="zstd", row_group_size=max(table.num_rows, 1))
 
 
 def _write_records(path: Path, records: list[bytes], compression: str, kind: str) -> None:

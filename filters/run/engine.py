@@ -189,7 +189,7 @@ class Engine:
         self.run_units = run_units or self._in_pool
         self._ledger = Ledger(unit.source for unit in job.units)
 
-    def run(self, publish: Callable[[], RunResult]) -> RunResult:
+    def run(self, publish: Callable[[], T]) -> T:
         """Do what is not done yet, and publish.
 
         Args:

@@ -14,16 +14,16 @@ from synthetic import responses, warc_record
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.reader import read_unit
-from filters.read.sample import REPEATS, Sample, draw_sample
+from filters.read.sample import Sample, draw_sample
 from filters.read.units import plan_units
 
 
 def draw(folder: Path, config: InputConfig, documents: int, seed: int = 0) -> tuple[Sample, list[str], int]:
     """The sample, the texts that the reader finds in it, and how many records it quarantines."""
     place = folder / f"sample-{documents}-{seed}"
-    place.mkdir()
-    sample = draw_sample(plan_units(config), [config], documents, seed, place)
-    batches = [batch for unit in sample.units for batch in read_unit(unit, config)]
+    place.mkdir(exist_ok=True)
+    sample = draw_sample(plan_units(config), [config], documents, seed)
+    batches = [batch for unit in sample.write(place) for batch in read_unit(unit, config)]
     texts = [text for batch in batches for text in batch.text.to_pylist()]
     return sample, texts, sum(len(batch.quarantined) for batch in batches)
 
@@ -49,10 +49,12 @@ def test_lines_are_drawn_from_every_file(tmp_path: Path, suffix: str) -> None:
     assert [drawn.records for drawn in sample.drawn] == [1000] * 4
     assert all(drawn.whole for drawn in sample.drawn)
     assert draw(tmp_path, config, 100, seed=1)[1] != texts
+    assert draw(tmp_path, config, 100)[1] == texts
     other = tmp_path / "again"
     other.mkdir()
-    assert draw(other, config, 100)[1] == texts
-    assert sum(len(batch) for batch in read_unit(sample.repeated[0], config)) == REPEATS * len(texts)
+    pieces = [read_unit(unit, config) for unit in sample.write(other, every=4, pieces=3)]
+    assert [text for piece in pieces for batch in piece for text in batch.text.to_pylist()] == texts[::4]
+    assert len(pieces) == 3
 
 
 def test_of_many_files_some_are_drawn_the_large_ones_more_often(tmp_path: Path) -> None:
@@ -84,18 +86,18 @@ def test_rows_are_drawn_from_all_row_groups(tmp_path: Path) -> None:
     numbers = [int(text.split()[1]) for text in texts]
     assert {number // 500 for number in numbers} == set(range(10))
     assert len(set(numbers)) == len(numbers) == 200
-    assert "n" not in pq.read_schema(sample.units[0].address).names  # nobody asked for it
+    assert "n" not in pq.read_schema(sample.write(tmp_path)[0].address).names  # nobody asked for it
 
 
 def test_an_unreadable_parquet_file_counts_as_bad(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a page"] * 100}), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes(b"PAR1" + bytes(500))
-    sample, texts, _ = draw(tmp_path, InputConfig(kind="parquet", paths=(str(tmp_path),)), 50)
+    sample, texts, _ = draw(tmp_path, InputConfig(kind="parquet", paths=(f"{tmp_path}/*.parquet",)), 50)
     assert set(texts) == {"a page"}
     assert sum(drawn.bad for drawn in sample.drawn) == 1
     (tmp_path / "a.parquet").unlink()
     with pytest.raises(InputError, match="no row of the drawn row groups can be read"):
-        draw(tmp_path, InputConfig(kind="parquet", paths=(str(tmp_path),)), 51)
+        draw(tmp_path, InputConfig(kind="parquet", paths=(f"{tmp_path}/*.parquet",)), 51)
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_warc_responses_are_drawn(tmp_path: Path, compress: object) -> None:
     assert len(texts) == 10
     assert bad == 0
     assert sample.drawn[0].records == 40
-    found = {html for batch in read_unit(sample.units[0], config) for html in batch.html.to_pylist()}
+    found = {html for batch in read_unit(sample.write(tmp_path)[0], config) for html in batch.html.to_pylist()}
     assert len(found) == 10
     assert found < every
 

@@ -17,7 +17,7 @@ from filters import run_filter
 from filters.config.filter import FilterConfig
 from filters.errors import FinesieveError, RunError
 from filters.read.local import file_digest
-from filters.run.forecast.forecast import forecast
+from filters.run.forecast import forecast
 from filters.run.observer import Observer
 from filters.run.plan import make_plan
 from filters.run.verify import verify_run

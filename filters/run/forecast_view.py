@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from filters.config.filter import FilterConfig
-from filters.run.forecast.forecast import LARGE, Estimate, Forecast
-from filters.run.forecast.pilot import DOCUMENTS
+from filters.run.forecast import LARGE, PUBLISHED, SLOW_DOCUMENTS, Forecast
+from filters.statistics.bootstrap import Estimate
 from filters.terminal import printable, short
 
 _DISK = {
@@ -20,7 +20,6 @@ _DISK = {
     "side_files": "side files",
     "fingerprints": "fingerprints",
 }
-_WORK = ("rows", "bands", "texts", "resolve")
 
 
 def forecast_view(forecast: Forecast, config: FilterConfig, *, unicode: bool = True) -> RenderableType:
@@ -29,59 +28,62 @@ def forecast_view(forecast: Forecast, config: FilterConfig, *, unicode: bool = T
     columns = forecast.columns
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for name in ("this dump", *(f"10^{len(str(size)) - 1}" for size in LARGE)):
+    for name in _names():
         table.add_column(name, justify="right", no_wrap=True)
 
     def row(name: str, *cells: str) -> None:
         table.add_row(name, *cells)
 
-    row("documents", *(_estimate(column.documents, pm) for column in columns))
-    row("tokens", *(_estimate(column.tokens, pm) for column in columns))
-    row("kept documents", *(_estimate(column.kept, pm) for column in columns))
-    row("kept tokens", *(short(column.kept_tokens) for column in columns))
+    def heading(text: str) -> None:
+        row("")
+        table.add_row(Text(text, style="bold"))
+
+    for name in ("documents", "tokens", "kept", "kept_tokens"):
+        estimates = [getattr(column, name) for column in columns]
+        label = {"kept": "kept documents", "kept_tokens": "kept tokens"}.get(name, name)
+        row(label, *(short(some.value) + _within(some, pm) for some in estimates))
     row("input units", *(f"{column.units:,}" for column in columns))
     row("hash ranges", *(f"{column.partitions:,}" for column in columns))
-    row("")
-    table.add_row(Text("CPU hours", style="bold"))
+    heading("CPU hours")
     for name in columns[0].cpu_s:
-        row(f"  {_phase(name)}", *(_hours(column.cpu_s[name]) for column in columns))
-    row("  all", *(_hours(sum(column.cpu_s.values())) + _share(column.cpu_within, pm) for column in columns))
+        label = "starting workers" if name == "workers" else name
+        row(f"  {label}", *(_hours(column.cpu_s[name]) for column in columns))
+    row("  all", *(_hours(column.cpu.value or 0) + _within(column.cpu, pm) for column in columns))
     row("wall clock, at least", *(_duration(column.wall_s) for column in columns))
-    row("")
-    table.add_row(Text("disk", style="bold"))
-    for name in [name for name in _DISK if any(column.disk[name] for column in columns)]:
-        row(f"  {_DISK[name]}", *(_bytes(column.disk[name]) for column in columns))
+    heading("disk")
+    for kind in [kind for kind in _DISK if any(column.disk.get(kind) for column in columns)]:
+        row(f"  {_DISK[kind]}", *(_bytes(column.disk[kind]) for column in columns))
     row("  until it is published", *(_bytes(sum(column.disk.values())) for column in columns))
     row("  afterwards", *(_bytes(sum(column.disk.values()) - column.work_bytes) for column in columns))
-    row("")
-    table.add_row(Text("peak memory of a process", style="bold"))
+    heading("peak memory of a process")
     for name in columns[0].peaks:
         row(f"  {name}", *(_bytes(column.peaks.get(name, 0.0)) for column in columns))
     title = (
-        f"forecast from a pilot of {forecast.pilot_documents:,} documents of {forecast.draws:,} input unit(s), "
+        f"forecast from {forecast.pilot_documents:,} documents of {forecast.draws:,} input unit(s), "
         f"seed {forecast.seed}, {forecast.pilot_cpu_s:.0f} s of CPU"
     )
     notes = "\n".join(f"- {printable(line, 500)}" for line in _notes(forecast, config))
     return Group(Text(title, style="bold"), table, Text(notes))
 
 
+def _names() -> list[str]:
+    return ["this dump", *(f"10^{len(str(size)) - 1}" for size in LARGE)]
+
+
 def _notes(forecast: Forecast, config: FilterConfig) -> list[str]:
     here = forecast.columns[0]
-    notes = [*forecast.assumed]
-    kept = ", ".join(_DISK[name] for name in _WORK if here.disk[name])
-    notes.append(f"{kept}: in the work folder until the run is published")
-    cores = f"{here.processes:,} process(es)"
-    notes.append(
-        f"wall clock: CPU hours of a phase / ({cores} or its units, if fewer), a core to each, nothing waiting; "
-        "processors as fast as this one"
-    )
-    notes.append("join to select: measured on stand-ins for documents, with keys of their own")
-    if forecast.pilot_documents < DOCUMENTS / 2:
-        notes.append(f"a pilot of {forecast.pilot_documents:,} documents says little")
+    kept = ", ".join(label for kind, label in _DISK.items() if kind not in PUBLISHED and here.disk.get(kind))
+    notes = [
+        *forecast.assumed,
+        f"{kept}: in the work folder until the run is published",
+        f"wall clock: CPU hours of a phase / ({here.processes:,} process(es) or its units, if fewer), a core to each, "
+        "nothing waiting; processors as fast as this one",
+    ]
+    if forecast.pilot_documents < SLOW_DOCUMENTS / 2:
+        notes.append(f"{forecast.pilot_documents:,} documents say little")
     memory = {"slurm": config.executor.slurm.memory_per_cpu, "ray": config.executor.ray.memory_per_cpu}
     limit = memory.get(config.executor.kind)
-    for name, column in zip(("this dump", *(f"10^{len(str(size)) - 1} documents" for size in LARGE)), forecast.columns,
-                            strict=True):  # fmt: skip
+    for name, column in zip(_names(), forecast.columns, strict=True):
         large = [phase for phase, size in column.peaks.items() if limit and size > limit]
         if large:
             notes.append(
@@ -97,16 +99,11 @@ def _notes(forecast: Forecast, config: FilterConfig) -> list[str]:
     return notes
 
 
-def _phase(name: str) -> str:
-    return "starting workers" if name == "workers" else name
-
-
-def _share(within: float | None, pm: str) -> str:
-    return "" if within is None else f" {pm}{within:.0%}"
-
-
-def _estimate(found: Estimate, pm: str) -> str:
-    return short(found.value) + ("" if not found.within else f" {pm}{found.within:.1%}")
+def _within(found: Estimate, pm: str) -> str:
+    """Half the width of the interval, as a share of the value."""
+    if not found.value or found.low is None or found.high is None or found.high == found.low:
+        return ""
+    return f" {pm}{(found.high - found.low) / 2 / found.value:.1%}"
 
 
 def _hours(seconds: float) -> str:
