@@ -17,9 +17,10 @@ from filters.annotate.reliability import Panel, among, between, consensus, sever
 from filters.arrays import Float64, Int64
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate
+from filters.scores.hosts import host_names
 from filters.statistics.agreement import correlation_bound
 from filters.statistics.bootstrap import CONFIDENCE, Bootstrap, Estimate, mean_estimates
-from filters.statistics.splits import connected, host_of, near_pairs
+from filters.statistics.splits import connected, near_pairs
 
 RESAMPLES = 1000
 MIN_SLICE = 30
@@ -272,7 +273,7 @@ def make_report(
 
 def _groups(documents: Sequence[Document]) -> Int64:
     first: dict[str, int] = {}
-    hosts = [host_of(document.url) if document.url else "" for document in documents]
+    hosts = host_names([document.url for document in documents])
     pairs = [(first.setdefault(host, slot), slot) for slot, host in enumerate(hosts) if host]
     return connected(len(documents), pairs + near_pairs([document.text for document in documents]))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import re
 import time
 import urllib.request
@@ -22,9 +21,8 @@ STRIKES = 3
 """So many broken requests in a row, and a server is dropped."""
 FIRST_REQUESTS = 4
 """In flight until a server has answered once: a wrong key or model must not cost more."""
-FIRST_PAUSE = 1.0
-"""Seconds until a dropped server is tried again; each further time waits twice as long, at most `LONGEST_PAUSE`."""
 LONGEST_PAUSE = 60.0
+"""Seconds until a dropped server is tried again, at most."""
 LONGEST_WAIT = 900.0
 """Seconds of Retry-After that are waited for; a server that asks for more has run out of quota."""
 
@@ -191,7 +189,7 @@ class Endpoint:
         elif error.trouble == "broken":
             self.strikes += 1
             if self.strikes >= STRIKES and self.closed_until <= now:
-                self.closed_until = now + min(FIRST_PAUSE * 2.0**self.pauses, LONGEST_PAUSE)
+                self.closed_until = now + pace.pause_before(self.pauses, LONGEST_PAUSE)
                 self.pauses += 1
 
     def open(self, now: float) -> bool:
@@ -327,11 +325,6 @@ class Endpoints:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = loop.call_later(max(due - loop.time(), 0.0), self._wake, len(self._waiting) or 1)
-
-
-def pause_before(attempt: int) -> float:
-    """Seconds before retry number `attempt`, from 0, with full jitter; a server's Retry-After is kept by `acquire`."""
-    return random.uniform(0, min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE))  # noqa: S311
 
 
 def refusal(status: int, body: bytes | dict[str, Any], headers: Mapping[str, str] | None = None) -> RequestError:

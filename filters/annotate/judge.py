@@ -27,13 +27,13 @@ from typing import Any
 from filters.annotate.budget import Budget, BudgetReachedError, Reservation
 from filters.annotate.config import ANSWER_TOKENS, FALLBACK_REPEATS, JudgeConfig, Mode, StopConfig
 from filters.annotate.endpoints import (
+    LONGEST_PAUSE,
     STRIKES,
     Endpoint,
     Endpoints,
     JudgeStoppedError,
     RequestError,
     StoppingError,
-    pause_before,
 )
 from filters.annotate.page import MIN_TOKENS, Delimited, TokenCounter, delimit, estimate_tokens, token_counter
 from filters.annotate.progress import JudgeProgress, Window
@@ -52,6 +52,7 @@ from filters.annotate.reply import Reply, parse
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import LAST, Store
 from filters.errors import ConfigError, FinesieveError
+from filters.storage.pace import pause_before
 
 FLUSH_SECONDS = 0.02
 """Answers wait so long to be written together: at 1,000 a second, 20 to a transaction."""
@@ -274,7 +275,7 @@ class Judge:
                         self._fail(Failure(pending.document, repeat, error.cause, attempts), error)
                     return
                 self.progress.retries += 1
-                await self._pause(pause_before(failed - 1))
+                await self._pause(pause_before(failed - 1, LONGEST_PAUSE))
                 continue
             self._done(answer)
             return

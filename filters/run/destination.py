@@ -30,9 +30,9 @@ from filters.config.filter import OutputConfig
 from filters.errors import FinesieveError, RunError
 from filters.run.folder import LOCK, MANIFEST, PUBLISHED, WORK
 from filters.run.observer import Observer
-from filters.storage.location import RemotePath, attempt, redacted
+from filters.storage.location import RemotePath, redacted
 from filters.storage.publish import publishing, sha256
-from filters.storage.remote import explain
+from filters.storage.remote import explain, retrying
 from filters.terminal import printable
 
 MARK = ".finesieve.json"
@@ -401,7 +401,7 @@ class Destination:
             text = redacted(explain(error, retries), self.folder.options)
             return RunError(f"output.path: {where}: {text}. Nothing was published")
 
-        return attempt(lambda: request(path), self.retries, failure)
+        return retrying(lambda: request(path), self.retries, failure=failure)
 
 
 def _create(system: Any, path: str, content: bytes) -> None:

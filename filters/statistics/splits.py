@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +14,6 @@ Fold = tuple[Int64, Int64]
 # 20 bands of 5 rows: 5-word shingle sets of Jaccard similarity .5 are found with probability .47, .7 with .98, .8 with
 # 1 - 4e-4. A false pair only makes a group larger, so the bands lean towards finding too many.
 _SHINGLE, _BANDS, _ROWS = 5, 20, 5
-
-
-def host_of(url: str) -> str:
-    """Host of `url` in lower case, without "www."; "" where there is none."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-    return host.removeprefix("www.")
 
 
 def near_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self, TypeVar
@@ -111,7 +111,7 @@ class RemotePath:
                 raise _AbsentError from error
 
         try:
-            return attempt(read, RETRIES, self._unreadable)
+            return retrying(read, RETRIES, failure=self._unreadable)
         except _AbsentError as absent:
             raise FileNotFoundError(f"{self.address}: {describe(absent.__cause__ or absent)}") from absent
 
@@ -122,17 +122,17 @@ class RemotePath:
     def exists(self) -> bool:
         """Whether there is such a file or folder."""
         system, path = self.system()
-        return bool(attempt(lambda: system.exists(path), RETRIES, self._unreadable))
+        return bool(retrying(lambda: system.exists(path), RETRIES, failure=self._unreadable))
 
     def is_file(self) -> bool:
         """Whether there is such a file."""
         system, path = self.system()
-        return bool(attempt(lambda: system.isfile(path), RETRIES, self._unreadable))
+        return bool(retrying(lambda: system.isfile(path), RETRIES, failure=self._unreadable))
 
     def stat(self) -> Status:
         """Its size."""
         system, path = self.system()
-        return Status(int(attempt(lambda: system.info(path), RETRIES, self._unreadable)["size"]))
+        return Status(int(retrying(lambda: system.info(path), RETRIES, failure=self._unreadable)["size"]))
 
     def sizes(self) -> dict[str, int]:
         """Stored bytes of every file below it, by the path relative to it; nothing where there is no such folder.
@@ -148,7 +148,7 @@ class RemotePath:
             found: dict[str, Any] = system.find(path, detail=True)
             return found
 
-        found = attempt(find, RETRIES, self._unreadable)
+        found = retrying(find, RETRIES, failure=self._unreadable)
         return {
             name[len(start) :]: int(info["size"])
             for name, info in sorted(found.items())
@@ -213,20 +213,6 @@ def parquet_dataset(paths: Iterable[Location], **options: Any) -> Any:
         names = [path.system()[1] for path in files if isinstance(path, RemotePath)]
         return ds.dataset(names, filesystem=system, **options)
     return ds.dataset([str(path) for path in files], **options)
-
-
-def attempt(action: Callable[[], T], retries: int, failure: Callable[[Exception, int], FinesieveError]) -> T:
-    """The result of `action`, by the same policy as reading (`filters.storage.remote.retrying`), with another error.
-
-    Args:
-        action: one request.
-        retries: how often it is made again.
-        failure: makes the error out of the last exception and the number of retries.
-
-    Raises:
-        FinesieveError: what `failure` made.
-    """
-    return retrying(action, retries, "", failure)
 
 
 def redacted(text: str, options: Mapping[str, Any]) -> str:

@@ -77,10 +77,10 @@ class Pace:
         return due
 
 
-def pause_before(attempt: int) -> float:
+def pause_before(attempt: int, most: float | None = None) -> float:
     """Seconds to wait before retry number `attempt`, counted from 0: half of them by chance, so that workers that
-    failed together do not come back together."""
-    longest = min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE)
+    failed together do not come back together; at most `most` (None: `LONGEST_PAUSE`)."""
+    longest = min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE if most is None else most)
     return random.uniform(longest / 2, longest)  # noqa: S311
 
 

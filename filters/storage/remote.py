@@ -46,9 +46,11 @@ def file_system(address: str, storage_options: Mapping[str, Any]) -> tuple[Any, 
 def retrying(
     action: Callable[[], T],
     retries: int,
-    what: str,
+    what: str = "",
     failure: Callable[[Exception, int], FinesieveError] | None = None,
     pace: Pace | None = None,
+    *,
+    waits: bool = False,
 ) -> T:
     """The result of `action`, tried again after growing pauses when it fails.
 
@@ -58,13 +60,14 @@ def retrying(
         what: name of the input, for the error.
         failure: makes another error out of the last exception and the number of retries.
         pace: of the host that is asked.
+        waits: `action` waits for its turn by itself.
 
     Raises:
         InputError: `what` does not exist or may not be read, or failed `retries` + 1 times.
     """
     for attempt in range(retries + 1):
         try:
-            if pace is not None:
+            if pace is not None and not waits:
                 pace.wait()
             return action()
         except FinesieveError:
@@ -175,29 +178,30 @@ class ResumingFile(io.RawIOBase):
             return self.readall()
         if size == 0:
             return b""
-        for attempt in range(self.retries + 1):
-            try:
-                return self._read_once(size)
-            except InputError:
-                raise
-            except Exception as error:  # each fsspec back end has its own family of network errors
-                if is_final(error):
-                    raise InputError(f"{self.address}: {explain(error, 0)}") from error
-                self._drop()
-                if attempt == self.retries:
-                    raise InputError(
-                        f"{self.address}: reading failed at byte {self._position:,} after {self.retries} retries "
-                        f"({describe(error)}). Nothing is wrong with the run so far: start it again, or raise "
-                        "input.retries"
-                    ) from error
-                pause_after(error, attempt, self._pace)
-        raise AssertionError("unreachable")
+        return retrying(lambda: self._read_once(size), self.retries, failure=self._failed, pace=self._pace, waits=True)
+
+    def _failed(self, error: Exception, retries: int) -> InputError:
+        if is_final(error):
+            return InputError(f"{self.address}: {explain(error, 0)}")
+        return InputError(
+            f"{self.address}: reading failed at byte {self._position:,} after {retries} retries ({describe(error)}). "
+            "Nothing is wrong with the run so far: start it again, or raise input.retries"
+        )
 
     def close(self) -> None:
         self._drop()
         super().close()
 
     def _read_once(self, size: int) -> bytes:
+        try:
+            return self._read(size)
+        except InputError:
+            raise
+        except Exception:
+            self._drop()
+            raise
+
+    def _read(self, size: int) -> bytes:
         if self._handle is None:
             self._reopen()
         try:

@@ -24,8 +24,9 @@ import pyarrow as pa
 from filters.arrays import Float64, Int64
 from filters.errors import AnnotationsError
 from filters.read.labels import LabelFile, read_labels
+from filters.scores.hosts import host_names
 from filters.statistics.agreement import HIGHEST, LOWEST
-from filters.statistics.splits import connected, host_of, near_pairs
+from filters.statistics.splits import connected, near_pairs
 
 MIN_LABELS = 50
 FACETS = ("topic", "format", "language")
@@ -311,7 +312,7 @@ def hosts_of(table: pa.Table) -> list[str] | None:
     """Host of each row by its column `url`; None without one."""
     if "url" not in table.column_names:
         return None
-    return [host_of(str(url)) if url else "" for url in table.column("url").to_pylist()]
+    return host_names([None if url is None else str(url) for url in table.column("url").to_pylist()])
 
 
 def _group(texts: tuple[str, ...], members: list[tuple[int, str]]) -> Int64:

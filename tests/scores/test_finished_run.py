@@ -17,7 +17,7 @@ from filters.errors import RunError
 from filters.scores.finished_run import Run
 from filters.scores.groups import Groups
 from filters.scores.histogram import Histogram, SlicedHistogram
-from filters.scores.hosts import hosts
+from filters.scores.hosts import host_names, hosts
 from filters.scores.summary import Histograms, Summary
 from filters.scores.threshold import Target
 from tests.inspect.synthetic import write_run
@@ -172,10 +172,13 @@ def test_hosts_of_addresses() -> None:
         "pkg/METADATA": None,
         "": None,
         "mailto:a@b.example": None,
+        "not a url": None,
+        "http://[broken": None,
         "https:///nothing": None,
         None: None,
     }
     assert hosts(pa.array(list(urls), pa.string())).to_pylist() == list(urls.values())
+    assert host_names(list(urls)) == [host or "" for host in urls.values()]
 
 
 def test_groups_and_slices_merge() -> None:

@@ -10,7 +10,6 @@ import pytest
 from labelled_pages import columns, write
 
 from filters.errors import AnnotationsError
-from filters.statistics.splits import host_of
 from filters.train.annotations import read_annotations
 
 
@@ -187,16 +186,3 @@ def test_digest_is_of_the_file_as_stored(tmp_path: Path) -> None:
     second = read_annotations(tmp_path / "b.parquet")
     assert first.sha256 != second.sha256
     assert first.texts == second.texts
-
-
-@pytest.mark.parametrize(
-    ("url", "host"),
-    [
-        ("https://www.Example.org:80/a", "example.org"),
-        ("http://en.wikipedia.org/wiki/X", "en.wikipedia.org"),
-        ("not a url", ""),
-        ("http://[broken", ""),
-    ],
-)
-def test_host(url: str, host: str) -> None:
-    assert host_of(url) == host
