@@ -8,10 +8,8 @@ the next run asks again. Writes are transactions in WAL mode, so a killed run le
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +33,7 @@ from filters.annotate.records import (
 )
 from filters.annotate.rubric import Rubric, Scale
 from filters.errors import AnnotationsError
+from filters.storage.lock import LockedError, locked
 
 BUSY_SECONDS = 30.0
 LAST = 2**62
@@ -172,18 +171,16 @@ class Store:
         Raises:
             AnnotationsError: another process holds it.
         """
-        lock = self.path.with_name(self.path.name + "-lock")
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                stack.enter_context(locked(self.path.with_name(self.path.name + "-lock")))
+            except LockedError as error:
+                who = f" ({error})" if str(error) else ""
                 raise AnnotationsError(
-                    f"{self.path}: another run is annotating into this store. Remedy: wait for it, or use another store"
-                ) from error
+                    f"{self.path}: another run is annotating into this store{who}. Remedy: wait for it, or use another "
+                    "store"
+                ) from None
             yield
-        finally:
-            os.close(descriptor)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from filters.cluster.phase_step import failures
 from filters.errors import FinesieveError, RunError
 from filters.phases.phase import DamagedError, Job, Phase
-from filters.run.folder import MANIFEST, SUBMITTED, WORK, is_held
+from filters.run.folder import LOCK, MANIFEST, SUBMITTED, WORK
 from filters.run.phase_list import phases_of
 from filters.storage.location import Location, RemotePath
+from filters.storage.lock import is_locked
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,7 +78,7 @@ def read_status(path: Location) -> RunStatus:
     if isinstance(path, RemotePath):
         return _read_remote(path)
     work = path / WORK
-    running = is_held(path)
+    running = is_locked(path / LOCK)
     try:
         job = Job.load(work)
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from filters.errors import RunError
 from filters.storage.location import Location
+from filters.storage.lock import LockedError, locked
 from filters.storage.publish import sync_to_disk
 
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -31,14 +26,6 @@ says nothing of the machine, does not list it, so it holds its own SHA-256."""
 PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", CARD, INPUTS_FROM, MANIFEST)
 """Everything a run puts into its folder; the manifest comes last, so a folder without one is no finished run."""
 
-HEARTBEAT = 10.0
-"""Seconds between signs of life of the holder of a lock."""
-STALE = 60.0
-"""A lock held by another machine is free when there was no sign of life for so many seconds."""
-_LOOKS, _A_LOOK = 200, 0.02
-"""How often a lock is asked for that somebody looks at (`finesieve status`), and the seconds between."""
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-
 
 @contextlib.contextmanager
 def held(output: Path, key: str, *, in_passing: bool = False) -> Iterator[None]:
@@ -49,130 +36,33 @@ def held(output: Path, key: str, *, in_passing: bool = False) -> Iterator[None]:
         key: what names it in a config.
         in_passing: the run goes elsewhere when it is finished: an empty folder is removed whoever made it.
 
-    flock keeps other processes of this machine out, and of all machines where the file system passes it on; where it
-    does not (Lustre mounted without flock, some network shares), the holder's name in the lock file and its signs of
-    life do.
-
     Raises:
         RunError: another run holds it, or it cannot be created.
     """
     if output.exists() and not output.is_dir():
         raise RunError(f"{output}: exists and is not a folder. Remedy: choose another {key}")
     created = next((parent for parent in reversed([output, *output.parents]) if not parent.exists()), None)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(output)
-    except OSError as error:
-        raise RunError(f"{output}: cannot write into the output folder: {error.strerror or error}") from error
-    shutil.rmtree(output / FINISHED, ignore_errors=True)
-    stop = threading.Event()
-    pulse = threading.Thread(target=_beat, args=(output / LOCK, stop), daemon=True)
-    pulse.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        pulse.join()
-        with lock, contextlib.suppress(OSError):  # a disk that became read-only, a folder somebody removed
-            (output / LOCK).unlink(missing_ok=True)
-            if not any(output.iterdir()) and (created or in_passing):
-                created = created or output
-                for folder in [output, *output.parents]:
-                    folder.rmdir()
-                    if folder == created or any(folder.parent.iterdir()):
-                        break
-
-
-def is_held(output: Path) -> bool:
-    """Whether a process holds a run's folder, here or on another machine."""
-    try:
-        lock = (output / LOCK).open("r+")
-    except OSError:
-        return False
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            output.mkdir(parents=True, exist_ok=True)
+            stack.callback(_remove_empty, output, created or (output if in_passing else None))
+            stack.enter_context(locked(output / LOCK))
+        except LockedError as error:
+            who = f" ({error})" if str(error) else ""
+            raise RunError(f"{output}: another run is writing here{who}. Remedy: wait for it, or stop it") from None
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        holder = _holder(lock)
-        return bool(holder) and holder.get("host") != socket.gethostname() and _age(output, lock) < STALE
+            raise RunError(f"{output}: cannot write into the output folder: {error.strerror or error}") from error
+        shutil.rmtree(output / FINISHED, ignore_errors=True)
+        yield
 
 
-def _acquire(output: Path) -> IO[str]:
-    path, tries = output / LOCK, _LOOKS
-    while True:
-        lock, locked = path.open("a+"), True
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if tries and _is_looked_at(lock):
-                    tries -= 1
-                    lock.close()
-                    time.sleep(_A_LOOK)
-                    continue
-                raise _occupied(output, _holder(lock)) from None
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                locked = False
-            # Whoever held it before may have removed the file between our opening and our locking it.
-            if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
-                lock.close()
-                continue
-            holder = _holder(lock)
-            elsewhere = holder.get("host") != socket.gethostname()
-            if holder and (elsewhere or not locked) and _age(output, lock) < STALE:
-                raise _occupied(output, holder)
-            lock.seek(0)
-            lock.truncate()
-            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
-            lock.flush()
-        except BaseException:
-            lock.close()
-            raise
-        return lock
-
-
-def _is_looked_at(lock: IO[str]) -> bool:
-    """Whether what keeps us out is only `is_held` of another process, which shares the lock for a moment."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _occupied(output: Path, holder: dict[str, Any]) -> RunError:
-    who = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
-    return RunError(f"{output}: another run is writing here{who}. Remedy: wait for it, or stop it")
-
-
-def _holder(lock: IO[str]) -> dict[str, Any]:
-    lock.seek(0)
-    try:
-        holder = json.loads(lock.read())
-    except ValueError:
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _age(output: Path, lock: IO[str]) -> float:
-    """Seconds since the last sign of life, by the clock of the file system."""
-    probe = output / f"{LOCK}.{socket.gethostname()}.{os.getpid()}"
-    probe.touch()
-    now = probe.stat().st_mtime
-    probe.unlink()
-    return now - os.fstat(lock.fileno()).st_mtime
-
-
-def _beat(path: Path, stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT):
-        with contextlib.suppress(OSError):
-            os.utime(path)
+def _remove_empty(output: Path, highest: Path | None) -> None:
+    """Remove a folder and those above it up to `highest`, as far as nothing is in them."""
+    with contextlib.suppress(OSError):
+        for folder in [output, *output.parents] if highest is not None else ():
+            folder.rmdir()
+            if folder == highest:
+                break
 
 
 def check_free(output: Path, force_new: bool, key: str) -> None:

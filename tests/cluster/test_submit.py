@@ -21,10 +21,11 @@ from filters.cluster.status import read_status
 from filters.cluster.submit import submit_run
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError, FinesieveError, RunError
-from filters.run.folder import SUBMITTED, held, is_held
+from filters.run.folder import LOCK, SUBMITTED, held
 from filters.run.observer import Observer
 from filters.run.phase_list import PHASES
 from filters.run.verify import verify_run
+from filters.storage.lock import is_locked
 from tests.run.conftest import digest, jsonl, page
 
 
@@ -186,7 +187,7 @@ def test_looking_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
     def poll() -> None:
         while not stop.is_set():
             try:
-                is_held(tmp_path / "run")
+                is_locked(tmp_path / "run" / LOCK)
             except BaseException as error:
                 failures.append(error)
 

@@ -27,9 +27,10 @@ from filters.run import engine as run
 from filters.run import pool
 from filters.run.attributes import Attributes
 from filters.run.blocks import Fingerprint
-from filters.run.folder import LOCK, STALE, held
+from filters.run.folder import LOCK, held
 from filters.run.units import UnitRunner
 from filters.run.verify import _Verifier
+from filters.storage.lock import STALE
 from tests.run.conftest import Heard, digest, jsonl, page
 
 MakeConfig = Callable[..., FilterConfig]
