@@ -33,6 +33,7 @@ from filters.phases.rows import ATTRIBUTES
 from filters.read.sample import Sample, draw_sample
 from filters.read.unit import ROWS_PER_UNIT, Unit
 from filters.run.plan import Plan
+from filters.run.selection import shard_bytes
 from filters.run.shard import SHARD
 from filters.run.shards import ROW_GROUP_BYTES
 from filters.run.steps import threads_will_do
@@ -328,6 +329,7 @@ class _Scaled:
         total, ranges = float(documents[0]), partitions_for(config.dedup, int(stored) or None)
         kept_bytes = float(written[0] * each_text[0])
         bytes_written = float(total * text[0] / n[0]) if config.output.rejected else kept_bytes
+        shard = shard_bytes(config, float(survivors[0] * text[0] / n[0]))
         size = _Size(
             documents=total,
             copies=float(total * alive[0] / n[0] * (1 - unique[0])),
@@ -336,7 +338,7 @@ class _Scaled:
             kept_bytes=kept_bytes,
             units=units,
             ranges=ranges,
-            files=math.ceil(bytes_written / config.output.shard_size) + math.ceil(total / ATTRIBUTE_ROWS),
+            files=math.ceil(bytes_written / shard) + math.ceil(total / ATTRIBUTE_ROWS),
             stored=stored,
         )
         cpu = {phase: cost for phase in self._kind if (cost := self._cpu_s(phase, size)) > 0}

@@ -282,6 +282,11 @@ def _rule(job: Job, solution: Solution, borders: Float32, histogram: Histogram) 
     return found
 
 
+def shard_bytes(config: FilterConfig, text_bytes: float) -> int:
+    """Bytes of text of a shard, given those behind deduplication."""
+    return config.output.shard_size or int(min(max(text_bytes // _SHARDS, _SMALLEST), _LARGEST))
+
+
 class _Series:
     """Output files of one kind: a file ends with the document that brings its text to `size` bytes."""
 
@@ -322,7 +327,7 @@ class _Plan:
 
     def __init__(self, config: FilterConfig, text_bytes: int) -> None:
         self._config = config
-        self._size = config.output.shard_size or min(max(text_bytes // _SHARDS, _SMALLEST), _LARGEST)
+        self._size = shard_bytes(config, text_bytes)
         buckets = config.output.buckets
         self._folders: tuple[str | None, ...] = buckets.names if buckets and buckets.folders else (None,)
         self._kept: dict[tuple[int, int], _Series] = {}
