@@ -5,6 +5,9 @@
 Without an option the results are held to the floors: status 1 if one is missed. `--write-floors` takes over rows that
 are new or better; a floor goes down (the bound of a time goes up), or away with its row, with `--lower` only. Where a
 value does not depend on the machine, the row is held to its target and has no floor.
+
+Kernels do less at once on a processor without AVX-512, so such a machine (or one that is told to be one, by
+NUMBA_CPU_NAME) has floors of its own in the same file, for the rows where they differ.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from benchmarks.measure import RESULTS
 FLOORS = Path(__file__).parent / "speed_floors.json"
 FORMAT = "finesieve-speed-floors"
 SHARE = 0.7
+EVERYWHERE, NARROW = "floors", "without AVX-512"
 Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -42,15 +46,22 @@ def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def read_floors(path: Path) -> dict[str, float]:
-    """Name of a row -> its floor.
+def section() -> str:
+    """Which floors of the file are this machine's: `EVERYWHERE`, or those of `NARROW` before them."""
+    about = Path("/proc/cpuinfo")
+    wide = about.exists() and "avx512f" in about.read_text() and not os.environ.get("NUMBA_CPU_NAME")
+    return EVERYWHERE if wide else NARROW
+
+
+def read_floors(path: Path, kind: str = EVERYWHERE) -> dict[str, float]:
+    """Name of a row -> its floor on machines of a kind (see `section`).
 
     Raises:
         FloorsError: the file is missing or is none of ours.
     """
     try:
         found = json.loads(path.read_bytes())
-        floors = found["floors"]
+        floors = found[EVERYWHERE] | found.get(kind, {})
         if found["format"] != FORMAT or not all(math.isfinite(value) for value in floors.values()):
             raise ValueError(f"format is {found['format']!r}, or a floor is no number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -60,9 +71,11 @@ def read_floors(path: Path) -> dict[str, float]:
     return {str(name): float(value) for name, value in floors.items()}
 
 
-def write_floors(path: Path, floors: Mapping[str, float]) -> None:
-    """Replace the file in one step."""
-    content = {"format": FORMAT, "share": SHARE, "floors": dict(sorted(floors.items()))}
+def write_floors(path: Path, floors: Mapping[str, float], kind: str = EVERYWHERE) -> None:
+    """Replace the file in one step; floors of the other kind of machine stay."""
+    content = json.loads(path.read_bytes()) if path.exists() else {"format": FORMAT, "share": SHARE, EVERYWHERE: {}}
+    common = {} if kind == EVERYWHERE else content[EVERYWHERE]
+    content[kind] = {name: value for name, value in sorted(floors.items()) if common.get(name) != value}
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
@@ -130,7 +143,7 @@ def moved(rows: Rows, floors: Mapping[str, float], *, lower: bool) -> dict[str, 
 def check(folder: Path, path: Path) -> list[str]:
     """What is wrong with the results in a folder, a line each."""
     try:
-        return missed(read_rows(folder), read_floors(path))
+        return missed(read_rows(folder), read_floors(path, section()))
     except FloorsError as error:
         return [str(error)]
 
@@ -161,8 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong = check(options.results, options.floors)
     else:
         try:
-            floors = read_floors(options.floors) if options.floors.exists() else {}
-            write_floors(options.floors, moved(read_rows(options.results), floors, lower=options.lower))
+            kind = section()
+            floors = read_floors(options.floors, kind) if options.floors.exists() else {}
+            write_floors(options.floors, moved(read_rows(options.results), floors, lower=options.lower), kind)
             wrong = []
             print(f"floors: wrote {options.floors}")
         except FloorsError as error:

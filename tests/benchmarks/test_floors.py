@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import floors
-from benchmarks.floors import FloorsError, floor_of, missed, moved, read_floors, targets
+from benchmarks.floors import EVERYWHERE, NARROW, FloorsError, floor_of, missed, moved, read_floors, targets
 
 
 def row(value: float, **more: Any) -> dict[str, Any]:
@@ -78,7 +78,31 @@ def test_aims_missed_are_told_apart_from_floors() -> None:
     assert targets([short, row(11.0, target=10), row(1.0)]) == ["scoring | a peer: 9 x, the aim is 10"]
 
 
-def test_the_command_writes_checks_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_without_avx512_has_floors_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "floors.json"
+    results = write(tmp_path / "results", row(10.0, row="a"), row(10.0, row="b"))
+    options = ["--results", str(results), "--floors", str(path), "--write-floors"]
+    monkeypatch.setattr(floors, "section", lambda: EVERYWHERE)
+    assert floors.main(options) == 0
+    write(results, row(6.0, row="a"), row(10.0, row="b"))
+    monkeypatch.setattr(floors, "section", lambda: NARROW)
+    assert floors.main(options[:-1]) == 1
+    assert floors.main([*options, "--lower"]) == 0
+    assert floors.main(options[:-1]) == 0
+    assert read_floors(path) == {"a": 7.0, "b": 7.0}
+    assert read_floors(path, NARROW) == {"a": 4.2, "b": 7.0}
+    assert json.loads(path.read_text())[NARROW] == {"a": 4.2}
+
+
+def test_which_floors_are_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CPU_NAME", "znver3")
+    assert floors.section() == NARROW
+
+
+def test_the_command_writes_checks_and_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floors, "section", lambda: EVERYWHERE)
     path = tmp_path / "floors.json"
     results = write(tmp_path / "results", row(10.0, row="a"))
     options = ["--results", str(results), "--floors", str(path)]
