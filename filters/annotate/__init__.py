@@ -1,0 +1,1 @@
+"""Annotations: a sample of pages, LLM judges, the store of their answers, and how far to believe them."""

@@ -28,7 +28,7 @@ MIN_SLICE = 30
 MAX_VALUES = 24
 """A column of more different values is no facet."""
 KEEP_SHARE = 0.3
-"""Where on its scale a rubric's pages are kept if nothing is said: 1.5 of 0 to 5."""
+"""Default keep rule, as a share of the rubric's scale: 1.5 on a scale of 0 to 5."""
 CONSENSUS = "rating = page + judge's severity + noise; least squares, severities add up to 0"
 _LENGTHS = (128, 512, 2048)
 

@@ -24,7 +24,7 @@ class Reservation:
     cost: float
 
     def spending(self) -> Spending:
-        """Of a request whose fate is unknown: it may have been served and billed."""
+        """Tokens and money that a request of unknown fate counts for: it may have been served and billed."""
         return Spending(1, self.tokens_in, self.tokens_out, self.cost)
 
 

@@ -20,7 +20,7 @@ from filters.storage import pace
 STRIKES = 3
 """So many broken requests in a row, and a server is dropped."""
 FIRST_REQUESTS = 4
-"""In flight until a server has answered once: a wrong key or model must not cost more."""
+"""Most requests in flight until a server has answered once: a wrong key or model must not cost more."""
 LONGEST_PAUSE = 60.0
 """Seconds until a dropped server is tried again, at most."""
 LONGEST_WAIT = 900.0
@@ -175,7 +175,7 @@ class Endpoint:
         await self._session.close()
 
     def succeeded(self) -> None:
-        """It answers."""
+        """Note that the server answers."""
         self.answered = True
         self.strikes = self.pauses = 0
 

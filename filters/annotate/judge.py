@@ -58,7 +58,7 @@ FLUSH_SECONDS = 0.02
 """Answers wait so long to be written together: at 1,000 a second, 20 to a transaction."""
 FLUSH_ROWS = 256
 MARGIN_TOKENS = 64
-"""Of a chat template, beside the texts it joins."""
+"""Tokens that a chat template adds to the texts it joins."""
 SHORTER = 0.6
 """What is left of a page that was too long for its server; done at most `CUTS` times."""
 CUTS = 4
@@ -66,7 +66,7 @@ FEW_LOGPROBS = 5
 """What is asked of a server that refuses `top_logprobs`; TGI and several hosted ones stop there."""
 
 SPARE_BYTES = 2**20
-"""Of a reply, beside its tokens."""
+"""Bytes that a reply may have beside its tokens."""
 BYTES_PER_CANDIDATE = 512
 """More than the JSON of a token's candidate takes, with its bytes."""
 

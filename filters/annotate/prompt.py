@@ -12,7 +12,7 @@ from filters.annotate.rubric import Example, Rubric
 from filters.errors import ConfigError
 
 VERSION = 1
-"""Of the wording below; a judge that answered to another one needs another name."""
+"""Version of the wording below; a judge that answered another wording needs another name."""
 
 Message = dict[str, str]
 

@@ -16,7 +16,7 @@ from typing import Any
 from filters.annotate.rubric import Rubric, Scale
 
 MIN_COVERAGE = 0.5
-"""Where the scale holds less probability than this, the judge wanted to say something else."""
+"""Least probability of all scores together; below it, the judge wanted to say something else."""
 REWARD_SLACK = 1.0
 """A reward model regresses and may leave the scale by so much; beyond that its answer is on another scale."""
 

@@ -149,7 +149,7 @@ def storable(text: str) -> str:
 
 
 def answer_start(written: str) -> int:
-    """Where the answer begins: behind the last reasoning between tags; at the end if reasoning is still open."""
+    """Place at which the answer begins: after the last reasoning between tags, or at the end if one is still open."""
     depth = end = 0
     for match in _REASONING.finditer(written):
         closes = (

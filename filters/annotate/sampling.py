@@ -398,7 +398,7 @@ class _Entry:
 
 
 def _origin(entry: _Entry) -> tuple[str | None, int | None]:
-    """Where a document came from: what tells it from every other of its input."""
+    """Source and position of a document, which identify it in its input."""
     return entry.document.source, entry.document.position
 
 

@@ -1,0 +1,1 @@
+"""Runs on clusters: phases as tasks of Slurm or Ray."""

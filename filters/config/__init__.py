@@ -1,0 +1,1 @@
+"""Configs: sections, YAML files to validated sections, JSON Schema."""

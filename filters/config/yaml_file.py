@@ -87,7 +87,7 @@ class Section(BaseModel):
         return cls.model_validate(data, context={"folder": folder})
 
     def at(self, path: str) -> str:
-        """Where a path of this section lies, as one can open it; addresses stay as they are."""
+        """A path of this section as it can be opened from here; an address stays as it is."""
         return path if "://" in path else os.path.join(self._folder, path)
 
 
@@ -393,7 +393,6 @@ def _resolved(value: str, mark: PathKey, folder: str, home: str, where: Callable
     Raises:
         ConfigError: there is no such variable or user.
     """
-
     if mark.inside is not None:
 
         def path_in(match: re.Match[str]) -> str:

@@ -1,0 +1,1 @@
+"""Deduplication: exact and near copies, and the phases that find them."""

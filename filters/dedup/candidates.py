@@ -383,7 +383,7 @@ class _Buckets:
 
 
 class _Out:
-    """Where pairs that are alike go."""
+    """Writes the pairs that are similar enough."""
 
     def __init__(self, job: Job, edges: Outbox, witnesses: Outbox, facts: dict[str, int]) -> None:
         near = job.config.dedup.near

@@ -295,7 +295,7 @@ def _renamed(ids: pa.Array, rows: Int64, suffixes: Int64) -> pa.Array:
 
 
 def dedup_summary(job: Job) -> dict[str, Any]:
-    """For the manifest.
+    """Summary of deduplication for the manifest.
 
     pairs: of keys met, by kind. near: pairs compared and found alike; crowded buckets and the documents in them, which
     were compared with the best of the bucket only. clusters: kept documents with copies; documents_with_copies: all in

@@ -69,7 +69,7 @@ def _split(chunks: Iterable[tuple[UInt64, Int64]], count: int, limit: int, folde
         for all_keys, all_documents in chunks:
             for start in range(0, len(all_keys), _CHUNK):
                 keys, documents = all_keys[start : start + _CHUNK], all_documents[start : start + _CHUNK]
-                # Each level mixes anew, or what one level could not part the next could not either.
+                # Each level hashes again: otherwise keys that one level cannot separate stay together at the next.
                 mixed = (keys ^ np.uint64(level)) * (GOLDEN if level % 2 else _LEVEL) >> _HALF
                 number = (mixed * np.uint64(ranges) >> _HALF).astype(np.uint8)
                 order = np.argsort(number, kind="stable")

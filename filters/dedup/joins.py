@@ -33,7 +33,7 @@ NAMES_COLUMNS = {"document": "<i8", "suffix": "<i8"}
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where documents lie: files of earlier runs' shingles first, then the units of the input.
+    """Places of documents: files of earlier runs' shingles first, then the units of the input.
 
     Documents of earlier runs have negative numbers, in the order of `dedup.against` and of their rows, so that they
     come before all others.
@@ -58,7 +58,7 @@ class Places:
 
 @functools.lru_cache(maxsize=4)
 def places(job: Job) -> Places:
-    """Where the documents of a job whose attributes are done lie.
+    """Places of the documents of a job whose phase `attributes` is done.
 
     Raises:
         RunError: an earlier run cannot be read, or was made with other options.

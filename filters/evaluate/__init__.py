@@ -1,0 +1,1 @@
+"""Evaluation: reports of a model against labels, probes, baselines, the quality gate."""

@@ -30,7 +30,7 @@ STRATA = ("far below", "just below", "just above", "far above")
 ABOVE = STRATA[2:]
 """Those that the model keeps."""
 CHARACTERS = 6000
-"""Of a document's text that is shown at most."""
+"""Most characters of a document's text that are shown."""
 Z = 1.959964
 """Quantile of the normal distribution for 95 % intervals."""
 

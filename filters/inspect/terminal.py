@@ -268,7 +268,7 @@ def sparkline(counts: npt.NDArray[np.int64], *, unicode: bool = True) -> str:
     top = int(counts.max(initial=0))
     if not top:
         return levels[0] * len(counts)
-    # What is not empty is not shown as empty.
+    # A bar of a value above zero is never empty.
     heights = np.ceil(np.sqrt(counts / top) * (len(levels) - 1)).astype(int)
     return "".join(levels[height] for height in heights)
 

@@ -17,7 +17,7 @@ from filters.scores.threshold import Solution, Target
 CONFIDENCE = 0.95
 DRAWS = 400
 FEWEST_FILES = 10
-"""With fewer input files their differences say too little; documents are resampled instead."""
+"""Fewest input files to resample; with fewer, documents are resampled instead."""
 _MOST_MET = 8
 """Clusters met so often, or more often, are counted together."""
 _CENTRES: Float64 = (EDGES[:-1].astype(np.float64) + EDGES[1:]) / 2

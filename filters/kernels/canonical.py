@@ -20,7 +20,7 @@ LONGEST_RUN = 30
 writes it, and ordering the marks takes time that grows with the square of their number."""
 
 _COMPOSES = 255
-"""In place of a combining class: NFC may replace the character, or compose it with one before it."""
+"""Stands for a combining class: NFC may replace the character, or compose it with one before it."""
 _SAME, _CHANGES, _TOO_LONG = 0, 1, 2
 
 

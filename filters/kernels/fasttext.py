@@ -369,7 +369,7 @@ def _score(  # type: ignore[no-untyped-def]
                     if start + length == stop < end:
                         break
                     h = _FNV_START
-                    # Always `_SHORT` steps, for a branch on the length would be foretold badly.
+                    # Always `_SHORT` steps: a branch on the length would be mispredicted.
                     for k in range(_SHORT):
                         longer = _step(h, data[start + k])
                         h = longer if k < length else h

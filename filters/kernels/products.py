@@ -39,7 +39,7 @@ class RadialCentres:
 
     @classmethod
     def of(cls, centres: Float32, weights: Float32) -> RadialCentres:
-        """From centres float32[m, d] and weights float32[m]."""
+        """Pack centres float32[m, d] and weights float32[m]."""
         count, depth = centres.shape
         whole = -(-count // BLOCK_COLUMNS) * BLOCK_COLUMNS
         columns = np.zeros((whole, depth), np.float32)

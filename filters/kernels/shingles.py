@@ -169,7 +169,7 @@ def _similarity(hashes, offsets, better, worse, measure, least):  # type: ignore
     while a < a_end and b < b_end:
         if common + min(a_end - a, b_end - b) < needed:
             return -1.0
-        # Without branches, which would be foretold badly; no step goes further than one in each.
+        # Without branches, which would be mispredicted; no step goes further than one in each.
         for _ in range(min(_STRIDE, a_end - a, b_end - b)):
             one, other = hashes[a], hashes[b]
             common += one == other

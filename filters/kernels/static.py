@@ -262,7 +262,7 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
             # The rest of an ASCII word, which is most of most texts, without the questions above.
             if position <= room:
                 run = min(trailing_zeros(~letters(data, position)), end - position)
-                # Always `_SHORT` steps, for a branch on the length would be foretold badly.
+                # Always `_SHORT` steps: a branch on the length would be mispredicted.
                 for k in range(_SHORT):
                     longer = (h ^ np.uint64(data[position + k] | 32)) * GOLDEN
                     h = longer if k < run else h

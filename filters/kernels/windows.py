@@ -1,4 +1,4 @@
-"""64 bytes of text at a time: which of them are what, as the bits of a uint64 (bit k is byte `position + k`).
+"""Classify 64 bytes of text at a time, one bit of a uint64 for each (bit k is byte `position + k`).
 
 Vector code in LLVM's own terms, so that it becomes what the processor has (AVX-512, AVX2, SSE2, NEON). Nothing checks
 bounds: a caller makes sure that `position + WINDOW` bytes are there.

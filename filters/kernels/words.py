@@ -130,7 +130,7 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
                         first += gap
                         break
                     start = position + first + gap
-                    # Always `_SHORT` steps, for a branch on the length would be foretold badly.
+                    # Always `_SHORT` steps: a branch on the length would be mispredicted.
                     for k in range(_SHORT):
                         longer = (h ^ ascii_letters[data[start + k]]) * GOLDEN
                         h = longer if k < length else h

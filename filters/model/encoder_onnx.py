@@ -18,7 +18,7 @@ OUTPUTS = ("last_hidden_state", "token_embeddings")
 """What exporters call the states of the last layer."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 POSITIONS = 512
-"""Where no config.json says how many tokens the model can read."""
+"""Tokens that a model can read, if no config.json says it."""
 
 
 class OnnxEncoder(Encoder):

@@ -51,7 +51,7 @@ class KnownEncoder(Options):
 
     encoder: EncoderOptions
     sha256: Sha256
-    """Of the encoder's weights, config and tokenizer."""
+    """SHA-256 of the encoder's weights, config and tokenizer."""
 
 
 class EncoderFeatures(KnownEncoder):
@@ -135,7 +135,7 @@ class SequenceFeatures(Options):
     """A transformers sequence classifier with one output."""
 
     path: Annotated[str, Field(min_length=1)]
-    """Its folder; ".": the model folder itself."""
+    """Folder of the encoder; "." means the model folder itself."""
     sha256: Sha256
     max_tokens: Annotated[int, Field(ge=8, le=32_768)] = 512
 

@@ -34,7 +34,7 @@ MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 8 * 2**30
 MAX_HEADER_BYTES = 2**16
 MAX_ENTRY_BYTES = 512
-"""Of one array in the header of a safetensors file."""
+"""Most bytes that one array may take in the header of a safetensors file."""
 MAX_FREE_LENGTH = 2**16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

@@ -30,7 +30,7 @@ class Head(Protocol):
 
     @property
     def kind(self) -> HeadKind:
-        """Which class reads it back."""
+        """Name of the kind of head, by which it is read back."""
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
@@ -57,7 +57,7 @@ class LinearHead:
 
     @property
     def kind(self) -> HeadKind:
-        """Which class reads it back."""
+        """Name of the kind of head, by which it is read back."""
         return "linear"
 
     def __call__(self, features: Float32) -> Float32:
@@ -104,7 +104,7 @@ class RbfHead:
 
     @property
     def kind(self) -> HeadKind:
-        """Which class reads it back."""
+        """Name of the kind of head, by which it is read back."""
         return "rbf"
 
     def __call__(self, features: Float32) -> Float32:

@@ -59,7 +59,7 @@ class Vectors:
         return TableShape(grams=grams, gram_dims=gram_dims, words=words, word_dims=word_dims)
 
     def table(self) -> StaticTable:
-        """For look-up."""
+        """The tables as the kernels look words up in them."""
         return StaticTable.build(
             self.keys,
             self.grams,
@@ -114,7 +114,7 @@ class StaticFeatures(Options):
     source: str
     """What the vectors were made of, in words."""
     source_sha256: Sha256
-    """Of the table's description."""
+    """SHA-256 of the table's description."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class TunedFeatures(Options):
-    """Which weights were tuned, and how they are held."""
+    """The names of the tuned weights, and their number format."""
 
     first: Annotated[int, Field(ge=0)]
     """Number of the lowest block tuned, from 0; all above it are."""

@@ -1,0 +1,1 @@
+"""Phases of a run, and the files by which their units communicate."""

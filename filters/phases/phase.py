@@ -57,7 +57,7 @@ class DamagedError(RunError):
 
 
 class Progress:
-    """Where a unit that takes long says that it goes on.
+    """Reports that a long unit is still working.
 
     Attributes:
         listener: called with records and stored bytes read since the last call; may raise to stop the unit.
@@ -126,11 +126,11 @@ class Job:
         return cls(work, config, units, data["min_score"], None, data["run"], data["run_options"])
 
     def folder(self, phase: str, unit: int) -> Path:
-        """Where a finished unit's files lie."""
+        """Folder of a finished unit's files."""
         return self.work / phase / f"{unit:06d}"
 
     def entry_path(self, phase: str, unit: int) -> Path:
-        """Where a unit's entry lies."""
+        """Path of a unit's entry."""
         return self.work / "done" / phase / f"{unit:06d}.json"
 
     def entry(self, phase: str, unit: int) -> dict[str, Any] | None:

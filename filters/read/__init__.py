@@ -1,0 +1,1 @@
+"""Reading: units of input, one reader per format, extraction of text, labels."""

@@ -181,6 +181,7 @@ def encoding_of(label: str) -> str | None:
 
 
 def without_nul(text: str) -> str:
+    """Text without NUL characters."""
     return text.replace("\0", "") if "\0" in text else text
 
 

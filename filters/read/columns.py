@@ -10,7 +10,7 @@ import pyarrow as pa
 from filters.errors import InputError
 
 _DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
-"""Of integers, by their bits."""
+"""Most digits of an integer, by its bits."""
 _DIGITS_OF_DOUBLE = 15
 
 

@@ -103,6 +103,7 @@ class MemberStream:
 
     @property
     def consumed(self) -> int:
+        """Number of stored bytes that have been read."""
         return self._raw_at + self._cursor
 
     def read(self) -> bytes:
@@ -234,6 +235,7 @@ class MemberStream:
         return data
 
     def take_exactly(self, size: int) -> bytes:
+        """The next `size` stored bytes."""
         parts = []
         while size:
             parts.append(self.take(size))
@@ -241,6 +243,7 @@ class MemberStream:
         return b"".join(parts)
 
     def peek(self, size: int) -> bytes:
+        """At most `size` stored bytes, which the next read returns again."""
         self._require(size)
         return self._raw[self._cursor : self._cursor + size]
 
@@ -251,6 +254,7 @@ class MemberStream:
             del self._history[-size:]
 
     def damaged(self, cause: Damage, detail: str) -> DamagedError:
+        """The error of a member that is damaged at the byte reached."""
         first = bytes(self._history[:256]) if self._history_at == self.member_offset else b""
         return DamagedError(cause, self.consumed, detail, first or self.peek(256))
 

@@ -14,7 +14,7 @@ import orjson
 
 _ROUNDED_FROM = 2.0**63
 _LARGE = re.compile(r"e\+?(?:1[89]|[2-9][0-9]|[0-9]{3})")
-"""In what orjson writes: a float that may have been an integer of more than 64 bits."""
+"""Finds, in orjson's output, a float that may have been an integer of more than 64 bits."""
 
 
 class NotJsonError(ValueError):

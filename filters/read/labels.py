@@ -31,7 +31,7 @@ LISTS = ("scores",)
 COLUMNS = (*STRINGS, *NUMBERS, *LISTS)
 """Columns that are read; a file may have others."""
 MOST_BYTES = 8 * 2**30
-"""Of a compressed file's content."""
+"""Most bytes of a compressed file's content."""
 
 _FOREIGN = (
     (b"SQLite format 3\x00", "an SQLite data base. Remedy: finesieve annotate writes annotations of an answer store"),

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 _NAME = re.compile(r"[0-9A-Za-z][-!#$&^_.+0-9A-Za-z]*")
-"""Of a type (RFC 6838, 4.2). HTTP's tokens may hold more, of which "*" and quotes name none."""
+"""Name of a type or subtype (RFC 6838, 4.2). HTTP allows more characters, but "*" and quotes name no type."""
 _WITHIN = 4096
 """Bytes of a payload that are looked at to say what it is."""
 _CONTROLS = bytes(set(range(32)) - set(b"\0\t\n\v\f\r\x0e\x0f\x1b"))
@@ -110,7 +110,7 @@ def is_text(payload: bytes) -> bool:
 
 
 def _is_utf16(payload: bytes) -> bool:
-    """By a byte order mark, with more NULs behind it than noise has, or by markup."""
+    """Whether it begins with a byte order mark and has more NULs than noise, or begins with markup."""
     if payload.startswith(_MARKS[1:]):
         sample = payload[:_WITHIN]
         return sample.count(0) > 0.007 * len(sample)

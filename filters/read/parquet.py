@@ -28,7 +28,7 @@ DECODED_BYTES = 512 << 20
 _MOST_PER_BYTE = 4096
 """Bytes that lists may decode to for each stored byte; runs of one value are a few bytes however long."""
 _MOST_ROWS = 2**31
-"""Of a row group: more would be read, or quarantined one by one, without an end."""
+"""Most rows of a row group: more would be read, or quarantined one by one, for ever."""
 _I32_FIELD = 0x15
 """Thrift's compact protocol: the next field, a 32-bit integer."""
 _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError)

@@ -74,6 +74,7 @@ def quarantined_only(source: str, records: Sequence[Quarantined]) -> Batch:
 
 
 def quarantined(source: str, position: int, cause: str, raw: bytes) -> Quarantined:
+    """A quarantined record with at most `FIRST_BYTES` of its raw bytes."""
     return Quarantined(source, position, cause, bytes(raw[:FIRST_BYTES]))
 
 

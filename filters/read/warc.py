@@ -234,7 +234,7 @@ class RecordStream:
                 return
 
     def _member_inside(self, end: int, begin: int = 1) -> int | None:
-        """Where, in buffer[begin:end], a compressed member begins with a record; None if nowhere."""
+        """Place in buffer[begin:end] where a compressed member begins with a record, or None."""
         for at, _ in self._members:
             offset = at - self._at
             if begin <= offset < end and self._buffer.startswith(MAGIC, offset):

@@ -1,0 +1,1 @@
+"""Runs: plan, steps, engine, workers, ledger, shards, manifest, verification."""

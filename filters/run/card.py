@@ -72,7 +72,7 @@ def card(manifest: dict[str, Any]) -> str:
 
 
 def _rule(manifest: dict[str, Any]) -> str:
-    """By what the documents are kept."""
+    """The keep rule in words."""
     keep, model = manifest["keep"], f"the model `{manifest['model']['name']}`"
     rule, solution = keep.get("rule"), keep["solution"]
     if rule is None:

@@ -65,7 +65,7 @@ def probe(job: Job, unit: int, *, batch: int | None) -> None:
 
 
 def mark_path(job: Job, unit: int) -> Path:
-    """Where `probe` leaves its mark: {"batch": number} or {"position": of the document}."""
+    """Path of the mark that `probe` leaves: {"batch": number} or {"position": of the document}."""
     return job.work / "killers" / f"{unit:06d}.mark"
 
 

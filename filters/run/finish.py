@@ -38,7 +38,7 @@ from filters.storage.publish import publishing, sha256
 from filters.storage.remote import is_local
 
 FORMAT = 2
-"""Of manifest.json. 1: of a run by 0.1, whose near copies were decided otherwise and whose config had another shape."""
+"""Format of manifest.json. 1: runs of version 0.1, with other near copies and another config."""
 
 
 @dataclass(frozen=True)

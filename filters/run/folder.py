@@ -17,9 +17,9 @@ from filters.storage.publish import sync_to_disk
 
 MANIFEST, CARD = "manifest.json", "README.md"
 WORK, FINISHED, LOCK = ".work", ".work.finished", ".lock"
-"""FINISHED: the work folder of a run that is published, on its way out."""
+"""FINISHED: name of the work folder of a published run while it is being removed."""
 SUBMITTED = "submitted.json"
-"""In the work folder: the jobs of a run that was handed to Slurm."""
+"""File in the work folder with the jobs of a run that was handed to Slurm."""
 INPUTS_FROM = ".inputs-relative-to"
 """Says what relative names of inputs in the manifest are relative to; written where there are some. The manifest, which
 says nothing of the machine, does not list it, so it holds its own SHA-256."""

@@ -65,7 +65,7 @@ def _check(job: Job) -> None:
 
 
 def _account(job: Job, number: int) -> Account:
-    """Of an input unit, with documents that have text as if they were kept."""
+    """Account of an input unit; documents that have text count as kept."""
     facts = job.facts(ATTRIBUTES, number)
     without = Counter(facts["without_text"])
     return Account(
@@ -117,6 +117,7 @@ def keys_seen(unit: Unit, config: InputConfig) -> Counter[str]:
 
 
 def listed(keys: Counter[str]) -> str:
+    """The most common keys, quoted."""
     names = [repr(key[:60]) for key, _ in keys.most_common(_KEYS)]
     more = f" and {len(keys) - _KEYS:,} more" if len(keys) > _KEYS else ""
     return ", ".join(names) + more

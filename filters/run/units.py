@@ -19,7 +19,7 @@ TRIES = 3
 MOST_FAILURES = 10
 """A phase is given up when so many of its units have failed; before that, the others go on."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What no other unit will be spared."""
+"""Error numbers that every other unit would meet too (disk full, read-only): the run ends."""
 FATAL = ("ConfigError", "ModelError", "MissingExtraError", "ModuleNotFoundError")
 """Errors that every unit would meet."""
 _VERIFIERS = 4

@@ -122,7 +122,7 @@ def _safely(step: Callable[[], Iterator[Check]]) -> Iterator[Check]:
 
 
 _NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
-"""What a manifest raises that somebody edited."""
+"""Errors of reading a manifest that somebody edited."""
 
 
 class _Verifier:
@@ -409,7 +409,7 @@ class _Verifier:
 def _misbooked(
     ledger: Ledger, documents: Counter[tuple[str, str | None]], quarantined: Counter[tuple[str, str]]
 ) -> list[str]:
-    """Where the accounts are not what is found in the side files and in quarantine.jsonl."""
+    """Differences between the accounts and what is in the side files and in quarantine.jsonl."""
     kept: Counter[tuple[str, str | None]] = Counter()
     causes: Counter[tuple[str, str | None]] = Counter()
     for source, account in ledger.accounts.items():

@@ -1,0 +1,1 @@
+"""Scores of a run: histograms, thresholds, rules, slices. A run and `inspect` share them."""

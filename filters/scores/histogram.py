@@ -265,7 +265,7 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
         return sorted(self, key=lambda value: (-self[value].total(weight), value is None, value or ""))[:count]
 
     def total(self) -> Histogram:
-        """All slices together."""
+        """The histogram of all slices together."""
         histogram = Histogram()
         for part in self.values():
             histogram.merge(part)

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Kind = Literal["text", "float", "double", "number", "bool", "null"]
-"""Of a part of a rule. float: a score, float32. double: any other number. number: a constant, float or double as what
-stands beside it."""
+"""Type of a part of a rule. float: a score, float32. double: any other number. number: a constant, float or double as
+what stands beside it."""
 
 COLUMNS: dict[str, Kind] = {
     "id": "text", "url": "text", "host": "text", "source": "text", "position": "double", "bytes": "double",

@@ -111,7 +111,7 @@ class Weights:
 
     @classmethod
     def of(cls, counts: npt.NDArray[np.int64]) -> Self:
-        """From int64[3] in the order of `WEIGHTS`."""
+        """Read int64[3], in the order of `WEIGHTS`."""
         return cls(*(int(count) for count in counts))
 
 

@@ -1,0 +1,1 @@
+"""Statistics over groups of pages: bootstrap, agreement, splits."""

@@ -1,0 +1,1 @@
+"""Storage: atomic writes, files behind addresses, retries."""

@@ -116,7 +116,7 @@ class RemotePath:
             raise FileNotFoundError(f"{self.address}: {describe(absent.__cause__ or absent)}") from absent
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """All of it, decoded."""
+        """The whole file as text."""
         return self.read_bytes().decode(encoding)
 
     def exists(self) -> bool:
@@ -130,7 +130,7 @@ class RemotePath:
         return bool(retrying(lambda: system.isfile(path), RETRIES, failure=self._unreadable))
 
     def stat(self) -> Status:
-        """Its size."""
+        """Size of the file, in bytes."""
         system, path = self.system()
         return Status(int(retrying(lambda: system.info(path), RETRIES, failure=self._unreadable)["size"]))
 

@@ -119,7 +119,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:
-    """Of the reply behind an error, as aiohttp and botocore keep them."""
+    """Headers of the reply that caused an error, as aiohttp and botocore keep them."""
     for each in _causes(error):
         headers = getattr(each, "headers", None)
         if isinstance(headers, Mapping):

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 
 def is_local(address: str) -> bool:
+    """Whether an address is a path of this machine."""
     return "://" not in address
 
 
@@ -143,15 +144,19 @@ class ResumingFile(io.RawIOBase):
         self._size: int | None = None
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def seekable(self) -> bool:
+        """True."""
         return True
 
     def tell(self) -> int:
+        """The position in the file, in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position and return it."""
         if whence == io.SEEK_END:
             if self._size is None:
                 self._size = retrying(self._stored_size, self.retries, self.address, pace=self._pace)
@@ -164,6 +169,7 @@ class ResumingFile(io.RawIOBase):
         return offset
 
     def readinto(self, buffer: Any) -> int:
+        """Read up to `len(buffer)` bytes into `buffer`; how many were read."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -189,6 +195,7 @@ class ResumingFile(io.RawIOBase):
         )
 
     def close(self) -> None:
+        """Close the connection and the file."""
         self._drop()
         super().close()
 

@@ -1,0 +1,1 @@
+"""Training: annotations to a calibrated model folder."""

@@ -22,7 +22,7 @@ METHOD = "anchored"
 
 _KNOTS = 12
 _LEAST_SLOPE = 0.1
-"""Of a spline, in mean slopes: order is kept everywhere."""
+"""Smallest slope of the spline, as a share of the mean slope: the order of scores is kept everywhere."""
 _MOST_PROMISED = 0.25
 """How far the mean score of the kept may lie above the judge's mean of them on the fitted rows, as far as is sure
 (two standard errors below)."""

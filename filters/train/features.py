@@ -109,7 +109,7 @@ def encoder_store(options: EncoderOptions, cache: str | None) -> FeatureStore:
         folder = Path(cache) / hashlib.sha256(about.encode()).hexdigest()[:24]
 
     def identify(texts: Sequence[str]) -> list[bytes]:
-        # By what is read of it: pages cut to another window often have the same first tokens.
+        # Keyed by what is read of a page: pages cut to another window often have the same first tokens.
         return [hashlib.sha256(np.array(ids, "<i4").tobytes()).digest() for ids in encoder.tokens(texts)]
 
     return FeatureStore(encoder.features, encoder.columns, folder, identify)

@@ -84,7 +84,7 @@ def fit_head(
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = features.std(axis=0, dtype=np.float64)
-    # What never varied says nothing; divided by nearly nothing it would drown the rest once it does.
+    # A constant feature tells nothing; divided by a spread near zero it would outweigh all others.
     scale = np.where(spread > 1e-6, spread + 1e-6, 1).astype(np.float32)
     if isinstance(config, SvrHead) and config.scale == "root":
         scale = np.sqrt(scale * np.sqrt(np.mean(scale**2))).astype(np.float32)
@@ -115,7 +115,7 @@ def _linear(l2: float, rows: _Rows) -> LinearHead:
 
 
 def _ridge(z: Float32, targets: Float64, weights: Float64, l2: float) -> tuple[Float64, float]:
-    """In the dual where that is smaller; the intercept is not penalised."""
+    """Ridge regression, in the dual if that is smaller; the intercept is not penalised."""
     mean = float(np.average(targets, weights=weights))
     centre = np.average(z, axis=0, weights=weights).astype(np.float32)
     root = np.sqrt(weights)

@@ -43,7 +43,7 @@ class Fitted(Protocol):
 
     @property
     def calibration(self) -> Calibration:
-        """From raw scores to the judge's scale."""
+        """Map raw scores to the judge's scale."""
 
     @property
     def out_of_fold(self) -> Float64:
@@ -58,7 +58,7 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True)
 class Single:
-    """One classifier, calibrated."""
+    """A classifier with its calibration."""
 
     classifier: Classifier
     calibration: Calibration

@@ -152,7 +152,7 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
 
 
 def _reliability(scores: Sequence[Float32], labels: Annotations, min_score: float) -> Reliability:
-    """Of the natural mix, which runs are made of, where the labels say how to get there; else of the labels."""
+    """The keep curve for the natural mix of runs if the labels have weights for it, otherwise for the labels."""
     weights = labels.natural_weight
     if weights is None:
         return Reliability.fit(scores, labels.expected, min_score)

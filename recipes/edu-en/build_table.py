@@ -51,7 +51,7 @@ _PCA_TEXTS = 256
 _ECHO = 512
 _QUESTION = "\n\nThe educational value of the text above for school students, from 0 (none) to 5 (textbook), is:"
 _OUTLIER = 3000.0
-"""Norm of a state beyond which it is a sink's, not a word's."""
+"""Largest norm of a word's state; a larger one belongs to an attention sink."""
 
 
 class Source(Section):

@@ -133,7 +133,7 @@ def left_out_means(averages: Averages, parts: Sequence[Part], texts: Sequence[st
             np.add.at(minus, slots[hit], states[hit])
             np.add.at(fewer, slots[hit], 1)
         count = np.maximum(averages.counts[used] - fewer, 0)
-        # The mean of all states, which the sums are relative to, moves without the group's.
+        # The sums are relative to the mean of all states, which changes when the group is left out.
         others = averages.tokens - sizes.get(group, 0)
         moved = -whole.get(group, np.zeros(width, np.float32)) / max(others, 1)
         rest = averages.totals[used] - minus - count[:, None] * moved
