@@ -1,8 +1,8 @@
 """Phases of a run that decides anew about the documents of a finished one: `attributes` and `verdicts` from its side
 files, and texts from its shards and `rejected/`, else from its inputs. The phases behind them are those of every run.
 
-A unit of it is a stretch of one side file with documents of one input file (`Unit.address` names the side file,
-`Unit.source` the input file, `start` and `stop` are rows).
+A unit of it is a stretch of a row group of a side file with documents of one input file (`Unit.address` names the side
+file, `Unit.source` the input file, `start` and `stop` are rows of the side file).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import itertools
 import shutil
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def streams(run: Run) -> list[str]:
 
 
 def plan_adoption(run: Run) -> list[Unit]:
-    """The units: stretches of side files with documents of one input file, in input order.
+    """The units: stretches of a row group of a side file with documents of one input file, in input order.
 
     An input file without documents has a unit without rows, for it may have quarantined records.
 
@@ -86,7 +86,7 @@ def plan_adoption(run: Run) -> list[Unit]:
         RunError: a side file is missing or damaged.
     """
     units: list[Unit] = []
-    waiting = list(run.ledger["sources"])
+    waiting, seen = deque(run.ledger["sources"]), set[str]()
 
     def add(source: str, file: str, start: int, stop: int) -> None:
         units.append(Unit(len(units), "parquet", source, file, start, stop))
@@ -95,16 +95,20 @@ def plan_adoption(run: Run) -> list[Unit]:
         try:
             with parquet_file(path, read_dictionary=["source"]) as file:
                 column = file.read(columns=["source"])["source"].unify_dictionaries().combine_chunks()
+                groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         except DAMAGE as error:
             raise _damaged(path, error) from error
         codes = column.indices.to_numpy()
-        bounds = np.concatenate([[0], np.flatnonzero(np.diff(codes)) + 1, [len(codes)]]).tolist() if len(codes) else [0]
-        for start, stop in itertools.pairwise(bounds):
+        bounds = np.unique(
+            np.concatenate([[0], np.flatnonzero(np.diff(codes)) + 1, np.cumsum(groups)]).astype(np.int64)
+        )
+        for start, stop in itertools.pairwise(bounds.tolist()):
             source = column.dictionary[int(codes[start])].as_py()
-            while source in waiting and waiting[0] != source:
-                add(waiting.pop(0), path.name, 0, 0)
-            if source in waiting:
-                waiting.pop(0)
+            while source not in seen and waiting:
+                before = waiting.popleft()
+                seen.add(before)
+                if before != source:
+                    add(before, path.name, 0, 0)
             add(source, path.name, start, stop)
     for source in waiting:
         add(source, run.files[-1].name if run.files else "", 0, 0)

@@ -183,13 +183,10 @@ class Rule:
             raise ConfigError(f"{keys[where is None]}: {error}") from error
 
     def _sample(self) -> pa.Table:
-        return pa.table(
-            {
-                **{used: pa.array(["" if self._kinds[name] == "text" else 0.0]) for name, used in self._used.items()},
-                **{name: pa.array([False]) for name in self._names},
-                "row": pa.array([0], pa.int8()),
-            }
-        )
+        """A row to try the rule on, made of scalars: `pa.array` imports pandas."""
+        values = {used: "" if self._kinds[name] == "text" else 0.0 for name, used in self._used.items()}
+        values |= dict.fromkeys(self._names, False) | {"row": 0}
+        return pa.table({name: pa.repeat(pa.scalar(value), 1) for name, value in values.items()})
 
     def read(self, path: str) -> UrlList:
         """One of `lists`.

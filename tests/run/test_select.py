@@ -299,3 +299,12 @@ def test_a_list_lies_where_the_command_is_called(
     rows = pq.read_table("new/attributes").to_pylist()
     assert {row["host"] for row in rows if row["keep"]} == {"h1.org"}
     assert all(check.ok is not False for check in verify_run(location("new")))
+
+
+def test_a_run_without_documents_is_decided_about(make: Make, tmp_path: Path) -> None:
+    nothing = jsonl(tmp_path / "nothing.jsonl", [])
+    sections = {"input": {"kind": "jsonl", "paths": [str(nothing)], "columns": ["url"]}}
+    first = run_filter(make("first", {"min_score": 1.0}, **sections))
+    result = chosen(first, {"fraction": 0.5}, tmp_path / "new")
+    wanted = run_filter(make("wanted", {"fraction": 0.5}, **sections))
+    assert documents(result.path) == documents(wanted.path)
