@@ -12,6 +12,7 @@ A *place* is an input unit, or a file of an earlier run's shingles; a *part* hol
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from filters.dedup.candidates import (
     Shingles,
 )
 from filters.dedup.copies import MEMBER_COLUMNS, Copies, Exact, members_of, part_of, ranked
-from filters.dedup.decisions import Verdicts
 from filters.dedup.joins import NAMES, NAMES_COLUMNS, Join, from_join, pairs_joined, places
 from filters.dedup.order import firsts, position
 from filters.dedup.rounds import ROUNDS, Round, Settle, witnesses_for
@@ -51,6 +51,34 @@ VERDICT_COLUMNS = {
 """A document that has copies, see `Verdicts`; reason: a number in `REASONS`."""
 REASONS = (None, "exact_duplicate", "near_duplicate", "in_earlier_run")
 _KEPT, _EXACT, _NEAR, _EARLIER = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What deduplication over the whole run says of the n rows of an input unit.
+
+    Attributes:
+        id: string[n], unique in the run.
+        renamed: bool[n], whether `id` got a suffix.
+        exact_cluster: int64[n], number of the first document with the same normalised text; -1 for rows not alive.
+        near_cluster: int64[n], number of the document that stays of the cluster; -1 for rows not alive. Where that is
+            one of an earlier run: of the first copy.
+        cluster_size: int32[n], documents in the near cluster (1 for a document without copies); 0 for rows not alive.
+        duplicate_of: string[n], id of the document that a removed one is a copy of, null for a survivor; "RUN:ID" for a
+            document of an earlier run.
+        similarity: float64[n], how much the two resemble each other; null for a survivor.
+        reason: string[n], "exact_duplicate", "near_duplicate", "in_earlier_run" or the reason the row had;
+            null for a survivor.
+    """
+
+    id: pa.Array
+    renamed: Bool
+    exact_cluster: Int64
+    near_cluster: Int64
+    cluster_size: Int32
+    duplicate_of: pa.Array
+    similarity: pa.Array
+    reason: pa.Array
 
 
 class Witnesses:

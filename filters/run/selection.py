@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ import pyarrow as pa
 from filters.arrays import Bool, Float32, Int64
 from filters.config.filter import FilterConfig
 from filters.dedup.bands import reading_blocks
-from filters.dedup.clusters import dedup_summary, survivors, unique_ids, verdicts
-from filters.dedup.decisions import Decisions, OutputFile
+from filters.dedup.clusters import Verdicts, dedup_summary, survivors, unique_ids, verdicts
 from filters.dedup.keep_fingerprints import BITMAP, SELECT, Fingerprints, KeptSets
 from filters.dedup.losses import losses
 from filters.dedup.repeat import copies
@@ -42,6 +41,43 @@ _SHARDS, _SMALLEST, _LARGEST = 16, 64 * 2**20, 512 * 2**20
 _REASONS = ("low_score", "over_quota", "rule", "low_rank", "other_bucket")
 """Why a survivor is not kept, by the number that stands for it in kept.bin."""
 _LOW_SCORE, _OVER_QUOTA, _RULE, _LOW_RANK, _OTHER_BUCKET = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What becomes of the n rows of an input unit.
+
+    Attributes:
+        verdicts: of deduplication; the reason is also "low_score", "low_rank", "over_quota", "other_bucket" or "rule"
+            where the keep rule removes.
+        copies: int64[n], how many times the document is written; 0 for removed ones.
+        bucket: string[n], name of its bucket, null for what is no survivor; None where there are no buckets.
+    """
+
+    verdicts: Verdicts
+    copies: Int64
+    bucket: pa.Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """An output file of documents, as a stretch of the run in input order.
+
+    Attributes:
+        rejected: a file of removed documents instead of kept ones.
+        turn: the file takes the documents that are to be written more than `turn` times (0: all that are kept).
+        first: (input unit, row in it) of the first row of the stretch.
+        stop: (input unit, row) behind its last row.
+        rows: documents in the file.
+        bucket: the file takes documents of this bucket only, and lies in its folder; None: of all.
+    """
+
+    rejected: bool
+    turn: int
+    first: tuple[int, int]
+    stop: tuple[int, int]
+    rows: int
+    bucket: str | None = None
 
 
 class Tally:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.arrays import Bool
-from filters.dedup.decisions import Decisions, OutputFile
 from filters.errors import RunError
 from filters.phases.columns import (
     ATTRIBUTE_FIELDS,
@@ -33,7 +32,7 @@ from filters.phases.texts import read_texts
 from filters.read.batch import Batch
 from filters.run.adopt import adopted_texts, check_inputs, missing_texts
 from filters.run.attributes import column_schema
-from filters.run.selection import decisions, output_files
+from filters.run.selection import Decisions, OutputFile, decisions, output_files
 from filters.run.shards import ShardWriter
 from filters.scores.hosts import hosts
 from filters.scores.summary import Histograms

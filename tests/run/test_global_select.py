@@ -14,11 +14,10 @@ from datasets import load_dataset
 
 from filters import FilterConfig
 from filters.config.yaml_file import load_config
-from filters.dedup.decisions import OutputFile
 from filters.errors import ConfigError
 from filters.run import selection
 from filters.run.plan import make_plan
-from filters.run.selection import _Series
+from filters.run.selection import OutputFile, _Series
 from filters.run.verify import verify_run
 from filters.scores.finished_run import Run
 from filters.storage.location import location
