@@ -45,14 +45,14 @@ from filters.run.folder import held
 from filters.run.observer import Observer
 from filters.run.phase_list import PHASES
 from filters.run.plan import make_plan
-from filters.run.selection import summary
+from filters.run.selection import summary_of_select
 from filters.run.threads import ThreadPool
 plan = make_plan(FilterConfig.model_validate_json(sys.argv[1]))
 cpu, disk, peaks = {}, {}, {}
 with held(plan.output, "output.path"), ThreadPool(1) as pool:
     job = prepare(plan, Observer(), force_new=True)
     Engine(job, pool, Observer()).run(lambda: None)
-    kept = summary(job)["documents_written"]
+    kept = summary_of_select(job)["documents_written"]
     for phase in PHASES:
         entries = [job.entry(phase.name, unit) for unit in range(phase.units(job))]
         if entries:
