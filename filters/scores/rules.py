@@ -183,7 +183,7 @@ class Rule:
             raise ConfigError(f"{keys[where is None]}: {error}") from error
 
     def _sample(self) -> pa.Table:
-        """A row to try the rule on, made of scalars: `pa.array` imports pandas."""
+        """A row to try the rule on."""
         values = {used: "" if self._kinds[name] == "text" else 0.0 for name, used in self._used.items()}
         values |= dict.fromkeys(self._names, False) | {"row": 0}
         return pa.table({name: pa.repeat(pa.scalar(value), 1) for name, value in values.items()})
