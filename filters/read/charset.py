@@ -28,6 +28,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _ERROR = re.compile(r"[\x01-\x08\x0e-\x1f\x7f-\x9f\ufffd-\uffff]")
+_PRIVATE = re.compile("[\ue000-\uf8ff]")
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
 """C1 controls in UTF-8."""
 
@@ -173,6 +174,12 @@ def errors_in(text: str) -> int:
     return len(_ERROR.findall(text))
 
 
+def _misreadings(text: str, encoding: str) -> int:
+    """Errors of a reading. GB 18030 has a character for almost any two bytes: those of the private use area are what
+    another charset looks like."""
+    return errors_in(text) + (len(_PRIVATE.findall(text)) if encoding == "gb18030" else 0)
+
+
 def encoding_of(label: str) -> str | None:
     """The Python codec next to what the Encoding Standard decodes a label by; None if it does not know the label."""
     name = label.strip(" \t\r\n\f'\"").lower()
@@ -286,7 +293,7 @@ def _best(payload: bytes, declared: list[str], *, trust: bool = False) -> str:
     is_utf8 = sample.decode("utf-8", "replace").count("\ufffd") <= max(_BROKEN_UTF8 * high, 1 if high > 8 else 0)
     errors: dict[str, int] = {}
     for encoding in dict.fromkeys([*declared, "utf-8"]):
-        errors[encoding] = errors_in(_read(sample, encoding))
+        errors[encoding] = _misreadings(_read(sample, encoding), encoding)
         multibyte = encoding in _MULTIBYTE or encoding in _ESCAPED
         fits = errors[encoding] <= _TOLERATED * high and (
             not is_utf8 or encoding == "utf-8" or trust or (multibyte and not errors[encoding])
@@ -296,7 +303,7 @@ def _best(payload: bytes, declared: list[str], *, trust: bool = False) -> str:
     else:
         detected = _detected(sample, high)
         if detected is not None and detected not in errors:
-            errors[detected] = errors_in(_read(sample, detected))
+            errors[detected] = _misreadings(_read(sample, detected), detected)
         encoding = min(errors, key=errors.__getitem__)
     text = _read(sample, encoding)
     if errors[encoding] > UNREADABLE * len(text):

@@ -304,3 +304,12 @@ def test_what_is_taken_as_utf8_is_what_would_be_decoded() -> None:
         with contextlib.suppress(UndecodableError):
             page = decode_page(payload, "text/html")
             assert utf8_page(payload, "text/html").decode() == page
+
+
+def test_big5_that_is_declared_as_gb2312_is_read_as_big5() -> None:
+    """GB 18030 has a character for almost any two bytes, many of them for private use."""
+    text = "這是一個繁體中文的句子，說明分數是整體的一部分。學校教授數學與科學。" * 6
+    page = f"<html><body><p>{text}</p></body></html>".encode("cp950")
+    assert text in decode_page(page, "text/html; charset=gb2312")
+    simplified = "这是一个简体中文的句子，说明分数是整体的一部分。\ue000" * 6
+    assert simplified in decode_page(simplified.encode("gb18030"), "text/html; charset=gb2312")
