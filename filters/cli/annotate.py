@@ -22,28 +22,33 @@ if TYPE_CHECKING:
 def annotate(
     config: Config,
     overrides: Set = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; ask nobody.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Go on after the pilot without asking.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and an estimate of the cost; ask no judge.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Continue after the pilot without a confirmation.")] = False,
     export: Annotated[
-        Path | None, typer.Option(help="Ask nobody; write the annotations so far and their card to this folder.")
+        Path | None, typer.Option(help="Ask no judge; write the annotations so far, and their card, to this folder.")
     ] = None,
     report: Annotated[
         bool,
         typer.Option(
-            "--report", help="Ask nobody; show how far the judges of CONFIG (or of a store, or a Parquet) agree."
+            "--report", help="Ask no judge; show how far the judges of CONFIG (or of a store, or a Parquet file) agree."
         ),
     ] = False,
     min_score: Annotated[
-        float | None, typer.Option(help="--report: kept is a score of at least this; 1.5 on a scale of 0 to 5.")
+        float | None,
+        typer.Option(help="--report: lowest score that counts as kept. Default: 1.5 on a scale of 0 to 5."),
     ] = None,
-    curve: Annotated[bool, typer.Option(help="--report: train on parts of the labels: what would more buy?")] = True,
+    curve: Annotated[
+        bool, typer.Option(help="--report: train on parts of the labels, to show what more labels would bring.")
+    ] = True,
     rubric: Annotated[str | None, typer.Option(help="--report: name or digest of a rubric of the store.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="--report: print JSON instead of tables.")] = False,
 ) -> None:
-    """Have the LLM judges of CONFIG score a sample of its input; every answer is stored, and none is paid twice.
+    """Have the LLM judges of CONFIG score a sample of its input; every answer is stored, and none is paid for twice.
 
-    Exit status: 0 everything is answered, 1 an error, 3 answers are missing (a cap, failures, not confirmed), 130
-    interrupted.
+    Exit status: 0 if every answer is there, 1 for an error, 3 if answers are missing (a cap, failures, no
+    confirmation), 130 if interrupted.
     """
     from filters.annotate.config import AnnotateConfig
 

@@ -14,7 +14,9 @@ from filters.terminal import make_console
 def compare(
     run: RunAddress,
     other: Annotated[str, typer.Argument(metavar="OTHER", help="The run to compare with.", show_default=False)],
-    max_psi: Annotated[float, typer.Option(help="Drift that is allowed, as a population stability index.")] = 0.25,
+    max_psi: Annotated[
+        float, typer.Option(help="Largest drift that is allowed, as a population stability index.")
+    ] = 0.25,
     config: Opens = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:

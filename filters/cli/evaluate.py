@@ -18,14 +18,14 @@ def evaluate(
     ] = None,
     annotations: Annotated[Path | None, typer.Argument(help="Parquet, JSON lines or CSV with text and score.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Instead of MODEL ANNOTATIONS: cross-validate this training config.")
+        Path | None, typer.Option(help="Cross-validate this training config, instead of MODEL and ANNOTATIONS.")
     ] = None,
     overrides: Set = None,
     against: Annotated[
         str | None, typer.Option(help="Compare with another model, or with --config another config (.yaml).")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page with charts.")] = None,
-    probes: Annotated[bool, typer.Option(help="Score changed texts too: does the decision hold?")] = True,
+    probes: Annotated[bool, typer.Option(help="Score changed texts too, and count the decisions that flip.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure a model against annotations: the kept class, ranking, slices, calibration, robustness."""

@@ -27,27 +27,31 @@ def filter_command(
     overrides: Set = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the plan and what it will take; do nothing."),
+        typer.Option("--dry-run", help="Print the plan and a forecast of time, disk and memory; do nothing."),
     ] = False,
     pilot: Annotated[
-        int | None, typer.Option(help="--dry-run: forecast from so many documents; 0: the plan alone.")
+        int | None, typer.Option(help="--dry-run: number of documents to forecast from; 0: only the plan.")
     ] = None,
     duplicates: Annotated[
-        float | None, typer.Option(help="--dry-run: share of the documents that have a copy; else estimated.")
+        float | None, typer.Option(help="--dry-run: share of the documents that have a copy. Default: an estimate.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="--dry-run: of the choice of the pilot's documents.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="--dry-run: print plan and forecast as JSON.")] = False,
-    force_new: Annotated[
-        bool, typer.Option("--force-new", help="Replace whatever run is in output.path, start afresh.")
+    seed: Annotated[int, typer.Option(help="--dry-run: seed of the draw of documents.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="--dry-run: print the plan and the forecast as JSON.")
     ] = False,
-    examples: Annotated[int, typer.Option(min=0, help="Show so many of the best and worst documents at the end.")] = 0,
+    force_new: Annotated[
+        bool, typer.Option("--force-new", help="Replace the run in output.path, and start again.")
+    ] = False,
+    examples: Annotated[
+        int, typer.Option(min=0, help="Number of the best and worst documents to show at the end.")
+    ] = 0,
     submit: Annotated[
-        bool, typer.Option("--submit", help="executor.kind slurm: return once the jobs are in the queue.")
+        bool, typer.Option("--submit", help="executor.kind slurm: return when the jobs are in the queue.")
     ] = False,
     *,
     context: typer.Context,
 ) -> None:
-    """Read, deduplicate, score and shard what CONFIG names; every record is accounted for."""
+    """Read, deduplicate, score and shard the input of CONFIG; every record is accounted for."""
     from filters.config.filter import FilterConfig
 
     loaded = FilterConfig.load(config, overrides or ())

@@ -23,12 +23,12 @@ def import_model_command(
         typer.Option(min=1, max=5, help="Keep scores that round, half to even, to at least this.", show_default="3"),
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="Keep scores of at least this instead.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model; default: that of SOURCE.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language of the texts it is for.")] = None,
-    window: Annotated[int | None, typer.Option(min=1, help="Characters of a text that are read; default: all.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the name of SOURCE.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the texts that the model is for.")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Characters of a text that are read. Default: all.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in OUTPUT.")] = False,
 ) -> None:
-    """Make a model folder of a classifier trained elsewhere, such as HuggingFaceFW/fineweb-edu-classifier."""
+    """Make a model folder from a classifier trained elsewhere, such as HuggingFaceFW/fineweb-edu-classifier."""
     if rounded is not None and min_score is not None:
         raise typer.BadParameter("is another rule than --rounded; give one of them", param_hint="--min-score")
     if min_score is not None and not 0 <= min_score <= 5:

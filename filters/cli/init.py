@@ -9,9 +9,9 @@ import typer
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to; created.")] = Path("configs"),
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; it is created.")] = Path("configs"),
 ) -> None:
-    """Write the configs and rubrics that come with finesieve, to begin with; nothing is overwritten."""
+    """Write the example configs, rubrics and JSON Schemas; nothing is overwritten."""
     from filters.shipped import copy_configs
 
     written, there = copy_configs(folder)

@@ -61,15 +61,18 @@ def inspect(
         str | None, typer.Option(help="Slice by language, host, source, or a column of input.slices.")
     ] = None,
     quota: Annotated[
-        list[str] | None, typer.Option(metavar="VALUE=SHARE", help="Largest share of the budget for a value of --by.")
+        list[str] | None,
+        typer.Option(metavar="VALUE=SHARE", help="Largest share of the budget for a value of --by. Can be repeated."),
     ] = None,
     sample: Annotated[
-        float | None, typer.Option(help="This run is such a share of what --keep is meant for: say how sure it is.")
+        float | None, typer.Option(help="The share that this run is of the dump that --keep is for; shows intervals.")
     ] = None,
-    bins: Annotated[int | None, typer.Option(help="Bars of the histogram: 10, 20, 25, 50 or 100.")] = None,
-    brief: Annotated[bool, typer.Option("--brief", help="Only the answer to --keep, or what thresholds keep.")] = False,
+    bins: Annotated[int | None, typer.Option(help="Number of bars of the histogram: 10, 20, 25, 50 or 100.")] = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Print only the answer to --keep, or what thresholds keep.")
+    ] = False,
     weight: Annotated[str, typer.Option(help="What the bars count: documents, tokens or bytes.")] = "documents",
-    examples: Annotated[int, typer.Option(min=0, help="Show so many of the best and worst documents.")] = 3,
+    examples: Annotated[int, typer.Option(min=0, help="Number of the best and worst documents to show.")] = 3,
     sql: Annotated[
         str | None, typer.Option(help='Ask DuckDB: "SELECT host, avg(score) FROM documents GROUP BY host".')
     ] = None,

@@ -73,9 +73,9 @@ def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plan, no progress, no summary of a run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no plan, progress and summary of a run.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show where an error came from, and what libraries log.")
+        bool, typer.Option("--verbose", "-v", help="Show where an error came from, and the logs of libraries.")
     ] = False,
 ) -> None:
     """Options of every command: finesieve -q filter CONFIG."""

@@ -10,17 +10,22 @@ import typer
 if TYPE_CHECKING:
     from filters.storage.location import Location
 
-Config = Annotated[Path, typer.Argument(help="YAML config; finesieve init writes examples.", show_default=False)]
+Config = Annotated[Path, typer.Argument(help="A YAML config; finesieve init writes examples.", show_default=False)]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the config; may be repeated."),
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the config. Can be repeated."),
 ]
 RunAddress = Annotated[
-    str, typer.Argument(metavar="RUN", help="output.path of a filter run: a folder, or s3://...", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RUN", help="The output.path of a run: a folder, or an address such as s3://...", show_default=False
+    ),
 ]
 Opens = Annotated[
     Path | None,
-    typer.Option("--config", help="Config of the run: its storage_options open addresses. Default: the environment."),
+    typer.Option(
+        "--config", help="Config of the run; its storage_options open addresses. Default: the environment does."
+    ),
 ]
 Model = Annotated[
     str,

@@ -14,17 +14,18 @@ from filters.terminal import make_console
 
 def read(
     run: RunAddress,
-    count: Annotated[int, typer.Argument(min=1, help="How many documents to read.", show_default=False)],
+    count: Annotated[int, typer.Argument(min=1, help="Number of documents to read.", show_default=False)],
     keep: Annotated[
-        str | None, typer.Option(help="Around this rule's threshold: fraction=0.1, tokens=1.3e12 or min_score=1.5.")
+        str | None,
+        typer.Option(help="Read around the threshold of this rule: fraction=0.1, tokens=1.3e12 or min_score=1.5."),
     ] = None,
-    store: Annotated[Path, typer.Option(help="Answer store, as annotate's.")] = Path("annotations.sqlite"),
+    store: Annotated[Path, typer.Option(help="Answer store, as in finesieve annotate.")] = Path("annotations.sqlite"),
     judge: Annotated[str, typer.Option(help="Name of the reader in the store.")] = "reader",
-    seed: Annotated[int, typer.Option(help="Of the choice of documents.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of documents.")] = 0,
     config: Opens = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Read documents around the threshold and decide: k keep, d drop, q stop; shows how far the rule agrees."""
+    """Read documents around the threshold and judge them: k keep, d drop, q stop. Shows how far the rule agrees."""
     from filters.inspect.keys import reading_keys
     from filters.inspect.reading import ReadingTest
     from filters.inspect.reading import read as read_documents

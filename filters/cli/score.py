@@ -19,8 +19,8 @@ def score(
             help="One text each (.txt, .md, - for stdin), or .jsonl[.gz|.zst|.bz2], .parquet, .warc[.gz].",
         ),
     ],
-    text_key: Annotated[str, typer.Option(help="Key of the text in JSONL and Parquet.")] = "text",
-    id_key: Annotated[str | None, typer.Option(help="Key of the id in JSONL and Parquet.")] = None,
+    text_key: Annotated[str, typer.Option(help="Key of the text in JSON lines and Parquet.")] = "text",
+    id_key: Annotated[str | None, typer.Option(help="Key of the id in JSON lines and Parquet.")] = None,
     error_rate: Annotated[
         float | None,
         typer.Option(
@@ -30,7 +30,7 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Score documents: a JSON line for each, in input order, with what the keep rule says."""
+    """Score documents and print a JSON line for each, in input order, with the decision of the keep rule."""
     from filters.run.scoring import score_files
 
     for line in score_files(model, files, text_key=text_key, id_key=id_key, error_rate=error_rate):

@@ -14,9 +14,9 @@ from filters.terminal import make_console
 def status(
     run: RunAddress,
     config: Opens = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show how far a run is: phases, units done, failures with their causes, jobs in the queue, time left."""
+    """Show the progress of a run: phases, finished units, failures with their causes, jobs in the queue, time left."""
     from filters.cluster.status import read_status, status_view
 
     found = read_status(find_run(run, config))

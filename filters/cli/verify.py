@@ -14,11 +14,12 @@ from filters.terminal import make_console
 def verify(
     run: RunAddress,
     config: Opens = None,
-    sample: Annotated[int, typer.Option(help="Score and fingerprint so many kept documents again.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    inputs: Annotated[bool, typer.Option(help="Look at the input files, too.")] = True,
+    sample: Annotated[int, typer.Option(help="Number of kept documents to score and fingerprint again.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    inputs: Annotated[bool, typer.Option(help="Check the input files too.")] = True,
     all_witnesses: Annotated[
-        bool, typer.Option("--all-witnesses", help="Compare every near copy again with the document it names.")
+        bool,
+        typer.Option("--all-witnesses", help="Compare every near copy, not a sample, with the document that it names."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
