@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from filters.arrays import Bool, Int64, UInt8
 from filters.config.filter import FilterConfig
 from filters.dedup.clusters import FOUND, REASONS, VERDICT_DTYPES, VERDICTS
 from filters.errors import InputError, RunError
@@ -202,7 +203,7 @@ class AdoptedAttributes:
         }
 
     @staticmethod
-    def _stored(job: Job, unit: int, found: pa.Table, folders: list[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _stored(job: Job, unit: int, found: pa.Table, folders: list[str]) -> UInt8:
         kept = found["keep"].to_numpy()
         rejected = len(folders) * (folders[-1] == "rejected")
         if folders[0] == "data":
@@ -262,14 +263,14 @@ class AdoptedVerdicts:
         return {}
 
 
-def stored_in(job: Job, unit: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def stored_in(job: Job, unit: int) -> UInt8:
     """uint8[n]: for each row of a unit 0 where the run has no text of it, else one more than the stream's number."""
     with BlockReader(job.file(ATTRIBUTES, unit, STORED), _STORED_DTYPES) as reader:
         return reader.read(0, 0)
 
 
 @functools.lru_cache(maxsize=4)
-def _before(job: Job) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _before(job: Job) -> Int64:
     """int64[units + 1, streams]: documents in each stream before each unit."""
     counts = np.array([job.facts(ATTRIBUTES, unit)["stored"] for unit in range(len(job.units))], np.int64)
     return np.concatenate([np.zeros((1, counts.shape[1]), np.int64), np.cumsum(counts, axis=0)])
@@ -295,7 +296,7 @@ class _Stream:
         self._bounds = np.zeros(1, np.int64)
         self._held: tuple[tuple[int, int], pa.Table] | None = None
 
-    def take(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
+    def take(self, numbers: Int64) -> pa.Table:
         """Documents by their numbers, ascending; only row groups that hold some are read.
 
         Raises:
@@ -353,9 +354,7 @@ def _streams(job: Job, columns: list[str]) -> list[_Stream]:
     return found
 
 
-def adopted_texts(
-    job: Job, unit: int, ids: pa.Array, chosen: np.ndarray[Any, np.dtype[np.bool_]], passed: pa.Schema
-) -> Iterator[tuple[int, Batch]]:
+def adopted_texts(job: Job, unit: int, ids: pa.Array, chosen: Bool, passed: pa.Schema) -> Iterator[tuple[int, Batch]]:
     """Texts and pass-through columns of the chosen rows of a unit: (first row, batch of consecutive rows, in which the
     values of rows that are not chosen are null).
 
@@ -421,15 +420,13 @@ class _Again:
         positions: int64[n] of all that will be asked for, ascending.
     """
 
-    def __init__(self, job: Job, unit: int, passed: pa.Schema, positions: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+    def __init__(self, job: Job, unit: int, passed: pa.Schema, positions: Int64) -> None:
         self._job, self._unit, self._passed, self._positions = job, unit, passed, positions
         self._expected: pa.ChunkedArray | None = None
         self._batches: Iterator[Batch] | None = None
         self._batch: Batch | None = None
 
-    def take(
-        self, positions: np.ndarray[Any, np.dtype[np.int64]], rows: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> pa.Table:
+    def take(self, positions: Int64, rows: Int64) -> pa.Table:
         """Texts at these positions, ascending, each as its fingerprint says.
 
         Raises:
@@ -498,7 +495,7 @@ def input_units(job: Job) -> Mapping[str, list[Unit]]:
     return found
 
 
-def missing_texts(job: Job, unit: int, wanted: np.ndarray[Any, np.dtype[np.bool_]]) -> Counter[str]:
+def missing_texts(job: Job, unit: int, wanted: Bool) -> Counter[str]:
     """How many of the wanted rows of a unit (bool[n]) have no text in the run, by input file."""
     count = int((wanted & (stored_in(job, unit) == 0)).sum())
     return Counter({job.units[unit].source: count} if count else {})

@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
+from filters.arrays import Int64
 from filters.run.json_rows import check_schema, json_lines
 
 ROW_GROUP_BYTES = 32 * 2**20
@@ -125,9 +125,9 @@ class ShardWriter:
         self.path.unlink(missing_ok=True)
 
 
-def _sizes(table: pa.Table) -> npt.NDArray[np.int64]:
+def _sizes(table: pa.Table) -> Int64:
     """int64[n]: bytes of each row, about."""
-    sizes: npt.NDArray[np.int64] = np.full(table.num_rows, 8 * table.num_columns, np.int64)
+    sizes: Int64 = np.full(table.num_rows, 8 * table.num_columns, np.int64)
     for column in table.columns:
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):

@@ -28,17 +28,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.arrays import Bool, Float32
 from filters.errors import ConfigError
 
 if TYPE_CHECKING:
     import duckdb
 
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 Kind = Literal["text", "float", "double", "number", "bool", "null"]
 """Type of a part of a rule. float: a score, float32. double: any other number. number: a constant, float or double as
 what stands beside it."""
