@@ -299,7 +299,8 @@ class _Scaled:
         reach = max(self._close * self._window + (1 - self._close) * documents, many.documents)
         smaller = self._growing * (1 - many.documents / reach)
         stays = 1 / (1 + 1 / np.maximum(self._stay_for_gone - smaller, _NONE))
-        alone, now = (many.sets == 1).sum() / many.sets.sum(), len(many.sets) / many.sets.sum()
+        total = max(many.sets.sum(), 1)
+        alone, now = (many.sets == 1).sum() / total, max(len(many.sets), 1) / total
         unique = np.minimum(stays, alone * (stays / now) ** 2)
         text = f"{1 - unique[0]:.0%} of the documents have a copy: "
         text += "the drawn ones are the whole input" if whole else f"{went} copies are among the drawn ones, scaled up"

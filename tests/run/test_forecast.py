@@ -31,12 +31,13 @@ DOCUMENTS, BAD = 400, 4
 
 
 def write_dump(folder: Path, documents: int = DOCUMENTS, distinct: int = 10**9) -> FilterConfig:
-    """Four compressed files of JSON lines; every hundredth line is broken, and pages come again after `distinct`."""
+    """Four compressed files of JSON lines; every hundredth line is broken, and pages come again after `distinct`, with
+    another last word."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(4):
         lines = []
         for n in range(number * documents // 4, (number + 1) * documents // 4):
-            text = page(n % distinct, 80 + n % distinct % 100)
+            text = page(n % distinct, 80 + n % distinct % 100) + f" {n // distinct}"
             lines.append(json.dumps({"id": f"d{n}", "text": text, "url": f"https://h{n % 7}.org/{n}"}))
             if n % 100 == 50:
                 lines.append("{broken")
@@ -199,6 +200,14 @@ def test_an_input_of_one_document_is_forecast(tmp_path: Path) -> None:
         (tmp_path / "dump" / f"part-{number}.jsonl.gz").write_bytes(gzip.compress(b""))
     here = forecast(make_plan(config.model_copy(update={"keep": config.keep.model_copy(update={"fraction": 1.0})})))
     assert here.columns[0].kept.value == pytest.approx(1)
+
+
+def test_an_input_of_which_nothing_reaches_deduplication_is_forecast(tmp_path: Path) -> None:
+    config = write_dump(tmp_path / "dump", 40)
+    other = FilterConfig.model_validate(config.model_dump() | {"language": {"keep": ["th"]}})
+    here = forecast(make_plan(other)).columns[0]
+    assert (here.survivors, here.kept.value) == (0, 0)
+    assert here.cpu_s["attributes"] > 0
 
 
 def test_what_cannot_be_forecast_is_refused(tmp_path: Path, found: Found) -> None:
