@@ -113,14 +113,18 @@ class Trials:
         keep, dedup = plan.config.keep, plan.config.dedup
         runs = open_earlier(dedup)
         self.earlier_keys = sum(run.count(kind, 0, 2**64 - 1) for run in runs for kind in ("near", "exact"))
-        self.fraction = keep.fraction or 1.0
+        self.fraction = 1.0
         before = cpu_s(resource.RUSAGE_CHILDREN)
         with ThreadPool(1) if in_threads else WorkerPool(1, plan.config) as self._pool:
             quarter = sample.write(self._new("quarter"), every=4)
             self.first = self._run("first", quarter)
-            if keep.tokens is not None and self.first.documents:
-                self.fraction = keep.tokens / max(documents * float(self.first.table["tokens"].mean()), 1.0)
-            self.fraction = min(1.0, max(self.fraction, _FEW / max(4 * self.first.documents, 1)))
+            kept = self.first.table["kept"]
+            if keep.tokens is not None:
+                tokens = documents / max(len(kept), 1) * float(self.first.table["tokens"][kept].sum())
+                self.fraction = keep.tokens / max(tokens, 1.0)
+            elif keep.fraction is not None:
+                self.fraction = keep.fraction
+            self.fraction = min(1.0, max(self.fraction, _FEW / max(4 * int(kept.sum()), 1)))
             ranges = min(ranges, _PIECES)
             self.few = self._run("few", quarter, ranges)
             whole = sample.write(self._new("whole"))
