@@ -66,7 +66,7 @@ PIECES = st.one_of(
 HOSTILE = st.lists(PIECES, max_size=30).map("".join)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(HOSTILE)
 def test_nothing_a_page_says_is_structure(text: str) -> None:
     framed = delimit(text, 100_000)
@@ -78,7 +78,7 @@ def test_nothing_a_page_says_is_structure(text: str) -> None:
     assert (again, changed) == (page, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(HOSTILE)
 def test_nothing_in_a_page_is_unseen(text: str) -> None:
     page, _ = neutralise(text)
@@ -88,7 +88,7 @@ def test_nothing_in_a_page_is_unseen(text: str) -> None:
     page.encode("utf-8")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(HOSTILE, st.integers(96, 300), st.sampled_from(["estimate", "characters", "words", "bytes"]))
 def test_a_page_is_bounded_by_the_judge_s_own_count(text: str, most: int, counter: str) -> None:
     count = {

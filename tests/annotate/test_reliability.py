@@ -60,7 +60,7 @@ def test_between_equals_the_reference_implementations() -> None:
     assert found["alpha"].value == pytest.approx(krippendorff.alpha(expected.T, level_of_measurement="interval"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     hnp.arrays(
         float,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo")
-START_SECONDS = 60
+START_SECONDS = 300
 
 
 def missing() -> str | None:
@@ -131,7 +131,7 @@ class SlurmCluster:
 
     def call(self, *command: str) -> str:
         """Output of one of Slurm's commands, "" if it fails."""
-        done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True, timeout=300)
         return done.stdout if done.returncode == 0 else ""
 
     def __exit__(self, *_: object) -> None:

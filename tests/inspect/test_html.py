@@ -161,7 +161,7 @@ def test_a_page_is_cut_to_the_size_it_may_have(plain_run: Run) -> None:
         st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_island_is_json_that_cannot_end_its_element(value: Any) -> None:
     text = island({"value": value})
     assert not set("<>&\u2028\u2029") & set(text)

@@ -29,7 +29,7 @@ words = st.lists(st.sampled_from(["a", "B", "c", "d.", "é", "\u202e", "漢", ""
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(words, max_size=6), st.lists(words, max_size=6), st.integers(1, 5))
 def test_equals_plain_sets(benchmark: list[str], documents: list[str], size: int) -> None:
     ngrams = NgramSet.of([PackedText.from_strings(benchmark)], size)

@@ -82,7 +82,7 @@ def test_no_texts() -> None:
     check([])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=60) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass"))))
 def test_any_bytes(texts: list[bytes]) -> None:
     check(texts)

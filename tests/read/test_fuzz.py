@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from synthetic import COMPRESS, html_page, http_response, json_lines, read_file, responses, warc_record
 
@@ -104,7 +104,7 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
         assert noticed > 0.9 * ROUNDS
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(lines=st.lists(st.binary(max_size=60) | st.sampled_from([b'{"text":"a"}', b"{}", b"[]", b""]), max_size=12))
 def test_any_lines(tmp_path: Path, lines: list[bytes]) -> None:
     data = b"\n".join(lines)
@@ -114,7 +114,7 @@ def test_any_lines(tmp_path: Path, lines: list[bytes]) -> None:
     assert compressed or read_file(tmp_path / "a.jsonl", "jsonl").records in (delimited, delimited - 1)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     head=st.binary(max_size=80),
     body=st.binary(max_size=200),
@@ -129,7 +129,7 @@ def test_any_response(tmp_path: Path, head: bytes, body: bytes, coding: str) -> 
         extract(batch, ExtractConfig())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_as_warc(tmp_path: Path, data: bytes) -> None:
     assume(not data.startswith(b"filedesc://"))  # an ARC, which is refused as one

@@ -30,7 +30,7 @@ from tests.run.conftest import digest, jsonl, page
 PHASES = ("start", "attributes", "join", "copies", "exact", "shingles", "compare", "settle", "witnesses", "clusters",
           "verdicts", "tally", "select", "fingerprints", "sets", "shard", "publish")  # fmt: skip
 KILLS_A_RUN = 3
-LONGEST = 120.0
+LONGEST = 600.0
 """Seconds after which a run counts as hanging."""
 
 RUN = """

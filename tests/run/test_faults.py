@@ -376,7 +376,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path, make_config: MakeConfig, 
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=600)
     worker = int(done.stdout)
-    for _ in range(100):
+    for _ in range(6000):
         if not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split(")")[1][:4]:
             return
         time.sleep(0.1)

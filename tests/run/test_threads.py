@@ -14,6 +14,9 @@ from filters.phases.phase import Job
 from filters.run import phase_list as recipe
 from filters.run.threads import ThreadPool
 
+PATIENCE = 600
+"""Seconds after which something that must happen is given up; nothing is timed."""
+
 
 class Units:
     """A phase whose units do what a test wants."""
@@ -42,7 +45,7 @@ def use(monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
 
 
 def test_several_threads_work_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=PATIENCE)
     use(monkeypatch, lambda job, unit: both.wait())  # passed only when the other one is at work too
     with ThreadPool(2) as pool:
         for worker in range(2):
@@ -112,7 +115,7 @@ def test_leaving_stops_every_thread_at_its_next_batch(job: Job, monkeypatch: pyt
         for worker in range(3):
             pool.send(worker, job, "units", worker)
         for _ in range(3):
-            assert begun.acquire(timeout=30)
+            assert begun.acquire(timeout=PATIENCE)
         raise KeyboardInterrupt
     assert threading.active_count() == before
     assert not (job.work / "done").exists()

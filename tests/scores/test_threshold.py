@@ -54,7 +54,7 @@ scores_with_ties = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scores_with_ties, st.data(), st.integers(1, 4))
 def test_budgets_equal_sorting(scores: list[float], data: st.DataObject, parts: int) -> None:
     tokens = data.draw(st.lists(st.integers(0, 50), min_size=len(scores), max_size=len(scores)))
@@ -83,7 +83,7 @@ def test_budgets_equal_sorting(scores: list[float], data: st.DataObject, parts: 
             assert solution.tie.weights.documents == (dropped == dropped.max()).sum()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scores_with_ties, st.sampled_from([-3.0, 0.0, 0.35, 0.351, 1.5, 1.49999995, 4.99, 5.0, 5.25, 9.0]))
 def test_a_given_threshold_equals_counting(scores: list[float], threshold: float) -> None:
     batch = documents(scores)
