@@ -41,7 +41,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
-    monkeypatch.setattr(recipe, "phase_named", lambda name: Units(work))
+    monkeypatch.setattr(recipe, "phase_named", lambda name, job: Units(work))
 
 
 def test_several_threads_work_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
