@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.plan import describe_sample
@@ -20,6 +19,7 @@ from filters.annotate.records import Answer, Document, JudgeRecord
 from filters.annotate.reliability import Consensus, Panel, consensus, unlinked
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import Store
+from filters.cards import bullets, card_table, cell, make_card
 from filters.errors import AnnotationsError
 from filters.statistics.agreement import HIGHEST, LOWEST
 from filters.storage.publish import publishing
@@ -198,60 +198,47 @@ def _card(
     }
     counts = Counter(table["score"].to_pylist())
     several = len(judges) > 1
-    lines = [
-        "---",
-        yaml.safe_dump(header, sort_keys=False).strip(),
-        "---",
-        f"# Web pages judged by {_cell(', '.join(record.model or record.name for record in judges))}",
-        "",
-        f"{table.num_rows:,} pages with scores from 0 to {min(rubric.scale.max, HIGHEST)}, given by language models "
-        f"with the rubric `{rubric.name}` version {_cell(rubric.version)} (sha256 `{rubric.digest}`)"
-        + (f", told that the pages are in {_cell(rubric.language)}" if rubric.language else "")
-        + ". They are a model's opinions, not facts about the pages"
-        + (f"; {left_out:,} pages drawn have no readable answer and are left out" if left_out else "")
-        + ".",
-        "",
-        "| judge | model | mode | temperature | rejected answers |" + (" severity |" if several else ""),
-        "|---|---|---|---:|---|" + ("---:|" if several else ""),
-    ]
+    rows = []
     for record in judges:
         rejected = ", ".join(f"{cause} {count:,}" for cause, count in causes[record.name].items()) or "none"
         mode = "sample, for want of log-probabilities" if record.logprobs == 0 else record.settings.get("mode", "")
         cells = [record.name, record.model, mode, f"{record.settings.get('temperature', 0):g}", rejected]
         known = np.isfinite(severity.get(record.name, np.nan))
         cells += [f"{severity[record.name]:+.2f}" if known else "unknown"] if several else []
-        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
-    lines += ["", *(f"- {_cell(note[0].upper() + note[1:])}." for note in notes)] if notes else []
+        rows.append([cell(text) for text in cells])
     cut = table.num_rows - table["text_cut"].null_count
-    lines += [
-        "",
-        "| score | pages | share |",
-        "|---:|---:|---:|",
-        *(f"| {score} | {counts[score]:,} | {counts[score] / table.num_rows:.1%} |" for score in sorted(counts)),
-        "",
-        f"Drawn {_cell(config.sample.design)} with seed {config.sample.seed}. `inclusion_probability` is the chance a "
+    return make_card(
+        f"# Web pages judged by {cell(', '.join(record.model or record.name for record in judges))}",
+        f"{table.num_rows:,} pages with scores from 0 to {min(rubric.scale.max, HIGHEST)}, given by language models "
+        f"with the rubric `{rubric.name}` version {cell(rubric.version)} (sha256 `{rubric.digest}`)"
+        + (f", told that the pages are in {cell(rubric.language)}" if rubric.language else "")
+        + ". They are a model's opinions, not facts about the pages"
+        + (f"; {left_out:,} pages drawn have no readable answer and are left out" if left_out else "")
+        + ".",
+        card_table(
+            ("judge", "model", "mode", "temperature", "rejected answers", "severity")[: 5 + several], rows, right=(3, 5)
+        ),
+        bullets(*(f"{cell(note[0].upper() + note[1:])}." for note in notes)),
+        card_table(
+            ("score", "pages", "share"),
+            [(str(score), f"{counts[score]:,}", f"{counts[score] / table.num_rows:.1%}") for score in sorted(counts)],
+            right=range(3),
+        ),
+        f"Drawn {cell(config.sample.design)} with seed {config.sample.seed}. `inclusion_probability` is the chance a "
         "page had of being drawn, `natural_weight` its inverse: weighted by it, means estimate those of the input.",
-        "",
-        "- `expected_score`: "
-        + (
-            "consensus of the judges: mean after severity correction, `standard_error` its uncertainty."
+        bullets(
+            "`expected_score`: consensus of the judges: mean after severity correction, `standard_error` its "
+            "uncertainty."
             if several
-            else "mean of the judge's distribution or answers, `standard_error` where it was asked more than once."
+            else "`expected_score`: mean of the judge's distribution or answers, `standard_error` where it was asked "
+            "more than once.",
+            "`score`: the same as a whole number.",
+            "`scores`, `judges`: every answer"
+            + (f", on the rubric's own scale {rubric.scale.min}-{rubric.scale.max}" * (rubric.scale.max > HIGHEST))
+            + ".",
+            "`entropy`: of the judge's score distribution, in nats; empty where it only wrote a number.",
+            f"`text_cut`: {cut:,} pages were too long for a judge, which saw so many characters; `text` is whole.",
         ),
-        "- `score`: the same as a whole number.",
-        "- `scores`, `judges`: every answer"
-        + (
-            f", on the rubric's own scale {rubric.scale.min}-{rubric.scale.max}." if rubric.scale.max > HIGHEST else "."
-        ),
-        "- `entropy`: of the judge's score distribution, in nats; empty where it only wrote a number.",
-        f"- `text_cut`: {cut:,} pages were too long for a judge, which saw so many characters; `text` is whole.",
-        "",
         "The texts keep the licences of their sources.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    """Text that cannot leave its table cell."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("\n", " ").replace("<", "&lt;")
+        header=header,
+    )

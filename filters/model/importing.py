@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from filters.cards import make_card
 from filters.errors import ModelError
 from filters.model.folder import KeepRule, Manifest, check_free
 from filters.model.quality import QualityModel
@@ -52,14 +53,11 @@ def import_model(
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Remedy: give another value") from error
-    return QualityModel(model.scorer, model.calibration, metadata, "").save(
-        output, card=_card(source, metadata.name, str(metadata.keep)), overwrite=overwrite
+    card = make_card(
+        f"# {metadata.name}",
+        f"Imported from `{Path(source).name}`; finesieve did not train it and has not measured it:\n"
+        "`finesieve evaluate` on labels of your own does.",
+        "## Keep rule",
+        f"Keep a page when {metadata.keep}. Scores are the classifier's own, without calibration.",
     )
-
-
-def _card(source: str, name: str, keep: str) -> str:
-    return (
-        f"# {name}\n\nImported from `{Path(source).name}`; finesieve did not train it and has not measured it:\n"
-        "`finesieve evaluate` on labels of your own does.\n\n"
-        f"## Keep rule\n\nKeep a page when {keep}. Scores are the classifier's own, without calibration.\n"
-    )
+    return QualityModel(model.scorer, model.calibration, metadata, "").save(output, card=card, overwrite=overwrite)
