@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://[^\s'\"<>|]*[^\s'\"<>|:,.;)\]]")
 _USER = re.compile(r"(?<=://)(?:[^/?#\s]*@|[^/?#\s:\[]+:(?!\d*(?:/|$))[^?#\s]*@)")
-"""With a slash, too, which secrets of AWS hold: what stands behind the colon is no port then."""
+"""With a slash, too, which secrets of AWS hold: what follows the colon is no port then."""
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 """Protocols whose addresses name a container before the @."""
 _SIGNING = re.compile(

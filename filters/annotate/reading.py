@@ -30,7 +30,7 @@ _DIGITS = re.compile(r"\s*([0-9]{1,3})\s*")
 _NUMBER = r"([0-9]{1,3})(?![0-9]|[.,][0-9])"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPECIAL = r"<[^<>\s]{1,40}>|<\uff5c?end of sentence\uff5c?>|\[/?[A-Z_]{2,20}\]"
-"""A special token that a server shows behind the answer: <|im_end|>, </s>, [EOS]; DeepSeek's with blanks."""
+"""A special token that a server shows after the answer: <|im_end|>, </s>, [EOS]; DeepSeek's with blanks."""
 
 
 class UnreadableError(Exception):

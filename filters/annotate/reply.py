@@ -161,7 +161,7 @@ def answer_start(written: str) -> int:
 
 
 def _text(content: object) -> str:
-    """A message's text: of parts the text behind the last one that is something else, such as reasoning."""
+    """A message's text: of parts the text after the last one that is something else, such as reasoning."""
     if content is None or isinstance(content, str):
         return content or ""
     texts: list[str] = []

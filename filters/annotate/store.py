@@ -365,7 +365,7 @@ class Store:
     def pending(
         self, sample: int, judge: int, rubric: int, repeats: int, *, after: int = 0, until: int = LAST, limit: int = 256
     ) -> list[Pending]:
-        """The next documents of a sample, drawn behind place `after` and up to `until`, that lack one of `repeats`."""
+        """The next documents of a sample, drawn after place `after` and up to `until`, that lack one of `repeats`."""
         rows = self._db.execute(
             "SELECT w.place, w.document, d.text FROM (SELECT place, document FROM draws WHERE sample = ? AND place > ? "
             "AND place <= ? AND (SELECT count(*) FROM answers a WHERE a.judge = ? AND a.rubric = ? AND "

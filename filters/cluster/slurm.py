@@ -112,7 +112,7 @@ class _Executor(SlurmPipelineExecutor):
         """Submit no job for them."""
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        """Run a task and write nothing behind it: the last one has removed the work folder."""
+        """Run a task and write nothing after it: the last one has removed the work folder."""
         for step in self.pipeline:
             deque(step.run(None, rank, self.world_size), maxlen=0)
         return PipelineStats()
@@ -199,7 +199,7 @@ def _launch(job: Job, name: str, step: PipelineStep, tasks: int, largest: int, p
 
 
 def job_number(answer: str) -> str:
-    """The number of a submitted job in what sbatch printed, with a site's banners before and behind it.
+    """The number of a submitted job in what sbatch printed, with a site's banners before and after it.
 
     sbatch is asked for `--parsable` (NUMBER, or NUMBER;CLUSTER); wrappers round it may print its sentence all the same.
 

@@ -117,7 +117,7 @@ def _read_remote(path: RemotePath) -> RunStatus:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path / MARK}: not the mark of a run: {error!r}") from error
     if host == socket.gethostname() or (work / WORK).exists():
-        with contextlib.suppress(RunError):  # killed before it began, or behind its end
+        with contextlib.suppress(RunError):  # killed before it began, or after its end
             return replace(read_status(work), path=path)
     from filters.terminal import printable
 

@@ -402,7 +402,7 @@ class OutputConfig(Section):
     """Format of the shards."""
     shard_size: Size | None = None
     """Bytes of text in a shard, before compression. A shard ends with the document that reaches this size. null: a
-    sixteenth of the text behind deduplication, so that workers can share it, 64 MiB at least and 512 MiB at most."""
+    sixteenth of the text after deduplication, so that workers can share it, 64 MiB at least and 512 MiB at most."""
     rejected: bool = False
     """Write removed documents too, with their reasons, to rejected/."""
     repeat: RepeatConfig | None = None

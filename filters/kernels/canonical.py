@@ -38,7 +38,7 @@ def recomposed(packed: PackedText) -> tuple[Int64, PackedText]:
 
 
 def fold_digits(packed: PackedText) -> PackedText:
-    """The texts with "0" for every number: digits of any script, and a fraction behind a point."""
+    """The texts with "0" for every number: digits of any script, and a fraction after a point."""
     data = np.empty(len(packed.data) + WINDOW, np.uint8)
     offsets = np.zeros(len(packed) + 1, np.int64)
     _fold(packed.data, packed.offsets, _digits(), data, offsets)

@@ -219,7 +219,7 @@ def _simulate(data, words, most_rebuilt, most_steps, depth, most_attributes, sta
 
 @numba.njit(nogil=True, cache=True)
 def _comment_end(data, at):  # type: ignore[no-untyped-def]
-    """The byte behind a comment whose text begins at `at`: behind -->, --!>, or at once for <!--> and <!--->."""
+    """The byte after a comment whose text begins at `at`: after -->, --!>, or at once for <!--> and <!--->."""
     n = len(data)
     if at < n and data[at] == 62:
         return at + 1
@@ -237,7 +237,7 @@ def _comment_end(data, at):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _script_end(data, words, at):  # type: ignore[no-untyped-def]
-    """The byte behind </script ...>, or the end of the page."""
+    """The byte after </script ...>, or the end of the page."""
     n = len(data)
     while True:
         at = _next(data, words, at, 60)
@@ -252,7 +252,7 @@ def _script_end(data, words, at):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _name(data, at):  # type: ignore[no-untyped-def]
-    """(byte behind, hash) of the name of a tag that begins at `at`."""
+    """(byte after, hash) of the name of a tag that begins at `at`."""
     name = np.uint64(_START)
     while at < len(data) and not _ENDS_NAME[data[at]]:
         name = (name ^ _LOWER[data[at]]) * np.uint64(_PRIME)
@@ -262,7 +262,7 @@ def _name(data, at):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _attributes(data, words, at):  # type: ignore[no-untyped-def]
-    """(byte behind the tag, attributes) of a tag whose name ends at `at`."""
+    """(byte after the tag, attributes) of a tag whose name ends at `at`."""
     n = len(data)
     attributes = 0
     while at < n:

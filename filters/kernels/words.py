@@ -31,7 +31,7 @@ _NONE, _ONE = np.uint64(0), np.uint64(1)
 _SHORT = 8
 """Letters that most words have at most."""
 _CLUSTER = 5
-"""Class of a letter that begins a word of its own, to which the marks behind it belong."""
+"""Class of a letter that begins a word of its own, to which the marks after it belong."""
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))
 """Thai and Lao, Burmese, Khmer."""
 
@@ -196,7 +196,7 @@ def _normalize(data, offsets, classes, lower, target, ends):  # type: ignore[no-
                 repeated = white & ((white << _ONE) | np.uint64(after_space))
                 stop = min(trailing_zeros(non_ascii(data, position) | repeated), end - position)
                 if stop > 0:
-                    # What lies behind `stop` is written over, or cut off.
+                    # What follows `stop` is written over, or cut off.
                     copy_lower(data, position, target, written)
                     position += stop
                     written += stop

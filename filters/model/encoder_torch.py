@@ -24,7 +24,7 @@ MAX_ERROR = 0.05
 
 
 class TorchEncoder(Encoder):
-    """A transformers model, cut off behind the highest layer that is read.
+    """A transformers model, cut off after the highest layer that is read.
 
     Args:
         options: which, and what is read from it.
@@ -78,7 +78,7 @@ class TorchEncoder(Encoder):
         """How many tokens the model can read."""
         positions: int = getattr(self.model.config, "max_position_embeddings", None) or self.options.max_tokens
         table = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
-        # RoBERTa and its kin count positions from behind that of padding.
+        # RoBERTa and its kin count positions from after that of padding.
         skipped = getattr(table, "padding_idx", None)
         return positions if skipped is None else positions - skipped - 1
 

@@ -146,7 +146,7 @@ class Job:
         return entry
 
     def enter(self, phase: str, unit: int, entry: dict[str, Any]) -> None:
-        """Write the entry of a unit, behind its own SHA-256."""
+        """Write the entry of a unit, after its own SHA-256."""
         path = self.entry_path(phase, unit)
         path.parent.mkdir(parents=True, exist_ok=True)
         body = json.dumps(entry).encode()

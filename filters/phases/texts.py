@@ -44,7 +44,7 @@ def keeps_text(config: FilterConfig, unit: Unit) -> bool:
 class TextWriter:
     """Writes text.arrow: text and pass-through columns, a record batch for each batch. Use as a context manager.
 
-    Each record batch is an Arrow stream of its own behind its length, for pass-through columns may change type.
+    Each record batch is an Arrow stream of its own after its length, for pass-through columns may change type.
 
     Args:
         path: of the file.
@@ -134,7 +134,7 @@ def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64], first_ro
         if not len(batch):
             continue
         reading.check()  # now: whoever asks may not come back for the next one
-        # Steps behind the reader may have quarantined records. Positions ascend within a unit.
+        # Steps after the reader may have quarantined records. Positions ascend within a unit.
         first, last = np.searchsorted(positions, [batch.position[0], batch.position[-1] + 1])
         present = np.isin(batch.position, positions[first:last])
         if not present.all():

@@ -139,7 +139,7 @@ class MemberStream:
         return b""
 
     def recover(self, content: bytes = b"") -> bool:
-        """After damage: go to the next member behind the start of the damaged one; False if there is none.
+        """After damage: go to the next member after the start of the damaged one; False if there is none.
 
         Args:
             content: what a member's decompressed bytes must start with (looked at in gzip members), so that bytes
@@ -200,7 +200,7 @@ class MemberStream:
         return True
 
     def _require(self, size: int) -> bool:
-        """Have `size` bytes behind the cursor; False if the file ends before."""
+        """Have `size` bytes after the cursor; False if the file ends before."""
         while len(self._raw) - self._cursor < size and not self._ended:
             data = self._file.read(READ_SIZE)
             if not data:
@@ -259,7 +259,7 @@ class MemberStream:
         return DamagedError(cause, self.consumed, detail, first or self.peek(256))
 
     def fail(self, error: DamagedError) -> None:
-        """Raise `error` at the next read, behind the bytes the decoder returns now."""
+        """Raise `error` at the next read, after the bytes the decoder returns now."""
         self._pending = error
 
 
@@ -373,7 +373,7 @@ class _Zstd:
 
     @staticmethod
     def _pass_over(stream: MemberStream, start: bytes) -> None:
-        """A skippable frame, which may hold the dictionary of the frames behind it, itself compressed or not (the draft
+        """A skippable frame, which may hold the dictionary of the frames after it, itself compressed or not (the draft
         of .warc.zst, iipc/warc-specifications#69)."""
         stream.take_exactly(8)
         size = int.from_bytes(start[4:8], "little")

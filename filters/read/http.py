@@ -95,7 +95,7 @@ def _told(headers: Mapping[str, str], warc: Mapping[str, str]) -> MediaType | No
 
 
 def header_lines(head: str) -> Iterator[tuple[str, str]]:
-    """(lower-case name, value) of the lines behind the first one of an HTTP or WARC head, folded lines joined.
+    """(lower-case name, value) of the lines after the first one of an HTTP or WARC head, folded lines joined.
 
     A line ends at CRLF or LF only: `str.splitlines` would cut at U+0085, U+2028 and others that stand in values, and a
     site could set headers of its records that way.
@@ -195,13 +195,13 @@ def _dechunked(body: bytes, cut: bool) -> bytes:
 
 
 def _is_chunk(line: re.Match[bytes], part: bytes, size: int, body: bytes) -> bool:
-    """Whether what stands behind the first line is a chunk of the size it names."""
+    """Whether what follows the first line is a chunk of the size it names."""
     behind = body[line.end() + size :]
     if size == 0:
         return not behind.strip(b"\r\n\0 ") or re.match(rb"[!-9;-~]+:", behind) is not None  # a trailer
     if len(part) == size:
         return not behind or re.match(rb"\r?\n(?:" + _CHUNK_SIZE.pattern + rb"|$)", behind) is not None
-    # A chunk cut short: the text behind a line that only looks like a size is no markup, or the line ends in LF.
+    # A chunk cut short: the text after a line that only looks like a size is no markup, or the line ends in LF.
     return line[2] == b"\r\n" and (part.lstrip()[:1] == b"<" or not is_text(part))
 
 

@@ -103,7 +103,7 @@ def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
             break
         except (ConnectionError, TimeoutError) as error:
             raise InputError(f"{unit.source}: the stream broke at row {position:,}: {describe(error)}") from error
-        except Exception as error:  # the builder's parser met damaged data, and cannot go on behind it
+        except Exception as error:  # the builder's parser met damaged data, and cannot go on after it
             failure = f"corrupt: {' '.join(describe(error).split())}; how many records follow is unknown"
             break
         if position == 0 and not group:

@@ -4,7 +4,7 @@ Whether it is the same is told by its stamp: size, and the times of its last cha
 (ctime, which the kernel sets and no program can set back). What holds: all that a unit gives on was read while the file
 had the stamp it had when the run was planned. A digest of a file that is read from its beginning to its end is of the
 bytes that passed; one of a Parquet file, of which parts are read in any order, is taken of all of it by its first unit,
-behind its rows, from the same open file and under the same stamp. A change within one tick of the file system's clock
+after its rows, from the same open file and under the same stamp. A change within one tick of the file system's clock
 (4 ms at most on Linux) after the one before it can be missed by a stamp, but not by a digest.
 """
 

@@ -46,7 +46,7 @@ def extract_media_type(value: str) -> MediaType:
     """The media type of a Content-Type header, several of which are one list (Fetch standard, "extract a MIME type").
 
     The last entry that is a media type counts, and inherits the charset of those before it with the same essence. Where
-    none is one ("text/html charset=x"), the essence is "", and the charset is what stands behind "charset=".
+    none is one ("text/html charset=x"), the essence is "", and the charset is what follows "charset=".
     """
     essence = charset = ""
     for match in _COMMA.finditer(value):

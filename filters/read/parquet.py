@@ -36,7 +36,7 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryEr
 
 
 def read_footer(file: InputFile, config: InputConfig) -> tuple[list[tuple[int, int, int]], pa.Schema | None]:
-    """(first row, row behind the last, stored bytes) of the units of a file, and its pass-through columns.
+    """(first row, row after the last, stored bytes) of the units of a file, and its pass-through columns.
 
     ([], None) if its footer cannot be read.
 

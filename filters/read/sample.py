@@ -274,7 +274,7 @@ def _from_lines(
             records += 1
         lines = [line + b"\n" for block in blocks.kept for line in block.removesuffix(b"\n").split(b"\n")]
         chosen = [lines[row] for row in _chosen(len(lines), wanted, generator)]
-        # What is behind the last whole line was decompressed, but not counted.
+        # What is after the last whole line was decompressed, but not counted.
         stored = unit.size if whole and unit.size else stream.consumed * blocks.bytes // max(read, 1)
         return chosen, Drawn(unit.index, len(chosen), records + bad, bad, stored, whole)
 

@@ -34,7 +34,7 @@ class Unit:
             share it.
         address: what fsspec opens; the data set for "stream".
         start: first row of the unit, or None for the whole file.
-        stop: the row behind the last one, or None for the whole file.
+        stop: the row after the last one, or None for the whole file.
         size: stored bytes, or None if unknown.
         stamp: of a local file when it was planned (see `filters.read.local`); whoever reads another refuses it.
         columns: types of the pass-through columns (see `filters.read.columns`), where files differ in them.

@@ -1,7 +1,7 @@
 """WARC responses and WET conversions (ISO 28500; gzip or zstd per record, gzip as a whole, or plain).
 
 The records are delimited here and not by an existing reader because those lose records silently: FastWARC hands out a
-record cut short by the end of the file as if it were whole, and cannot go on behind a damaged one.
+record cut short by the end of the file as if it were whole, and cannot go on after a damaged one.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class RecordStream:
             cause = f"truncated: the file ends inside a record of {size:,} bytes"
             self._resynchronise()
             return BadRecord(position, cause, start)
-        # The checksum of the record's own compressed member comes behind its block: read up to it.
+        # The checksum of the record's own compressed member comes after its block: read up to it.
         while len(self._buffer) < end + len("\r\n\r\n") + 1 and (data := self._stream.rest_of_member()):
             self._buffer += data
         block = bytes(self._buffer[begin:end])
@@ -275,7 +275,7 @@ class RecordStream:
 
 
 def parse_headers(data: bytes) -> dict[str, str]:
-    """Header lines behind the first line, by lower-case name; the first one of a name counts."""
+    """Header lines after the first line, by lower-case name; the first one of a name counts."""
     headers: dict[str, str] = {}
     for name, value in header_lines(data.decode("utf-8", "replace")):
         headers.setdefault(name, value)

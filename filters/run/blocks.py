@@ -47,7 +47,7 @@ class ReadUnits(PipelineStep):
         self.inputs = inputs
 
     def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield the batches of this rank's units, in order; behind a local file's one with what was read."""
+        """Yield the batches of this rank's units, in order; after a local file's one with what was read."""
         from filters.read.reader import read_unit
         from filters.read.rows import quarantined_only
 

@@ -157,7 +157,7 @@ class Destination:
         manifest = None
         if MANIFEST in there:
             manifest = self._manifest()
-            if mine and manifest == own.get("manifest"):  # killed behind publishing
+            if mine and manifest == own.get("manifest"):  # killed after publishing
                 shutil.rmtree(self.place / WORK, ignore_errors=True)
                 self._release()
                 mine = False

@@ -640,7 +640,7 @@ class _Writer:
         return _Part(sql, kind, constant=constant and condition.constant)
 
     def _draw(self, node: Node, arguments: list[Node]) -> _Part:
-        """A number in [0, 1) from the upper 53 of 64 bits of an MD5 digest: of the text, and of a whole number behind
+        """A number in [0, 1) from the upper 53 of 64 bits of an MD5 digest: of the text, and of a whole number after
         it where one is given."""
         self._check_count(node, "draw", arguments, 1, 2)
         part = self._text(arguments[0])
@@ -688,7 +688,7 @@ _PLAIN_SELECT: dict[str, Any] = {
 
 
 def _places(node: Any) -> Iterator[tuple[int, int]]:
-    """(first byte, byte behind the last) of a node and of every node in it."""
+    """(first byte, byte after the last) of a node and of every node in it."""
     if isinstance(node, dict):
         if node.get("query_location", _NOWHERE) < _NOWHERE:
             yield node["query_location"], node["query_location"] + node["query_location_length"]

@@ -69,7 +69,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "fraction=0.1", "tokens=1.3e12" or "min_score=1.5"; behind a budget " by " and a number to rank by.
+        """Read "fraction=0.1", "tokens=1.3e12" or "min_score=1.5"; after a budget " by " and a number to rank by.
 
         Raises:
             ConfigError: it is none of these.
