@@ -26,6 +26,7 @@ from filters.run.observer import Observer
 from filters.run.plan import make_plan
 from tests.run.conftest import digest, jsonl, page
 
+pytestmark = pytest.mark.usefixtures("in_threads")
 LEAKED = page(999, 40)
 
 
@@ -78,6 +79,7 @@ def filtered(home: Path, here: Path, monkeypatch: pytest.MonkeyPatch, *overrides
 def test_a_run_is_the_same_from_any_folder(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     one = filtered(home, home / "conf", monkeypatch)
     other = filtered(home, home / "elsewhere" / "deep", monkeypatch)
+    monkeypatch.setattr("filters.run.engine.threads_will_do", lambda config: False)
     third = filtered(home, tmp_path, monkeypatch, "executor.workers=2", "heuristics={name: gopher_repetition}")
     assert digest(one) == digest(other)
     manifest = json.loads((one / "manifest.json").read_text())
