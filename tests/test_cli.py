@@ -295,3 +295,18 @@ def test_a_missing_extra_is_installed_from_where_this_was(tmp_path: Path, monkey
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert command(clone) == f"install -e '{tmp_path}[plots]'"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("inspect", "{}"), ("status", "{}"), ("filter", "c.yaml", "--set", "output.path={}"), ("score", "{}", "a")],
+)
+def test_a_path_that_is_too_long_is_told_in_a_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "c.yaml").write_text("input: {kind: jsonl, paths: a.jsonl}\noutput: {path: out}\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "a text"}\n')
+    long = "x" * 5000
+    command = [sys.executable, "-m", "finesieve", *(part.format(long) for part in arguments)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "File name too long" in done.stderr

@@ -153,7 +153,8 @@ def print_result(console: Console, result: RunResult, examples: int) -> None:
     if scored and total.kept < ALMOST_NOTHING * scored and "rule" not in result.manifest["keep"]:
         from filters.scores.threshold import Target
 
-        found = run.solve(Target.parse("fraction=0.1"))
+        tenth, every = (run.solve(Target.parse(f"fraction={share}")) for share in (0.1, 1))
+        found = tenth if tenth.kept.documents else every  # of less than ten documents a tenth is none
         console.print(
             f"almost nothing was kept: {total.kept:,} of {scored:,} scored documents; "
             f"keep.min_score={found.threshold:.4g} would keep {found.kept.documents:,}",

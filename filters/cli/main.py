@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from filters.addresses import without_secrets
 from filters.cli.annotate import annotate
 from filters.cli.compare import compare
 from filters.cli.evaluate import evaluate
@@ -105,6 +107,12 @@ def main() -> None:
         app()
     except FinesieveError as error:
         sys.stderr.write(f"finesieve: {error}\n")
+        _log.info("where the error came from", exc_info=error)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
+            raise
+        sys.stderr.write(f"finesieve: {without_secrets(str(error.filename))}: {error.strerror}\n")
         _log.info("where the error came from", exc_info=error)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as error:
