@@ -29,7 +29,7 @@ from filters.dedup.candidates import (
     Compare,
     Shingles,
 )
-from filters.dedup.copies import MEMBER_COLUMNS, Copies, Exact, members_of, part_of, ranked
+from filters.dedup.copies import MEMBER_COLUMNS, Copies, Exact, members_of, part_of, ranked, renamed_ids
 from filters.dedup.joins import NAMES, NAMES_COLUMNS, Join, from_join, pairs_joined, places
 from filters.dedup.order import firsts, position
 from filters.dedup.rounds import ROUNDS, Round, Settle, witnesses_for
@@ -272,7 +272,7 @@ def verdicts(job: Job, unit: int) -> Verdicts:
     renamed[names["document"] - first] = True
     ids = columns["id"].chunk(0) if n else pa.array([], pa.string())
     return Verdicts(
-        id=_renamed(ids, names["document"] - first, names["suffix"]),
+        id=renamed_ids(ids, names["document"] - first, names["suffix"]),
         renamed=renamed,
         exact_cluster=exact,
         near_cluster=near,
@@ -310,16 +310,7 @@ def unique_ids(job: Job, unit: int, ids: pa.Array, rows: Int64) -> pa.Array:
     first, _, names = _read(job, unit)
     documents = rows + first
     chosen = np.isin(names["document"], documents)
-    return _renamed(ids, position(documents, names["document"][chosen]), names["suffix"][chosen])
-
-
-def _renamed(ids: pa.Array, rows: Int64, suffixes: Int64) -> pa.Array:
-    if not len(rows):
-        return ids
-    values = ids.to_pylist()
-    for row, suffix in zip(rows.tolist(), suffixes.tolist(), strict=True):
-        values[row] = f"{values[row]}#{suffix}"
-    return pa.array(values, ids.type)
+    return renamed_ids(ids, position(documents, names["document"][chosen]), names["suffix"][chosen])
 
 
 def dedup_summary(job: Job) -> dict[str, Any]:

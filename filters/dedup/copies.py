@@ -177,9 +177,14 @@ def unique_ids(job: Job, place: int, ids: pa.Array, documents: Int64) -> pa.Arra
     places_ = position(documents, renamed["document"])
     places_[places_ == len(documents)] = 0
     here = np.flatnonzero(documents[places_] == renamed["document"]) if len(documents) else np.empty(0, np.int64)
-    if not len(here):
+    return renamed_ids(ids, places_[here], renamed["suffix"][here])
+
+
+def renamed_ids(ids: pa.Array, rows: Int64, suffixes: Int64) -> pa.Array:
+    """string[n]: ids, those of `rows` with their suffixes."""
+    if not len(rows):
         return ids
     values = ids.to_pylist()
-    for row, suffix in zip(places_[here].tolist(), renamed["suffix"][here].tolist(), strict=True):
+    for row, suffix in zip(rows.tolist(), suffixes.tolist(), strict=True):
         values[row] = f"{values[row]}#{suffix}"
     return pa.array(values, ids.type)
