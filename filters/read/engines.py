@@ -155,15 +155,19 @@ class Child:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         self._page = _shared_file()
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-c", program, str(self._page)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=_ALLOCATION | os.environ | {"PYTHONPATH": path},
-            pass_fds=[self._page],
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-c", program, str(self._page)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=_ALLOCATION | os.environ | {"PYTHONPATH": path},
+                pass_fds=[self._page],
+            )
+        except BaseException:  # no memory, no processes left
+            os.close(self._page)
+            raise
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()

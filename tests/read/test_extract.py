@@ -303,3 +303,15 @@ def test_real_pages_of_every_kind(shared_data) -> None:
         total += len(batch)
     assert total > 780
     assert alive > 0.95 * total
+
+
+def test_a_child_that_cannot_start_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise BlockingIOError("no process left")
+
+    monkeypatch.setattr(engines_module.subprocess, "Popen", refuse)
+    before = sorted(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(BlockingIOError):
+            engines_module.Child("pass")
+    assert sorted(os.listdir("/proc/self/fd")) == before
