@@ -164,7 +164,8 @@ def _head_ends(data, offsets, max_characters):  # type: ignore[no-untyped-def]
 def _gather(data, starts, offsets):  # type: ignore[no-untyped-def]
     gathered = np.empty(offsets[-1], np.uint8)
     for document in range(len(offsets) - 1):
-        start, target = starts[document], offsets[document]
-        for k in range(offsets[document + 1] - target):
+        # Indices without a sign are not looked at for being negative, so that whole vectors are copied.
+        start, target = np.uint64(starts[document]), np.uint64(offsets[document])
+        for k in range(np.uint64(offsets[document + 1] - offsets[document])):
             gathered[target + k] = data[start + k]
     return gathered

@@ -78,6 +78,7 @@ class Ragged:
 @numba.njit(nogil=True, cache=True)
 def _take(values, bounds, rows, offsets, target):  # type: ignore[no-untyped-def]
     for place, row in enumerate(rows):
-        start, first = bounds[row], offsets[place]
-        for k in range(bounds[row + 1] - start):
+        # Indices without a sign are not looked at for being negative, so that whole vectors are copied.
+        start, first = np.uint64(bounds[row]), np.uint64(offsets[place])
+        for k in range(np.uint64(bounds[row + 1] - bounds[row])):
             target[first + k] = values[start + k]

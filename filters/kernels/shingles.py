@@ -159,22 +159,25 @@ def _sort(hashes, begin, end):  # type: ignore[no-untyped-def]
 @numba.njit(nogil=True, cache=True)
 def _similarity(hashes, offsets, better, worse, measure, least):  # type: ignore[no-untyped-def]
     """Similarity of two sets; -1 as soon as it is sure to be below `least`."""
-    a, a_end, b, b_end = offsets[better], offsets[better + 1], offsets[worse], offsets[worse + 1]
-    total, part = a_end - a + b_end - b, b_end - b
+    part = offsets[worse + 1] - offsets[worse]
+    total = offsets[better + 1] - offsets[better] + part
+    # Indices without a sign are not looked at for being negative.
+    a, a_end = np.uint64(offsets[better]), np.uint64(offsets[better + 1])
+    b, b_end = np.uint64(offsets[worse]), np.uint64(offsets[worse + 1])
     if total == 0 or part == 0:
         return 1.0 if total == 0 else 0.0
     # A hair less than what is needed: whether it is enough is decided by the quotient at the end.
     needed = (part * least if measure == CONTAINMENT else total * least / (1 + least)) - 1e-6
     common = 0
     while a < a_end and b < b_end:
-        if common + min(a_end - a, b_end - b) < needed:
+        if common + np.int64(min(a_end - a, b_end - b)) < needed:
             return -1.0
         # Without branches, which would be mispredicted; no step goes further than one in each.
-        for _ in range(min(_STRIDE, a_end - a, b_end - b)):
+        for _ in range(min(np.uint64(_STRIDE), a_end - a, b_end - b)):
             one, other = hashes[a], hashes[b]
             common += one == other
-            a += one <= other
-            b += other <= one
+            a += np.uint64(one <= other)
+            b += np.uint64(other <= one)
     return common / part if measure == CONTAINMENT else common / (total - common)
 
 

@@ -149,8 +149,12 @@ def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:
         DamagedError: the file is missing or not what its entry says.
     """
     path = job.file(ATTRIBUTES, unit, ROWS)
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-        return reader.read_all().select(columns)
+    with pa.memory_map(str(path)) as source:
+        with pa.ipc.open_stream(source) as reader:
+            numbers = [reader.schema.get_field_index(name) for name in columns]
+        source.seek(0)
+        with pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(included_fields=numbers)) as reader:
+            return reader.read_all().select(columns)
 
 
 @functools.lru_cache(maxsize=4)  # asked for by most units, and there may be many input units
