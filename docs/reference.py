@@ -196,14 +196,13 @@ def _type(value: dict[str, Any], schema: dict[str, Any]) -> str:
     if "$ref" in value or "oneOf" in value:
         return "section" if any(_inner(value, schema)) else "anything"
     if "anyOf" in value:
-        parts = value["anyOf"]
-        lists = [part for part in parts if part.get("type") == "array"]
-        if len(parts) == 2 and lists and lists[0].get("items") in parts:
-            return _type(lists[0], schema)
-        if [_types(part) for part in parts] == [["integer", "string"], ["string"]]:
-            return "size: bytes, or text such as `256MiB`"
+        items = [part.get("items") for part in value["anyOf"]]
+        parts = [part for part in value["anyOf"] if part not in items]  # one value may stand for a list of one
+        null = ", or `null`" if any(part.get("type") == "null" for part in parts) else ""
+        if [_types(part) for part in parts][:2] == [["integer", "string"], ["string"]]:
+            return f"size: bytes, or text such as `256MiB`{null}"
         kinds = list(dict.fromkeys(_type(part, schema) for part in parts if part.get("type") != "null"))
-        return " or ".join(kinds) + (", or `null`" if any(part.get("type") == "null" for part in parts) else "")
+        return " or ".join(kinds) + null
     if "const" in value:
         return f"`{value['const']}`"
     if "enum" in value:
@@ -234,12 +233,13 @@ def _types(value: dict[str, Any]) -> list[str]:
 
 def _plural(words: str) -> str:
     for one, many in (
+        ("list", "lists"),
         ("whole number", "whole numbers"),
         ("number", "numbers"),
         ("text", "texts"),
         ("section", "sections"),
     ):
-        if words == one or words.startswith(f"{one},"):
+        if words == one or words.startswith(f"{one} "):
             return many + words[len(one) :]
     return words
 
@@ -256,7 +256,7 @@ def _bounds(value: dict[str, Any]) -> str:
         ends.append(f"below {below:,}")
     if low is not None and high is not None and abs(high) < 10**12:
         ends = [f"{low:,} to {high:,}"]
-    return ", " + ", ".join(ends) if ends else ""
+    return f" ({', '.join(ends)})" if ends else ""
 
 
 def _default(value: dict[str, Any], is_section: bool) -> str:
