@@ -146,22 +146,6 @@ class Sample:
         return found + [f"  {part.name}: {part.drawn:,} of {part.population:,}" for part in self.strata]
 
 
-def population_mean(values: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Estimate of a mean over the population: the mean weighted by inverse inclusion probabilities (Hajek 1971).
-
-    Args:
-        values: number[n], of the sampled documents.
-        probabilities: float[n], their inclusion probabilities.
-    """
-    weights = 1 / np.asarray(probabilities, np.float64)
-    return float(weights @ np.asarray(values, np.float64) / weights.sum())
-
-
-def population_total(values: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Unbiased estimate of a sum over the population (Horvitz and Thompson 1952); arguments as `population_mean`."""
-    return float(np.sum(np.asarray(values, np.float64) / np.asarray(probabilities, np.float64)))
-
-
 def draw(
     inputs: Sequence[InputConfig],
     extract: ExtractConfig,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -17,10 +17,6 @@ from filters.arrays import Float32, Int64
 from filters.config.yaml_file import PathKey, Section
 from filters.errors import ModelError
 from filters.model.encoder_files import WHEELS
-
-if TYPE_CHECKING:
-    pass
-
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding counted."""

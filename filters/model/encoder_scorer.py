@@ -23,7 +23,7 @@ from filters.model.encoder_files import default_device, load_model, load_tokeniz
 from filters.model.folder import CARD, MANIFEST, Sha256
 from filters.model.heads import HEAD, Head, HeadKind, read_head
 from filters.model.open_encoder import shared_encoder
-from filters.model.scorers import Options
+from filters.model.scorers import Options, Scorer
 from filters.model.tuned import TUNED, TunedFeatures, TunedWeights
 
 _INSIDE = "."
@@ -64,7 +64,7 @@ class EncoderFeatures(KnownEncoder):
 
 
 @dataclass(frozen=True)
-class EncoderScorer:
+class EncoderScorer(Scorer):
     """A head on the pooled hidden states of an encoder, and of those beside it.
 
     Attributes:
@@ -98,10 +98,6 @@ class EncoderScorer:
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""
         return self.head(self.states(strings(packed, window)))
-
-    def features(self) -> dict[str, JsonValue]:
-        """Options as model.json holds them."""
-        return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
         """Write the head, and the tuned weights."""
@@ -141,7 +137,7 @@ class SequenceFeatures(Options):
 
 
 @dataclass(frozen=True)
-class SequenceScorer:
+class SequenceScorer(Scorer):
     """AutoModelForSequenceClassification with one output, which is the score (HuggingFaceFW/fineweb-edu-classifier).
 
     Attributes:
@@ -202,10 +198,6 @@ class SequenceScorer:
                 logits = self.model(**batch.to(self.model.device)).logits
             scores[rows] = logits.float().squeeze(-1).cpu().numpy()
         return scores
-
-    def features(self) -> dict[str, JsonValue]:
-        """Options as model.json holds them."""
-        return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
         """Copy the model: its weights, config and tokenizer, and nothing that could be code."""

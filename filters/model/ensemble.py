@@ -14,7 +14,7 @@ from filters.arrays import Float32, Float64
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.folder import read_arrays, write_arrays
-from filters.model.scorers import Options
+from filters.model.scorers import Options, Scorer
 
 if TYPE_CHECKING:
     from filters.model import QualityModel
@@ -60,7 +60,7 @@ class Combination:
 
 
 @dataclass(frozen=True)
-class EnsembleScorer:
+class EnsembleScorer(Scorer):
     """Members' calibrated scores, combined.
 
     Attributes:
@@ -83,10 +83,6 @@ class EnsembleScorer:
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores; every member reads its own window, which is at most `window`."""
         return self.combination(np.stack([member.score_packed(packed) for member in self.members]))
-
-    def features(self) -> dict[str, JsonValue]:
-        """Options as model.json holds them."""
-        return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
         """Write the members' folders, and what combines their scores."""

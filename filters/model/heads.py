@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -28,9 +28,8 @@ HeadKind = Literal["linear", "rbf"]
 class Head(Protocol):
     """Features to raw scores."""
 
-    @property
-    def kind(self) -> HeadKind:
-        """Name of the kind of head, by which it is read back."""
+    kind: ClassVar[HeadKind]
+    """Name of the kind of head, by which it is read back."""
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
@@ -54,11 +53,7 @@ class LinearHead:
     scale: Float32
     weights: Float32
     intercept: float
-
-    @property
-    def kind(self) -> HeadKind:
-        """Name of the kind of head, by which it is read back."""
-        return "linear"
+    kind: ClassVar[HeadKind] = "linear"
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
@@ -101,11 +96,7 @@ class RbfHead:
     weights: Float32
     gamma: float
     intercept: float
-
-    @property
-    def kind(self) -> HeadKind:
-        """Name of the kind of head, by which it is read back."""
-        return "rbf"
+    kind: ClassVar[HeadKind] = "rbf"
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""

@@ -30,9 +30,31 @@ SCORERS = {
 """kind -> class, imported when a model of that kind is loaded."""
 
 
+class Options(Section):
+    """The `features` of model.json; each kind has its own."""
+
+    @classmethod
+    def parse(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
+        """Validate the `features` of model.json.
+
+        Raises:
+            ModelError: naming the key.
+        """
+        try:
+            return cls.model_validate(features)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(("features", *(str(part) for part in first["loc"])))
+            raise ModelError(
+                f"{folder / MANIFEST}: {key}: {first['msg']}. Remedy: get the model from its source again, or "
+                "train it again"
+            ) from error
+
+
 class Scorer(Protocol):
     """The part of a model that differs between kinds."""
 
+    options: Options
     normalisation: str
     """What happens to the text before features are taken."""
 
@@ -45,12 +67,13 @@ class Scorer(Protocol):
 
     def features(self) -> dict[str, JsonValue]:
         """Options of the kind, as model.json holds them."""
+        return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
         """Write the scorer's files into `folder`."""
 
     @classmethod
-    def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
+    def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Scorer:
         """Read what `write` wrote.
 
         Raises:
@@ -71,27 +94,6 @@ def scorer_class(kind: str, where: str) -> type[Scorer]:
     module, name = SCORERS[kind].split(":")
     loaded: type[Scorer] = getattr(import_module(module), name)
     return loaded
-
-
-class Options(Section):
-    """The `features` of model.json; each kind has its own."""
-
-    @classmethod
-    def parse(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
-        """Validate the `features` of model.json.
-
-        Raises:
-            ModelError: naming the key.
-        """
-        try:
-            return cls.model_validate(features)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(("features", *(str(part) for part in first["loc"])))
-            raise ModelError(
-                f"{folder / MANIFEST}: {key}: {first['msg']}. Remedy: get the model from its source again, or "
-                "train it again"
-            ) from error
 
 
 WordNgrams = Annotated[int, Field(ge=0, le=5)]
@@ -121,7 +123,7 @@ class LinearFeatures(Options):
 
 
 @dataclass(frozen=True)
-class LinearScorer:
+class LinearScorer(Scorer):
     """intercept + weights . x, x being the tf-idf vector of hashed n-grams.
 
     Attributes:
@@ -154,10 +156,6 @@ class LinearScorer:
             idf=self.idf,
             intercept=self.intercept,
         )
-
-    def features(self) -> dict[str, JsonValue]:
-        """Options as model.json holds them."""
-        return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
         """Write weights.safetensors: float16 weights and idf, float64 intercept."""
@@ -199,7 +197,7 @@ class FastTextFeatures(Options):
 
 
 @dataclass(frozen=True)
-class FastTextScorer:
+class FastTextScorer(Scorer):
     """Expected value over the labels of a supervised fastText model, scored by the compiled kernel.
 
     Attributes:
@@ -246,10 +244,6 @@ class FastTextScorer:
         values = np.array([self.options.values.get(label, 0.0) for label in self.model.labels], dtype=np.float32)
         probabilities: Float32 = self.model.predict_proba(packed.head(window))
         return np.asarray(probabilities @ values, dtype=np.float32)
-
-    def features(self) -> dict[str, JsonValue]:
-        """Options as model.json holds them."""
-        return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
         """Copy the .bin as model.bin."""

@@ -16,7 +16,7 @@ from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
 from filters.model.folder import Sha256, read_arrays, write_arrays
 from filters.model.heads import HEAD, Head, HeadKind, read_head
-from filters.model.scorers import Options
+from filters.model.scorers import Options, Scorer
 
 TABLE = "table.safetensors"
 
@@ -98,14 +98,6 @@ class Vectors:
         )
 
 
-def quantised(vectors: Float32) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """(int8[v, d], float16[v]) whose product is nearly `vectors` float32[v, d]."""
-    scales = np.abs(vectors).max(axis=1, initial=0) / 127
-    stored = np.maximum(scales.astype(np.float16), np.float16(1e-6))
-    whole = np.clip(np.rint(vectors / stored.astype(np.float32)[:, None]), -127, 127).astype(np.int8)
-    return whole, stored
-
-
 class StaticFeatures(Options):
     """The table's shape and origin, and the head's."""
 
@@ -118,7 +110,7 @@ class StaticFeatures(Options):
 
 
 @dataclass(frozen=True)
-class StaticScorer:
+class StaticScorer(Scorer):
     """A head on sums of static vectors.
 
     Attributes:
@@ -139,10 +131,6 @@ class StaticScorer:
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: raw scores of the first `window` characters of each text."""
         return self.head(static_features(packed, self.table, window))
-
-    def features(self) -> dict[str, JsonValue]:
-        """Options as model.json holds them."""
-        return self.options.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
         """Write the table and the head."""

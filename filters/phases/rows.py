@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,19 +53,6 @@ tokens, score, exact_hash and has_signature are null exactly where it is not ali
 duplicates are not looked for, has_signature where near duplicates are not). checksum: xxh3-64 of the text, by which it
 is recognised when the input is read again.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class RowBatch:
-    """Rows of one batch.
-
-    Attributes:
-        rows: with the columns of `SCHEMA`.
-        source: name of the input file.
-    """
-
-    rows: pa.RecordBatch
-    source: str
 
 
 class RowsWriter:
@@ -124,22 +110,6 @@ def to_rows(batch: Batch) -> pa.RecordBatch:
         "checksum": pa.array(text_checksums(batch.text)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-
-
-def read_row_batches(job: Job, unit: int) -> Iterator[RowBatch]:
-    """The rows of an input unit, batch by batch, in input order.
-
-    Raises:
-        DamagedError: the file is missing or not what its entry says.
-    """
-    path = job.file(ATTRIBUTES, unit, ROWS)
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-        while True:
-            try:
-                rows, metadata = reader.read_next_batch_with_custom_metadata()
-            except StopIteration:
-                return
-            yield RowBatch(rows, metadata[b"source"].decode())
 
 
 def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
+import numpy.typing as npt
 from gram_vectors import count_grams, gram_vectors
 from pydantic import Field, model_validator
 from word_averages import Averages, Part, left_out_means
@@ -35,7 +36,7 @@ from filters.model.encoder import EncoderOptions, EncoderText
 from filters.model.encoder_files import locate
 from filters.model.folder import read_arrays, write_arrays
 from filters.model.open_encoder import open_encoder
-from filters.model.static_scorer import TABLE, Vectors, quantised
+from filters.model.static_scorer import TABLE, Vectors
 from filters.statistics.splits import connected, near_pairs
 from filters.train.blas import one_blas_thread
 from filters.train.distill import read_pages
@@ -181,6 +182,14 @@ def build_table(config: TableConfig, echo: Callable[[str], None] = print) -> Pat
     temporary.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, output / ABOUT)
     return output
+
+
+def quantised(vectors: Float32) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """(int8[v, d], float16[v]) whose product is nearly `vectors` float32[v, d]."""
+    scales = np.abs(vectors).max(axis=1, initial=0) / 127
+    stored = np.maximum(scales.astype(np.float16), np.float16(1e-6))
+    whole = np.clip(np.rint(vectors / stored.astype(np.float32)[:, None]), -127, 127).astype(np.int8)
+    return whole, stored
 
 
 def _texts(config: TableConfig) -> tuple[list[str], int, Int64, tuple[str, ...]]:

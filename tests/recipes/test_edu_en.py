@@ -19,7 +19,6 @@ from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
-from filters.model.static_scorer import quantised
 from filters.train.features import text_key
 from filters.train.static_table import read_table
 
@@ -48,7 +47,7 @@ def test_grams_in_training_are_those_the_kernel_sums() -> None:
     texts = ["the sun is a star, the star is hot", "plants make sugar\nfrom light", "the light of the sun", ""]
     grams = count_grams(texts, singles=40, pairs=40, min_df=1)
     vectors = np.random.default_rng(0).normal(size=(len(grams.keys), 6)).astype(np.float32)
-    whole, scales = quantised(vectors)
+    whole, scales = build_table.quantised(vectors)
     rows = (whole, scales.astype(np.float32))
     table = StaticTable.build(
         grams.keys, *rows, grams.idf, rows[0][: grams.singles], rows[1][: grams.singles], rows[1][: grams.singles]
