@@ -99,6 +99,30 @@ def test_an_anchored_map_promises_little_too_much_however_weak_the_classifier(no
         assert np.all(np.diff(scores[np.argsort(raw[4000:], kind="stable")]) >= 0)
 
 
+@pytest.mark.parametrize(
+    ("correlation", "share", "most", "least_kept"),
+    [
+        (0.3, 0.3, 0.25, 0.9),
+        (0.5, 0.11, 0.45, 0),
+        (0.7, 0.035, 0.55, 0.3),
+        (0.9, 0.11, 0.2, 0.9),
+        (0.9, 0.035, 0.3, 0.9),
+    ],
+)
+def test_what_a_map_promises_of_rare_pages(correlation: float, share: float, most: float, least_kept: float) -> None:
+    """1,500 labels of which few are kept; docs/experiments.md has the means."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        hidden = rng.normal(size=41_500)
+        raw = correlation * hidden + np.sqrt(1 - correlation**2) * rng.normal(size=len(hidden))
+        expected = np.clip(1.5 + 0.9 * (hidden - np.quantile(hidden, 1 - share)), 0, 5)
+        scores = fit_calibration(raw[:1500], expected[:1500])(raw[1500:])
+        kept = scores >= 1.5
+        assert kept.mean() >= least_kept * share * 0.7
+        if kept.any():
+            assert scores[kept].mean() - expected[1500:][kept].mean() < most
+
+
 def test_a_good_classifier_stays_anchored() -> None:
     raw, expected = sample()
     scores = fit_calibration(raw, expected)(raw)
