@@ -261,17 +261,22 @@ def test_the_command(make: Make, tmp_path: Path) -> None:
     shutil.rmtree(new)
 
 
-def test_pages_without_text_in_the_run_are_extracted_again(make: Make, tmp_path: Path) -> None:
+def test_pages_without_text_in_the_run_are_extracted_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pages = tmp_path / "pages.warc"
     pages.write_bytes(b"".join(responses(30)))
     sections: dict[str, Any] = {"input": {"kind": "warc", "paths": [str(pages)]}, "dedup": {"near": None}}
-    first = run_filter(make("first", {"where": "draw(id, 1) < 0.3"}, {"rejected": False}, **sections))
+    with monkeypatch.context() as threads:
+        threads.setattr("filters.run.engine.threads_will_do", lambda config: True)
+        first = run_filter(make("first", {"where": "draw(id, 1) < 0.3"}, {"rejected": False}, **sections))
+        wanted = run_filter(make("wanted", {"where": "draw(id) < 0.5"}, {"rejected": False}, **sections))
     assert 0 < first.ledger.total.kept < 20
-    wanted = run_filter(make("wanted", {"where": "draw(id) < 0.5"}, {"rejected": False}, **sections))
     result = chosen(first, {"where": "draw(id) < 0.5"}, tmp_path / "new")
     assert documents(result.path) == documents(wanted.path)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_what_a_heuristic_edited_is_not_read_again(make: Make, tmp_path: Path, files: list[Path]) -> None:
     sections = {
         "heuristics": [{"name": "c4_quality", "options": {"min_num_sentences": 0, "filter_no_terminal_punct": False}}]
