@@ -13,13 +13,14 @@ from filters.arrays import Float32, Float64, Int64
 from filters.model.encoder_files import locate
 from filters.model.encoder_scorer import EncoderFeatures, EncoderScorer, KnownEncoder
 from filters.model.heads import Head
+from filters.train.classifier import Classifier
 from filters.train.config import EncoderConfig, SingleConfig
 from filters.train.features import FeatureStore, encoder_store
 from filters.train.heads import RidgeHead, fit_head, strengths
 from filters.train.tuning import HeadOnly, Tuned, fine_tune
 
 
-class EncoderClassifier:
+class EncoderClassifier(Classifier[EncoderScorer]):
     """A head on the hidden states of an encoder, and of those beside it.
 
     Args:
@@ -32,7 +33,6 @@ class EncoderClassifier:
         self.config = config
         self.window = window
         self.strength = strength
-        self._scorer: EncoderScorer | None = None
         self._tuned: Tuned | None = None
 
     @classmethod
@@ -106,10 +106,3 @@ class EncoderClassifier:
         if scorer.tuned is None:
             return scorer.head(self._features(texts))
         return scorer.head(scorer.states([text[: self.window] for text in texts]))
-
-    @property
-    def scorer(self) -> EncoderScorer:
-        """The fitted scorer."""
-        if self._scorer is None:
-            raise ValueError("fit comes before score")
-        return self._scorer

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from filters.arrays import Float32, Float64, Int64
+from filters.arrays import Float64, Int64
 from filters.errors import FinesieveError
-from filters.kernels.packed import PackedText
 from filters.model.scorers import FastTextFeatures, FastTextScorer
+from filters.train.classifier import Classifier
 from filters.train.config import FastTextConfig, SingleConfig
 
 PREFIX = "__label__"
@@ -41,7 +41,7 @@ def trainer() -> Any:
     return fasttext
 
 
-class FastTextClassifier:
+class FastTextClassifier(Classifier[FastTextScorer]):
     """A supervised fastText model; its raw score is the expectation over the labels.
 
     fastText knows no sample weights: rows are repeated in proportion to them, at least once, at most 8 times.
@@ -56,7 +56,6 @@ class FastTextClassifier:
         self.config = config
         self.window = window
         self.lr = lr
-        self._scorer: FastTextScorer | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -122,14 +121,3 @@ class FastTextClassifier:
             f"fastText diverged (NaN) at every learning rate from {self.lr:g} down to {lr * 2:g}. "
             "Remedy: set classifier.lr lower, or check the texts for extreme repetition"
         )
-
-    def score(self, texts: Sequence[str]) -> Float32:
-        """float32[n]: raw scores."""
-        return self.scorer.score(PackedText.from_strings(texts), self.window)
-
-    @property
-    def scorer(self) -> FastTextScorer:
-        """The fitted scorer."""
-        if self._scorer is None:
-            raise ValueError("fit comes before score")
-        return self._scorer

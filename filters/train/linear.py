@@ -11,10 +11,11 @@ from scipy import sparse
 from filters.arrays import Float32, Float64, Int64
 from filters.kernels.packed import PackedText
 from filters.model.scorers import LinearFeatures, LinearScorer
+from filters.train.classifier import Classifier
 from filters.train.config import LinearConfig, SingleConfig
 
 
-class LinearClassifier:
+class LinearClassifier(Classifier[LinearScorer]):
     """Ridge regression (Hoerl and Kennard 1970) to the judge's expected score.
 
     Weights and idf are rounded to float16 when they are fitted, so a model that was saved scores exactly as before.
@@ -31,7 +32,6 @@ class LinearClassifier:
         self.window = window
         self.min_df = min_df
         self.l2 = l2
-        self._scorer: LinearScorer | None = None
 
     @classmethod
     def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
@@ -62,18 +62,6 @@ class LinearClassifier:
         table[active] = ridge.coef_.astype(np.float16)
         self._scorer = LinearScorer(self.features, table, idf, float(ridge.intercept_))
         return self
-
-    def score(self, texts: Sequence[str]) -> Float32:
-        """float32[n]: raw scores."""
-        scores: Float32 = self.scorer.score(PackedText.from_strings(texts), self.window)
-        return scores
-
-    @property
-    def scorer(self) -> LinearScorer:
-        """The fitted scorer."""
-        if self._scorer is None:
-            raise ValueError("fit comes before score")
-        return self._scorer
 
     def _counts(self, texts: Sequence[str]) -> sparse.csr_array:
         from filters.kernels.linear import hashed_features

@@ -6,9 +6,9 @@ distillation a teacher is fitted first, to the same rows only; with an ensemble 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -30,40 +30,44 @@ from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, Tr
 from filters.train.distill import read_raw_texts
 
 
-class Fitted(Protocol):
-    """A classifier that went all the way."""
+@dataclass(frozen=True)
+class Fitted(ABC):
+    """A classifier that went all the way.
+
+    Attributes:
+        calibration: maps raw scores to the judge's scale.
+        out_of_fold: float64[n], raw scores of the rows it was fitted on, by candidates that had not seen them.
+        config: how it was fitted.
+    """
+
+    calibration: Calibration
+    out_of_fold: Float64
+    config: TrainConfig
 
     @property
+    @abstractmethod
     def setting(self) -> str:
         """What inner cross-validation chose."""
 
     @property
+    @abstractmethod
     def scorer(self) -> Scorer:
         """What the model folder holds."""
 
-    @property
-    def calibration(self) -> Calibration:
-        """Map raw scores to the judge's scale."""
-
-    @property
-    def out_of_fold(self) -> Float64:
-        """Raw scores of the rows it was fitted on, by candidates that had not seen them."""
-
+    @abstractmethod
     def raw(self, texts: Sequence[str]) -> Float32:
         """float32[n]: raw scores."""
 
     def score(self, texts: Sequence[str]) -> Float32:
         """float32[n]: calibrated scores."""
+        return self.calibration(self.raw(texts))
 
 
 @dataclass(frozen=True)
-class Single:
+class Single(Fitted):
     """A classifier with its calibration."""
 
-    classifier: Classifier
-    calibration: Calibration
-    out_of_fold: Float64
-    config: TrainConfig
+    classifier: Classifier[Scorer]
 
     @property
     def setting(self) -> str:
@@ -79,20 +83,13 @@ class Single:
         """float32[n]: raw scores."""
         return score_texts(self.config, self.classifier, texts)
 
-    def score(self, texts: Sequence[str]) -> Float32:
-        """float32[n]: calibrated scores."""
-        return self.calibration(self.raw(texts))
-
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Fitted):
     """Several of them and the rule that joins them."""
 
     members: tuple[Single, ...]
     combination: Combination
-    calibration: Calibration
-    out_of_fold: Float64
-    config: TrainConfig
 
     @property
     def setting(self) -> str:
@@ -127,12 +124,8 @@ class Ensemble:
         """float32[n]: raw scores."""
         return self.combination(np.stack([member.score(texts) for member in self.members]))
 
-    def score(self, texts: Sequence[str]) -> Float32:
-        """float32[n]: calibrated scores."""
-        return self.calibration(self.raw(texts))
 
-
-def score_texts(config: TrainConfig, classifier: Classifier, texts: Sequence[str]) -> Float32:
+def score_texts(config: TrainConfig, classifier: Classifier[Scorer], texts: Sequence[str]) -> Float32:
     """float32[n]: raw scores of whole texts, window by window."""
     if config.windows == "first":
         return classifier.score(texts)
@@ -220,7 +213,7 @@ class Procedure:
         combination = Combination.fit(chosen.buckets, scores.astype(np.float64))
         out_of_fold = combination(scores).astype(np.float64)
         calibration = self._calibrate(out_of_fold, rows)
-        return Ensemble(members, combination, calibration, out_of_fold, self.config)
+        return Ensemble(calibration, out_of_fold, self.config, members, combination)
 
     def _single(self, chosen: SingleConfig, rows: Int64, seed: int, distill: DistillConfig | None) -> Single:
         parts = self.folds(rows, self.config.validation.inner_folds, seed)
@@ -239,9 +232,9 @@ class Procedure:
         calibration = self._calibrate(raw[best, rows], rows)
         final = self._candidates(chosen)[best]
         self._fit_rows(final, rows, seed, distill)
-        return Single(final, calibration, raw[best, rows], self.config)
+        return Single(calibration, raw[best, rows], self.config, final)
 
-    def _candidates(self, chosen: SingleConfig) -> Sequence[Classifier]:
+    def _candidates(self, chosen: SingleConfig) -> Sequence[Classifier[Scorer]]:
         return classifier_class(chosen.kind).candidates(chosen, self.config.window)
 
     def _calibrate(self, raw: Float64, rows: Int64) -> Calibration:
@@ -258,7 +251,7 @@ class Procedure:
                 "min_count"
             ) from error
 
-    def _fit_rows(self, classifier: Classifier, rows: Int64, seed: int, distill: DistillConfig | None) -> None:
+    def _fit_rows(self, classifier: Classifier[Scorer], rows: Int64, seed: int, distill: DistillConfig | None) -> None:
         texts = [self.labels.texts[row] for row in rows]
         targets, weights, groups = self.labels.expected[rows], self._balanced(rows), self.labels.groups[rows]
         if distill is not None:
@@ -270,7 +263,13 @@ class Procedure:
         self._fit_texts(classifier, texts, targets, weights, groups, seed)
 
     def _fit_texts(
-        self, classifier: Classifier, texts: list[str], targets: Float64, weights: Float64, groups: Int64, seed: int
+        self,
+        classifier: Classifier[Scorer],
+        texts: list[str],
+        targets: Float64,
+        weights: Float64,
+        groups: Int64,
+        seed: int,
     ) -> None:
         if self.config.windows != "first":
             windows = split(PackedText.from_strings(texts), self.config.windows, self.config.window)
@@ -306,7 +305,7 @@ class Procedure:
         return self._taught[key]
 
     @one_blas_thread
-    def teacher(self, rows: Int64, seed: int) -> Classifier:
+    def teacher(self, rows: Int64, seed: int) -> Classifier[Scorer]:
         """The teacher fitted to `rows`, by the first of its candidates: choosing would cost a fit for every fold."""
         assert self.config.distill is not None
         (candidate, *_) = self._candidates(self.config.distill.teacher)

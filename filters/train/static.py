@@ -14,6 +14,7 @@ from filters.kernels.static import StaticTable, static_features
 from filters.model.folder import MANIFEST
 from filters.model.static_scorer import StaticFeatures, StaticScorer
 from filters.models import embedded_models
+from filters.train.classifier import Classifier
 from filters.train.config import SingleConfig, StaticConfig
 from filters.train.features import text_key
 from filters.train.heads import fit_head, strengths
@@ -27,7 +28,7 @@ def _folder(path: str) -> tuple[StaticTableFolder, StaticTable]:
     return folder, folder.vectors.table()
 
 
-class StaticClassifier:
+class StaticClassifier(Classifier[StaticScorer]):
     """A head on static features.
 
     A text the table was made from is seen, in fitting and in cross-validation, as a table without it would show it.
@@ -53,7 +54,6 @@ class StaticClassifier:
                 f"window: {window}, and {config.table} was made for {made_for}. Remedy: window: {made_for}, or "
                 "build the table again"
             )
-        self._scorer: StaticScorer | None = None
 
     @classmethod
     def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
@@ -92,10 +92,3 @@ class StaticClassifier:
         """float32[n]: raw scores, those of the table's own texts as if they were not in it."""
         scorer = self.scorer
         return scorer.head(self._features(texts))
-
-    @property
-    def scorer(self) -> StaticScorer:
-        """The fitted scorer."""
-        if self._scorer is None:
-            raise ValueError("fit comes before score")
-        return self._scorer
