@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from filters.annotate.config import JudgeConfig
 from filters.errors import ConfigError, MissingExtraError
 from filters.storage import pace
+from filters.terminal import printable
 
 STRIKES = 3
 """So many broken requests in a row, and a server is dropped."""
@@ -81,7 +82,7 @@ class RequestError(Exception):
     def __init__(
         self, trouble: Trouble, cause: str, message: str, *, retry_after: float | None = None, billed: bool = False
     ) -> None:
-        self.trouble, self.cause, self.message = trouble, cause, _short(message)
+        self.trouble, self.cause, self.message = trouble, cause, printable(message, 300)
         super().__init__(f"{cause}: {self.message}")
         self.retry_after, self.billed = retry_after, billed
 
@@ -372,10 +373,3 @@ def _words(body: object, depth: int = 4) -> str:
                 return " ".join((_words(body[key], depth - 1), *codes))
         return f"an object of {', '.join(str(key)[:40] for key in list(body)[:8]) or 'nothing'}"
     return body if isinstance(body, str) else type(body).__name__
-
-
-def _short(text: str, limit: int = 300) -> str:
-    """One printable line."""
-    line = "".join(character if character.isprintable() else " " for character in text[: 4 * limit])
-    line = " ".join(line.split())
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."

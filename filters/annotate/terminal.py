@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from filters.terminal import BAR, BLOCKS, make_table, printable
+from filters.terminal import BAR, BLOCKS, make_table, printable, short
 
 if TYPE_CHECKING:
     from filters.annotate.agreement import AgreementReport, Coefficients
@@ -79,18 +79,11 @@ def forecast_view(forecasts: Sequence[Forecast]) -> RenderableType:
             printable(part.judge, 20),
             f"{part.documents:,}",
             f"{part.answers:,}",
-            part.tokens.shown(_short),
+            part.tokens.shown(short),
             part.cost.shown("{:,.2f}".format) if part.cost.high else "none",
             "" if part.seconds is None else f"~{timedelta(seconds=round(part.seconds))}",
         )
     return table
-
-
-def _short(number: float) -> str:
-    """A count in at most five characters: 1,234, 123k, 12.3M."""
-    if number < 10_000:
-        return f"{number:,.0f}"
-    return f"{number / 1e3:,.0f}k" if number < 1e7 else f"{number / 1e6:,.1f}M"
 
 
 def result_view(result: AnnotateResult, *, unicode: bool = True) -> RenderableType:
