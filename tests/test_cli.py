@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [str(Path(sys.executable).parent / "finesieve")]
 OF_SOME_VERBS = (
     *("datasets", "sklearn", "trafilatura", "resiliparse", "fasttext", "aiohttp", "torch", "matplotlib"),
-    *("huggingface_hub", "s3fs", "scipy.stats", "scipy.optimize", "pyarrow.dataset", "datatrove.io"),
+    *("huggingface_hub", "s3fs", "scipy.stats", "scipy.optimize", "pyarrow.dataset", "datatrove.io", "duckdb"),
 )
 """Modules that take time to import, and that a plain `score` or `filter` has no use for."""
 HEAVY = ("numba", "pyarrow", "datatrove", "pandas", "numpy", "scipy", "safetensors", "rich", *OF_SOME_VERBS)
