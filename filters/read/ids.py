@@ -17,9 +17,13 @@ def derived_ids(source: str, positions: Iterable[int]) -> list[str]:
 
 
 def given_ids(source: str, positions: Sequence[int], values: Sequence[object]) -> list[str]:
-    """Ids as the input gives them (`str()` of numbers), derived where there is none or it is a list or an object."""
+    """Ids as the input gives them (`str()` of numbers), derived where there is none or it is NaN (as pandas has
+    a missing one), a list or an object."""
     numbers = (int, float, BigInteger)
-    ids = [value if type(value) is str else str(value) if isinstance(value, numbers) else "" for value in values]
+    ids = [
+        value if type(value) is str else str(value) if isinstance(value, numbers) and value == value else ""
+        for value in values
+    ]
     missing = [row for row, value in enumerate(ids) if not value]
     for row, value in zip(missing, derived_ids(source, [positions[row] for row in missing]), strict=True):
         ids[row] = value

@@ -288,6 +288,15 @@ def test_long_lists_of_short_words_are_read_as_they_are(tmp_path: Path, encoding
     assert [text for batch in batches for text in batch.text.to_pylist()] == texts
 
 
+def test_an_id_that_is_nan_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c", "d"], "id": [1.5, float("nan"), float("nan"), None]}), path)
+    result = read_file(path, "parquet", id_key="id")
+    assert result.ids[0] == "1.5"
+    assert len(set(result.ids)) == 4
+    assert "nan" not in result.ids
+
+
 def test_ordinary_dictionaries_leave_batches_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [f"text {row % 7}" for row in range(3000)]}), path)
