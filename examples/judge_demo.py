@@ -1,6 +1,6 @@
 """The whole path from a judge to a classifier, offline: what `make demo-annotate` runs.
 
-A 135-million-parameter model, served on loopback, judges 40 pages in two ways; the report says how far they agree; a
+A 135-million-parameter model, served on loopback, judges 60 pages in two ways; the report says how far they agree; a
 toy classifier is trained on the result. The pages are ../shared/data/web where that is there, else the documentation of
 the installed Python packages.
 """
@@ -22,7 +22,7 @@ from examples.python_docs import write
 from examples.small_judge import CONTEXT, MODEL, ROOT, running
 
 FOLDER = Path("runs/demo-annotate").resolve()  # paths in a config are relative to its folder
-PAGES = 40
+PAGES = 60
 PAGE_TOKENS = 96
 """So little of a page is shown, because a processor core reads about 120 tokens a second with this model."""
 
@@ -82,7 +82,7 @@ def judge_config(addresses: list[str]) -> dict[str, object]:
 
 
 def train_config(labels: Path, cut: float) -> dict[str, object]:
-    """A classifier on 40 labels, kept above their median: there is no keep rule these labels would deserve."""
+    """A classifier on 60 labels, kept above their median: there is no keep rule these labels would deserve."""
     return {
         "annotations": str(labels),
         "output": str(FOLDER / "toy-model"),
