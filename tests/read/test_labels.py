@@ -20,7 +20,6 @@ from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
 from filters.train.annotations import read_annotations
 from filters.train.distill import read_pages
-from filters.train.slices import read_columns
 
 Columns = dict[str, list[Any]]
 
@@ -85,10 +84,9 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert labels.expected.tolist() == data["expected_score"]
     assert labels.score.tolist() == data["score"]
     assert len(set(labels.groups.tolist())) <= 20
-    columns = read_columns(path, labels)
-    assert set(columns.facets["topic"]) == {"science", "NA"}
-    assert columns.ratings is not None
-    assert columns.ratings.tolist() == data["scores"]
+    assert set(labels.facets["topic"]) == {"science", "NA"}
+    assert labels.ratings is not None
+    assert labels.ratings.tolist() == data["scores"]
     assert read_pages(path).texts == data["text"]
     rated = read_rated(path)
     assert rated.judges[0].expected.tolist() == data["scores"]
