@@ -53,6 +53,9 @@ def _writable(path: str) -> str:
 def _readable(address: str) -> str:
     if has_user(address):
         raise ValueError("no user name or password in an address; put them into storage_options of the same section")
+    _, mark, rest = address.partition("://")
+    if mark and not rest.partition("?")[0].strip("/"):
+        raise ValueError(f"{address!r}: an address names a bucket or a host: s3://bucket/folder")
     return address
 
 

@@ -156,6 +156,12 @@ def test_addresses_that_cannot_be_written_to_are_refused(config_file: Path, over
     assert "secret" not in message
 
 
+@pytest.mark.parametrize("address", ["s3://", "https:///", "gs://?versions=1"])
+def test_an_input_address_without_a_bucket_is_refused(config_file: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="an address names a bucket or a host"):
+        FilterConfig.load(config_file, [f"input.paths=['{address}']"])
+
+
 def test_a_run_behind_an_address_is_made_in_a_folder_of_its_own(config_file: Path) -> None:
     one = FilterConfig.load(config_file, ["output.path=s3://bucket/a/run/"]).output
     other = FilterConfig.load(config_file, ["output.path=s3://bucket/b/run"]).output
