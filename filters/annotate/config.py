@@ -142,7 +142,7 @@ class AnnotateConfig(InputsConfig):
     extract: ExtractConfig = ExtractConfig()
     """How the main text is extracted from HTML."""
     sample: SampleConfig = SampleConfig()
-    """Which documents are annotated."""
+    """The sample of documents that the judges score."""
     rubric: Annotated[PathText, Field(min_length=1)]
     """File with the rubric, such as configs/rubrics/edu.yaml."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]{1,40}$")] | None = None

@@ -126,7 +126,7 @@ def draw_sample(store: Store, config: AnnotateConfig, echo: Callable[[str], None
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one judge has still to do.
+    """The work that one judge still has to do.
 
     Attributes:
         judge: its name.

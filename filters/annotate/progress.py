@@ -12,7 +12,7 @@ from filters.annotate.records import Spending
 
 @dataclass
 class JudgeProgress:
-    """What one judge has done in this run.
+    """The work that one judge has done in this run.
 
     Attributes:
         wanted: answers to be had in all, those of earlier runs included.

@@ -517,7 +517,7 @@ class FilterConfig(InputsConfig):
     model: ModelText = "edu-en"
     """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" for the label to score."""
     keep: KeepConfig = KeepConfig()
-    """Which documents are kept."""
+    """The rule that decides which documents are kept."""
     output: OutputConfig
     """What is written, and where."""
     executor: ExecutorConfig = ExecutorConfig()

@@ -16,7 +16,7 @@ from filters.kernels.tokens import token_estimate
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """What deduplication needs to know of n documents.
+    """The fingerprints of n documents that deduplication compares.
 
     Attributes:
         exact: uint64[n, 2], the 128-bit hash of the normalised text; zeros if exact duplicates are not looked for.

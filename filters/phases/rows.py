@@ -77,7 +77,7 @@ class RowsWriter:
         rows = to_rows(batch)
         for name in self._slices:
             rows = rows.append_column(SLICE + name, slice_column(batch, name))
-        self._writer.write_batch(rows, custom_metadata={"source": batch.source})
+        self._writer.write_batch(rows)
 
     def __enter__(self) -> Self:
         return self

@@ -180,7 +180,7 @@ class AdoptedAttributes:
         source = job.units[unit].source
         with pa.ipc.new_stream(str(folder / ROWS), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
             for batch in table.to_batches():
-                writer.write_batch(batch, custom_metadata={"source": source})
+                writer.write_batch(batch)
         stored = self._stored(job, unit, found, folders)
         with BlockWriter(folder / STORED, _STORED_DTYPES) as blocks:
             blocks.write(stored)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,9 +82,9 @@ def run_here(
             destination = Destination(output)
             stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
         run_units = None if spread is None else stack.enter_context(spread())
-        try:
+        with disk_errors_told(plan.output):
             job = prepare(plan, observer, force_new=force_new)
-            try:
+            with only_resumable_work_kept(job):
                 if pool is None and plan.model.scorer.in_threads:
                     (job.work / IN_THREADS).touch()
                     stack.callback((job.work / IN_THREADS).unlink, missing_ok=True)
@@ -92,14 +92,32 @@ def run_here(
                 pool = pool or stack.enter_context(WorkerPool(settings.executor.workers, settings))
                 engine = Engine(job, pool, observer, run_units)
                 return engine.run(lambda: publish_job(plan, job, destination, observer))
-            except BaseException:
-                if not (job.work / "done").exists():  # nothing to go on from
-                    shutil.rmtree(job.work, ignore_errors=True)
-                raise
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                raise RunError(f"{plan.output}: cannot write: {error}. Nothing was published") from error
-            raise
+
+
+@contextmanager
+def disk_errors_told(output: Path) -> Iterator[None]:
+    """Turn errors of a disk that is full or cannot be written into a sentence.
+
+    Raises:
+        RunError: names the output folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise RunError(f"{output}: cannot write: {error}. Nothing was published") from error
+        raise
+
+
+@contextmanager
+def only_resumable_work_kept(job: Job) -> Iterator[None]:
+    """Remove the work folder of a run that fails before any unit is done: there is nothing to resume from."""
+    try:
+        yield
+    except BaseException:
+        if not (job.work / "done").exists():
+            shutil.rmtree(job.work, ignore_errors=True)
+        raise
 
 
 def check_vacant(output: OutputConfig, *, force_new: bool) -> None:

@@ -6,12 +6,10 @@ the phases behind it do what they do in every run. What is kept is what `finesie
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
@@ -25,7 +23,7 @@ from filters.phases.columns import rule_of
 from filters.phases.phase import Job
 from filters.run.adopt import config_of, plan_adoption
 from filters.run.destination import Destination
-from filters.run.engine import Engine, begin, check_vacant
+from filters.run.engine import Engine, begin, check_vacant, disk_errors_told, only_resumable_work_kept
 from filters.run.finish import FORMAT, RunResult, publish_files
 from filters.run.folder import MANIFEST, WORK, held
 from filters.run.observer import Observer
@@ -87,23 +85,15 @@ def run_select(
             "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
             | {package: metadata.version(package) for package in ("duckdb", "numpy", "pyarrow")},
         }
-        try:
+        with disk_errors_told(output.place):
             begin(job, output.place, now, observer, lambda: None, force_new=force_new)
             stated = {name: run.manifest[name] for name in ("model", "benchmarks", "inputs", "dedup")}
             stated["selected_from"] = {"run": run.path.name, "digest": run.manifest["digest"]}
             pool = stack.enter_context(ThreadPool(config.executor.workers))
-            try:
+            with only_resumable_work_kept(job):
                 return Engine(job, pool, observer).run(
                     lambda: publish_files(job, output.place, run.ledger["sources"], stated, destination, observer)
                 )
-            except BaseException:
-                if not (job.work / "done").exists():  # nothing to go on from
-                    shutil.rmtree(job.work, ignore_errors=True)
-                raise
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                raise RunError(f"{output.place}: cannot write: {error}. Nothing was published") from error
-            raise
 
 
 def selection_config(
