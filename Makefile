@@ -11,7 +11,7 @@ CONSTRAINTS ?= --constraint constraints.txt
 help:
 	@awk '/^## /{sub(/^## /,""); text=text ? text : $$0; next} /^[a-z-]+:/{if (text) {sub(/:.*/,""); printf "%-16s %s\n", $$0, text}} {text=""}' Makefile
 
-.PHONY: demo demo-annotate test test-portable test-newest test-annotate test-browser test-cluster test-encoder lint types \
+.PHONY: demo demo-annotate test test-newest test-annotate test-browser test-cluster test-encoder lint types \
 	bench schema docs release constraints clean help
 
 # What the command needs, and no more: `make demo` is somebody's first look. Installed again whenever pyproject.toml
@@ -33,14 +33,13 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/python_docs.py runs/python-docs.parquet
 	$(BIN)/finesieve filter configs/demo.yaml --force-new --examples 5
 
-## The whole test suite; tests that need real pages or a package that is not there say so and skip.
+## The whole test suite; what is not there says so and skips. TESTS="tests/read ..." takes some rooms; PROCESSOR=2008
+## lets numpy and numba compute as on an old processor: without AVX, AVX2 and AVX-512.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(if $(PROCESSOR),$(OLD_PROCESSOR)) $(BIN)/python -m pytest -n auto --maxprocesses 4 $(TESTS)
 
-## The whole test suite as on a processor of 2008: numpy and numba without AVX, AVX2 and AVX-512.
-test-portable: $(VENV)/.dev
-	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES= NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
-		$(BIN)/python -m pytest -n auto --maxprocesses 4
+OLD_PROCESSOR = NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES= NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c \
+	'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')"
 
 ## The same suite with the newest version of every package, in an environment of its own.
 test-newest:
