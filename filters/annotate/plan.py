@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from filters.addresses import as_shown
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.judge import answer_tokens, page_tokens
 from filters.annotate.page import estimate_tokens, token_counter
@@ -19,6 +18,7 @@ from filters.annotate.prompt import Prompt
 from filters.annotate.records import Spending
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import Store
+from filters.errors import as_shown
 from filters.statistics.bootstrap import CONFIDENCE, Estimate
 
 RESAMPLES, SEED = 2000, 20

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from filters.addresses import as_shown
 from filters.annotate.budget import Budget, BudgetReachedError
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.endpoints import JudgeStoppedError, StoppingError
@@ -24,7 +23,7 @@ from filters.annotate.prompt import Prompt
 from filters.annotate.records import Spending
 from filters.annotate.rubric import Rubric
 from filters.annotate.store import LAST, Store
-from filters.errors import RunError
+from filters.errors import RunError, as_shown
 
 Outcome = Literal[
     "complete", "failures", "declined", "interrupted", "max_tokens", "max_money", "max_seconds", "stopped"

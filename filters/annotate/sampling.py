@@ -26,9 +26,9 @@ from pydantic import Field, model_validator
 from filters.annotate.records import Document
 from filters.arrays import Float64, Int64
 from filters.config.filter import ExtractConfig, InputConfig, ModelText, NearConfig, model_at
+from filters.config.languages import LanguageCode
 from filters.config.yaml_file import Section
 from filters.errors import ConfigError, InputError
-from filters.languages import LanguageCode
 
 if TYPE_CHECKING:
     from filters.model import QualityModel
@@ -168,8 +168,7 @@ def draw(
         ModelError: a model of `config.models` cannot be loaded.
     """
     from filters.read.extract import extract as extract_text
-    from filters.read.reader import read_unit
-    from filters.read.units import plan_units
+    from filters.read.units import plan_units, read_unit
 
     sampler = Sampler(config)
     for unit in plan_units(inputs):

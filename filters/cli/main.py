@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from filters.addresses import without_secrets
 from filters.cli.annotate import annotate
 from filters.cli.compare import compare
 from filters.cli.evaluate import evaluate
@@ -28,7 +27,7 @@ from filters.cli.select import select
 from filters.cli.status import status
 from filters.cli.train import train
 from filters.cli.verify import verify
-from filters.errors import FinesieveError
+from filters.errors import FinesieveError, without_secrets
 from filters.terminal import guard_streams
 
 _log = logging.getLogger("finesieve")

@@ -10,9 +10,8 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from filters.addresses import without_secrets
 from filters.config.filter import ExecutorConfig
-from filters.errors import FinesieveError, RunError
+from filters.errors import FinesieveError, RunError, without_secrets
 from filters.phases.phase import DamagedError, Job, Phase
 from filters.run.engine import run_here
 from filters.run.observer import Observer

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from filters.addresses import as_shown, has_user
+from filters.config.languages import LanguageCode, check_code
 from filters.config.yaml_file import LARGEST, Options, PathKey, PathText, Section, load_config
-from filters.languages import LanguageCode, check_code
+from filters.errors import as_shown, has_user
 from filters.models import embedded_models
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}

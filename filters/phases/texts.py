@@ -24,8 +24,7 @@ from filters.errors import InputError
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, read_rows, text_checksums
 from filters.read.batch import Batch
-from filters.read.local import Reading
-from filters.read.unit import Unit
+from filters.read.unit import Reading, Unit
 from filters.storage.remote import is_local
 
 TEXT = "text.arrow"
@@ -124,7 +123,7 @@ def read_texts(job: Job, unit: int, wanted: npt.NDArray[np.int64] | None = None)
 
 def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64], first_row: int) -> Iterator[tuple[int, Batch]]:
     """The batches with their first rows, from that on which has `first_row`, or from further ahead."""
-    from filters.read.reader import read_unit
+    from filters.read.units import read_unit
 
     reading = Reading()
     about = job.units[unit]

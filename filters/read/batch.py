@@ -1,8 +1,8 @@
-"""A batch of documents of one source, with the records that could not be read."""
+"""Batches of documents of one source, with the records that could not be read, and how rows become one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
-from filters.read.local import Reading
+from filters.config.filter import InputConfig
+from filters.read.columns import BigInteger, json_text
+from filters.read.unit import Reading
 
 FIRST_BYTES = 200
 """How many bytes of a quarantined record are kept."""
@@ -114,3 +117,102 @@ class Batch:
             self.html = self.html.filter(mask)
         if self.content_type is not None:
             self.content_type = self.content_type.filter(mask)
+
+
+def derived_ids(source: str, positions: Iterable[int]) -> list[str]:
+    """xxh3-128 of source and position, as 32 hexadecimal digits: the same in every run over the same input."""
+    prefix = source.encode("utf-8", "surrogateescape") + b"\0"
+    digest = xxhash.xxh3_128_hexdigest
+    return [digest(prefix + b"%d" % position) for position in positions]
+
+
+def given_ids(source: str, positions: Sequence[int], values: Sequence[object]) -> list[str]:
+    """Ids as the input gives them (`str()` of numbers), derived where there is none or it is NaN (as pandas has
+    a missing one), a list or an object."""
+    numbers = (int, float, BigInteger)
+    ids = [
+        value if type(value) is str else str(value) if isinstance(value, numbers) and value == value else ""
+        for value in values
+    ]
+    missing = [row for row, value in enumerate(ids) if not value]
+    for row, value in zip(missing, derived_ids(source, [positions[row] for row in missing]), strict=True):
+        ids[row] = value
+    return ids
+
+
+BATCH_ROWS = 1_000
+BATCH_BYTES = 32 << 20
+"""A batch ends with the record that brings its text to this many bytes."""
+
+NO_TEXT = frozenset({"missing_text", "empty_text", "blank_line"})
+"""Reasons of documents that a reader found no text in."""
+
+
+def pass_through(config: InputConfig) -> tuple[str, ...]:
+    """Columns to copy: those of the config, and `url`, which heuristics and reports look at."""
+    return config.columns if "url" in config.columns else (*config.columns, "url")
+
+
+def text_reason(text: str | None) -> str | None:
+    """Why a document has no text, or None if it has some."""
+    if text is None:
+        return "missing_text"
+    return "empty_text" if not text or text.isspace() else None
+
+
+def string_column(values: Sequence[object]) -> pa.Array:
+    """string[n]: strings as they are, other values as JSON text, so that the type does not depend on the rows;
+    null where a value is nested deeper than 254 levels.
+
+    Raises:
+        NotJsonError: a value is of a type that JSON has no form for.
+    """
+    if not set(map(type, values)) <= {str, type(None)}:
+        values = [value if value is None or isinstance(value, str) else json_text(value) for value in values]
+    return pa.array(values, pa.string())
+
+
+def batch_of_rows(
+    source: str,
+    positions: Sequence[int],
+    texts: Sequence[str | None],
+    reasons: Sequence[str | None],
+    ids: Sequence[object],
+    columns: dict[str, pa.Array],
+) -> Batch:
+    """A batch of n documents; `ids` may hold None and values that are no strings."""
+    reason = np.empty(len(positions), dtype=object)
+    reason[:] = reasons
+    return Batch(
+        source=source,
+        position=np.asarray(positions, dtype=np.int64),
+        id=pa.array(given_ids(source, positions, ids), pa.string()),
+        text=pa.array([text or "" for text in texts], pa.large_string()),
+        reason=reason,
+        columns=columns,
+    )
+
+
+def quarantined_only(source: str, records: Sequence[Quarantined]) -> Batch:
+    """A batch without documents."""
+    batch = batch_of_rows(source, (), (), (), (), {})
+    batch.quarantined = list(records)
+    batch.records = len(records)
+    return batch
+
+
+def quarantined(source: str, position: int, cause: str, raw: bytes) -> Quarantined:
+    """A quarantined record with at most `FIRST_BYTES` of its raw bytes."""
+    return Quarantined(source, position, cause, bytes(raw[:FIRST_BYTES]))
+
+
+def slices(sizes: Sequence[int]) -> Iterator[slice]:
+    """Cut rows into runs of at most `BATCH_ROWS` rows and about `BATCH_BYTES` bytes."""
+    start = total = 0
+    for row, size in enumerate(sizes):
+        total += size
+        if total >= BATCH_BYTES or row + 1 - start == BATCH_ROWS:
+            yield slice(start, row + 1)
+            start, total = row + 1, 0
+    if start < len(sizes):
+        yield slice(start, len(sizes))

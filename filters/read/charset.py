@@ -11,7 +11,7 @@ from functools import partial
 import pyarrow as pa
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
-from filters.read.media_type import UTF16_MARKUP, extract_media_type
+from filters.read.http import UTF16_MARKUP, extract_media_type
 
 UNREADABLE = 0.05
 """Share of replacement and control characters above which a text is not readable."""

@@ -8,14 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from filters.addresses import shown
 from filters.config.filter import InputConfig
-from filters.errors import InputError
-from filters.read.batch import Batch, Quarantined
-from filters.read.json_values import NotJsonError
-from filters.read.rows import (
+from filters.errors import InputError, shown
+from filters.read.batch import (
     BATCH_BYTES,
     BATCH_ROWS,
+    Batch,
+    Quarantined,
     batch_of_rows,
     pass_through,
     quarantined,
@@ -23,6 +22,7 @@ from filters.read.rows import (
     string_column,
     text_reason,
 )
+from filters.read.columns import NotJsonError
 from filters.read.unit import SUFFIXES, InputFile, Unit, local_stamp
 from filters.storage.remote import describe, is_local
 

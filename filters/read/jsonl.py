@@ -10,21 +10,21 @@ from typing import Any
 import orjson
 
 from filters.config.filter import InputConfig
-from filters.read.batch import FIRST_BYTES, Batch, Quarantined
-from filters.read.decompress import DamagedError, MemberStream
-from filters.read.json_values import loads_exactly, may_be_rounded
-from filters.read.local import Reading
-from filters.read.opening import open_unit
-from filters.read.rows import (
+from filters.read.batch import (
     BATCH_BYTES,
     BATCH_ROWS,
+    FIRST_BYTES,
+    Batch,
+    Quarantined,
     batch_of_rows,
     pass_through,
     quarantined,
     string_column,
     text_reason,
 )
-from filters.read.unit import Unit
+from filters.read.columns import loads_exactly, may_be_rounded
+from filters.read.decompress import DamagedError, MemberStream
+from filters.read.unit import Reading, Unit, open_unit
 
 BOM = b"\xef\xbb\xbf"
 

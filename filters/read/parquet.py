@@ -14,13 +14,19 @@ import pyarrow.parquet as pq
 from filters.arrays import Int64
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.batch import Batch, Quarantined
+from filters.read.batch import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Batch,
+    Quarantined,
+    derived_ids,
+    given_ids,
+    quarantined,
+    quarantined_only,
+    slices,
+)
 from filters.read.columns import as_settled, plain_type
-from filters.read.ids import derived_ids, given_ids
-from filters.read.local import Reading
-from filters.read.opening import open_input, open_unit
-from filters.read.rows import BATCH_BYTES, BATCH_ROWS, quarantined, quarantined_only, slices
-from filters.read.unit import ROWS_PER_UNIT, InputFile, Unit
+from filters.read.unit import ROWS_PER_UNIT, InputFile, Reading, Unit, open_input, open_unit
 from filters.storage.remote import describe
 
 DECODED_BYTES = 512 << 20

@@ -24,9 +24,8 @@ import zstandard
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
-from filters.read.opening import open_input
 from filters.read.parquet import TooLarge, group_batches, read_columns
-from filters.read.unit import Unit
+from filters.read.unit import Unit, open_input
 from filters.read.warc import BadRecord, RecordStream
 from filters.storage.remote import describe, is_local
 

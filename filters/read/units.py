@@ -1,4 +1,4 @@
-"""The plan of a run's input: which files there are, in which order, and into which units of work they are cut."""
+"""The plan of a run's input: which files there are, in which order, cut into which units; and how a unit is read."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filters.addresses import has_user, shown
 from filters.config.filter import InputConfig
-from filters.errors import InputError
+from filters.errors import FinesieveError, InputError, has_user, shown
+from filters.read.batch import Batch
 from filters.read.decompress import DamagedError, MemberStream
-from filters.read.opening import open_input
-from filters.read.unit import ARC_REFUSED, COMPRESSED, SUFFIXES, InputFile, Unit, local_stamp
+from filters.read.unit import (
+    ARC_REFUSED,
+    COMPRESSED,
+    SUFFIXES,
+    InputFile,
+    Reading,
+    Unit,
+    file_digest,
+    local_stamp,
+    open_input,
+    stamp_of,
+)
 from filters.storage.pace import Pace
 from filters.storage.remote import describe, file_system, is_local, retrying
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 CHECKED_REMOTE_FILES = 1_000
 """So many listed remote files are looked up while planning; the rest (a whole crawl) when they are opened."""
@@ -141,7 +152,7 @@ def _settled(
     if len(inputs) > 1:
         import pyarrow as pa
 
-        from filters.read.rows import pass_through
+        from filters.read.batch import pass_through
 
         for place, file in files:
             text = [(name, pa.string()) for name in pass_through(inputs[place])]
@@ -427,3 +438,134 @@ def _printable(path: str) -> str:
 
 
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
+
+
+_FILES = ("parquet", "jsonl", "warc", "wet")
+_STAMPS = ("ETag", "etag", "e_tag", "LastModified", "last_modified", "mtime", "updated", "md5Hash")
+"""What fsspec's file systems call the version of a file."""
+_RETRIES = 2
+
+
+def input_digest(unit: Unit) -> str | None:
+    """xxh3-128 of the stored bytes of a unit's input file, in hexadecimal; None for what is no local file."""
+    return file_digest(unit.address) if is_local_file(unit) else None
+
+
+def is_local_file(unit: Unit) -> bool:
+    """Whether a unit is of a file of this machine."""
+    return is_file(unit) and is_local(unit.address)
+
+
+def digests_of_read(units: Iterable[Unit], readings: Mapping[str, Iterable[Reading]]) -> dict[str, str | None]:
+    """Digests of the input files, by source, if every local one is still what was read of it; None for other input.
+
+    Args:
+        units: of the run.
+        readings: what its units read, by source.
+
+    Raises:
+        InputError: a file is gone, or its content is another; names it.
+    """
+    digests: dict[str, str | None] = {}
+    for unit in units:
+        if unit.source in digests:
+            continue
+        digests[unit.source] = None
+        if not is_local_file(unit):
+            continue
+        read = list(readings.get(unit.source, ()))
+        digest = digests[unit.source] = next((some.digest for some in read if some.digest is not None), None)
+        try:
+            same = {some.stamp for some in read} == {stamp_of(unit.address)} or input_digest(unit) == digest
+        except OSError:
+            same = False
+        if digest is None or not same:
+            raise InputError(
+                f"{unit.source}: this input file was changed, cut off or replaced after it was read. Nothing was "
+                "published. Remedy: restore it and run again, or start afresh with --force-new"
+            )
+    return digests
+
+
+def is_file(unit: Unit) -> bool:
+    """Whether a unit is of a file, here or behind an address."""
+    return unit.kind in _FILES
+
+
+def input_version(unit: Unit, options: Mapping[str, Any]) -> str | None:
+    """What the server says the version of a unit's remote file is: its ETag, or else when it was changed.
+
+    None for what is no remote file, and where the server does not say or cannot be asked (reading it reports that).
+    """
+    if not is_file(unit) or is_local(unit.address):
+        return None
+    try:
+        system, path = file_system(unit.address, options)
+
+        def ask() -> Mapping[str, Any]:
+            system.invalidate_cache()
+            info: Mapping[str, Any] = system.info(path)
+            return info
+
+        info = retrying(ask, _RETRIES, unit.address)
+    except FinesieveError:
+        return None
+    return next((str(info[key]).strip('"') for key in _STAMPS if info.get(key) is not None), None)
+
+
+def input_versions(units: Iterable[Unit], inputs: Sequence[InputConfig]) -> dict[str, str | None]:
+    """Versions of the remote input files, by source; of the first `CHECKED_REMOTE_FILES`, as planning looks them up."""
+    firsts = {unit.source: unit for unit in units if not unit.start and is_file(unit) and not is_local(unit.address)}
+    known = list(firsts.values())[:CHECKED_REMOTE_FILES]
+    if not known:
+        return {}
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        versions = pool.map(lambda unit: input_version(unit, inputs[unit.input].storage_options), known)
+        return dict(zip((unit.source for unit in known), versions, strict=True))
+
+
+def read_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
+    """Batches of at most 1,000 documents and about 32 MB of text, in input order.
+
+    Every batch accounts for its records: `records == len(batch) + len(batch.quarantined)`.
+
+    Args:
+        unit: of the input.
+        config: of the input it belongs to.
+        reading: told of a local file what was read of it.
+
+    Raises:
+        InputError: the unit cannot be read at all. A remote file that stays unreachable half-way fails its unit and
+            the run (what it holds is not damaged, only absent; a resumed run reads the unit again); damaged data
+            costs quarantined records instead. Or a local file is not the one that was planned, or changes.
+    """
+    batches = _batches(unit, config, reading)
+    return batches if unit.columns is None or unit.kind == "parquet" else _with_settled(unit, batches)
+
+
+def _with_settled(unit: Unit, batches: Iterator[Batch]) -> Iterator[Batch]:
+    from filters.read.columns import as_settled
+
+    for batch in batches:
+        batch.columns = as_settled(batch.columns, unit.columns, unit.source, len(batch))
+        yield batch
+
+
+def _batches(unit: Unit, config: InputConfig, reading: Reading | None) -> Iterator[Batch]:
+    if unit.kind == "jsonl":
+        from filters.read.jsonl import read_jsonl
+
+        return read_jsonl(unit, config, reading)
+    if unit.kind == "parquet":
+        from filters.read.parquet import read_parquet
+
+        return read_parquet(unit, config, reading)
+    if unit.kind in ("warc", "wet"):
+        from filters.read.warc import read_warc
+
+        return read_warc(unit, config, reading)
+    if unit.kind == "stream":
+        from filters.read.hub import read_stream
+
+        return read_stream(unit, config)
+    raise ValueError(f"unit {unit.index} is of unknown kind {unit.kind!r}")

@@ -18,13 +18,10 @@ import pyarrow as pa
 
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.batch import Batch, Quarantined
+from filters.read.batch import BATCH_BYTES, BATCH_ROWS, Batch, Quarantined, batch_of_rows, quarantined, text_reason
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.http import header_lines, parse_response
-from filters.read.local import Reading
-from filters.read.opening import open_unit
-from filters.read.rows import BATCH_BYTES, BATCH_ROWS, batch_of_rows, quarantined, text_reason
-from filters.read.unit import ARC_REFUSED, Unit
+from filters.read.unit import ARC_REFUSED, Reading, Unit, open_unit
 
 MAX_HEADER_BYTES = 256 << 10
 MAGIC = b"WARC/"

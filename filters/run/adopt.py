@@ -34,9 +34,8 @@ from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, ROWS, SCHEMA, SLICE, first_rows, read_rows
 from filters.phases.texts import EDITING
 from filters.read.batch import Batch
-from filters.read.digest import input_digest, input_version
 from filters.read.unit import Unit
-from filters.read.units import plan_units
+from filters.read.units import input_digest, input_version, plan_units
 from filters.run.attributes import QUARANTINE
 from filters.run.blocks import Extract
 from filters.run.folder import MANIFEST, input_folder
@@ -464,7 +463,7 @@ class _Again:
         return found
 
     def _read(self) -> Iterator[Batch]:
-        from filters.read.reader import read_unit
+        from filters.read.units import read_unit
 
         config, source = self._job.config, self._job.units[self._unit].source
         for unit in input_units(self._job).get(source, []):

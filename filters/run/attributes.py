@@ -17,9 +17,8 @@ from filters.phases.columns import quarantine_line
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, ROWS, RowsWriter
 from filters.phases.texts import TEXT, TextWriter, keeps_text
-from filters.read.batch import Batch
-from filters.read.local import Reading
-from filters.read.rows import NO_TEXT
+from filters.read.batch import NO_TEXT, Batch
+from filters.read.unit import Reading
 from filters.run.crashes import killers
 from filters.run.steps import unit_batches, unit_steps
 

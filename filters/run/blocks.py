@@ -19,8 +19,7 @@ from filters.config.filter import (
     LanguageConfig,
 )
 from filters.read.batch import Batch
-from filters.read.local import Reading
-from filters.read.unit import Unit
+from filters.read.unit import Reading, Unit
 
 if TYPE_CHECKING:
     from datatrove.pipeline.filters.base_filter import BaseFilter
@@ -48,8 +47,8 @@ class ReadUnits(PipelineStep):
 
     def run(self, data: Batches | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield the batches of this rank's units, in order; after a local file's one with what was read."""
-        from filters.read.reader import read_unit
-        from filters.read.rows import quarantined_only
+        from filters.read.batch import quarantined_only
+        from filters.read.units import read_unit
 
         for unit in self.units[rank::world_size]:
             reading = Reading()

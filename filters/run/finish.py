@@ -19,7 +19,7 @@ from filters.models import embedded_models
 from filters.phases.columns import rule_of, slice_names
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES
-from filters.read.digest import digests_of_read, input_versions, is_file, is_local_file
+from filters.read.units import digests_of_read, input_versions, is_file, is_local_file
 from filters.run.attributes import QUARANTINE, readings
 from filters.run.card import card
 from filters.run.destination import Destination

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.errors import InputError
-from filters.read.json_values import base64_text, duration, number
+from filters.read.columns import base64_text, duration, number
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 

@@ -13,10 +13,9 @@ from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES
+from filters.read.batch import NO_TEXT
 from filters.read.decompress import DamagedError, MemberStream
-from filters.read.opening import open_input
-from filters.read.rows import NO_TEXT
-from filters.read.unit import Unit
+from filters.read.unit import Unit, open_input
 from filters.run.ledger import Account
 
 _LOOKED_AT = 1000

@@ -14,8 +14,7 @@ from filters.config.filter import ExtractConfig, InputConfig
 from filters.errors import InputError
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
-from filters.read.reader import read_unit
-from filters.read.units import plan_units
+from filters.read.units import plan_units, read_unit
 from filters.run.blocks import Extract, Score
 from filters.run.readable import keys_seen, listed
 

@@ -13,9 +13,8 @@ from typing import Any
 from filters.config.filter import DedupConfig
 from filters.errors import InputError, RunError
 from filters.phases.columns import rule_of
-from filters.read.digest import input_digest, input_versions, is_local_file
-from filters.read.local import Reading
-from filters.read.unit import Unit
+from filters.read.unit import Reading, Unit
+from filters.read.units import input_digest, input_versions, is_local_file
 from filters.run.plan import Plan
 from filters.storage.location import location
 from filters.storage.publish import publishing
@@ -135,7 +134,7 @@ def check_unchanged(before: Mapping[str, str | None], now: Mapping[str, str | No
 
 def check_content(output: Path, units: Sequence[Unit], readings: Mapping[str, Sequence[Reading]]) -> None:
     """Refuse to go on with a run when a local file is not what was read of it before: by its content, if its stamp
-    (see `filters.read.local`) is another, for sizes and times can lie.
+    (see `filters.read.unit`) is another, for sizes and times can lie.
 
     Args:
         output: folder of the run.

@@ -14,14 +14,12 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
-from filters.addresses import as_shown, without_secrets
 from filters.config.filter import FilterConfig, InputConfig, model_at
-from filters.errors import FinesieveError, RunError
+from filters.errors import FinesieveError, RunError, as_shown, without_secrets
 from filters.kernels.packed import PackedText
 from filters.phases.columns import rule_of
-from filters.read.digest import input_digest, input_version
 from filters.read.unit import Unit
-from filters.read.units import plan_units
+from filters.read.units import input_digest, input_version, plan_units
 from filters.run.finish import FORMAT, manifest_digest, manifest_text
 from filters.run.folder import MANIFEST, input_folder
 from filters.run.ledger import Ledger

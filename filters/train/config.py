@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from filters.config.languages import LanguageCode
 from filters.config.yaml_file import PathKey, PathText, Section
-from filters.languages import LanguageCode
 from filters.model.encoder import EncoderOptions
 from filters.model.folder import KeepRule
 from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams

@@ -329,8 +329,8 @@ def test_an_unknown_language_is_refused_and_an_unquoted_no_is_explained(config_f
 
 
 def test_language_codes_are_those_that_the_model_can_give() -> None:
+    from filters.config.languages import NAMES
     from filters.kernels.language import LanguageIdentifier
-    from filters.languages import NAMES
 
     assert set(NAMES) == set(LanguageIdentifier.bundled().codes)
 

@@ -13,8 +13,7 @@ import zstandard
 
 from filters.config.filter import InputConfig
 from filters.read.batch import FIRST_BYTES, Batch, Quarantined
-from filters.read.reader import read_unit
-from filters.read.units import plan_units
+from filters.read.units import plan_units, read_unit
 
 COMPRESS = {
     "": lambda data: data,

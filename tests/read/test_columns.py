@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 from filters import FilterConfig, run_filter
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.reader import read_unit
-from filters.read.units import plan_units
+from filters.read.batch import string_column
+from filters.read.columns import NotJsonError, duration, json_text
+from filters.read.units import plan_units, read_unit
 
 WORDS = "The water cycle moves water from the sea to the land and back, by rain and by rivers, over many years."
 
@@ -164,3 +167,30 @@ def test_inputs_with_other_columns_are_settled_together(tmp_path: Path) -> None:
     clash = InputConfig(kind="jsonl", paths=(str(tmp_path),), text_key="body", columns=("n",))
     with pytest.raises(InputError, match=r"c\.jsonl: column 'n' is of type string, and from .*a\.parquet on of type"):
         plan_units([inputs[0], clash])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"\0\xff", '"AP8="'),
+        ({"a": b"", "b": [bytearray(b"x")]}, '{"a":"","b":["eA=="]}'),
+        (float("nan"), '"NaN"'),
+        ([float("inf"), None, (float("-inf"), 1.5)], '["Infinity",null,["-Infinity",1.5]]'),
+        (decimal.Decimal("12345678901234567890.10"), '"12345678901234567890.10"'),
+        (datetime.datetime(2024, 3, 5, 1, 2, 3, 4), '"2024-03-05T01:02:03.000004"'),
+        (datetime.timedelta(microseconds=-1), '"-PT0.000001S"'),
+    ],
+)
+def test_values_lose_nothing(value: object, text: str) -> None:
+    assert json_text(value) == text
+    assert string_column([value]).to_pylist() == [text]
+
+
+def test_what_has_no_form_in_json_is_refused() -> None:
+    with pytest.raises(NotJsonError, match="type object"):
+        json_text([object()])
+
+
+def test_durations_are_written_in_seconds() -> None:
+    assert [duration(count, 1000) for count in (-1500, 90_000, 1)] == ["-PT1.500S", "PT90.000S", "PT0.001S"]
+    assert duration(3, 1) == "PT3S"

@@ -12,8 +12,7 @@ from synthetic import COMPRESS, json_lines, read_file
 
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.reader import read_unit
-from filters.read.units import plan_units
+from filters.read.units import plan_units, read_unit
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)

@@ -11,9 +11,8 @@ from synthetic import read_file
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.parquet import DECODED_BYTES, batch_rows
-from filters.read.reader import read_unit
 from filters.read.unit import ROWS_PER_UNIT
-from filters.read.units import plan_units
+from filters.read.units import plan_units, read_unit
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:

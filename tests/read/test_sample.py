@@ -13,9 +13,8 @@ from synthetic import responses, warc_record
 
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.reader import read_unit
 from filters.read.sample import Sample, draw_sample
-from filters.read.units import plan_units
+from filters.read.units import plan_units, read_unit
 
 
 def draw(folder: Path, config: InputConfig, documents: int, seed: int = 0) -> tuple[Sample, list[str], int]:

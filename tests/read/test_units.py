@@ -13,7 +13,7 @@ from synthetic import json_lines, read_all
 from filters.config.filter import FilterConfig, InputConfig
 from filters.errors import InputError
 from filters.read import units as units_module
-from filters.read.ids import derived_ids
+from filters.read.batch import derived_ids
 from filters.read.unit import Unit
 from filters.read.units import plan_units, source_names
 

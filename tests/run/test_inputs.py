@@ -16,7 +16,7 @@ import pytest
 from filters import run_filter
 from filters.config.filter import FilterConfig
 from filters.errors import FinesieveError, RunError
-from filters.read.local import file_digest
+from filters.read.unit import file_digest
 from filters.run.forecast import forecast
 from filters.run.observer import Observer
 from filters.run.plan import make_plan

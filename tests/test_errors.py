@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from filters.addresses import as_shown, has_user, shown, without_secrets
 from filters.config.filter import InputConfig
-from filters.errors import InputError
+from filters.errors import InputError, as_shown, has_user, shown, without_secrets
 
 SECRET = "S1gn4tureS1gn4ture"
 SIGNED = [

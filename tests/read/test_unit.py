@@ -13,10 +13,8 @@ import zstandard
 
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.local import Reading, file_digest
-from filters.read.reader import read_unit
-from filters.read.unit import Unit
-from filters.read.units import plan_units
+from filters.read.unit import Reading, Unit, file_digest
+from filters.read.units import plan_units, read_unit
 from tests.run.conftest import jsonl, page
 
 ROWS = [{"id": f"d{n}", "topic": "aaaa", "text": page(n, 30)} for n in range(2500)]
