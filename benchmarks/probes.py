@@ -18,7 +18,7 @@ from filters.evaluate.probes import PROBES, probe_scores
 from filters.model import QualityModel
 from filters.statistics.bootstrap import mean_estimates
 from filters.statistics.splits import connected, near_pairs
-from filters.train.distill import read_pages
+from filters.train.annotations import read_pages
 
 
 def main() -> None:

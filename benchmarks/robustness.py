@@ -28,15 +28,14 @@ from filters.arrays import Float32
 from filters.evaluate.probes import PROBES
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, StaticTable, static_features
+from filters.model.kinds.encoder import text_key
+from filters.model.kinds.heads import HeadConfig, LandmarkHead, SvrHead, fit_head
+from filters.model.kinds.static import read_table
 from filters.statistics.bootstrap import Measure, mean_estimates
 from filters.statistics.splits import connected, group_folds, near_pairs
-from filters.train.annotations import read_annotations
+from filters.train.annotations import read_annotations, read_pages
 from filters.train.calibration import fit_calibration
-from filters.train.distill import read_pages
 from filters.train.evaluation import estimates
-from filters.train.features import text_key
-from filters.train.heads import HeadConfig, LandmarkHead, SvrHead, fit_head
-from filters.train.static_table import read_table
 
 Score = Callable[[Float32], Float32]
 

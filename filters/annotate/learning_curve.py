@@ -9,12 +9,12 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float64, Int64
+from filters.model.kinds import classifier_class
+from filters.model.kinds.linear import LinearConfig
 from filters.statistics.agreement import Agreement
 from filters.statistics.bootstrap import Estimate, group_resamples, interval
 from filters.statistics.splits import group_folds
-from filters.train.blas import one_blas_thread
-from filters.train.classifier import classifier_class
-from filters.train.config import LinearConfig
+from filters.train.procedure import one_blas_thread
 
 MEASURES = ("spearman", "best_f1")
 SMALLEST = 40

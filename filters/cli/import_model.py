@@ -34,7 +34,7 @@ def import_model_command(
     if min_score is not None and not 0 <= min_score <= 5:
         raise typer.BadParameter(f"{min_score:g} is not between 0 and 5", param_hint="--min-score")
     from filters.model.folder import KeepRule
-    from filters.model.importing import import_model
+    from filters.model.quality import import_model
 
     keep = None
     if rounded is not None:

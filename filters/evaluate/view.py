@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from filters.evaluate.report_schema import Report
+from filters.evaluate.report import Report
+from filters.evaluate.slices import OTHER, Facet
 from filters.page import ASSETS, make_page, publish_page
 from filters.statistics.agreement import correlation_bound
 from filters.statistics.bootstrap import Estimate
 from filters.terminal import make_table, printable
 from filters.train.evaluation import COMPARED
-from filters.train.slices import OTHER, Facet
 
 LABELS = {
     "precision": "precision of the kept",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from filters.evaluate.report_schema import Report
+from filters.evaluate.report import Report
 from filters.evaluate.view import chart, charts_of
 from filters.inspect import samples, trust
 from filters.inspect.model_card import ModelCard, model_card

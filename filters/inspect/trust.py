@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from filters.arrays import Float64
 from filters.errors import AnnotationsError, InputError
-from filters.evaluate.report_schema import Report
+from filters.evaluate.report import Report
 from filters.read.labels import read_labels
 from filters.scores.histogram import BINS, EDGES, HIGH
 

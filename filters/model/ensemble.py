@@ -14,7 +14,7 @@ from filters.arrays import Float32, Float64
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.folder import read_arrays, write_arrays
-from filters.model.scorers import Options, Scorer
+from filters.model.kinds import Options, Scorer
 
 if TYPE_CHECKING:
     from filters.model import QualityModel

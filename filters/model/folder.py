@@ -24,7 +24,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from filters.config.yaml_file import Section
 from filters.errors import ModelError
-from filters.model.conformal import ConformalTable
+from filters.model.reliability import ConformalTable
 from filters.model.windows import WindowRule
 from filters.storage.publish import sha256, sync_to_disk
 

@@ -11,13 +11,25 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from filters.arrays import Float64
+from filters.cards import make_card
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.model.conformal import Decisions
-from filters.model.folder import MANIFEST, KeepRule, Manifest, read_arrays, read_manifest, write_arrays, write_folder
-from filters.model.scorers import FastTextFeatures, FastTextScorer, Scorer, scorer_class
+from filters.model.folder import (
+    MANIFEST,
+    KeepRule,
+    Manifest,
+    check_free,
+    read_arrays,
+    read_manifest,
+    write_arrays,
+    write_folder,
+)
+from filters.model.kinds import Scorer, scorer_class
+from filters.model.kinds.fasttext import FastTextFeatures, FastTextScorer
+from filters.model.reliability import Decisions
 from filters.model.trained_on import FILE as TRAINED_ON
 from filters.model.trained_on import TrainedOn
 from filters.model.windows import score_windows
@@ -88,7 +100,7 @@ class QualityModel:
             name_or_folder: the name of an embedded model ("edu-en"), a model folder, a fastText file with the label
                 whose probability is the score ("path/to/model.bin#__label__hq"), or the folder of a transformers
                 sequence classifier with one output, such as HuggingFaceFW/fineweb-edu-classifier (extra `encoder`;
-                kept is what rounds to 3; `filters.model.importing` makes a model folder of it). A folder in the working
+                kept is what rounds to 3; `filters.model.quality` makes a model folder of it). A folder in the working
                 directory that is called like an embedded model is written "./edu-en".
 
         Raises:
@@ -128,7 +140,7 @@ class QualityModel:
 
     @classmethod
     def _sequence_classifier(cls, folder: Path) -> Self:
-        from filters.model.encoder_scorer import SequenceScorer
+        from filters.model.kinds.encoder import SequenceScorer
 
         scorer = SequenceScorer.refer(folder)
         manifest = Manifest(
@@ -245,3 +257,54 @@ class QualityModel:
             lambda part: self.scorer.score(part, self.window), packed, self.metadata.windows, self.window
         )
         return raw if self.calibration is None else self.calibration(raw)
+
+
+def import_model(
+    source: str,
+    output: str | Path,
+    *,
+    keep: KeepRule | None = None,
+    name: str | None = None,
+    language: str | None = None,
+    window: int | None = None,
+    overwrite: bool = False,
+) -> QualityModel:
+    """Copy a classifier into a model folder of its own, with a keep rule.
+
+    Args:
+        source: a folder of a transformers sequence classifier with one output, safetensors only, such as a download of
+            HuggingFaceFW/fineweb-edu-classifier (extra `encoder`); or a fastText file.bin#__label__NAME.
+        output: the model folder to write.
+        keep: None: for the former `KeepRule(rounded=3)`, for the latter a probability of at least a half.
+        name: None: that of the source.
+        language: of the texts the classifier is for.
+        window: characters of a text that are read; None: all (a sequence classifier cuts to its own tokens).
+        overwrite: replace a model that is there.
+
+    Returns:
+        The model as it was written.
+
+    Raises:
+        ModelError: it cannot be loaded, is a model folder already, or the output folder is taken.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    check_free(Path(output), overwrite)
+    model = QualityModel.load(source)
+    if model.metadata.files:
+        raise ModelError(f"{source}: a model folder already. Remedy: use it, or copy it")
+    given = {"keep": keep, "name": name, "language": language, "window": window}
+    try:
+        metadata = Manifest.model_validate(
+            model.metadata.model_dump() | {key: value for key, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Remedy: give another value") from error
+    card = make_card(
+        f"# {metadata.name}",
+        f"Imported from `{Path(source).name}`; finesieve did not train it and has not measured it:\n"
+        "`finesieve evaluate` on labels of your own does.",
+        "## Keep rule",
+        f"Keep a page when {metadata.keep}. Scores are the classifier's own, without calibration.",
+    )
+    return QualityModel(model.scorer, model.calibration, metadata, "").save(output, card=card, overwrite=overwrite)

@@ -1,17 +1,156 @@
-"""The keep curve: the share of pages of each score that the judge would keep."""
+"""What a score says of the judge: conformal bands round it, and the keep curve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
-from filters.arrays import Float64
+from filters.arrays import Float64, Int8
 from filters.config.yaml_file import Section
 from filters.errors import ModelError
+from filters.statistics.agreement import HIGHEST, LOWEST, Scores
+
+Residual = Literal["absolute", "signed"]
+
+KEEP, UNDECIDED, DROP = 1, 0, -1
+ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+BINS = 8
+_WORDS = {KEEP: "keep", UNDECIDED: "undecided", DROP: "drop"}
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Three-way decisions on n documents.
+
+    Attributes:
+        scores: float32[n].
+        low: float64[n], lower ends of the bands.
+        high: float64[n], upper ends.
+        decision: int8[n]: `KEEP` where the whole band reaches the keep rule, `DROP` where none of it does, else
+            `UNDECIDED`.
+    """
+
+    scores: npt.NDArray[np.float32]
+    low: Float64
+    high: Float64
+    decision: Int8
+
+    @property
+    def words(self) -> list[str]:
+        """n times "keep", "drop" or "undecided"."""
+        return [_WORDS[value] for value in self.decision.tolist()]
+
+
+class ConformalTable(Section):
+    """Residual quantiles per bin of the score: a few hundred bytes that go into a model folder.
+
+    Attributes:
+        residual: "absolute" (the band reaches as far down as up) or "signed" (each end misses alpha / 2).
+        edges: upper ends of all bins but the last; a score on an edge belongs to the bin above.
+        rows: residuals behind each bin.
+        alphas: error rates for which quantiles are stored, ascending.
+        below: [bin][alpha], how far the band reaches below the score; None: to the end of the scale.
+        above: the same above the score.
+    """
+
+    residual: Residual
+    edges: tuple[float, ...]
+    rows: tuple[int, ...]
+    alphas: tuple[float, ...] = Field(min_length=1)
+    below: tuple[tuple[float | None, ...], ...]
+    above: tuple[tuple[float | None, ...], ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        bins = len(self.edges) + 1
+        if list(self.edges) != sorted(set(self.edges)) or list(self.alphas) != sorted(set(self.alphas)):
+            raise ValueError("edges and alphas must ascend")
+        if not all(0 < alpha < 1 for alpha in self.alphas):
+            raise ValueError("alphas lie between 0 and 1")
+        if not len(self.rows) == len(self.below) == len(self.above) == bins:
+            raise ValueError(f"{len(self.edges)} edges make {bins} bins")
+        if any(len(row) != len(self.alphas) for row in (*self.below, *self.above)):
+            raise ValueError("every bin has a quantile for every alpha")
+        return self
+
+    @classmethod
+    def fit(
+        cls,
+        scores: Scores,
+        expected: Float64,
+        *,
+        bins: int = BINS,
+        residual: Residual = "absolute",
+        alphas: Sequence[float] = ALPHAS,
+    ) -> Self:
+        """Take the quantiles.
+
+        Args:
+            scores: float[n], calibrated scores of pages the model has not seen (out-of-fold or held out).
+            expected: float64[n], the judge's scores of the same pages.
+            bins: bins of the score with about the same number of rows; 1: one band width for all scores.
+            residual: see the attributes.
+            alphas: error rates to store.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
+        place = np.searchsorted(edges, values, side="right")
+        rest = np.asarray(expected, dtype=np.float64) - values
+        rows, below, above = [], [], []
+        for number in range(len(edges) + 1):
+            inside = rest[place == number]
+            rows.append(len(inside))
+            if residual == "absolute":
+                down = up = tuple(_quantile(np.abs(inside), alpha) for alpha in sorted(alphas))
+            else:
+                down = tuple(_quantile(-inside, alpha / 2) for alpha in sorted(alphas))
+                up = tuple(_quantile(inside, alpha / 2) for alpha in sorted(alphas))
+            below.append(down)
+            above.append(up)
+        return cls(
+            residual=residual,
+            edges=tuple(edges.tolist()),
+            rows=tuple(rows),
+            alphas=tuple(sorted(alphas)),
+            below=tuple(below),
+            above=tuple(above),
+        )
+
+    def interval(self, scores: Scores, alpha: float) -> tuple[Float64, Float64]:
+        """Bands (low, high): float64[n] each, within 0 to 5, that miss the judge's score at most with rate `alpha`.
+
+        An alpha between two stored ones takes the smaller, which is on the safe side.
+
+        Raises:
+            ValueError: alpha is smaller than all stored ones, or not below 1.
+        """
+        usable = [k for k, stored in enumerate(self.alphas) if stored <= alpha + 1e-12]
+        if not usable or alpha >= 1:
+            raise ValueError(f"alpha {alpha:g} must lie between {self.alphas[0]:g} and 1")
+        values = np.asarray(scores, dtype=np.float64)
+        place = np.searchsorted(np.array(self.edges), values, side="right")
+        down, up = (
+            np.array([np.inf if row[usable[-1]] is None else row[usable[-1]] for row in side], dtype=np.float64)[place]
+            for side in (self.below, self.above)
+        )
+        return np.clip(values - down, LOWEST, HIGHEST), np.clip(values + up, LOWEST, HIGHEST)
+
+    def decide(self, scores: Scores, alpha: float, min_score: float) -> Int8:
+        """int8[n]: `KEEP` where the whole band reaches `min_score`, `DROP` where none of it does, else `UNDECIDED`."""
+        low, high = self.interval(scores, alpha)
+        return np.where(low >= min_score, KEEP, np.where(high < min_score, DROP, UNDECIDED)).astype(np.int8)
+
+
+def _quantile(residuals: Float64, alpha: float) -> float | None:
+    """The ceil((n + 1)(1 - alpha))-th smallest residual; None where there are too few to say."""
+    # A hair less, so that (9 + 1)(1 - .1) is 9 and not 10 by rounding.
+    rank = int(np.ceil((len(residuals) + 1) * (1 - alpha) - 1e-9))
+    return float(np.sort(residuals)[rank - 1]) if rank <= len(residuals) else None
 
 
 class Reliability(Section):

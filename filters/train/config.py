@@ -2,120 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from filters.config.languages import LanguageCode
-from filters.config.yaml_file import PathKey, PathText, Section
-from filters.model.encoder import EncoderOptions
+from filters.config.yaml_file import PathText, Section
 from filters.model.folder import KeepRule
-from filters.model.scorers import CharNgram, LinearFeatures, WordNgrams
+from filters.model.kinds.encoder import EncoderConfig
+from filters.model.kinds.fasttext import FastTextConfig
+from filters.model.kinds.linear import LinearConfig
+from filters.model.kinds.static import StaticConfig
 from filters.model.windows import WindowRule
-from filters.models import embedded_models
-from filters.train.heads import HeadConfig, RidgeHead, SvrHead
-from filters.train.tuning import HeadOnly, TuneConfig
-
-
-class LinearConfig(Section):
-    """Ridge regression on hashed tf-idf n-grams; the target is the judge's expected score."""
-
-    kind: Literal["linear"] = "linear"
-    """Chooses this kind of classifier."""
-    bits: Annotated[int, Field(ge=8, le=24)] = 20
-    """Size of the table: it has 2^bits columns. With 20 bits a model folder has 4 MiB."""
-    word_ngrams: WordNgrams = 2
-    """Longest n-gram of words. 0: no words."""
-    char_ngrams: tuple[CharNgram, CharNgram] | None = None
-    """Shortest and longest n-gram of characters within a word; scoring is then several times slower. null: none."""
-    tf: Literal["log", "count", "binary"] = "log"
-    """How often an n-gram counts in a text: the logarithm of its number, its number, or once."""
-    norm: Literal["l2", "none"] = "l2"
-    """Whether the features of a text are scaled to length 1 (l2)."""
-    min_df: Annotated[int, Field(ge=1)] = 3
-    """Fewest texts that a column must occur in; other columns are left out."""
-    l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.3,)
-    """Candidates for the ridge penalty; inner cross-validation chooses one."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        self.features()
-        return self
-
-    def features(self) -> LinearFeatures:
-        """The features, as the model folder holds them.
-
-        Raises:
-            ValueError: options that contradict each other.
-        """
-        return LinearFeatures.model_validate({name: getattr(self, name) for name in LinearFeatures.model_fields})
-
-
-class FastTextConfig(Section):
-    """fastText's own trainer on rounded scores; the score is the expectation over its labels."""
-
-    kind: Literal["fasttext"] = "fasttext"
-    """Chooses this kind of classifier."""
-    dim: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Length of the word vectors."""
-    epoch: Annotated[int, Field(ge=1, le=1000)] = 20
-    """How often the trainer goes through the texts."""
-    lr: Annotated[tuple[Annotated[float, Field(gt=0, le=10)], ...], Field(min_length=1)] = (0.5,)
-    """Candidates for the learning rate; inner cross-validation chooses one."""
-    word_ngrams: Annotated[int, Field(ge=1, le=5)] = 2
-    """Longest n-gram of words."""
-    min_count: Annotated[int, Field(ge=1)] = 3
-    """Fewest occurrences of a word; rarer words are left out."""
-    bucket: Annotated[int, Field(ge=1, le=10**8)] = 100_000
-    """Number of hash buckets for n-grams. The file has (words + bucket) * dim * 4 bytes."""
-
-
-class EncoderConfig(EncoderOptions):
-    """Hidden states of a language model, or of several side by side, under a small head (extra `encoder`)."""
-
-    kind: Literal["encoder"] = "encoder"
-    """Chooses this kind of classifier."""
-    beside: Annotated[tuple[EncoderOptions, ...], Field(max_length=7)] = ()
-    """Other encoders that read the same pages; the head reads the states of all."""
-    head: HeadConfig = RidgeHead(l2=(2.0,))
-    """The small model on top of the states."""
-    tune: TuneConfig = HeadOnly()
-    """What is trained. head: only the head. last_layers: the uppermost layers of the language model too, which needs a
-    GPU or patience: validation.repeats * folds * (inner_folds + 1) + inner_folds + 1 times."""
-    cache: Annotated[PathText | None, Field(exclude=True)] = None
-    """Folder that keeps features between trainings. null: none. Within a training each page is encoded once in any
-    case."""
-
-    @model_validator(mode="after")
-    def _tuned_under_ridge(self) -> Self:
-        if not isinstance(self.tune, HeadOnly) and not isinstance(self.head, RidgeHead):
-            raise ValueError("tuning starts from, and ends in, a ridge head; give head: {kind: ridge, l2: [2.0]}")
-        if not isinstance(self.tune, HeadOnly) and self.beside:
-            raise ValueError("an encoder is tuned by itself; leave out beside, or make two members of an ensemble")
-        return self
-
-    def options(self) -> EncoderOptions:
-        """What is read from the encoder itself."""
-        return EncoderOptions.model_validate({name: getattr(self, name) for name in EncoderOptions.model_fields})
-
-    def encoders(self) -> tuple[EncoderOptions, ...]:
-        """What is read from it and from those beside it."""
-        return (self.options(), *self.beside)
-
-
-class StaticConfig(Section):
-    """The mean of a page's word vectors under a small head: an encoder's knowledge at the speed of a table."""
-
-    kind: Literal["static"] = "static"
-    """Chooses this kind of classifier."""
-    table: Annotated[
-        str, PathKey(is_name=lambda value, path: value in embedded_models()), Field(exclude=True, min_length=1)
-    ]
-    """The word vectors: those of `edu-en`, of another model of kind static, or a folder that
-    recipes/edu-en/build_table.py wrote."""
-    head: HeadConfig = SvrHead(c=(5.0,), gamma=0.15)
-    """The small model on top of the mean vector."""
-
 
 MemberConfig = Annotated[LinearConfig | FastTextConfig | EncoderConfig | StaticConfig, Field(discriminator="kind")]
 SingleConfig = LinearConfig | FastTextConfig | EncoderConfig | StaticConfig

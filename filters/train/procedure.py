@@ -6,9 +6,11 @@ distillation a teacher is fitted first, to the same rows only; with an ensemble 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -18,16 +20,33 @@ from filters.kernels.packed import PackedText
 from filters.model import Calibration, QualityModel
 from filters.model.ensemble import Combination, EnsembleFeatures, EnsembleScorer, member_names
 from filters.model.folder import KeepRule, Manifest
-from filters.model.scorers import Scorer
+from filters.model.kinds import Classifier, Scorer, classifier_class
 from filters.model.windows import pool, split
 from filters.statistics.agreement import Agreement
 from filters.statistics.splits import group_folds
-from filters.train.annotations import Annotations
-from filters.train.blas import one_blas_thread
+from filters.train.annotations import Annotations, read_raw_texts
 from filters.train.calibration import METHOD, fit_calibration
-from filters.train.classifier import Classifier, classifier_class
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
-from filters.train.distill import read_raw_texts
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def one_blas_thread(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, during whose calls every BLAS library of this process uses one thread.
+
+    Sums in another order, on more threads, would make another model of the same labels.
+    """
+
+    @functools.wraps(function)
+    def pinned(*args: P.args, **kwargs: P.kwargs) -> T:
+        import scipy.linalg  # noqa: F401  # its BLAS comes with it; one loaded later would not be pinned
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1, user_api="blas"):
+            return function(*args, **kwargs)
+
+    return pinned
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,14 @@ from filters.config.yaml_file import PathText, Section, load_config
 from filters.errors import AnnotationsError, ConfigError, FinesieveError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import SHAPE, static_features, static_tokens
-from filters.model.encoder import EncoderOptions, EncoderText
-from filters.model.encoder_files import locate
+from filters.model.encoder import EncoderOptions, EncoderText, locate
+from filters.model.encoder_runtimes import open_encoder
 from filters.model.folder import read_arrays, write_arrays
-from filters.model.open_encoder import open_encoder
-from filters.model.static_scorer import TABLE, Vectors
+from filters.model.kinds.encoder import encoder_store, text_key
+from filters.model.kinds.static import ABOUT, LEFT_OUT, TABLE, TableInfo, Vectors
 from filters.statistics.splits import connected, near_pairs
-from filters.train.blas import one_blas_thread
-from filters.train.distill import read_pages
-from filters.train.features import encoder_store, text_key
-from filters.train.static_table import ABOUT, LEFT_OUT, TableInfo
+from filters.train.annotations import read_pages
+from filters.train.procedure import one_blas_thread
 
 States = Iterator[tuple[int, Float32, Int64]]
 

@@ -18,11 +18,12 @@ from filters.errors import AnnotationsError, InputError
 from filters.evaluate.probes import PROBES
 from filters.evaluate.report import (
     Predictions,
+    Report,
+    Subject,
     cross_validate_report,
     evaluate,
     report_from_predictions,
 )
-from filters.evaluate.report_schema import Report, Subject
 from filters.evaluate.view import page, report_view
 from filters.model import QualityModel
 from filters.model.trained_on import TrainedOn

@@ -17,13 +17,11 @@ from typer.testing import CliRunner
 from filters.cli.main import app
 from filters.errors import MissingExtraError, ModelError, install_command
 from filters.model import QualityModel
-from filters.model.encoder import EncoderOptions
-from filters.model.encoder_files import WHEELS, locate
-from filters.model.importing import import_model
-from filters.model.open_encoder import open_encoder, shared_encoder
-from filters.train.classifier import classifier_class
-from filters.train.config import EncoderConfig
-from filters.train.features import FeatureStore, encoder_store
+from filters.model.encoder import WHEELS, EncoderOptions, locate
+from filters.model.encoder_runtimes import open_encoder, shared_encoder
+from filters.model.kinds import classifier_class
+from filters.model.kinds.encoder import EncoderConfig, FeatureStore, encoder_store
+from filters.model.quality import import_model
 from tests.model.tiny_encoders import WORDS, bert, llama
 from tests.train.labelled_pages import columns, write
 

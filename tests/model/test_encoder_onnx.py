@@ -13,13 +13,11 @@ import pytest
 
 from filters.errors import MissingExtraError, ModelError, install_command
 from filters.model import QualityModel
-from filters.model.encoder import Encoder, EncoderOptions
-from filters.model.encoder_files import locate
+from filters.model.encoder import Encoder, EncoderOptions, locate
+from filters.model.encoder_runtimes import open_encoder, shared_encoder
 from filters.model.folder import Manifest
-from filters.model.open_encoder import open_encoder, shared_encoder
-from filters.train.classifier import classifier_class
-from filters.train.config import EncoderConfig
-from filters.train.features import encoder_store
+from filters.model.kinds import classifier_class
+from filters.model.kinds.encoder import EncoderConfig, encoder_store
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime", reason="pip install 'finesieve[onnx]'")

@@ -19,7 +19,7 @@ from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model import Calibration, QualityModel
 from filters.model.folder import KeepRule, Manifest
-from filters.model.scorers import LinearFeatures, LinearScorer
+from filters.model.kinds.linear import LinearFeatures, LinearScorer
 from filters.models import embedded_models
 
 BITS = 8

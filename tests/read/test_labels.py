@@ -18,8 +18,7 @@ import zstandard
 from filters.annotate.rated import read_rated
 from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
-from filters.train.annotations import read_annotations
-from filters.train.distill import read_pages
+from filters.train.annotations import read_annotations, read_pages
 
 Columns = dict[str, list[Any]]
 

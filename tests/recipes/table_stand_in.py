@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from filters.train.features import FeatureStore
+from filters.model.kinds.encoder import FeatureStore
 
 WINDOW = 2000
 

@@ -19,8 +19,8 @@ from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
-from filters.train.features import text_key
-from filters.train.static_table import read_table
+from filters.model.kinds.encoder import text_key
+from filters.model.kinds.static import read_table
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "edu-en"
 

@@ -10,9 +10,9 @@ import pytest
 
 from filters.errors import AnnotationsError
 from filters.statistics.bootstrap import Measure
-from filters.train.agreement import check_agreement
 from filters.train.annotations import read_annotations
 from filters.train.config import AgreementConfig, TrainConfig
+from filters.train.evaluation import check_agreement
 from filters.train.training import train
 from tests.train import labelled_pages
 

@@ -13,10 +13,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from benchmarks.gate import measure
 from filters.annotate.learning_curve import learning_curve
 from filters.evaluate.report import cross_validate_report
+from filters.model.kinds.linear import LinearClassifier
 from filters.train import training
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
-from filters.train.linear import LinearClassifier
 
 
 @pytest.mark.parametrize("entry", ["train", "evaluate", "gate", "learning curve"])

@@ -8,7 +8,7 @@ from labelled_pages import columns, write
 
 from filters.statistics.bootstrap import Measure
 from filters.train.annotations import read_annotations
-from filters.train.conformal import measure_coverage
+from filters.train.evaluation import measure_coverage
 
 
 def test_coverage_is_measured_on_hosts_the_quantiles_have_not_seen(tmp_path: Path) -> None:

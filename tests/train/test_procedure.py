@@ -17,10 +17,9 @@ from filters.config.yaml_file import load_config
 from filters.errors import AnnotationsError, ModelError
 from filters.model import QualityModel
 from filters.model.ensemble import Combination
-from filters.train.annotations import read_annotations
+from filters.model.kinds.linear import LinearClassifier
+from filters.train.annotations import read_annotations, read_raw_texts
 from filters.train.config import DistillConfig, TrainConfig
-from filters.train.distill import read_raw_texts
-from filters.train.linear import LinearClassifier
 from filters.train.procedure import Procedure
 from filters.train.training import train
 

@@ -16,10 +16,11 @@ from filters.errors import AnnotationsError, ConfigError, ModelError
 from filters.evaluate.report import evaluate
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
+from filters.model.kinds.static import StaticConfig
 from filters.statistics.agreement import METRICS
 from filters.statistics.bootstrap import Estimate
 from filters.train.annotations import read_annotations
-from filters.train.config import StaticConfig, TrainConfig
+from filters.train.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

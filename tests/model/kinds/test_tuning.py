@@ -12,12 +12,10 @@ from pydantic import ValidationError
 
 from filters.errors import ModelError
 from filters.model import QualityModel
+from filters.model.encoder_runtimes import shared_encoder
 from filters.model.folder import Manifest
-from filters.model.open_encoder import shared_encoder
-from filters.train.classifier import classifier_class
-from filters.train.config import EncoderConfig
-from filters.train.encoder import EncoderClassifier
-from filters.train.features import encoder_store
+from filters.model.kinds import classifier_class
+from filters.model.kinds.encoder import EncoderClassifier, EncoderConfig, encoder_store
 from tests.model.tiny_encoders import bert, llama
 
 if not importlib.util.find_spec("torch") or not importlib.util.find_spec("transformers"):
@@ -110,7 +108,7 @@ def test_states_of_frozen_blocks_are_computed_once_and_change_nothing(
     options = {"layers": [1, 2, 3], "pooling": ["mean", "last"], "prefix": "the a", "suffix": ["b", "c d"]}
     one = {"tune": {"layers": 1, "epochs": 2}, **options}
     remembered = classifier(folder, **one).fit(texts, targets, np.ones(60), SEED, groups).score(texts)
-    monkeypatch.setattr("filters.train.tuning.MAX_STATE_BYTES", 0)
+    monkeypatch.setattr("filters.model.kinds.tuning.MAX_STATE_BYTES", 0)
     computed = classifier(folder, **one).fit(texts, targets, np.ones(60), SEED, groups).score(texts)
     np.testing.assert_allclose(remembered, computed, atol=2e-4)
 

@@ -20,12 +20,9 @@ from pydantic import Field
 from filters.arrays import Float32, Float64, Int64
 from filters.config.yaml_file import Section
 from filters.errors import ModelError
-from filters.model.encoder import OUTPUT, EncoderOptions, batches
-from filters.model.encoder_files import locate
-from filters.model.heads import LinearHead
-from filters.model.tuned import TunedFeatures, TunedWeights, tunable
+from filters.model.encoder import OUTPUT, EncoderOptions, TunedFeatures, TunedWeights, batches, locate, tunable
+from filters.model.kinds.heads import LinearHead, RidgeHead, fit_head
 from filters.statistics.splits import group_folds
-from filters.train.heads import RidgeHead, fit_head
 
 HELD_OUT = 8
 """One in so many groups is kept aside for early stopping."""
@@ -117,7 +114,7 @@ def fine_tune(
         ModelError: the encoder is none of torch's, or has fewer layers than are to be tuned.
         MissingExtraError: torch or transformers is not installed.
     """
-    from filters.model.encoder_torch import TorchEncoder
+    from filters.model.encoder_runtimes import TorchEncoder
 
     if locate(options.encoder).onnx is not None:
         raise ModelError(f"encoder {options.encoder}: an ONNX file cannot be tuned. Remedy: give safetensors or GGUF")

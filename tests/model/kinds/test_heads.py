@@ -16,13 +16,12 @@ from sklearn.svm import SVR
 
 from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
-from filters.model.heads import Head, RbfHead, read_head
+from filters.model.kinds.heads import Head, LandmarkHead, RbfHead, RidgeHead, SvrHead, fit_head, read_head, strengths
 from filters.train.config import TrainConfig
-from filters.train.heads import LandmarkHead, RidgeHead, SvrHead, fit_head, strengths
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 KINDS = {
     "ridge": RidgeHead(l2=(0.1,)),
     "svr": SvrHead(gamma=1.0, c=(10.0,)),

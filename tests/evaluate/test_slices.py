@@ -10,10 +10,17 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
 
 from filters.errors import AnnotationsError
-from filters.evaluate.baselines import baseline_scores, flesch_kincaid_grade, syllables
+from filters.evaluate.slices import (
+    OTHER,
+    SHOWN,
+    baseline_scores,
+    facets_of,
+    flesch_kincaid_grade,
+    measure_slices,
+    syllables,
+)
 from filters.statistics.bootstrap import Measure
 from filters.train.annotations import Annotations, read_annotations
-from filters.train.slices import OTHER, SHOWN, facets_of, measure_slices
 
 TOPICS = ("science", "fashion", "sport")
 

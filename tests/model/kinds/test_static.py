@@ -13,17 +13,16 @@ from labelled_pages import columns, write
 from scipy.stats import spearmanr
 from table_stand_in import WINDOW, stand_in, table_config
 
-import filters.train.static_table as static_table
+import filters.model.kinds.static as static_table
 from filters.errors import ConfigError, ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, look_up, pair_hashes, static_features, static_tokens
 from filters.model import QualityModel
 from filters.model.folder import Manifest
-from filters.model.scorers import LinearFeatures, LinearScorer
-from filters.train.classifier import classifier_class
-from filters.train.config import StaticConfig
-from filters.train.heads import LandmarkHead, RidgeHead, SvrHead
-from filters.train.static_table import read_table
+from filters.model.kinds import classifier_class
+from filters.model.kinds.heads import LandmarkHead, RidgeHead, SvrHead
+from filters.model.kinds.linear import LinearFeatures, LinearScorer
+from filters.model.kinds.static import StaticConfig, read_table
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,109 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import Field, JsonValue
 
-from filters.arrays import Float64, Int64
-from filters.errors import FinesieveError
-from filters.model.scorers import FastTextFeatures, FastTextScorer
-from filters.train.classifier import Classifier
-from filters.train.config import FastTextConfig, SingleConfig
+from filters.arrays import Float32, Float64, Int64
+from filters.config.yaml_file import Section
+from filters.errors import FinesieveError, ModelError
+from filters.kernels.packed import PackedText
+from filters.model.kinds import Classifier, Options, Scorer
+
+
+class FastTextFeatures(Options):
+    """How the probabilities of a fastText model become one score."""
+
+    values: Annotated[dict[str, float], Field(min_length=1)]
+    """Label -> value; the score is the sum of value times probability."""
+
+
+@dataclass(frozen=True)
+class FastTextScorer(Scorer):
+    """Expected value over the labels of a supervised fastText model, scored by the compiled kernel.
+
+    Attributes:
+        path: the .bin the model came from.
+        model: the compiled model (`filters.kernels.fasttext.CompiledFastText`).
+        options: value of each label.
+    """
+
+    path: Path
+    model: Any
+    options: FastTextFeatures
+
+    normalisation = "none: fastText reads the text as it is, a line break being white space"
+    in_threads = True
+
+    @classmethod
+    def load(cls, path: Path, options: FastTextFeatures) -> Self:
+        """Compile a fastText .bin.
+
+        Raises:
+            ModelError: the file is no supervised fastText model, or it lacks one of the labels.
+        """
+        from filters.kernels.fasttext import CompiledFastText
+
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file. Remedy: give the path of a fastText .bin")
+        model = CompiledFastText.load(path)
+        known = set(model.labels)
+        options = FastTextFeatures(
+            values={
+                f"__label__{label}" if f"__label__{label}" in known else label: value
+                for label, value in options.values.items()
+            }
+        )
+        unknown = sorted(set(options.values) - known)
+        if unknown:
+            raise ModelError(
+                f"{path}: has no label {unknown[0]!r}; its labels: {', '.join(model.labels)}. Remedy: name one of these"
+            )
+        return cls(path, model, options)
+
+    def score(self, packed: PackedText, window: int) -> Float32:
+        """float32[n]: expected values over the first `window` characters of each text."""
+        values = np.array([self.options.values.get(label, 0.0) for label in self.model.labels], dtype=np.float32)
+        probabilities: Float32 = self.model.predict_proba(packed.head(window))
+        return np.asarray(probabilities @ values, dtype=np.float32)
+
+    def write(self, folder: Path) -> None:
+        """Copy the .bin as model.bin."""
+        (folder / "model.bin").write_bytes(self.path.read_bytes())
+
+    @classmethod
+    def read(cls, folder: Path, features: Mapping[str, JsonValue]) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            ModelError: options or labels that do not fit.
+        """
+        return cls.load(folder / "model.bin", FastTextFeatures.parse(folder, features))
+
+
+class FastTextConfig(Section):
+    """fastText's own trainer on rounded scores; the score is the expectation over its labels."""
+
+    kind: Literal["fasttext"] = "fasttext"
+    """Chooses this kind of classifier."""
+    dim: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Length of the word vectors."""
+    epoch: Annotated[int, Field(ge=1, le=1000)] = 20
+    """How often the trainer goes through the texts."""
+    lr: Annotated[tuple[Annotated[float, Field(gt=0, le=10)], ...], Field(min_length=1)] = (0.5,)
+    """Candidates for the learning rate; inner cross-validation chooses one."""
+    word_ngrams: Annotated[int, Field(ge=1, le=5)] = 2
+    """Longest n-gram of words."""
+    min_count: Annotated[int, Field(ge=1)] = 3
+    """Fewest occurrences of a word; rarer words are left out."""
+    bucket: Annotated[int, Field(ge=1, le=10**8)] = 100_000
+    """Number of hash buckets for n-grams. The file has (words + bucket) * dim * 4 bytes."""
+
 
 PREFIX = "__label__"
 ATTEMPTS = 4
@@ -59,7 +151,7 @@ class FastTextClassifier(Classifier[FastTextScorer]):
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def candidates(cls, config: SingleConfig, window: int) -> list[Self]:
+    def candidates(cls, config: Section, window: int) -> list[Self]:
         """One classifier per learning rate in `config.lr`."""
         assert isinstance(config, FastTextConfig)
         return [cls(config, window, lr) for lr in config.lr]
@@ -72,7 +164,7 @@ class FastTextClassifier(Classifier[FastTextScorer]):
     def fit(
         self, texts: Sequence[str], targets: Float64, weights: Float64, random_state: int, groups: Int64 | None = None
     ) -> Self:
-        """Fit to labels rounded to whole numbers; see `filters.train.classifier.Classifier`.
+        """Fit to labels rounded to whole numbers; see `filters.model.kinds.Classifier`.
 
         Raises:
             FinesieveError: training diverged at every learning rate tried, or the trainer is not installed.

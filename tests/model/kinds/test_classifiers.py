@@ -14,13 +14,14 @@ from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
-import filters.train.fasttext as fasttext_kind
+import filters.model.kinds.fasttext as fasttext_kind
 from filters.errors import FinesieveError
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
 from filters.model.folder import Manifest
-from filters.train.classifier import CLASSIFIERS, Classifier, classifier_class
-from filters.train.config import FastTextConfig, LinearConfig
+from filters.model.kinds import KINDS, Classifier, classifier_class
+from filters.model.kinds.fasttext import FastTextConfig
+from filters.model.kinds.linear import LinearConfig
 
 CONFIGS = {"linear": LinearConfig(bits=14), "fasttext": FastTextConfig(dim=8, bucket=2000, epoch=40)}
 WINDOW = 2000
@@ -42,7 +43,7 @@ def fitted(kind: str, random_state: int = 0, **changes: Any) -> tuple[Classifier
 
 def test_every_kind_is_tested() -> None:
     # The other two need a table or torch: test_static.py and test_encoder.py.
-    assert set(CONFIGS) | {"static", "encoder"} == set(CLASSIFIERS)
+    assert set(CONFIGS) | {"static", "encoder", "ensemble"} == set(KINDS)
 
 
 @kinds

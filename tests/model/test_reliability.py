@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from filters.model import ConformalTable
-from filters.model.conformal import DROP, KEEP, UNDECIDED
+from filters.model.reliability import DROP, KEEP, UNDECIDED
 
 
 def sample(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
