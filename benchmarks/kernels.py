@@ -25,8 +25,7 @@ import xxhash
 from benchmarks.corpus import build
 from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, clocked, in_turn, ratios, speed
 from filters.config.filter import NearConfig
-from filters.dedup.exact import exact_hashes
-from filters.dedup.fingerprinter import Fingerprinter
+from filters.dedup.fingerprinter import Fingerprinter, exact_hashes
 from filters.kernels.language import MAX_CHARACTERS, LanguageIdentifier
 from filters.kernels.linear import score_hashed
 from filters.kernels.minhash import band_keys

@@ -36,7 +36,7 @@ from corpus import SHARED, machine
 
 from filters import FilterConfig, run_filter
 from filters.config.filter import NearConfig
-from filters.dedup.near import near_keys
+from filters.dedup.fingerprinter import near_keys
 from filters.kernels.packed import PackedText
 from filters.kernels.words import word_hashes
 

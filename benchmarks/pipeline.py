@@ -31,7 +31,7 @@ from benchmarks.corpus import build
 from benchmarks.measure import Report, Row, Side, arguments, bind_to_one_core, clocked, in_turn, ratios, speed
 from filters import FilterConfig, run_filter
 from filters.config.filter import LanguageConfig
-from filters.phases.columns import OWN_FIELDS
+from filters.phases.rows import OWN_FIELDS
 from filters.read.batch import Batch
 from filters.read.units import plan_units
 from filters.run.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score

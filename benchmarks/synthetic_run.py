@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters import FilterConfig, run_filter
-from filters.phases.columns import ATTRIBUTE_FIELDS, ATTRIBUTE_ROWS
+from filters.phases.rows import ATTRIBUTE_FIELDS, ATTRIBUTE_ROWS
 from filters.scores.summary import SURVIVOR_COLUMNS, Histograms
 
 ROW_GROUP = 150_000

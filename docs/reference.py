@@ -18,10 +18,9 @@ from filters.annotate.rubric import Rubric
 from filters.cli.main import VERBS, common
 from filters.config.filter import FilterConfig
 from filters.config.json_schema import json_schema, section_schema
-from filters.dedup.fingerprints import SCHEMA as FINGERPRINTS
-from filters.dedup.fingerprints import SETS
+from filters.dedup.earlier_runs import KEY_SCHEMA, SET_SCHEMA
 from filters.model.folder import Manifest
-from filters.phases.columns import ATTRIBUTE_FIELDS, MEANINGS, OWN_FIELDS, REJECTED_FIELDS, added_fields
+from filters.phases.rows import ATTRIBUTE_FIELDS, MEANINGS, OWN_FIELDS, REJECTED_FIELDS, added_fields
 
 FILES = {
     "data/shard-00000.parquet, ...": "kept documents in input order (or `.jsonl.zst`); data/NAME/ for each "
@@ -375,13 +374,13 @@ def files_page() -> str:
                     ("column", "type", "meaning"),
                     [
                         [
-                            f"`{FINGERPRINTS.names[0]}`",
-                            str(FINGERPRINTS.types[0]),
+                            f"`{KEY_SCHEMA.names[0]}`",
+                            str(KEY_SCHEMA.types[0]),
                             "band key, or the upper half of the exact hash",
                         ],
                         [
-                            f"`{FINGERPRINTS.names[1]}`",
-                            str(FINGERPRINTS.types[1]),
+                            f"`{KEY_SCHEMA.names[1]}`",
+                            str(KEY_SCHEMA.types[1]),
                             "row of the document in `attributes/`",
                         ],
                     ],
@@ -390,8 +389,8 @@ def files_page() -> str:
                 table(
                     ("column", "type", "meaning"),
                     [
-                        [f"`{SETS.names[0]}`", str(SETS.types[0]), "row of the document in `attributes/`"],
-                        [f"`{SETS.names[1]}`", str(SETS.types[1]), "hashes of its shingles"],
+                        [f"`{SET_SCHEMA.names[0]}`", str(SET_SCHEMA.types[0]), "row of the document in `attributes/`"],
+                        [f"`{SET_SCHEMA.names[1]}`", str(SET_SCHEMA.types[1]), "hashes of its shingles"],
                     ],
                 ),
             ]

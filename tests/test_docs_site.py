@@ -18,7 +18,7 @@ from filters import run_filter
 from filters.cli.main import app
 from filters.config.filter import FilterConfig
 from filters.config.json_schema import json_schema
-from filters.phases.columns import (
+from filters.phases.rows import (
     ATTRIBUTE_FIELDS,
     MEANINGS,
     OWN_FIELDS,

@@ -195,7 +195,7 @@ class Sampler:
 
     def __init__(self, config: SampleConfig) -> None:
         from filters.dedup.fingerprinter import Fingerprinter
-        from filters.kernels.key_set import KeySet
+        from filters.kernels.hash_sets import KeySet
         from filters.kernels.language import LanguageIdentifier
 
         self.config = config

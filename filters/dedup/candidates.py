@@ -26,17 +26,27 @@ from filters.dedup.copies import (
     LEAD_COLUMNS,
     LEADS,
     about,
+    coarse_order,
     part_of,
     ranked,
 )
-from filters.dedup.joins import EXACT, EXACT_COLUMNS, NEAR, NEAR_COLUMNS, from_join, places
-from filters.dedup.near import shingles_of
-from filters.dedup.order import coarse_order, firsts, position
-from filters.kernels.packed import PackedText
-from filters.kernels.ragged import Ragged
-from filters.kernels.shingles import CONTAINMENT, JACCARD, alike_in_buckets, similarities
-from filters.phases.blocks import BlockFileError
-from filters.phases.mail import Outbox, Table, bytes_for, height, join_tables, letters, read_flushes, take
+from filters.dedup.fingerprinter import shingles_of
+from filters.dedup.join import EXACT, EXACT_COLUMNS, NEAR, NEAR_COLUMNS, from_join, places
+from filters.kernels.minhash import CONTAINMENT, JACCARD, alike_in_buckets, similarities
+from filters.kernels.packed import PackedText, Ragged
+from filters.phases.blocks import (
+    BlockFileError,
+    Outbox,
+    Table,
+    bytes_for,
+    firsts,
+    height,
+    join_tables,
+    letters,
+    position,
+    read_flushes,
+    take,
+)
 from filters.phases.phase import DamagedError, Job
 from filters.phases.texts import read_texts
 

@@ -1,6 +1,6 @@
 """Resolve: from the keys of documents to what deduplication over the whole run says of each.
 
-join                 hash ranges: documents that share a key (`filters.dedup.joins`)
+join                 hash ranges: documents that share a key (`filters.dedup.join`)
 copies, exact        places, parts: what documents with copies are ranked by; the best of each set of exact copies
 shingles, compare    places, parts: the true similarity of documents that share a band (`...candidates`)
 round-*, settle      parts, one unit: which documents stay (`...rounds`)
@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
-from filters.arrays import Bool, Int32, Int64
+from filters.arrays import Bool, Float32, Int32, Int64
+from filters.config.filter import RepeatConfig
 from filters.dedup.bands import partitions
 from filters.dedup.candidates import (
     COMPARE,
@@ -30,12 +32,22 @@ from filters.dedup.candidates import (
     Shingles,
 )
 from filters.dedup.copies import MEMBER_COLUMNS, Copies, Exact, members_of, part_of, ranked, renamed_ids
-from filters.dedup.joins import NAMES, NAMES_COLUMNS, Join, from_join, pairs_joined, places
-from filters.dedup.order import firsts, position
+from filters.dedup.join import NAMES, NAMES_COLUMNS, Join, from_join, pairs_joined, places
 from filters.dedup.rounds import ROUNDS, Round, Settle, witnesses_for
-from filters.kernels.ragged import Ragged
-from filters.phases.blocks import BlockFileError, BlockReader, BlockWriter
-from filters.phases.mail import Outbox, Table, height, join_tables, letters, take
+from filters.kernels.packed import Ragged
+from filters.phases.blocks import (
+    BlockFileError,
+    BlockReader,
+    BlockWriter,
+    Outbox,
+    Table,
+    firsts,
+    height,
+    join_tables,
+    letters,
+    position,
+    take,
+)
 from filters.phases.phase import DamagedError, Job, Phase
 from filters.phases.rows import first_rows, read_rows
 
@@ -341,3 +353,32 @@ RESOLVE_PHASES: tuple[Phase, ...] = (
     Join(), Copies(), Exact(), Shingles(), Compare(), *(Round(n) for n in range(1, ROUNDS + 1)), Settle(),
     Witnesses(), Clusters(), VerdictsOfUnit(),
 )  # fmt: skip
+
+
+def times_written(config: RepeatConfig, sizes: Int64, scores: Float32, ids: pa.Array) -> Int64:
+    """int64[n]: times to write each document (upsampling), from 1 to `config.max`.
+
+    Where the curve gives a fraction, 1.3 say, 30 % of the documents are written twice and 70 % once: those whose id
+    has a hash (xxh3-64 over the range of uint64) below the fraction. So it depends on a document's id alone.
+
+    Args:
+        config: the curve and the cap.
+        sizes: int64[n], documents in the cluster.
+        scores: float32[n].
+        ids: string[n], unique.
+    """
+    place = (sizes if config.by == "cluster_size" else scores).astype(np.float64)
+    times = place
+    if config.curve:
+        points = np.array(config.curve, np.float64)
+        times = np.interp(place, points[:, 0], points[:, 1])
+    times = np.clip(times, 1, config.max)
+    whole = np.floor(times)
+    drawn = times > whole
+    whole[drawn] += _uniform(ids.filter(pa.array(drawn))) < (times - whole)[drawn]
+    return whole.astype(np.int64)
+
+
+def _uniform(ids: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(i.encode()) / 2**64 for i in ids.to_pylist()), np.float64, len(ids))

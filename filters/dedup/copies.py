@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from filters.arrays import Int64
+from filters.arrays import Float32, Int64, UInt64
 from filters.dedup.bands import partitions
-from filters.dedup.joins import (
+from filters.dedup.join import (
     EXACT,
     EXACT_COLUMNS,
     NAMES,
@@ -26,10 +27,9 @@ from filters.dedup.joins import (
     from_join,
     places,
 )
-from filters.dedup.order import best_first, firsts, position
-from filters.kernels.mixing import GOLDEN
-from filters.kernels.ragged import Ragged
-from filters.phases.mail import Outbox, Table, height, join_tables, letters, take
+from filters.kernels import GOLDEN
+from filters.kernels.packed import Ragged
+from filters.phases.blocks import Outbox, Table, firsts, height, join_tables, letters, position, take
 from filters.phases.phase import Job
 from filters.phases.rows import read_rows
 
@@ -188,3 +188,32 @@ def renamed_ids(ids: pa.Array, rows: Int64, suffixes: Int64) -> pa.Array:
     for row, suffix in zip(rows.tolist(), suffixes.tolist(), strict=True):
         values[row] = f"{values[row]}#{suffix}"
     return pa.array(values, ids.type)
+
+
+def best_first(group: Int64, score: Float32, length: Int64, ids: pa.Array, document: Int64) -> Int64:
+    """Order n documents by group, the best of each group first.
+
+    The best is one of an earlier run (its number is negative), then has the highest score, then the longest text, then
+    the smallest id (compared as UTF-8), then the smallest number. A score that is not a number is worse than all
+    others.
+
+    Returns:
+        int64[n]: row numbers.
+    """
+    score = np.where(np.isnan(score), np.float32(-np.inf), score) + np.float32(0)  # -0 and 0 are the same score
+    table = pa.table(
+        {"group": group, "new": document >= 0, "score": score, "length": length, "id": ids, "document": document}
+    )
+    keys = [("group", "ascending"), ("new", "ascending"), ("score", "descending"), ("length", "descending")]
+    order = pc.sort_indices(table, sort_keys=[*keys, ("id", "ascending"), ("document", "ascending")])
+    return np.asarray(order.to_numpy().astype(np.int64))
+
+
+def coarse_order(score: Float32, length: Int64, document: Int64) -> UInt64:
+    """uint64[n]: lower for a better document; equal where score and length are (lengths are cut at 2^32 - 1)."""
+    bits = (np.where(np.isnan(score), np.float32(-np.inf), score) + np.float32(0)).astype(np.float32).view(np.uint32)
+    ascending = np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    low = np.uint64(2**32 - 1)
+    longest = np.minimum(length, 2**32 - 1).astype(np.uint64)
+    order = (low - ascending << np.uint64(32)) | (low - longest)
+    return np.where(document < 0, np.uint64(0), order)

@@ -1,17 +1,69 @@
-"""Computes the fingerprint of a document from its text: exact hash, band keys, shingles."""
+"""The fingerprint of a document: the hash of its normalised text, MinHash band keys, shingles."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 
-from filters.arrays import Bool, Int32, UInt64
+from filters.arrays import Bool, Float64, Int32, UInt64
 from filters.config.filter import NearConfig
-from filters.dedup.exact import exact_hashes
-from filters.dedup.near import near_keys
-from filters.kernels.packed import PackedText
+from filters.kernels.canonical import fold_digits, recomposed
+from filters.kernels.minhash import CONTAINMENT, JACCARD, band_keys, shingle_sets, similarities
+from filters.kernels.packed import PackedText, Ragged
 from filters.kernels.tokens import token_estimate
+from filters.kernels.words import WordHashes, normalize, word_hashes
+
+
+def exact_hashes(packed: PackedText) -> UInt64:
+    """xxh3-128 of each text as `filters.kernels.words.normalize` leaves it: uint64[n, 2], the high half first."""
+    normal = normalize(packed)
+    view = normal.data.data
+    bounds = normal.offsets.tolist()
+    digest = xxhash.xxh3_128_digest
+    digests = b"".join([digest(view[start:end]) for start, end in itertools.pairwise(bounds)])
+    return np.frombuffer(digests, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def near_keys(packed: PackedText, near: NearConfig) -> tuple[UInt64, Bool]:
+    """(uint64[n, bands]: band keys of n texts; bool[n]: whether a text has words, and so has keys).
+
+    Texts are taken in NFC and in lower case; with `digits: fold`, all numbers are one word.
+    """
+
+    def keys_of(texts: PackedText) -> tuple[UInt64, Bool]:
+        return band_keys(_words(texts, near), shingle=near.shingle, bands=near.bands, rows=near.rows, seed=near.seed)
+
+    keys, has_signature = keys_of(packed)
+    rows, composed = recomposed(packed)
+    if len(rows):
+        keys[rows], has_signature[rows] = keys_of(composed)
+    return keys, has_signature
+
+
+def shingles_of(packed: PackedText, near: NearConfig) -> Ragged:
+    """The shingles of n texts, which are taken as by `near_keys`."""
+    sets = shingle_sets(_words(packed, near), shingle=near.shingle)
+    rows, composed = recomposed(packed)
+    if not len(rows):
+        return sets
+    chosen = np.arange(len(packed))
+    chosen[rows] = len(packed) + np.arange(len(rows))
+    return Ragged.joined([sets, shingle_sets(_words(composed, near), shingle=near.shingle)], np.uint32).take(chosen)
+
+
+def _words(packed: PackedText, near: NearConfig) -> WordHashes:
+    return word_hashes(fold_digits(packed) if near.digits == "fold" else packed, clusters=True)
+
+
+def similarity(removed: PackedText, kept: PackedText, near: NearConfig) -> Float64:
+    """float64[n]: how much each removed text resembles the kept one in the same place."""
+    n = len(removed)
+    sets = Ragged.joined([shingles_of(kept, near), shingles_of(removed, near)], np.uint32)
+    measure = CONTAINMENT if near.measure == "containment" else JACCARD
+    return similarities(sets, np.arange(n), np.arange(n, 2 * n), measure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The join of one hash range: which documents of a run share a key, within a set amount of memory.
+"""Phase `join`: a unit of it finds, in one hash range, which documents of the whole run share a key, or an id.
 
 Entries are joined in memory as long as they fit; where they do not, they are spilled to disk in smaller ranges, and
 those again where one is still too large. A range that is too large because all its entries have one key (a page of
@@ -7,19 +7,25 @@ which there are millions of copies) is streamed: its first document is joined to
 
 from __future__ import annotations
 
+import functools
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from filters.arrays import Int64, UInt64
-from filters.kernels.mixing import GOLDEN
+from filters.arrays import Bool, Int64, UInt64
+from filters.dedup.bands import BYTES_PER_ENTRY, partitions, reading_bands
+from filters.dedup.earlier_runs import EarlierRun, open_earlier
+from filters.kernels import GOLDEN
 from filters.kernels.pairs import stars
-
-BYTES_PER_ENTRY = 40
-"""Memory an entry takes while it is joined: 16 as read, 16 as scattered, and its share of buckets and pairs."""
+from filters.phases.blocks import Outbox, Table, letters, position
+from filters.phases.phase import Job
+from filters.phases.rows import first_rows
 
 _FAN_OUT = 256
 _CHUNK = 1 << 16
@@ -109,3 +115,193 @@ def _star_of_one_key(path: Path, size: int) -> Iterator[Int64]:
         rows = np.empty((len(others), 4), np.int64)
         rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3] = first, others, keys[0].view(np.int64), size
         yield rows
+
+
+def suffixes(pairs: Int64) -> tuple[Int64, Int64]:
+    """Numbers for all but the first of the documents that share an id: "a", "a#2", "a#3", in input order.
+
+    A number is left out where a document was given the id with that suffix by the input.
+
+    Args:
+        pairs: int64[m, 2] of (first document with the id, another document with it); or (first document, -k) where the
+            input gave some document the id with suffix k. Pairs whose first number is negative are passed over.
+
+    Returns:
+        documents, ascending, and their numbers; int64[n] each.
+    """
+    pairs = pairs[pairs[:, 0] >= 0]
+    taken = pairs[pairs[:, 1] < 0]
+    pairs = pairs[pairs[:, 1] >= 0]
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(len(pairs), 1), bool), pairs[1:, 0] != pairs[:-1, 0]]))
+    lengths = np.diff(np.append(starts, len(pairs)))
+    numbers = np.arange(len(pairs)) - np.repeat(starts, lengths) + 2
+    for first in np.unique(taken[:, 0]).tolist():
+        start, stop = np.searchsorted(pairs[:, 0], [first, first + 1]).tolist()
+        used = set((-taken[taken[:, 0] == first, 1]).tolist())
+        free = (number for number in range(2, stop - start + len(used) + 2) if number not in used)
+        numbers[start:stop] = [next(free) for _ in range(stop - start)]
+    order = np.argsort(pairs[:, 1], kind="stable")
+    return pairs[order, 1], numbers[order]
+
+
+JOIN = "join"
+NEAR, EXACT, NAMES = "near.bin", "exact.bin", "names.bin"
+NEAR_COLUMNS = {"document": "<i8", "first": "<i8", "key": "<u8", "size": "<i8"}
+"""A document that shares a band key with others; the first of these; the key; how many documents have it."""
+EXACT_COLUMNS = {"document": "<i8", "first": "<i8"}
+"""A document whose normalised text others have too; the first of these."""
+NAMES_COLUMNS = {"document": "<i8", "suffix": "<i8"}
+"""A document whose id others have too, and the number that makes it unique."""
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Places of documents: files of earlier runs' shingles first, then the units of the input.
+
+    Documents of earlier runs have negative numbers, in the order of `dedup.against` and of their rows, so that they
+    come before all others.
+
+    Attributes:
+        bounds: int64[places + 1], number of the first document of each place, and behind the last.
+        earlier: the earlier runs.
+        parts: (earlier run, number of the file in it) of the first places.
+    """
+
+    bounds: Int64
+    earlier: tuple[EarlierRun, ...]
+    parts: tuple[tuple[int, int], ...]
+
+    def of(self, documents: Int64) -> Int64:
+        """int64[n]: the place of each document."""
+        return position(self.bounds, documents, behind=True) - 1
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+
+@functools.lru_cache(maxsize=4)
+def places(job: Job) -> Places:
+    """Places of the documents of a job whose phase `attributes` is done.
+
+    Raises:
+        RunError: an earlier run cannot be read, or was made with other options.
+    """
+    runs = open_earlier(job.config.dedup)
+    start = -sum(run.rows for run in runs)
+    bounds: list[int] = []
+    parts: list[tuple[int, int]] = []
+    for number, run in enumerate(runs):
+        bounds += [start + first for first in run.starts]
+        parts += [(number, part) for part in range(len(run.starts))]
+        start += run.rows
+    return Places(np.concatenate([np.array(bounds, np.int64), first_rows(job)]), tuple(runs), tuple(parts))
+
+
+class Join:
+    """near.bin, exact.bin, names.bin: mail to the places of documents that share a key with others.
+
+    Facts: entries and rows found, by kind; renamed.
+    """
+
+    name = JOIN
+
+    def units(self, job: Job) -> int:
+        """The hash ranges."""
+        return partitions(job)
+
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        """Join one hash range."""
+        where, firsts, counts = places(job), first_rows(job), _counts(job, unit)
+        entries, pairs = {}, {}
+        for kind, name, columns in (("near", NEAR, NEAR_COLUMNS), ("exact", EXACT, EXACT_COLUMNS)):
+            keys = _key_range(unit, partitions(job))
+            total = int(counts[kind].sum()) + sum(run.count(kind, *keys) for run in where.earlier)
+            chunks = itertools.chain(_earlier_chunks(where, kind, *keys), _chunks(job, unit, firsts, counts, kind))
+            entries[kind], pairs[kind] = total, 0
+            with Outbox(folder / name, columns, len(where)) as box:
+                for chunk in join(chunks, total, job.config.dedup.memory, folder):
+                    if where.earlier:
+                        chunk = chunk[_met_by_new(chunk)]
+                    pairs[kind] += len(chunk)
+                    first, document, key, size = (np.ascontiguousarray(column) for column in chunk.T)
+                    _, once = np.unique(key, return_index=True)  # a key has one first document
+                    document = np.concatenate([first[once], document])
+                    rows = {"document": document, "first": np.concatenate([first[once], first])}
+                    if kind == "near":
+                        rows["key"] = np.concatenate([key[once], key]).view(np.uint64)
+                        rows["size"] = np.concatenate([size[once], size])
+                    box.add(where.of(document), **rows)
+        documents, numbers = suffixes(self._same_ids(job, unit, firsts, counts, folder))
+        with Outbox(folder / NAMES, NAMES_COLUMNS, len(where)) as box:
+            box.add(where.of(documents), document=documents, suffix=numbers)
+        return {"entries": entries, "pairs": pairs, "renamed": len(documents)}
+
+    def _same_ids(self, job: Job, unit: int, firsts: Int64, counts: dict[str, Int64], folder: Path) -> Int64:
+        """Pairs as `suffixes` takes them. Holds all documents of the range that share their id with another."""
+
+        def chunks() -> Iterator[tuple[UInt64, Int64]]:
+            yield from _chunks(job, unit, firsts, counts, "id")
+            for number in np.flatnonzero(counts["suffix"]).tolist():
+                with reading_bands(job, number, unit) as reader:
+                    for keys, taken in reader.entries("suffix"):
+                        yield keys, -taken.astype(np.int64)
+
+        total = int(counts["id"].sum() + counts["suffix"].sum())
+        found = [chunk[:, :2] for chunk in join(chunks(), total, job.config.dedup.memory, folder)]
+        return np.concatenate([np.empty((0, 2), np.int64), *found])
+
+
+def _met_by_new(rows: Int64) -> Bool:
+    """bool[n]: rows of keys that a document of this run has; of a key that other chunks have too, all rows."""
+    _, inverse, counts = np.unique(rows[:, 2], return_inverse=True, return_counts=True)
+    new = np.bincount(inverse, rows[:, 1] >= 0) > 0
+    return np.asarray(new[inverse] | (counts[inverse] + 1 != rows[:, 3]))
+
+
+def from_join(job: Job, name: str, columns: dict[str, str], place: int) -> Iterator[Table]:
+    """Read the mail that a phase sent to a place.
+
+    Raises:
+        DamagedError: a file is missing or damaged.
+    """
+    return letters(job, JOIN, range(partitions(job)), name, columns, place, len(places(job)))
+
+
+def _counts(job: Job, partition: int) -> dict[str, Int64]:
+    """int64[input units] for each kind: entries in the hash range."""
+    counts = {kind: np.zeros(len(job.units), np.int64) for kind in ("near", "exact", "id", "suffix")}
+    for unit in range(len(job.units)):
+        with reading_bands(job, unit, partition) as reader:
+            for kind, found in counts.items():
+                found[unit] = reader.count(kind)
+    return counts
+
+
+def _chunks(
+    job: Job, partition: int, firsts: Int64, counts: dict[str, Int64], kind: str
+) -> Iterator[tuple[UInt64, Int64]]:
+    for unit in np.flatnonzero(counts[kind]).tolist():
+        with reading_bands(job, unit, partition) as reader:
+            for keys, rows in reader.entries(kind):
+                yield keys, rows.astype(np.int64) + firsts[unit]
+
+
+def _key_range(partition: int, count: int) -> tuple[int, int]:
+    """First and last key of a hash range, as `filters.kernels.pairs.scatter` cuts them."""
+    first, behind = (-(-(number << 32) // count) << 32 for number in (partition, partition + 1))
+    return first, behind - 1
+
+
+def _earlier_chunks(where: Places, kind: str, first: int, last: int) -> Iterator[tuple[UInt64, Int64]]:
+    start = -sum(run.rows for run in where.earlier)
+    for run in where.earlier:
+        for keys, rows in run.keys(kind, first, last):
+            yield keys, rows + start
+        start += run.rows
+
+
+def pairs_joined(job: Job) -> dict[str, int]:
+    """Pairs of a document and the first one with the same key, over all keys, by kind."""
+    facts = [job.facts(JOIN, unit)["pairs"] for unit in range(partitions(job))]
+    return {kind: sum(int(some[kind]) for some in facts) for kind in ("near", "exact")}

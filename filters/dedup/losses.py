@@ -17,10 +17,9 @@ import xxhash
 
 from filters.dedup.bands import partitions
 from filters.dedup.clusters import verdicts
-from filters.dedup.order import firsts
 from filters.errors import RunError
-from filters.kernels.ragged import Ragged
-from filters.phases.mail import Outbox, Table, join_tables, letters, take
+from filters.kernels.packed import Ragged
+from filters.phases.blocks import Outbox, Table, firsts, join_tables, letters, take
 from filters.phases.phase import Job
 from filters.phases.rows import SLICE, read_rows
 from filters.scores.hosts import hosts

@@ -7,7 +7,7 @@ is removed if, and only if, a better neighbour is kept; for of the best document
 all better neighbours are alike in both.
 
 Every document has a home (the part of the smallest document it shares a bucket with, so that most pairs have one home).
-A round decides there all that follows from what is known (`filters.kernels.greedy`), however long the chains are that
+A round decides there all that follows from what is known (`filters.kernels.pairs`), however long the chains are that
 lie within a home, and sends what it decided to the homes of worse neighbours. A decision is only taken where nothing
 that is still unknown could change it, so it is the one above, whatever the number of homes and rounds. Where copies
 make small groups, one or two rounds decide everything (random orders need a logarithmic number: Blelloch et al. 2012).
@@ -33,9 +33,8 @@ from filters.arrays import Bool, Int64, UInt8, UInt64
 from filters.dedup.bands import partitions
 from filters.dedup.candidates import COMPARE, EDGE_COLUMNS, EDGES, WITNESS_COLUMNS, WITNESSES
 from filters.dedup.copies import part_of
-from filters.dedup.order import firsts, position
-from filters.kernels.greedy import KEPT, REMOVED, UNDECIDED, decide
-from filters.phases.mail import Outbox, Table, height, join_tables, letters, read_flushes, take
+from filters.kernels.pairs import KEPT, REMOVED, UNDECIDED, decide
+from filters.phases.blocks import Outbox, Table, firsts, height, join_tables, letters, position, read_flushes, take
 from filters.phases.phase import Job
 
 ROUNDS = 4

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import platformdirs
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio, made odd: a multiplier for hashes (Knuth, The Art of Computer Programming, 6.4)."""
 
 
 def cache_folder() -> Path:

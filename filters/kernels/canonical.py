@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from filters.arrays import Int64, UInt8
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import decode, encode
-from filters.kernels.windows import WINDOW, non_ascii, trailing_zeros
+from filters.kernels.vectors import WINDOW, non_ascii, trailing_zeros
 
 LONGEST_RUN = 30
 """Combining marks in a row at most, as in Unicode's stream-safe format. A text with more is left as it is: nobody

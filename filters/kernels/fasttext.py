@@ -12,6 +12,8 @@ Everything else is as in `FastText::predict` (facebookresearch/fastText 0.9.2): 
 at space, \\n, \\r, \\t, \\v, \\f and \\0; a literal `</s>` ends the text as its end does; tokens that are labels or
 start with `__label__` are skipped; n-gram hashes are chained over sign-extended hashes modulo the buckets. fastText
 predicts one line, and refuses a text with a newline: here a newline separates words like a space.
+
+The last step of fastText's losses other than softmax: hierarchical softmax, and the sigmoid of the others.
 """
 
 from __future__ import annotations
@@ -22,13 +24,22 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from filters.arrays import Float32, Int32, Int64, UInt8, UInt64
+from filters.arrays import Float32, Float64, Int32, Int64, UInt8, UInt64
 from filters.errors import ModelError
 from filters.kernels.fasttext_format import HIERARCHICAL_SOFTMAX, SOFTMAX, FastTextFile, read_fasttext
-from filters.kernels.fasttext_losses import descend, huffman_tree, tabulated_sigmoid
 from filters.kernels.packed import PackedText
-from filters.kernels.vectors import LANES, add_rows, prefetch
-from filters.kernels.windows import WINDOW, fasttext_spaces, load_word, lowest, shifted, trailing_zeros, upper_product
+from filters.kernels.vectors import (
+    LANES,
+    WINDOW,
+    add_rows,
+    fasttext_spaces,
+    load_word,
+    lowest,
+    prefetch,
+    shifted,
+    trailing_zeros,
+    upper_product,
+)
 
 _FNV_START = np.uint32(2166136261)
 _FNV_PRIME = np.uint32(16777619)
@@ -485,3 +496,45 @@ def _score(  # type: ignore[no-untyped-def]
             for k in range(output.shape[0]):
                 for label in range(output.shape[1]):
                     scores[document, label] += output[k, label] * mean[k]
+
+
+def huffman_tree(counts: Int64) -> Int64:
+    """int64[K - 1, 2]: children of the inner nodes K, K+1, ..., built as `HierarchicalSoftmaxLoss::buildTree` does."""
+    labels = len(counts)
+    total = np.full(2 * labels - 1, 10**15, np.int64)
+    total[:labels] = counts
+    children = np.zeros((labels - 1, 2), np.int64)
+    leaf, node = labels - 1, labels
+    for inner in range(labels, 2 * labels - 1):
+        for side in range(2):
+            if leaf >= 0 and total[leaf] < total[node]:
+                children[inner - labels, side] = leaf
+                leaf -= 1
+            else:
+                children[inner - labels, side] = node
+                node += 1
+        total[inner] = total[children[inner - labels]].sum()
+    return children
+
+
+def descend(tree: Int64, sums: Float32) -> Float32:
+    """Probabilities of the leaves from the scores of the inner nodes (float32[n, K - 1])."""
+    labels = len(tree) + 1
+    with np.errstate(over="ignore"):
+        right: Float64 = 1 / (1 + np.exp(-sums.T.astype(np.float64)))
+    reach = np.ones((2 * labels - 1, len(sums)))
+    for inner in range(len(tree) - 1, -1, -1):
+        reach[tree[inner, 0]] = reach[labels + inner] * (1 - right[inner] + 1e-5)
+        reach[tree[inner, 1]] = reach[labels + inner] * (right[inner] + 1e-5)
+    return np.ascontiguousarray(reach[:labels].T, np.float32)
+
+
+def tabulated_sigmoid(x: Float32) -> Float32:
+    """fastText's sigmoid: 513 values from -8 to 8, 0 and 1 beyond."""
+    steps = np.arange(513) * 16 / 512 - 8
+    values = (1 / (1 + np.exp(-steps))).astype(np.float32)
+    index = ((np.clip(x, -8, 8) + np.float32(8)) * np.float32(512) / np.float32(8) / np.float32(2)).astype(np.int64)
+    sigmoid = values[index]
+    sigmoid[x < -8] = 0
+    sigmoid[x > 8] = 1
+    return sigmoid

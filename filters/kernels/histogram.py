@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from filters.kernels.mixing import GOLDEN
+from filters.kernels import GOLDEN
 
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)

@@ -15,7 +15,7 @@ import numpy as np
 
 from filters.arrays import Float32, Int64, UInt32
 from filters.errors import ModelError
-from filters.kernels.mixing import GOLDEN
+from filters.kernels import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SINGLE, WORD, class_of, decode, tables
 from filters.kernels.words import finish

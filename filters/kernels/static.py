@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from filters.arrays import Float32, Int8, Int32, Int64, UInt64
 from filters.errors import ModelError
-from filters.kernels.mixing import GOLDEN
+from filters.kernels import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, decode, tables
-from filters.kernels.vectors import SPAN, prefetch, sum_rows
-from filters.kernels.windows import WINDOW, letters, trailing_zeros
+from filters.kernels.vectors import SPAN, WINDOW, letters, prefetch, sum_rows, trailing_zeros
 from filters.kernels.words import finish
 
 SHAPE = (

@@ -9,7 +9,7 @@ import numpy as np
 
 from filters.arrays import Float64, Int32, UInt8
 from filters.kernels.packed import PackedText
-from filters.kernels.windows import (
+from filters.kernels.vectors import (
     WINDOW,
     digits,
     letters,

@@ -10,10 +10,10 @@ import numba
 import numpy as np
 
 from filters.arrays import Int64, UInt8, UInt64
-from filters.kernels.mixing import GOLDEN
+from filters.kernels import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import IGNORED, SINGLE, SPACE, WORD, class_of, decode, encode, tables
-from filters.kernels.windows import (
+from filters.kernels.vectors import (
     WINDOW,
     copy_lower,
     lowest,

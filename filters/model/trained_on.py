@@ -81,8 +81,8 @@ class TrainedOn:
 
 
 def _marks(texts: Sequence[str], window: int | None) -> UInt8:
+    from filters.kernels import GOLDEN
     from filters.kernels.minhash import signatures
-    from filters.kernels.mixing import GOLDEN
     from filters.kernels.packed import PackedText
     from filters.kernels.words import word_hashes
 

@@ -1,15 +1,16 @@
-"""Files of the phase `attributes`: what is known of each document of an input unit by itself, without its text.
+"""What is known of each document: columns of shards and side files, and `rows.arrow` of the phase `attributes`.
 
-For every input unit: `rows.arrow` (a record batch for each batch the reader gave), `bands.*` (the near-duplicate
-index entries, see `filters.dedup`), `quarantine.jsonl`, and, where the input cannot be read a second time at little
-cost, `text.arrow`.
+That phase writes for every input unit `rows.arrow` (a record batch for each batch the reader gave), `bands.bin` (what
+documents are joined by, see `filters.dedup.bands`), `quarantine.jsonl`, and, where the input cannot be read a second
+time at little cost, `text.arrow`.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,10 +21,168 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from filters.config.filter import FilterConfig
+from filters.errors import InputError
 from filters.kernels.packed import PackedText
-from filters.phases.columns import exact_column, slice_column
 from filters.phases.phase import Job
-from filters.read.batch import Batch
+from filters.read.batch import Batch, Quarantined
+from filters.scores.rules import Rule, columns_of
+
+OWN_FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("text", pa.large_string(), nullable=False),
+    pa.field("score", pa.float32()),
+    pa.field("language", pa.string()),
+    pa.field("language_score", pa.float32()),
+    pa.field("tokens", pa.int32()),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+]
+"""Columns of every shard, before the pass-through columns."""
+
+REJECTED_FIELDS = [
+    pa.field("reason", pa.string()),
+    pa.field("duplicate_of", pa.string()),
+    pa.field("similarity", pa.float64()),
+]
+"""Columns that rejected documents have beside those."""
+
+ATTRIBUTE_FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+    pa.field("url", pa.string()),
+    pa.field("host", pa.string()),
+    pa.field("bytes", pa.int64(), nullable=False),
+    pa.field("tokens", pa.int32()),
+    pa.field("language", pa.string()),
+    pa.field("language_score", pa.float32()),
+    pa.field("score", pa.float32()),
+    pa.field("exact_hash", pa.binary(16)),
+    pa.field("exact_cluster", pa.int64()),
+    pa.field("near_cluster", pa.int64()),
+    pa.field("duplicate_of", pa.string()),
+    pa.field("similarity", pa.float64()),
+    pa.field("keep", pa.bool_(), nullable=False),
+    pa.field("reason", pa.string()),
+]
+"""Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not."""
+MEANINGS = {
+    "id": "id of the document: the input's, or derived from source and position; unique in the run",
+    "text": "text of the document",
+    "source": "name of the input file",
+    "position": "place in the input file: row (parquet, hub), line from 1 (jsonl), byte offset of the record (warc)",
+    "url": "address of the page; null if the input has none",
+    "host": "host of the address",
+    "bytes": "bytes of UTF-8 text",
+    "tokens": "estimated number of tokens",
+    "language": "ISO 639-1 code of the identified language; null if languages are not identified",
+    "language_score": "probability of the identified language",
+    "score": "score of the model; null if the document was removed before it was scored",
+    "exact_hash": "xxh3-128 of the text in lower case with white space collapsed",
+    "exact_cluster": "number of the first document with the same exact hash",
+    "near_cluster": "number of the document that stays, for it and its near copies",
+    "duplicate_of": "id of the document that this one is a copy of; null if it is no copy",
+    "similarity": "similarity of the two",
+    "keep": "whether the document is kept",
+    "reason": "why the document was removed; null if it is kept",
+    "cluster_size": "number of documents that name the same document that stays, itself included",
+    "copies": "how many times the document is written (with output.repeat)",
+    "bucket": "level of quality (with output.buckets)",
+}
+"""What each column means."""
+PLAIN_ATTRIBUTES = frozenset({"id", "url", "position", "exact_hash"})
+"""Columns of the side files whose values are mostly distinct."""
+ATTRIBUTE_ROWS = 1_000_000
+"""Rows in a side file."""
+
+
+def quarantine_line(record: Quarantined) -> str:
+    """The line of a record in quarantine.jsonl."""
+    line = {
+        "source": record.source,
+        "position": record.position,
+        "cause": record.cause,
+        "first_bytes": record.first_bytes.decode("latin-1"),
+    }
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def added_fields(config: FilterConfig) -> list[pa.Field]:
+    """Columns of decisions, in shards and side files: they depend on what the config asks for."""
+    fields = [pa.field("cluster_size", pa.int32())]
+    if config.output.repeat:
+        fields.append(pa.field("copies", pa.int32()))
+    if config.output.buckets:
+        fields.append(pa.field("bucket", pa.string()))
+    return fields
+
+
+def columns_do_not_fit(source: str, error: Exception) -> InputError:
+    """The error of an input file whose pass-through columns are not those of the first one."""
+    return InputError(
+        f"{source}: its pass-through columns do not fit those of the files before it: {error}. "
+        "Remedy: leave that column out of input.columns, or filter these files in a run of their own"
+    )
+
+
+def pass_through_names(columns: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Names of pass-through columns in a shard; one that is taken already gets the prefix "input_"."""
+    taken = set(own)
+    names = []
+    for name in columns:
+        while name in taken:
+            name = f"input_{name}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def exact_column(exact: npt.NDArray[np.uint64], missing: npt.NDArray[np.bool_]) -> pa.Array:
+    """binary(16)[n]: exact hashes (uint64[n, 2]); null where they are missing, and `dedup.exact` is off (zeros)."""
+    stored = pa.py_buffer(np.ascontiguousarray(exact).tobytes())
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(exact), [None, stored])
+    return pc.if_else(pa.array(missing | ~exact.any(axis=1)), pa.scalar(None, pa.binary(16)), column)
+
+
+def slice_names(slices: Sequence[str]) -> list[str]:
+    """Names that the columns of `input.slices` have in the side files."""
+    return pass_through_names(slices, (field.name for field in ATTRIBUTE_FIELDS))
+
+
+def rule_of(config: FilterConfig) -> Rule | None:
+    """What `keep.where` and `keep.by` ask for; None where neither is given.
+
+    Raises:
+        ConfigError: one of them is no rule, or contradicts `keep.min_score`.
+    """
+    keep = config.keep
+    if keep.where is None and keep.by is None:
+        return None
+    return _checked(keep.where, keep.by, tuple(slice_names(config.slices)), keep.min_score, config.folder)
+
+
+@functools.lru_cache(maxsize=16)
+def _checked(where: str | None, by: str | None, slices: tuple[str, ...], min_score: float | None, folder: str) -> Rule:
+    return Rule(where, by, columns_of(slices), min_score=min_score, folder=folder)
+
+
+def slice_column(batch: Batch, column: str) -> pa.Array:
+    """string[n]: a column of `input.slices`.
+
+    Raises:
+        InputError: it is missing, or its values are no strings, numbers or booleans.
+    """
+    if not len(batch):  # which may come without columns
+        return pa.array([], pa.string())
+    try:
+        return batch.columns[column].cast(pa.string())
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{batch.source}: column {column!r} cannot be sliced by: {error}. Remedy: name columns of strings, numbers "
+            "or booleans in input.slices"
+        ) from error
+
 
 ATTRIBUTES = "attributes"
 """Name of the phase."""

@@ -20,7 +20,7 @@ import zstandard
 
 from filters.config.filter import DecontaminateConfig
 from filters.errors import InputError
-from filters.kernels.ngrams import NgramSet
+from filters.kernels.hash_sets import NgramSet
 from filters.kernels.packed import PackedText
 from filters.read.parquet import TooLarge, group_batches
 from filters.storage.location import Location

@@ -26,12 +26,20 @@ from filters.arrays import Bool, Int64, UInt8
 from filters.config.filter import FilterConfig
 from filters.dedup.clusters import FOUND, REASONS, VERDICT_DTYPES, VERDICTS
 from filters.errors import InputError, RunError
-from filters.kernels.packed import PackedText
-from filters.kernels.ragged import Ragged
+from filters.kernels.packed import PackedText, Ragged
 from filters.phases.blocks import BlockReader, BlockWriter
-from filters.phases.columns import OWN_FIELDS, added_fields, slice_names
 from filters.phases.phase import Job
-from filters.phases.rows import ATTRIBUTES, ROWS, SCHEMA, SLICE, first_rows, read_rows
+from filters.phases.rows import (
+    ATTRIBUTES,
+    OWN_FIELDS,
+    ROWS,
+    SCHEMA,
+    SLICE,
+    added_fields,
+    first_rows,
+    read_rows,
+    slice_names,
+)
 from filters.phases.texts import EDITING
 from filters.read.batch import Batch
 from filters.read.unit import Unit
@@ -431,7 +439,7 @@ class _Again:
         Raises:
             InputError: the input is not what it was.
         """
-        from filters.dedup.exact import exact_hashes
+        from filters.dedup.fingerprinter import exact_hashes
 
         if self._batches is None:
             self._batches = self._read()

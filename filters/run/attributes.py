@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from filters.dedup.bands import open_bands
-from filters.phases.columns import quarantine_line
 from filters.phases.phase import Job
-from filters.phases.rows import ATTRIBUTES, ROWS, RowsWriter
+from filters.phases.rows import ATTRIBUTES, ROWS, RowsWriter, quarantine_line
 from filters.phases.texts import TEXT, TextWriter, keeps_text
 from filters.read.batch import NO_TEXT, Batch
 from filters.read.unit import Reading

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filters.config.filter import FilterConfig, OutputConfig
-from filters.dedup.keep_fingerprints import SELECT
+from filters.dedup.earlier_runs import SELECT
 from filters.dedup.losses import LOSSES, check_losses
 from filters.errors import RunError
 from filters.phases.phase import DamagedError, Job, Phase

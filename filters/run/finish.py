@@ -13,12 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filters.dedup.keep_fingerprints import FINGERPRINTS, SETS
+from filters.dedup.earlier_runs import FINGERPRINTS, SETS
 from filters.errors import RunError
 from filters.models import embedded_models
-from filters.phases.columns import rule_of, slice_names
 from filters.phases.phase import Job
-from filters.phases.rows import ATTRIBUTES
+from filters.phases.rows import ATTRIBUTES, rule_of, slice_names
 from filters.read.units import digests_of_read, input_versions, is_file, is_local_file
 from filters.run.attributes import QUARANTINE, readings
 from filters.run.card import card

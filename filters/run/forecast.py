@@ -22,14 +22,12 @@ from typing import Any
 import numpy as np
 
 from filters.arrays import Float64
-from filters.dedup.bands import partitions_for
+from filters.dedup.bands import BYTES_PER_ENTRY, partitions_for
 from filters.dedup.candidates import COMPARE
 from filters.dedup.clusters import RESOLVE_PHASES
-from filters.dedup.join import BYTES_PER_ENTRY
-from filters.dedup.joins import JOIN
+from filters.dedup.join import JOIN
 from filters.errors import ConfigError, InputError
-from filters.phases.columns import ATTRIBUTE_ROWS
-from filters.phases.rows import ATTRIBUTES
+from filters.phases.rows import ATTRIBUTE_ROWS, ATTRIBUTES
 from filters.read.sample import Sample, draw_sample
 from filters.read.unit import ROWS_PER_UNIT, Unit
 from filters.run.plan import Plan

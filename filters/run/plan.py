@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from filters.config.filter import FilterConfig, model_at
 from filters.errors import ConfigError
-from filters.phases.columns import rule_of
+from filters.phases.rows import rule_of
 from filters.read.unit import Unit
 from filters.read.units import plan_units
 
@@ -136,7 +136,7 @@ def make_plan(config: FilterConfig) -> Plan:
         MissingExtraError: a heuristic needs a package that is not installed.
         RunError: a run in dedup.against is none, or its fingerprints do not fit.
     """
-    from filters.dedup.fingerprints import open_earlier
+    from filters.dedup.earlier_runs import open_earlier
     from filters.model import QualityModel
 
     if (rule := rule_of(config)) is not None:

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import zstandard
 
 from filters.arrays import UInt64
-from filters.dedup.band_file import id_hashes
-from filters.kernels.mixing import GOLDEN
+from filters.dedup.bands import id_hashes
+from filters.kernels import GOLDEN
 from filters.run.blocks import KILLED_WORKER
 from filters.scores.histogram import Histogram
 from filters.scores.summary import SURVIVOR_COLUMNS, survivors

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from filters.config.filter import LISTS, FilterConfig
 from filters.errors import ConfigError, RunError
-from filters.phases.columns import rule_of
 from filters.phases.phase import Job
+from filters.phases.rows import rule_of
 from filters.run.adopt import config_of, plan_adoption
 from filters.run.destination import Destination
 from filters.run.engine import Engine, begin, check_vacant, disk_errors_told, only_resumable_work_kept

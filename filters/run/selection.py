@@ -18,15 +18,13 @@ import pyarrow as pa
 from filters.arrays import Bool, Float32, Int64
 from filters.config.filter import FilterConfig
 from filters.dedup.bands import reading_blocks
-from filters.dedup.clusters import Verdicts, dedup_summary, survivors, unique_ids, verdicts
-from filters.dedup.keep_fingerprints import BITMAP, SELECT, Fingerprints, KeptSets
+from filters.dedup.clusters import Verdicts, dedup_summary, survivors, times_written, unique_ids, verdicts
+from filters.dedup.earlier_runs import BITMAP, SELECT, Fingerprints, KeptSets
 from filters.dedup.losses import losses
-from filters.dedup.repeat import copies
 from filters.kernels.pairs import mark
 from filters.phases.blocks import BlockWriter
-from filters.phases.columns import rule_of, slice_names
 from filters.phases.phase import Job, Phase
-from filters.phases.rows import SLICE, first_rows, read_rows
+from filters.phases.rows import SLICE, first_rows, read_rows, rule_of, slice_names
 from filters.scores.histogram import Histogram
 from filters.scores.hosts import hosts
 from filters.scores.rules import Rule, rule_line
@@ -114,7 +112,7 @@ class Tally:
             ids = unique_ids(job, unit, taken["id"].combine_chunks(), rows)
             taken = taken.set_column(taken.column_names.index("id"), "id", ids)
         if repeat:
-            times = copies(repeat, sizes[rows], score[rows], taken["id"].combine_chunks())
+            times = times_written(repeat, sizes[rows], score[rows], taken["id"].combine_chunks())
         fits, rank, held = np.empty(0, np.bool_), np.empty(0, np.float32), []
         if rule is not None:
             names = dict(zip(job.config.slices, slice_names(job.config.slices), strict=True))

@@ -15,19 +15,21 @@ import pyarrow.compute as pc
 
 from filters.arrays import Bool
 from filters.errors import RunError
-from filters.phases.columns import (
+from filters.phases.phase import Job
+from filters.phases.rows import (
     ATTRIBUTE_FIELDS,
     ATTRIBUTE_ROWS,
     OWN_FIELDS,
     PLAIN_ATTRIBUTES,
     REJECTED_FIELDS,
+    SLICE,
     added_fields,
     columns_do_not_fit,
+    first_rows,
     pass_through_names,
+    read_rows,
     slice_names,
 )
-from filters.phases.phase import Job
-from filters.phases.rows import SLICE, first_rows, read_rows
 from filters.phases.texts import read_texts
 from filters.read.batch import Batch
 from filters.run.adopt import adopted_texts, check_inputs, missing_texts

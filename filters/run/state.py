@@ -12,7 +12,7 @@ from typing import Any
 
 from filters.config.filter import DedupConfig
 from filters.errors import InputError, RunError
-from filters.phases.columns import rule_of
+from filters.phases.rows import rule_of
 from filters.read.unit import Reading, Unit
 from filters.read.units import input_digest, input_versions, is_local_file
 from filters.run.plan import Plan

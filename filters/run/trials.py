@@ -20,10 +20,9 @@ import pyarrow.compute as pc
 
 from filters.arrays import Int64
 from filters.config.filter import KeepConfig
-from filters.dedup.band_file import BANDS
-from filters.dedup.fingerprints import open_earlier
-from filters.dedup.joins import JOIN
-from filters.dedup.keep_fingerprints import FINGERPRINTS, SETS
+from filters.dedup.bands import BANDS
+from filters.dedup.earlier_runs import FINGERPRINTS, SETS, open_earlier
+from filters.dedup.join import JOIN
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, read_rows
 from filters.phases.texts import TEXT

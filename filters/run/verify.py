@@ -17,7 +17,7 @@ import zstandard
 from filters.config.filter import FilterConfig, InputConfig, model_at
 from filters.errors import FinesieveError, RunError, as_shown, without_secrets
 from filters.kernels.packed import PackedText
-from filters.phases.columns import rule_of
+from filters.phases.rows import rule_of
 from filters.read.unit import Unit
 from filters.read.units import input_digest, input_version, plan_units
 from filters.run.finish import FORMAT, manifest_digest, manifest_text
@@ -376,7 +376,7 @@ class _Verifier:
 
     def sample_again(self) -> Iterator[Check]:
         """A random sample of the shards, scored and fingerprinted again."""
-        from filters.dedup.exact import exact_hashes
+        from filters.dedup.fingerprinter import exact_hashes
         from filters.model import QualityModel
 
         sample = self._sample()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.config.filter import FilterConfig
-from filters.dedup.near import similarity
+from filters.dedup.fingerprinter import similarity
 from filters.kernels.packed import PackedText
 from filters.read.unit import Unit
 from filters.run.run_files import tables

@@ -16,7 +16,7 @@ import pytest
 from filters import run_filter as run_in_workers
 from filters.config.filter import FilterConfig, NearConfig
 from filters.dedup import candidates, rounds
-from filters.dedup.near import near_keys
+from filters.dedup.fingerprinter import near_keys
 from filters.errors import RunError
 from filters.kernels.packed import PackedText
 from filters.kernels.words import word_hashes

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.phases.columns import ATTRIBUTE_FIELDS
+from filters.phases.rows import ATTRIBUTE_FIELDS
 from filters.scores.summary import Histograms
 
 

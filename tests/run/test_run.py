@@ -22,7 +22,7 @@ from datasets import load_dataset
 from filters import FilterConfig, QualityModel, run_filter
 from filters.errors import InputError, RunError
 from filters.model.kinds.static import StaticScorer
-from filters.phases.columns import pass_through_names
+from filters.phases.rows import pass_through_names
 from filters.read.batch import Batch
 from filters.run import engine as run
 from filters.run import shards

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from filters import FilterConfig, run_filter
 from filters.cli.main import app
 from filters.config.filter import DedupConfig
-from filters.dedup.fingerprints import open_earlier
+from filters.dedup.earlier_runs import open_earlier
 from filters.errors import FinesieveError, RunError
 from filters.model import QualityModel
 from filters.models import EMBEDDED

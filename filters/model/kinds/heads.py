@@ -17,7 +17,7 @@ from filters.errors import ModelError
 from filters.model.folder import read_arrays, write_arrays
 
 if TYPE_CHECKING:
-    from filters.kernels.products import RadialCentres
+    from filters.kernels.vectors import RadialCentres
 from typing import Annotated
 
 import numpy.typing as npt
@@ -63,7 +63,7 @@ class LinearHead:
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
-        from filters.kernels.products import weighted_sums
+        from filters.kernels.vectors import weighted_sums
 
         folded = (self.weights / self.scale).astype(np.float32)
         return weighted_sums(features - self.mean, folded) + np.float32(self.intercept)
@@ -106,7 +106,7 @@ class RbfHead:
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n] of features float32[n, d]."""
-        from filters.kernels.products import radial_sums
+        from filters.kernels.vectors import radial_sums
 
         z = (features - self.mean) / self.scale * self._root
         return radial_sums(z, self._radial) + np.float32(self.intercept)
@@ -118,7 +118,7 @@ class RbfHead:
 
     @functools.cached_property
     def _radial(self) -> RadialCentres:
-        from filters.kernels.products import RadialCentres
+        from filters.kernels.vectors import RadialCentres
 
         return RadialCentres.of(self.centres * self._root, self.weights)
 

@@ -1,11 +1,11 @@
-"""Fingerprints a finished run keeps, so that later runs can remove copies of what it kept.
+"""Fingerprints that a finished run keeps, and how later runs look up copies of what it kept.
 
 fingerprints/near-*.parquet and exact-*.parquet, one file for each hash range, in the order of the keys; a row for every
 key of a kept document: key (uint64; a band key, or the upper half of the exact hash) and row (int64: the document's row
 in the run's attributes/, counted over all files). Sorted keys are stored as differences.
 
 fingerprints/sets-N.parquet, one file for each input unit, N the row of its first document: row (int64) and shingles
-(uint32s, see `filters.kernels.shingles`) of every kept document, by which later runs verify how alike two documents
+(uint32s, see `filters.kernels.minhash`) of every kept document, by which later runs verify how alike two documents
 are. All shingles are kept, not a sketch, so that a later run knows the similarity as exactly as this one.
 
 What was removed is not in there: what was removed for its score is judged again, and a copy of a removed copy is
@@ -27,13 +27,19 @@ import pyarrow.parquet as pq
 
 from filters.arrays import Int64, UInt64
 from filters.config.filter import DedupConfig, NearConfig
+from filters.dedup.bands import partitions, reading_bands
+from filters.dedup.fingerprinter import shingles_of
 from filters.errors import RunError
-from filters.kernels.ragged import Ragged
+from filters.kernels.packed import PackedText, Ragged
+from filters.kernels.pairs import marked
+from filters.phases.phase import Job
+from filters.phases.rows import first_rows
+from filters.phases.texts import read_texts
 from filters.storage.location import inner_name, location, parquet_dataset, parquet_file
 
 FOLDER = "fingerprints"
-SCHEMA = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.int64(), nullable=False)])
-SETS = pa.schema(
+KEY_SCHEMA = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.int64(), nullable=False)])
+SET_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
         pa.field("shingles", pa.list_(pa.field("element", pa.uint32(), nullable=False)), nullable=False),
@@ -45,8 +51,8 @@ _ROW_GROUP = 1 << 20
 def write_keys(path: Path, keys: UInt64, rows: Int64) -> int:
     """Write keys, sorted, each with its row; how many there are."""
     order = np.lexsort((rows, keys))
-    table = pa.table([pa.array(keys[order]), pa.array(rows[order])], schema=SCHEMA)
-    with _writer(path, SCHEMA, ["key", "row"]) as writer:
+    table = pa.table([pa.array(keys[order]), pa.array(rows[order])], schema=KEY_SCHEMA)
+    with _writer(path, KEY_SCHEMA, ["key", "row"]) as writer:
         writer.write_table(table, row_group_size=_ROW_GROUP)
     return len(keys)
 
@@ -54,11 +60,13 @@ def write_keys(path: Path, keys: UInt64, rows: Int64) -> int:
 def write_sets(path: Path, parts: Iterable[tuple[Int64, Ragged]]) -> int:
     """Write (rows, ascending; their shingles), a row group for each part; how many rows there are."""
     count = 0
-    with _writer(path, SETS, ["row", "shingles.list.element"]) as writer:
+    with _writer(path, SET_SCHEMA, ["row", "shingles.list.element"]) as writer:
         for rows, sets in parts:
             lists = pa.ListArray.from_arrays(pa.array(sets.offsets, pa.int32()), pa.array(sets.values, pa.uint32()))
             if len(rows):
-                writer.write_table(pa.table([pa.array(rows), lists.cast(SETS.field("shingles").type)], schema=SETS))
+                writer.write_table(
+                    pa.table([pa.array(rows), lists.cast(SET_SCHEMA.field("shingles").type)], schema=SET_SCHEMA)
+                )
             count += len(rows)
     return count
 
@@ -159,7 +167,7 @@ class EarlierRun:
         wanted = (pc.field("key") >= pa.scalar(first, pa.uint64())) & (pc.field("key") <= pa.scalar(last, pa.uint64()))
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
-        dataset = parquet_dataset(self._files[kind], schema=SCHEMA, format=parquet)
+        dataset = parquet_dataset(self._files[kind], schema=KEY_SCHEMA, format=parquet)
         return dataset.scanner(filter=wanted, use_threads=False)
 
     def shingles(self, part: int, rows: Int64) -> Iterator[tuple[Int64, Ragged]]:
@@ -252,3 +260,73 @@ def _refuse_other_options(path: str, theirs: DedupConfig, ours: DedupConfig) -> 
                 f"dedup.against: {path}: made with dedup.near.{name}: {before[name]}, this config has {value}; their "
                 "band keys never meet. Remedy: use the same shingle, bands, rows, seed and digits"
             )
+
+
+FINGERPRINTS, SETS = "fingerprints", "sets"
+SELECT, BITMAP = "select", "kept.bits"
+"""The phase that wrote the bitmap of kept documents, and its file: uint64[ceil(documents / 64)]."""
+
+
+class Fingerprints:
+    """near-*.parquet and exact-*.parquet of one hash range.
+
+    Facts: files (name -> keys in it).
+    """
+
+    name = FINGERPRINTS
+
+    def units(self, job: Job) -> int:
+        """The hash ranges, where fingerprints are to be kept."""
+        return partitions(job) * job.config.dedup.keep_fingerprints
+
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        """Take the keys of the hash range that kept documents have."""
+        words, bounds = _kept(job), first_rows(job)
+        keys: dict[str, list[UInt64]] = {"near": [], "exact": []}
+        rows: dict[str, list[Int64]] = {"near": [], "exact": []}
+        for number in range(len(job.units)):
+            with reading_bands(job, number, unit) as reader:
+                for kind, found in keys.items():
+                    for some, places in reader.entries(kind):
+                        documents = places.astype(np.int64) + bounds[number]
+                        chosen = marked(words, documents)
+                        found.append(some[chosen])
+                        rows[kind].append(documents[chosen])
+        counts = {}
+        for kind, found in keys.items():
+            path = folder / f"{kind}-{unit:05d}.parquet"
+            every = np.concatenate([np.empty(0, np.uint64), *found])
+            counts[path.name] = write_keys(path, every, np.concatenate([np.empty(0, np.int64), *rows[kind]]))
+        return {"files": counts}
+
+
+class KeptSets:
+    """sets-N.parquet of an input unit. Facts: files (name -> documents in it)."""
+
+    name = SETS
+
+    def units(self, job: Job) -> int:
+        """The units of the input, where fingerprints of near copies are to be kept."""
+        return len(job.units) * (job.config.dedup.keep_fingerprints and job.config.dedup.near is not None)
+
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        """Read the texts of an input unit once more, if any of its documents is kept."""
+        first, stop = first_rows(job)[unit : unit + 2].tolist()
+        path = folder / f"sets-{first:012d}.parquet"
+        documents = np.arange(first, stop)
+        count = write_sets(path, _sets(job, unit, documents[marked(_kept(job), documents)]))
+        return {"files": {path.name: count}}
+
+
+def _kept(job: Job) -> UInt64:
+    return np.fromfile(job.file(SELECT, 0, BITMAP), np.uint64)
+
+
+def _sets(job: Job, unit: int, kept: Int64) -> Iterator[tuple[Int64, Ragged]]:
+    near = job.config.dedup.near
+    assert near is not None
+    first = int(first_rows(job)[unit])
+    for row, batch in read_texts(job, unit, kept - first):
+        start, stop = np.searchsorted(kept, [first + row, first + row + len(batch)]).tolist()
+        texts = PackedText.from_arrow(batch.text.take(pa.array(kept[start:stop] - first - row)))
+        yield kept[start:stop], shingles_of(texts, near)

@@ -1,4 +1,4 @@
-"""Finds texts that share a run of words with a benchmark: its n-grams, looked up in documents.
+"""Sets of 64-bit hashes in open-addressing tables: keys of documents met before, and the n-grams of a benchmark.
 
 Words are those of `filters.kernels.words`, lower-cased and hashed; an n-gram is a hash of n of them in order. Two
 different n-grams get the same 64 bits with probability 2^-64: against a set of ten million n-grams, a document of a
@@ -15,11 +15,76 @@ import numba
 import numpy as np
 
 from filters.arrays import Bool, Int64, UInt64
-from filters.kernels.mixing import GOLDEN
+from filters.kernels import GOLDEN
 from filters.kernels.packed import PackedText
 from filters.kernels.words import finish, word_hashes
 
+_FIRST_SLOTS = 1 << 16
 _EMPTY = np.uint64(0)
+
+
+class KeySet:
+    """Keys that were met, as an open-addressing table of at most two thirds: 12 to 24 bytes a key.
+
+    Keys are hashes: they are spread evenly, and 0 passes for 1.
+    """
+
+    def __init__(self) -> None:
+        self._slots: UInt64 = np.zeros(_FIRST_SLOTS, np.uint64)
+        self._count = 0
+
+    def add(self, keys: UInt64, present: Bool) -> Bool:
+        """Enter the keys of n documents, one after the other.
+
+        Args:
+            keys: uint64[n, k].
+            present: bool[n, k], which of them a document has.
+
+        Returns:
+            bool[n]: whether a document has a key that one before it has.
+        """
+        while 3 * (self._count + keys.size) > 2 * len(self._slots):
+            larger = np.zeros(2 * len(self._slots), np.uint64)
+            _enter(self._slots, larger)
+            self._slots = larger
+        seen = np.zeros(len(keys), np.bool_)
+        self._count += _add(np.ascontiguousarray(keys), np.ascontiguousarray(present), self._slots, seen)
+        return seen
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _place(slots, key):  # type: ignore[no-untyped-def]
+    """The slot that has the key, or the empty one it belongs into."""
+    mask = np.uint64(len(slots) - 1)
+    slot = key & mask
+    while slots[slot] != _EMPTY and slots[slot] != key:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@numba.njit(nogil=True, cache=True)
+def _enter(keys, slots):  # type: ignore[no-untyped-def]
+    """Enter keys (uint64[n], 0 is none) into slots of which enough are free."""
+    for key in keys:
+        if key != _EMPTY:
+            slots[_place(slots, key)] = key
+
+
+@numba.njit(nogil=True, cache=True)
+def _add(keys, present, slots, seen):  # type: ignore[no-untyped-def]
+    new = 0
+    for document in range(len(keys)):
+        for column in range(keys.shape[1]):
+            if present[document, column]:
+                key = max(keys[document, column], np.uint64(1))
+                seen[document] |= slots[_place(slots, key)] == key
+        for column in range(keys.shape[1]):
+            if present[document, column]:
+                key = max(keys[document, column], np.uint64(1))
+                slot = _place(slots, key)
+                new += slots[slot] == _EMPTY
+                slots[slot] = key
+    return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +186,7 @@ def _ngrams(hashes, offsets, size):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _enter(hashes, slots):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(slots) - 1)
-    for h in hashes:
-        place = h & mask
-        while slots[place] != _EMPTY:
-            place = (place + np.uint64(1)) & mask
-        slots[place] = h
-
-
-@numba.njit(nogil=True, cache=True)
 def _found(hashes, offsets, size, slots, counts, most):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(slots) - 1)
     found = np.zeros(len(offsets) - 1, np.bool_)
     first = np.uint64(1)
     for _ in range(size - 1):
@@ -147,9 +201,7 @@ def _found(hashes, offsets, size, slots, counts, most):  # type: ignore[no-untyp
             if word - start < size - 1:
                 continue
             wanted = _mark(h)
-            place = wanted & mask
-            while slots[place] != _EMPTY and slots[place] != wanted:
-                place = (place + np.uint64(1)) & mask
+            place = _place(slots, wanted)
             if slots[place] == wanted and (len(counts) == 0 or counts[place] <= most):
                 found[text] = True
                 break
@@ -158,12 +210,9 @@ def _found(hashes, offsets, size, slots, counts, most):  # type: ignore[no-untyp
 
 @numba.njit(nogil=True, cache=True)
 def _count(hashes, offsets, size, slots, counts, last):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(slots) - 1)
     for text in range(len(offsets) - 1):
         for wanted in _ngrams(hashes, offsets[text : text + 2], size):
-            place = wanted & mask
-            while slots[place] != _EMPTY and slots[place] != wanted:
-                place = (place + np.uint64(1)) & mask
+            place = _place(slots, wanted)
             if slots[place] == wanted and last[place] != text:
                 last[place] = text
                 counts[place] += 1

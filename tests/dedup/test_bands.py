@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from filters.dedup import band_file as bands
-from filters.dedup.band_file import BandReader, BandWriter, id_hashes
+from filters.dedup import bands
+from filters.dedup.bands import BandReader, BandWriter, id_hashes
 from filters.kernels.pairs import partition_of
 from filters.phases.blocks import BlockFileError
 

@@ -1,4 +1,7 @@
-"""Deduplication over a whole run: the best copy stays, whatever the cut into units, hash ranges and memory."""
+"""Deduplication over a whole run: the best copy stays, whatever the cut into units, hash ranges and memory.
+
+Upsampling: by cluster size or score, capped, and the same for the same id.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from filters import FilterConfig, QualityModel
+from filters.config.filter import RepeatConfig
+from filters.dedup.clusters import times_written
 from filters.errors import RunError
 from filters.phases.phase import DamagedError, Job, run_unit
 from filters.run.phase_list import PHASES
@@ -274,3 +280,31 @@ def test_no_documents(tmp_path: Path, make_config: MakeConfig) -> None:
     result = run_filter(make_config(jsonl(tmp_path / "a.jsonl", []), dedup=dedup, keep={"tokens": 10}))
     assert result.ledger.total.records == 0
     assert pq.read_table(result.shards[0]).num_rows == 0
+
+
+IDS = pa.array([f"id {n}" for n in range(4000)])
+
+
+def repeat(config: dict[str, object], sizes: list[int], scores: list[float]) -> list[int]:
+    size, score = np.array(sizes), np.array(scores, np.float32)
+    return times_written(RepeatConfig.model_validate(config), size, score, IDS[: len(size)]).tolist()
+
+
+def test_by_cluster_size() -> None:
+    assert repeat({"by": "cluster_size", "max": 4}, [1, 2, 4, 9], [0.0] * 4) == [1, 2, 4, 4]
+
+
+def test_a_curve_is_level_beyond_its_ends() -> None:
+    curve = {"by": "score", "curve": [[1, 1], [2, 3], [3, 5]], "max": 4}
+    assert repeat(curve, [1] * 6, [0.0, 1.0, 1.5, 2.0, 2.5, 9.0]) == [1, 1, 2, 3, 4, 4]
+
+
+def test_a_fraction_is_a_probability_of_the_id() -> None:
+    curve = {"by": "score", "curve": [[0, 1.3], [1, 1.3]]}
+    found = repeat(curve, [1] * 4000, [0.5] * 4000)
+    assert set(found) == {1, 2}
+    assert abs(np.mean(found) - 1.3) < 0.03
+    ids = IDS.take(pa.array(np.arange(3999, -1, -1)))
+    half = np.full(4000, 0.5, np.float32)
+    reversed_ids = times_written(RepeatConfig.model_validate(curve), np.ones(4000, np.int64), half, ids)
+    assert reversed_ids.tolist()[::-1] == found
