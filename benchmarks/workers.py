@@ -12,6 +12,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import orjson
+import pyarrow.parquet as pq
 from loguru import logger
 
 from benchmarks.corpus import vary
@@ -20,6 +22,15 @@ from benchmarks.measure import Report, Row, arguments, in_turn, ratios
 
 TRAINED_ON = 2000
 WHAT = "`finesieve filter`, 2 workers"
+
+
+def as_lines(parquet: Path) -> Path:
+    """The documents of a Parquet file as one file of JSON lines."""
+    path = parquet.with_suffix(".jsonl")
+    with path.open("wb") as file:
+        for batch in pq.ParquetFile(parquet).iter_batches():
+            file.writelines(orjson.dumps(row) + b"\n" for row in batch.to_pylist())
+    return path
 
 
 def main() -> None:
@@ -35,13 +46,21 @@ def main() -> None:
             job = Job(Path(name), TRAINED_ON, FEW_BUCKETS)
             many = job.folder / "many.parquet"
             report.corpus += vary(many, options.documents)
+            files = {"parquet": many, "jsonl": as_lines(many)}
             timings = in_turn(
-                {n: lambda n=n: job.run("parquet", many, executor={"workers": n}) for n in (1, 2)},  # type: ignore[misc]
+                {
+                    (kind, n): lambda kind=kind, n=n: job.run(kind, files[kind], executor={"workers": n})  # type: ignore[misc]
+                    for kind in files
+                    for n in (1, 2)
+                },
                 options.repeats,
             )
-        report.add(
-            Row(row="filter.workers", what=WHAT, target=1.8, against="1 worker", **ratios(timings[2], timings[1]))
-        )
+        for kind, row, where in (
+            ("parquet", "filter.workers", ""),
+            ("jsonl", "filter.workers-jsonl", ", one JSON lines file"),
+        ):
+            beside = ratios(timings[kind, 2], timings[kind, 1])
+            report.add(Row(row=row, what=WHAT + where, target=1.8, against="1 worker", **beside))
     report.write(options.results)
 
 

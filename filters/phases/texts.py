@@ -127,7 +127,7 @@ def _texts_again(job: Job, unit: int, positions: npt.NDArray[np.int64], first_ro
 
     reading = Reading()
     about = job.units[unit]
-    if about.start is not None:
+    if about.start is not None and about.offset is None:
         about = replace(about, start=int(positions[first_row]))
     for batch in read_unit(about, job.config.reads[about.input], reading):
         if not len(batch):

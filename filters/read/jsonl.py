@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from filters.config.filter import InputConfig
+from filters.errors import InputError
 from filters.read.batch import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -23,14 +26,80 @@ from filters.read.batch import (
     text_reason,
 )
 from filters.read.columns import loads_exactly, may_be_rounded
-from filters.read.decompress import DamagedError, MemberStream
-from filters.read.unit import Reading, Unit, open_unit
+from filters.read.decompress import READ_SIZE, DamagedError, MemberStream
+from filters.read.unit import BYTES_PER_UNIT, InputFile, Reading, Unit, open_input, open_unit
+from filters.storage.remote import is_local
 
 BOM = b"\xef\xbb\xbf"
+SPLIT_FILES = 256
+"""A file with less than this part of the input's bytes is not split: files are many enough, and need not be counted."""
+_COUNTED = 1 << 20
+"""Bytes whose lines are counted at once: they stay in the processor's cache."""
+_LOOKED_AT = 3
+"""Files of an input whose first lines are looked at for their keys."""
+_KEYS = 20
+
+
+class _Range:
+    """The bytes of a unit that is a range of a plain file's lines."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        file.seek(offset)
+        self._file, self._size, self.consumed = file, size, 0
+
+    def read(self) -> bytes:
+        data = self._file.read(min(READ_SIZE, self._size - self.consumed))
+        self.consumed += len(data)
+        return data
+
+
+def line_stream(file: BinaryIO, unit: Unit) -> MemberStream | _Range:
+    """The bytes of a unit's lines, decompressed."""
+    if unit.offset is None:
+        return MemberStream(file, unit.address)
+    return _Range(file, unit.offset, unit.size or 0)
+
+
+def line_ranges(file: InputFile, config: InputConfig, total: int) -> list[tuple[int, int, int, int]]:
+    """(number of the first line, of the line after the last, byte where it begins, bytes) of the units of a local file.
+
+    Lines are numbered from 1, so a unit knows the numbers of its lines only if those before it were counted: the file
+    is read once. [] where it is not split: it is small, remote, or compressed and so cannot be entered in its middle.
+
+    Args:
+        file: of lines.
+        config: of its input.
+        total: bytes of the whole input.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    ranges: list[tuple[int, int, int, int]] = []
+    if not is_local(file.address) or (file.size or 0) <= max(BYTES_PER_UNIT, total // SPLIT_FILES):
+        return ranges
+    with open_input(file.address, config) as stored:
+        if MemberStream(stored, file.address).compression != "none":
+            return ranges
+        stored.seek(0)
+        begin = at = 0  # of the unit, of the data
+        first = line = 1  # of the unit, at the data
+        ended = True
+        while data := stored.read(_COUNTED):
+            done = 0
+            while (cut := data.find(b"\n", max(begin + BYTES_PER_UNIT - 1 - at, done)) + 1) > 0:
+                line += data.count(b"\n", done, cut)
+                ranges.append((first, line, begin, at + cut - begin))
+                first, begin, done = line, at + cut, cut
+            line += data.count(b"\n", done)
+            at += len(data)
+            ended = data.endswith(b"\n")
+        if at > begin:
+            ranges.append((first, line + (not ended), begin, at - begin))
+    return ranges
 
 
 def read_jsonl(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
-    """Batches of a JSON lines file; positions are line numbers from 1.
+    """Batches of a JSON lines file, or of a range of its lines; positions are line numbers from 1.
 
     A line is a record, without a byte order mark before it. Blank lines and lines without text are documents with a
     reason; a line that is no JSON object (RFC 8259 in UTF-8: no NaN, no lone surrogate), whose text is no string, or
@@ -41,9 +110,9 @@ def read_jsonl(unit: Unit, config: InputConfig, reading: Reading | None = None) 
         InputError: the file cannot be opened, or a remote file stays unreachable.
     """
     with open_unit(unit, config, reading) as file:
-        stream = MemberStream(file, unit.address)
+        stream = line_stream(file, unit)
         consumed = 0
-        for lines in line_groups(stream, config.max_document_bytes):
+        for lines in line_groups(stream, config.max_document_bytes, unit.start or 1):
             batch = _parse(unit.source, lines, config)
             batch.input_bytes = stream.consumed - consumed
             consumed = stream.consumed
@@ -52,112 +121,131 @@ def read_jsonl(unit: Unit, config: InputConfig, reading: Reading | None = None) 
 
 @dataclass(slots=True)
 class _Lines:
-    """Consecutive lines: whole ones, and marks (row, cause, first bytes) in place of those that could not be read."""
+    """Consecutive lines: whole ones, and b"" in place of those in `bad` (row -> cause, first bytes)."""
 
     first: int
     lines: list[bytes] = field(default_factory=list)
-    bad: list[tuple[int, str, bytes]] = field(default_factory=list)
+    bad: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     size: int = 0
-    records: int = 0
-
-    @property
-    def full(self) -> bool:
-        return self.records >= BATCH_ROWS or self.size >= BATCH_BYTES
 
     def add(self, line: bytes) -> None:
         self.lines.append(line)
         self.size += len(line)
-        self.records += 1
 
     def reject(self, cause: str, first_bytes: bytes) -> None:
-        self.bad.append((self.first + self.records, cause, first_bytes))
+        self.bad[len(self.lines)] = cause, first_bytes
         self.lines.append(b"")
-        self.records += 1
 
 
-def line_groups(stream: MemberStream, limit: int) -> Iterator[_Lines]:
-    """Lines of a file, in groups of about a batch; a line longer than `limit` bytes is marked instead."""
-    group = _Lines(1)
-    parts: list[bytes] = []  # of the line that is not complete yet
+def line_groups(stream: MemberStream | _Range, limit: int, first: int = 1) -> Iterator[_Lines]:
+    """Lines of a file, in groups of about a batch; a line longer than `limit` bytes is marked instead.
+
+    Args:
+        stream: of the lines.
+        limit: bytes of a line.
+        first: number of the first line.
+    """
+    group = _Lines(first)
+    parts: list[bytes] = []  # of the line that is not complete yet; the first bytes of one that is too large
     size = 0
-    too_large = False
-    damage: DamagedError | None = None
-    while True:
-        try:
-            data = stream.read()
-        except DamagedError as error:
-            damage = error
-            break
-        if not data:
-            break
-        pieces = data.split(b"\n")
-        for index, piece in enumerate(pieces):
-            size += len(piece)
-            if size > limit and not too_large:
-                too_large = True
-                parts = [(b"".join(parts) + piece)[:FIRST_BYTES]]
-            elif not too_large and piece:
-                parts.append(piece)
-            if index == len(pieces) - 1:
-                break
-            if too_large:
-                group.reject(f"too_large: a line of more than {limit:,} bytes (input.max_document_bytes)", parts[0])
-            else:
-                group.add(parts[0] if len(parts) == 1 else b"".join(parts))
-            parts, size, too_large = [], 0, False
-            if group.full:
-                yield group
-                group = _Lines(group.first + group.records)
-    line = b"".join(parts)
-    if damage is not None:
+
+    def end_line() -> None:
+        nonlocal parts, size
+        if size > limit:
+            group.reject(f"too_large: a line of more than {limit:,} bytes (input.max_document_bytes)", parts[0])
+        else:
+            group.add(parts[0] if len(parts) == 1 else b"".join(parts))
+        parts, size = [], 0
+
+    try:
+        while data := stream.read():
+            pieces = data.split(b"\n")
+            for number, piece in enumerate(pieces, 1):
+                if size <= limit and piece:
+                    size += len(piece)
+                    parts.append(piece)
+                    if size > limit:
+                        parts = [b"".join(parts)[:FIRST_BYTES]]
+                if number == len(pieces):
+                    break
+                end_line()
+                if len(group.lines) >= BATCH_ROWS or group.size >= BATCH_BYTES:
+                    yield group
+                    group = _Lines(group.first + len(group.lines))
+        if parts:
+            end_line()
+    except DamagedError as damage:
         group.reject(
             f"{damage.cause}: {damage.detail} at byte {damage.offset:,}; how many records follow is unknown",
-            line or damage.first_bytes,
+            b"".join(parts) or damage.first_bytes,
         )
-    elif too_large:
-        group.reject(f"too_large: a line of more than {limit:,} bytes (input.max_document_bytes)", line)
-    elif line:
-        group.add(line)
-    if group.records:
+    if group.lines:
         yield group
 
 
 def _parse(source: str, group: _Lines, config: InputConfig) -> Batch:
-    loads, key = orjson.loads, config.text_key
-    positions: list[int] = list(range(group.first, group.first + group.records))
-    reasons: list[str | None]
+    key, lines = config.text_key, group.lines
+    positions: Sequence[int] = range(group.first, group.first + len(lines))
     rejected: list[Quarantined] = []
-    whole = not group.bad
-    if whole:
-        try:
-            rows: list[dict[str, Any]] = [loads(line) for line in group.lines]
-            texts = [row.get(key) for row in rows]
-            reasons = [text_reason(text) for text in texts]
-            _read_rounded_again(rows, group.lines, config)
-        except (ValueError, AttributeError):  # a line that is no object, or what text_reason makes of no string
-            whole = False
-        else:
-            whole = set(map(type, texts)) <= {str, type(None)}
+    try:  # all lines at once, as almost always can be done
+        rows: list[dict[str, Any]] = [] if group.bad else [orjson.loads(line) for line in lines]
+        texts = [row.get(key) for row in rows]
+        whole = not group.bad and set(map(type, texts)) <= {str, type(None)}
+    except (ValueError, AttributeError):  # a line that is no JSON, or no object
+        whole = False
     if not whole:
-        rows, texts, positions, reasons, rejected = _parse_one_by_one(source, group, config)
-    id_key = config.id_key
+        rows, kept = [], []
+        for position, stored in zip(positions, lines, strict=True):
+            line = stored.removeprefix(BOM)
+            found = group.bad.get(position - group.first) or _object(line, key)
+            if isinstance(found, dict):
+                rows.append(found)
+                kept.append((position, line))
+            else:
+                rejected.append(quarantined(source, position, *found))
+        positions, lines = [position for position, _ in kept], [line for _, line in kept]
+        texts = [row.get(key) for row in rows]
+    reasons = [text_reason(text) for text in texts]
+    if not whole:
+        reasons = [reason if line.strip() else "blank_line" for reason, line in zip(reasons, lines, strict=True)]
+    names = pass_through(config)
+    _read_rounded_again(rows, lines, names if config.id_key is None else (config.id_key, *names))
     batch = batch_of_rows(
         source,
         positions,
         texts,
         reasons,
-        [None] * len(rows) if id_key is None else [row.get(id_key) for row in rows],
-        {name: string_column([row.get(name) for row in rows]) for name in pass_through(config)},
+        [None] * len(rows) if config.id_key is None else [row.get(config.id_key) for row in rows],
+        {name: string_column([row.get(name) for row in rows]) for name in names},
     )
     batch.quarantined = rejected
-    batch.records = group.records
+    batch.records = len(group.lines)
     return batch
 
 
-def _read_rounded_again(rows: list[dict[str, Any]], lines: list[bytes], config: InputConfig) -> None:
-    """Replace each row of whose id or pass-through columns orjson may have rounded an integer, in place."""
-    names = pass_through(config)
-    for name in names if config.id_key is None else (config.id_key, *names):
+def _object(line: bytes, key: str) -> dict[str, Any] | tuple[str, bytes]:
+    """The object of a line ({} of a blank one), or why it is no record and its bytes."""
+    if not line.strip():
+        return {}
+    try:
+        row = orjson.loads(line)
+    except ValueError as error:
+        try:
+            line.decode()
+        except UnicodeDecodeError as invalid:
+            return f"invalid_utf8: byte 0x{line[invalid.start]:02x} at {invalid.start}", line
+        return f"bad_json: {error}", line
+    if not isinstance(row, dict):
+        return f"not_an_object: the line is a JSON {type(row).__name__}", line
+    text = row.get(key)
+    if not isinstance(text, str | None):
+        return f"text_not_a_string: {key!r} is a JSON {type(text).__name__}", line
+    return row
+
+
+def _read_rounded_again(rows: list[dict[str, Any]], lines: Sequence[bytes], names: Sequence[str]) -> None:
+    """Replace each row in one of whose columns `names` orjson may have rounded an integer, in place."""
+    for name in names:
         values = [row.get(name) for row in rows]
         if not {float, dict, list}.isdisjoint(map(type, values)):
             for place, value in enumerate(values):
@@ -166,52 +254,53 @@ def _read_rounded_again(rows: list[dict[str, Any]], lines: list[bytes], config: 
                         rows[place] = loads_exactly(lines[place])
 
 
-def _parse_one_by_one(
-    source: str, group: _Lines, config: InputConfig
-) -> tuple[list[dict[str, Any]], list[str | None], list[int], list[str | None], list[Quarantined]]:
-    bad = {position: (cause, first_bytes) for position, cause, first_bytes in group.bad}
-    key = config.text_key
-    rows: list[dict[str, Any]] = []
-    texts: list[str | None] = []
-    positions: list[int] = []
-    reasons: list[str | None] = []
-    rejected: list[Quarantined] = []
-    for position, stored in enumerate(group.lines, group.first):
-        if position in bad:
-            rejected.append(quarantined(source, position, *bad[position]))
-            continue
-        line = stored.removeprefix(BOM)
-        row: Any = {}
-        reason = None
-        if not line.strip():
-            reason = "blank_line"
-        else:
-            try:
+def keys_seen(unit: Unit, config: InputConfig) -> tuple[Counter[str], bool]:
+    """Keys of the objects in the first lines of a file, with how many have each; and whether it has no more lines."""
+    keys: Counter[str] = Counter()
+    with open_input(unit.address, config) as file:
+        groups = line_groups(MemberStream(file, unit.address), config.max_document_bytes)
+        for line in next(groups, _Lines(1)).lines:
+            with suppress(ValueError):
                 row = orjson.loads(line)
-            except ValueError as error:
-                rejected.append(quarantined(source, position, _cause(line, error), line))
-                continue
-            if not isinstance(row, dict):
-                cause = f"not_an_object: the line is a JSON {type(row).__name__}"
-                rejected.append(quarantined(source, position, cause, line))
-                continue
-        text = row.get(key)
-        if text is not None and not isinstance(text, str):
-            cause = f"text_not_a_string: {key!r} is a JSON {type(text).__name__}"
-            rejected.append(quarantined(source, position, cause, line))
+                keys.update([*row] if isinstance(row, dict) else ())
+        return keys, next(groups, None) is None
+
+
+def check_keys(units: Sequence[Unit], inputs: Sequence[InputConfig], notice: Callable[[str], None]) -> None:
+    """See that each JSON lines input has the keys `id_key` and `columns` in some of its first records.
+
+    Args:
+        units: of all inputs.
+        inputs: their configs.
+        notice: told of keys that the first records of the first files lack.
+
+    Raises:
+        InputError: these are all records that there are.
+    """
+    for place, config in enumerate(inputs):
+        files = [unit for unit in units if unit.input == place and unit.kind == "jsonl" and unit.is_first]
+        # Every document has a `url`, null where its record has none.
+        wanted = [name for name in (config.id_key, *config.columns) if name not in (None, "url")]
+        if not files or not wanted:
             continue
-        again = [row]
-        _read_rounded_again(again, [line], config)
-        rows += again
-        texts.append(text)
-        positions.append(position)
-        reasons.append(reason or text_reason(text))
-    return rows, texts, positions, reasons, rejected
+        seen = [keys_seen(unit, config) for unit in files[:_LOOKED_AT]]
+        keys = sum((keys for keys, _ in seen), Counter[str]())
+        everything = len(files) == len(seen) and all(whole for _, whole in seen)
+        for name in wanted if keys else ():
+            if name in keys:
+                continue
+            close = difflib.get_close_matches(name, keys, 1)
+            message = (
+                f"{files[0].source}: {'no record' if everything else 'none of the first records'} of this input has "
+                f"the key {name!r}{f'; did you mean {close[0]!r}?' if close else ''} (input.id_key, input.columns); "
+                f"they have {listed_keys(keys)}"
+            )
+            if everything:
+                raise InputError(f"{message}. Remedy: set input.id_key and input.columns to keys of the records")
+            notice(message)
 
 
-def _cause(line: bytes, error: ValueError) -> str:
-    try:
-        line.decode()
-    except UnicodeDecodeError as invalid:
-        return f"invalid_utf8: byte 0x{line[invalid.start]:02x} at {invalid.start}"
-    return f"bad_json: {error}"
+def listed_keys(keys: Counter[str]) -> str:
+    """The most common keys, quoted."""
+    names = [repr(key[:60]) for key, _ in keys.most_common(_KEYS)]
+    return ", ".join(names) + (f" and {len(keys) - _KEYS:,} more" if len(keys) > _KEYS else "")

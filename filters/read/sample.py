@@ -24,6 +24,7 @@ import zstandard
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.decompress import DamagedError, MemberStream
+from filters.read.jsonl import line_stream
 from filters.read.parquet import TooLarge, group_batches, read_columns
 from filters.read.unit import Unit, open_input
 from filters.read.warc import BadRecord, RecordStream
@@ -102,7 +103,7 @@ class Sample:
                     pq.write_table(table, path, compression="zstd", row_group_size=max(len(rows), 1))
                 else:
                     _write_records(path, [part.content[row] for row in rows], part.compression, part.unit.kind)
-                whole = replace(part.unit, start=None, stop=None, stamp=None)
+                whole = replace(part.unit, start=None, stop=None, offset=None, stamp=None)
                 units.append(replace(whole, index=len(units), address=str(path), size=path.stat().st_size))
         return units
 
@@ -245,7 +246,7 @@ def _from_lines(
     records = read = waiting = bad = 0
     whole = False
     with open_input(unit.address, config) as file:
-        stream = MemberStream(file, unit.address)
+        stream = line_stream(file, unit)
         try:
             while read < _far(unit, budget) and waiting < budget:
                 piece = stream.read()

@@ -11,11 +11,13 @@ it can be missed by a stamp, but not by a digest.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 
 import xxhash
 
@@ -67,76 +69,46 @@ class Reading:
         self._file = file
 
 
-class LocalFile:
-    """An input file, opened for one unit. At the end of its context, without an error, what is left of it is read.
+class LocalFile(io.BufferedReader):
+    """An input file, opened for one unit. At the end of its context, without an error, what is left of it is hashed.
 
     Args:
-        path: of the file.
-        source: its name in the ledger.
-        stamp: it must have; None: whatever it has.
-        start: first row of the unit, None where that is the whole file.
-        sequential: the unit reads all of it, in order; what it leaves is read for the digest.
+        unit: whose file it is.
         reading: filled in at the end; None: nobody asks for a digest.
 
     Raises:
         InputError: the file cannot be opened, or is not the one that was planned.
     """
 
-    def __init__(
-        self, path: str, source: str, stamp: str | None, start: int | None, sequential: bool, reading: Reading | None
-    ) -> None:
-        self.path, self.source, self.start, self.reading = path, source, start, reading
+    def __init__(self, unit: Unit, reading: Reading | None) -> None:
+        self.unit, self.reading = unit, reading
         try:
-            self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed at the end of the context
+            super().__init__(io.FileIO(unit.address))
         except OSError as error:
-            raise InputError(f"{source}: cannot open this input file: {error.strerror or error}") from error
-        self.stamp = _stamp(os.fstat(self._file.fileno()))
-        if stamp is not None and stamp != self.stamp:
-            self._file.close()
+            raise InputError(f"{unit.source}: cannot open this input file: {error.strerror or error}") from error
+        self.stamp = _stamp(os.fstat(self.fileno()))
+        if unit.stamp is not None and unit.stamp != self.stamp:
+            self.close()
             raise self._changed()
+        sequential = unit.kind != "parquet" and unit.is_first
         self._hash = xxhash.xxh3_128() if reading is not None and sequential else None
         if reading is not None:
             reading.opened(self)
 
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed."""
-        return self._file.closed
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def writable(self) -> bool:
-        """No."""
-        return False
-
-    def tell(self) -> int:
-        """The next byte to be read."""
-        return self._file.tell()
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to another byte: what passes from then on is not all of the file in its order, and is not hashed."""
-        before = self._file.tell()
-        after = self._file.seek(offset, whence)
+        before = self.tell()
+        after = super().seek(offset, whence)
         if after != before:
             self._hash = None
         return after
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         """Up to `size` bytes; b"" at the end."""
-        data = self._file.read(size)
+        data = super().read(size)
         if self._hash is not None:
             self._hash.update(data)
         return data
-
-    def close(self) -> None:
-        """Close it, and ask for no digest."""
-        self._file.close()
 
     def check(self) -> None:
         """See that the file is the one that was opened, with the same stamp, and still has its name.
@@ -144,39 +116,36 @@ class LocalFile:
         Raises:
             InputError: it is not.
         """
-        opened = os.fstat(self._file.fileno())
+        opened = os.fstat(self.fileno())
         try:
-            named = os.stat(self.path)
+            named = os.stat(self.unit.address)
         except OSError:
             raise self._changed() from None
         if _stamp(opened) != self.stamp or (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino):
             raise self._changed()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._file:
+        with contextlib.closing(self):
             if kind is None and self.reading is not None:
                 self._finish(self.reading)
 
     def _finish(self, reading: Reading) -> None:
         digest = self._hash
-        if digest is None and not self.start:
+        if digest is None and self.unit.is_first:
             digest = xxhash.xxh3_128()
-            self._file.seek(0)
-        while digest is not None and (piece := self._file.read(_PIECE)):
+            self.seek(0)
+        while digest is not None and (piece := super().read(_PIECE)):
             digest.update(piece)
         self.check()
         reading.stamp, reading.digest = self.stamp, None if digest is None else digest.hexdigest()
 
     def _changed(self) -> InputError:
         return InputError(
-            f"{self.source}: this input file was changed, cut off or replaced while the run was reading its input. "
-            "Nothing was published. Remedy: let nobody write there, and run again (what is done of an unchanged file "
-            "is kept); if it is meant to be another one, start afresh with --force-new"
+            f"{self.unit.source}: this input file was changed, cut off or replaced while the run was reading its "
+            "input. Nothing was published. Remedy: let nobody write there, and run again (what is done of an unchanged "
+            "file is kept); if it is meant to be another one, start afresh with --force-new"
         )
 
 
@@ -198,6 +167,8 @@ def file_digest(path: str) -> str:
 
 ROWS_PER_UNIT = 20_000
 """A unit takes Parquet row groups until it has this many rows; a larger row group is a unit by itself."""
+BYTES_PER_UNIT = 64 << 20
+"""A unit takes lines of a plain local file until it has this many bytes: some 20,000 documents."""
 COMPRESSED = ("", ".gz", ".zst", ".zstd", ".bz2", ".xz")
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "warc": tuple(".warc" + suffix for suffix in COMPRESSED),
@@ -221,8 +192,9 @@ class Unit:
         source: name of the file in the ledger: the path as the config's pattern expands it. The units of one file
             share it.
         address: what fsspec opens; the data set for "stream".
-        start: first row of the unit, or None for the whole file.
-        stop: the row after the last one, or None for the whole file.
+        start: position of the unit's first record (see `Batch.position`), or None for the whole file.
+        stop: position after that of its last one, or None for the whole file.
+        offset: byte of the file where a range of its lines begins, which has `size` bytes; None: no range of lines.
         size: stored bytes, or None if unknown.
         stamp: of a local file when it was planned (see `filters.read.unit`); whoever reads another refuses it.
         columns: types of the pass-through columns (see `filters.read.columns`), where files differ in them.
@@ -235,10 +207,16 @@ class Unit:
     address: str
     start: int | None = None
     stop: int | None = None
+    offset: int | None = None
     size: int | None = None
     stamp: str | None = None
     columns: str | None = None
     input: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no unit before it is of the same file."""
+        return not (self.start if self.offset is None else self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +267,4 @@ def open_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -
     Raises:
         InputError: as `open_input`; or the local file is not the one that was planned.
     """
-    if not is_local(unit.address):
-        return open_input(unit.address, config)
-    sequential = unit.kind != "parquet"
-    return cast(BinaryIO, LocalFile(unit.address, unit.source, unit.stamp, unit.start, sequential, reading))
+    return open_input(unit.address, config) if not is_local(unit.address) else LocalFile(unit, reading)

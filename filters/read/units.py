@@ -171,19 +171,23 @@ def _units_of_files(
     files: Sequence[tuple[int, InputFile]], inputs: Sequence[InputConfig]
 ) -> Iterator[tuple[list[Unit], pa.Schema | None]]:
     """The units of each file, and its pass-through columns where its footer tells them."""
+    stored = sum(file.size or 0 for _, file in files)
 
     def units_of(placed: tuple[int, InputFile]) -> tuple[list[Unit], pa.Schema | None]:
         place, file = placed
-        units, schema = [Unit(0, file.kind, file.source, file.address, size=file.size, stamp=file.stamp)], None
+        whole = Unit(0, file.kind, file.source, file.address, size=file.size, stamp=file.stamp)
         if file.kind == "parquet":
             from filters.read.parquet import read_footer
 
-            ranges, schema = read_footer(file, inputs[place])
-            units = [
-                Unit(0, file.kind, file.source, file.address, start, stop, size, file.stamp)
-                for start, stop, size in ranges
-            ] or units
-        return units, schema
+            groups, schema = read_footer(file, inputs[place])
+            units = [replace(whole, start=start, stop=stop, size=size) for start, stop, size in groups]
+            return units or [whole], schema
+        if file.kind == "jsonl":
+            from filters.read.jsonl import line_ranges
+
+            lines = line_ranges(file, inputs[place], stored)
+            return [replace(whole, start=a, stop=b, offset=c, size=d) for a, b, c, d in lines] or [whole], None
+        return [whole], None
 
     if any(file.kind == "parquet" and not is_local(file.address) for _, file in files):
         with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -515,7 +519,7 @@ def input_version(unit: Unit, options: Mapping[str, Any]) -> str | None:
 
 def input_versions(units: Iterable[Unit], inputs: Sequence[InputConfig]) -> dict[str, str | None]:
     """Versions of the remote input files, by source; of the first `CHECKED_REMOTE_FILES`, as planning looks them up."""
-    firsts = {unit.source: unit for unit in units if not unit.start and is_file(unit) and not is_local(unit.address)}
+    firsts = {unit.source: unit for unit in units if unit.is_first and is_file(unit) and not is_local(unit.address)}
     known = list(firsts.values())[:CHECKED_REMOTE_FILES]
     if not known:
         return {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filters.config.filter import FilterConfig, model_at
 from filters.errors import ConfigError
 from filters.phases.rows import rule_of
+from filters.read.jsonl import check_keys
 from filters.read.unit import Unit
 from filters.read.units import plan_units
 
@@ -144,6 +145,7 @@ def make_plan(config: FilterConfig) -> Plan:
             rule.read(path)
     not_taken: list[str] = []
     units = plan_units(config.reads, not_taken.append)
+    check_keys(units, config.reads, not_taken.append)
     model = QualityModel.load(model_at(config, config.model))
     if config.heuristics:
         from filters.run.heuristics import load_filter  # all of datatrove's filters

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-
-import orjson
 
 from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES
 from filters.read.batch import NO_TEXT
-from filters.read.decompress import DamagedError, MemberStream
-from filters.read.unit import Unit, open_input
+from filters.read.jsonl import keys_seen, listed_keys
 from filters.run.ledger import Account
-
-_LOOKED_AT = 1000
-_KEYS = 20
 
 
 def check_readable(job: Job) -> None:
@@ -51,12 +44,12 @@ def _check(job: Job) -> None:
         if unit.kind != "jsonl" or not without or others:
             continue
         config = job.config.reads[unit.input]
-        keys = keys_seen(unit, config)
+        keys, _ = keys_seen(unit, config)
         if keys and config.text_key not in keys:
             raise InputError(
-                f"{source}: none of its {without:,} records has the key {config.text_key!r}; they have {listed(keys)}."
-                " Nothing was published or kept. Remedy: set input.text_key to the one with the text, or leave the file"
-                " out"
+                f"{source}: none of its {without:,} records has the key {config.text_key!r}; they have "
+                f"{listed_keys(keys)}. Nothing was published or kept. Remedy: set input.text_key to the one with the "
+                "text, or leave the file out"
             )
     for place, config in enumerate(job.config.reads):
         accounts = {source: found[source] for source, unit in units.items() if unit.input == place}
@@ -93,30 +86,3 @@ def _check_input(config: InputConfig, accounts: Mapping[str, Account]) -> None:
         f"({told}; {len(accounts):,} file(s)). Nothing was published or kept. Remedy: set input.kind and "
         "input.text_key to what the files are"
     )
-
-
-def keys_seen(unit: Unit, config: InputConfig) -> Counter[str]:
-    """Keys of the objects in the first lines of a JSON lines file, with how many have each."""
-    from filters.read.jsonl import line_groups
-
-    keys: Counter[str] = Counter()
-    with open_input(unit.address, config) as file:
-        stream = MemberStream(file, unit.address)
-        try:
-            groups = line_groups(stream, config.max_document_bytes)
-            for line in itertools.islice((line for group in groups for line in group.lines), _LOOKED_AT):
-                try:
-                    row = orjson.loads(line)
-                except ValueError:
-                    continue
-                keys.update([*row] if isinstance(row, dict) else ())
-        except DamagedError:
-            pass
-    return keys
-
-
-def listed(keys: Counter[str]) -> str:
-    """The most common keys, quoted."""
-    names = [repr(key[:60]) for key, _ in keys.most_common(_KEYS)]
-    more = f" and {len(keys) - _KEYS:,} more" if len(keys) > _KEYS else ""
-    return ", ".join(names) + more

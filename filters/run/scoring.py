@@ -14,9 +14,9 @@ from filters.config.filter import ExtractConfig, InputConfig
 from filters.errors import InputError
 from filters.kernels.packed import PackedText
 from filters.model import QualityModel
+from filters.read.jsonl import keys_seen, listed_keys
 from filters.read.units import plan_units, read_unit
 from filters.run.blocks import Extract, Score
-from filters.run.readable import keys_seen, listed
 
 KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".warc": "warc", ".wet": "wet"}
 COMPRESSIONS = (".gz", ".zst", ".bz2")
@@ -68,8 +68,8 @@ def score_files(
                     seen += 1
                     yield _line(source=record.source, position=record.position, cause=record.cause)
         if seen and not read:
-            keys = keys_seen(units[0], config) if kind == "jsonl" else ()
-            known = f"; they have {listed(keys)}. Remedy: --text-key names the one with the text" if keys else ""
+            keys = keys_seen(units[0], config)[0] if kind == "jsonl" else None
+            known = f"; they have {listed_keys(keys)}. Remedy: --text-key names the one with the text" if keys else ""
             raise InputError(f"{file}: none of its {seen:,} records has a text under the key {text_key!r}{known}")
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import random
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -10,9 +12,12 @@ import pytest
 import zstandard
 from synthetic import COMPRESS, json_lines, read_file
 
+from filters import FilterConfig, run_filter
 from filters.config.filter import InputConfig
 from filters.errors import InputError
+from filters.read.jsonl import check_keys
 from filters.read.units import plan_units, read_unit
+from tests.run.conftest import digest, page
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -241,3 +246,120 @@ def test_a_byte_order_mark_on_any_line_is_none_of_it(tmp_path: Path) -> None:
     assert result.texts[:2] == ["one", "two"]
     assert result.reasons == [None, None, "blank_line", "blank_line"]
     assert not result.quarantined
+
+
+def split_into(monkeypatch: pytest.MonkeyPatch, unit_bytes: int, counted: int = 1 << 20) -> None:
+    monkeypatch.setattr("filters.read.jsonl.BYTES_PER_UNIT", unit_bytes)
+    monkeypatch.setattr("filters.read.jsonl.SPLIT_FILES", 1 << 40)
+    monkeypatch.setattr("filters.read.jsonl._COUNTED", counted)
+
+
+def everything(path: Path) -> tuple[object, ...]:
+    found = read_file(path, "jsonl", id_key="id", columns=["n"], max_document_bytes=300)
+    records = [(record.position, record.cause, record.first_bytes) for record in found.quarantined]
+    read = sum(batch.input_bytes for batch in found.batches)
+    return found.ids, found.positions, found.texts, found.reasons, found.column("n"), records, read
+
+
+LINES = [
+    *BAD_LINES,
+    *REFUSED_LINES,
+    b'{"text": "a line", "id": "one", "n": 1}\r',
+    b'\xef\xbb\xbf{"text": "with a mark"}',
+    b'{"text": "' + b"long " * 50 + b'"}',
+    b'{"text": "' + b"too large " * 50 + b'"}',
+    b'{"text": "", "n": [1, 2]}' * 20,
+    b"\x1f\x8b\x08\x00 looks compressed",
+    b"BZh91AY&SY looks compressed",
+]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_file_read_in_ranges_gives_what_it_gives_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    draw = random.Random(seed)
+    lines = [b'{"text": "first"}', *(draw.choice(LINES) for _ in range(draw.randrange(1, 60)))]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(draw.choice([b"", b"\xef\xbb\xbf"]) + b"\n".join(lines) + draw.choice([b"", b"\n", b"\n\n"]))
+    whole = everything(path)
+    assert len(plan_units(InputConfig(kind="jsonl", paths=(str(path),)))) == 1
+    size = path.stat().st_size
+    for unit_bytes in {1, 2, size - 1, size // 2, *(draw.randrange(1, size) for _ in range(12))}:
+        split_into(monkeypatch, unit_bytes, draw.choice([1, 7, 64, 1 << 20]))
+        units = plan_units(InputConfig(kind="jsonl", paths=(str(path),)))
+        assert everything(path) == whole
+        assert [unit.offset for unit in units] == [*itertools.accumulate((unit.size for unit in units[:-1]), initial=0)]  # type: ignore[arg-type]
+        assert sum(unit.size or 0 for unit in units) == size
+        assert [unit.stop for unit in units[:-1]] == [unit.start for unit in units[1:]]
+        assert [unit.is_first for unit in units] == [True] + [False] * (len(units) - 1)
+        assert len(units) > 1 or unit_bytes > size // 2
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "plain-name.jsonl"])
+def test_a_compressed_file_is_not_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    split_into(monkeypatch, 100)
+    (tmp_path / name).write_bytes(gzip.compress(json_lines(500)))
+    (unit,) = plan_units(InputConfig(kind="jsonl", paths=(str(tmp_path / name),)))
+    assert unit.offset is None
+    assert len(read_file(tmp_path / name, "jsonl")) == 500
+
+
+def test_files_are_split_where_they_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_into(monkeypatch, 1000)
+    monkeypatch.setattr("filters.read.jsonl.SPLIT_FILES", 4)
+    for number in range(8):
+        (tmp_path / f"{number}.jsonl").write_bytes(json_lines(20))
+    (tmp_path / "8.jsonl").write_bytes(json_lines(200))
+    units = plan_units(InputConfig(kind="jsonl", paths=(str(tmp_path),)))
+    assert [unit.offset for unit in units[:8]] == [None] * 8
+    assert len(units) > 20
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_run_over_ranges_publishes_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr("filters.run.engine.threads_will_do", lambda config: True)
+    lines = [json.dumps({"text": page(n % 150, 60), "id": f"{n % 170}"}).encode() for n in range(200)]
+    for place in (0, 50, 120):
+        lines.insert(place, b"{broken")
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    (tmp_path / "b.jsonl").write_bytes(b"\n".join(lines[100:150]))
+
+    def run(name: str) -> dict[str, str]:
+        sections = {
+            "input": {"kind": "jsonl", "paths": [str(tmp_path / "?.jsonl")], "id_key": "id"},
+            "keep": {"fraction": 0.6},
+            "output": {"path": str(tmp_path / name), "shard_size": 20_000, "rejected": True},
+            "executor": {"workers": workers},
+        }
+        result = run_filter(FilterConfig.model_validate(sections))
+        accounts = result.ledger.accounts
+        assert [account.records for account in accounts.values()] == [203, 50]
+        return digest(result.path / "data") | digest(result.path / "attributes")
+
+    whole = run("whole")
+    split_into(monkeypatch, 5000)
+    assert run("split") == whole
+
+
+def test_a_key_that_no_record_has_is_an_error_and_one_of_few_records_a_notice(tmp_path: Path) -> None:
+    def told(**options: object) -> list[str]:
+        config = InputConfig.model_validate({"kind": "jsonl", "paths": [str(tmp_path)], **options})
+        notices: list[str] = []
+        check_keys(plan_units(config), [config], notices.append)
+        return notices
+
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a", "licence": 1}\nno json\n17\n{"text": "b", "rare": null}\n')
+    assert told(columns=["licence", "rare"]) == []
+    with pytest.raises(InputError, match=r"a\.jsonl: no record .* key 'license'; did you mean 'licence'\?"):
+        told(columns=["license"])
+    with pytest.raises(InputError, match="'uid'"):
+        told(id_key="uid")
+    (tmp_path / "b.jsonl").write_bytes(json_lines(3000))
+    (notice,) = told(columns=["license"])
+    assert "none of the first records of this input has the key 'license'; did you mean 'licence'?" in notice
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "b.jsonl").write_bytes(b"")
+    assert told(columns=["license"]) == []
