@@ -128,8 +128,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
 
 def print_result(console: Console, result: RunResult, examples: int) -> None:
     """Print ledger, histogram, examples and decisions of a finished run."""
-    from filters.inspect.decided import decided
-    from filters.inspect.terminal import extremes_view, histogram_view, ledger_view
+    from filters.inspect.terminal import decided, extremes_view, histogram_view, ledger_view
     from filters.scores.finished_run import Run
 
     run = Run(result.path)

@@ -26,8 +26,7 @@ def read(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Read documents around the threshold and judge them: k keep, d drop, q stop. Shows how far the rule agrees."""
-    from filters.inspect.keys import reading_keys
-    from filters.inspect.reading import ReadingTest
+    from filters.inspect.reading import ReadingTest, reading_keys
     from filters.inspect.reading import read as read_documents
     from filters.inspect.terminal import agreement_view, text_view
     from filters.scores.finished_run import Run

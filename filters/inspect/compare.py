@@ -21,9 +21,8 @@ import numpy as np
 from filters.arrays import Int64
 from filters.errors import RunError
 from filters.scores.finished_run import Run
-from filters.scores.groups import Groups
 from filters.scores.histogram import BINS, Histogram
-from filters.scores.summary import Summary
+from filters.scores.summary import Groups, Summary
 
 PSI_BINS = 10
 MAX_PSI = 0.25

@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from filters.arrays import Int64
 from filters.errors import ConfigError, ModelError, RunError
 from filters.inspect import terminal
-from filters.inspect.whatif import FEWEST_FILES, SampleInterval, Seen, WhatIf, sample_interval, what_if
+from filters.inspect.extrapolate import FEWEST_FILES, SampleInterval, Seen, WhatIf, sample_interval, what_if
 from filters.model.reliability import Reliability
 from filters.scores.finished_run import Ruled, Run
 from filters.scores.histogram import BINS, SlicedHistogram, bins_of

@@ -8,8 +8,10 @@ judge, one by one: a test that was broken off goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,29 @@ def read(
             break
         test.record(document, pressed == "k")
     return test.agreement()
+
+
+@contextmanager
+def reading_keys() -> Iterator[Callable[[], str]]:
+    """A function that returns the next key, "" at the end of the input; the terminal is as before afterwards."""
+    if not sys.stdin.isatty():
+        yield _from_lines
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        yield lambda: sys.stdin.read(1)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _from_lines() -> str:
+    """The first letter of the next line that has one."""
+    for line in sys.stdin:
+        if line.strip():
+            return line.strip()[0]
+    return ""

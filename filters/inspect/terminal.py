@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,16 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from filters.scores.histogram import HIGH, LOW, Histogram, nearest_edge
+from filters.scores.rules import rule_line
 from filters.terminal import BAR, BLOCKS, path_end, printable, short
 
 if TYPE_CHECKING:
     from filters.inspect.compare import Comparison
+    from filters.inspect.extrapolate import Interval, SampleInterval, WhatIf
     from filters.inspect.leaks import Leaks
     from filters.inspect.reading import Agreement
-    from filters.inspect.whatif import Interval, SampleInterval, WhatIf
     from filters.scores.finished_run import Extreme, Ruled
-    from filters.scores.groups import Groups
-    from filters.scores.summary import Clusters
+    from filters.scores.summary import Clusters, Groups
     from filters.scores.threshold import Solution
 
 SOURCE = 36
@@ -431,3 +431,50 @@ def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:
         if extreme.text is not None:
             lines.append(Text(f"       {printable(extreme.text, 72)}", style="dim"))
     return Group(*lines)
+
+
+def decided(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each decision; none for a run by 0.1 that solved nothing."""
+    solution = manifest["keep"].get("solution")
+    if solution is None:
+        return
+    if (ruled := manifest["keep"].get("rule")) is not None:
+        yield rule_line(ruled, solution["total"]["documents"])
+    by = ruled["by"] if ruled else None
+    rule, value = next(iter(solution["target"].items()))
+    if "kept" in manifest["keep"].get("buckets", {}):
+        yield f"kept are the buckets {', '.join(manifest['keep']['buckets']['kept'])}"
+    elif rule != "min_score":
+        kept = solution["kept"]
+        asked = f"a share of {value:g}" if rule == "fraction" else f"a budget of {value:,.0f} tokens"
+        yield (
+            f"{asked} gives the threshold {solution['threshold']:.6g}{f' of {by}' * bool(by)}: "
+            f"{kept['documents']:,} documents, "
+            f"{kept['tokens']:,} tokens"
+        )
+        if solution["tie"]:
+            tie = solution["tie"]
+            yield (
+                f"next below are {tie['documents']:,} document(s) of score {tie['score']:.6g} with {tie['tokens']:,} "
+                "tokens, which would have been too much"
+            )
+        for name, quota in solution.get("quotas", {}).items():
+            yield (
+                f"quota of {name}: {quota['documents']:,} documents, {quota['tokens']:,} tokens from score "
+                f"{quota['threshold']:.6g}"
+            )
+    if manifest["documents_written"] != manifest["ledger"]["total"]["kept"]:
+        yield f"with repeats, {manifest['documents_written']:,} documents and {manifest['tokens_written']:,} tokens"
+    near = manifest["dedup"].get("near")
+    if near:
+        yield f"near copies: {near['alike']:,} of {near['compared']:,} pairs that share a band are alike"
+        if near["crowded_buckets"]:
+            yield (
+                f"{near['documents_in_crowded_buckets']:,} documents are in {near['crowded_buckets']:,} crowded "
+                "buckets, where each was compared with the best only, not with all"
+            )
+    for loss in manifest["dedup"].get("source_losses", ()):
+        yield (
+            f"{loss['source']} loses {loss['lost']:,} of {loss['documents']:,} documents as near copies; the largest "
+            f"cluster has {loss['size']:,}, of which {loss['kept']} stays"
+        )

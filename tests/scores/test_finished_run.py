@@ -15,10 +15,9 @@ import pytest
 from filters import FilterConfig, run_filter
 from filters.errors import RunError
 from filters.scores.finished_run import Run
-from filters.scores.groups import Groups
 from filters.scores.histogram import Histogram, SlicedHistogram
 from filters.scores.hosts import host_names, hosts
-from filters.scores.summary import Histograms, Summary
+from filters.scores.summary import Groups, Histograms, Summary
 from filters.scores.threshold import Target
 from tests.inspect.synthetic import write_run
 

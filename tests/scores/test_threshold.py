@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.errors import ConfigError
-from filters.scores.cells import order_keys, score_of_key
 from filters.scores.histogram import Histogram
-from filters.scores.threshold import Scored, Solution, Target, ThresholdSearch, solve
+from filters.scores.threshold import Scored, Solution, Target, ThresholdSearch, order_keys, score_of_key, solve
 
 
 def documents(scores: list[float], tokens: list[int] | None = None, values: list[str] | None = None) -> Scored:

@@ -166,3 +166,34 @@ function makeLineage() {
   put(document.getElementById("footer"), make("p", {}, `Made by finesieve ${data.run.finesieve} from the side files of the run. ` +
     `Nothing on this page is loaded from elsewhere. Charts: ${data.library}.`));
 }
+
+// The model against the judge.
+function makeTrust() {
+  const trust = data.trust;
+  const part = section("trust", "Can the classifier be trusted here?", trust.lead, { short: "Trust" });
+  for (const note of trust.notes) part.append(make("p", { class: `banner ${note.alarm ? "alarm" : ""}` }, note.text));
+  if (trust.metrics.length) {
+    part.append(make("h3", {}, trust.metrics_title), table(trust.metrics_columns, trust.metrics));
+  }
+  const charts = make("div", { class: "columns" });
+  part.append(charts);
+  const { draw, move } = figures(charts, trust.charts);
+  on("view", draw);
+  on("threshold", move);
+}
+
+// Puts the page together.
+makeHead(data.run.name, data.run.subtitle);
+makeBar();
+makeScores();
+// The threshold can be dragged from here on; the other sections follow one by one, so that the page never stands still.
+document.documentElement.dataset.usable = String(Math.round(performance.now()));
+const sections = [makeSolver, makeSlices, makeDocuments, makeDuplicates, makeLedger, makeTrust, makeLineage];
+function next() {
+  const making = sections.shift();
+  if (making) { making(); setTimeout(next); return; }
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+  const asked = document.getElementById(location.hash.slice(1));
+  if (asked) asked.scrollIntoView();
+}
+setTimeout(next);
