@@ -4,19 +4,8 @@ A threshold keeps whole groups of equal scores: kept is `score >= threshold`, co
 the documents, a number of tokens) is a ceiling: the threshold is the lowest score at which what is kept still fits. The
 group of equal scores that would have crossed the ceiling is dropped whole, and named in the solution (`Solution.tie`).
 
-A histogram narrows the threshold down to one bin. Exact values follow from passes over the scores that count `CELLS`
-equal ranges of float32 values each: one pass for a bin above 0.25, at most two below. Counts merge in any order, so
-that tasks may count apart:
-
-    search = ThresholdSearch(histogram, Target("tokens", 1.3e12))
-    while search.window is not None:
-        cells = search.cells()
-        for batch in every_batch():  # the same documents that the histogram counted
-            cells.add(batch.scores, tokens=batch.tokens, text_bytes=batch.text_bytes)
-        search.narrow(cells)
-    search.solution()
-
-`solve` does that for batches of one process, with quotas.
+A histogram narrows the threshold down to one bin. The score itself follows from passes that count `CELLS` equal ranges
+of float32 numbers each: one pass for a bin above 0.25, at most two below.
 """
 
 from __future__ import annotations
@@ -29,9 +18,12 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from filters.arrays import Float32, Int64
+from filters.arrays import Bool, Float32, Int64
 from filters.errors import ConfigError
-from filters.scores.histogram import EDGES, WEIGHTS, Histogram, bins_of, nearest_edge
+from filters.scores.histogram import EDGES, WEIGHTS, Histogram
+
+CELLS = 2**18
+"""Ranges of float32 numbers that are counted in a pass: 6 MiB of counts."""
 
 Rule = Literal["min_score", "fraction", "tokens"]
 
@@ -133,10 +125,9 @@ class Solution:
         total: what there is.
         at_threshold: what scores precisely the threshold, and is kept.
         tie: the group of equal scores next below, dropped whole because it would have crossed the budget; None for a
-            threshold that was given, where everything fits, and where `exact` is false.
-        exact: the threshold is the lowest that fits the budget; else the lowest bin border that does.
-        thresholds: with quotas: the higher thresholds of the values whose quota binds.
+            threshold that was given, and where everything fits.
         by: with quotas: the column.
+        thresholds: with quotas: the higher thresholds of the values whose quota binds.
         quotas: what each value of the column keeps, of those with a quota.
     """
 
@@ -146,12 +137,11 @@ class Solution:
     total: Weights
     at_threshold: Weights
     tie: Tie | None
-    exact: bool
     by: str | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     quotas: Mapping[str, Weights] = field(default_factory=dict)
 
-    def keeps(self, scores: Float32, values: npt.NDArray[Any] | None = None) -> npt.NDArray[np.bool_]:
+    def keeps(self, scores: Float32, values: npt.NDArray[Any] | None = None) -> Bool:
         """bool[n]: which documents are kept.
 
         Args:
@@ -169,7 +159,6 @@ class Solution:
         result: dict[str, Any] = {
             "target": {self.target.rule: self.target.value},
             "threshold": self.threshold,
-            "exact": self.exact,
             "kept": vars(self.kept),
             "total": vars(self.total),
             "at_threshold": vars(self.at_threshold),
@@ -182,138 +171,6 @@ class Solution:
             }
             result["by"] = self.by
         return result
-
-
-class ThresholdSearch:
-    """The search for one threshold; see the module.
-
-    Args:
-        histogram: of all documents that may be kept.
-        target: what shall be kept.
-        budget: a ceiling in units of `target.weight` that takes the place of the target's own.
-    """
-
-    def __init__(self, histogram: Histogram, target: Target, budget: int | None = None) -> None:
-        self.target = target
-        self._histogram = histogram
-        self._total = histogram.counts.sum(axis=1)
-        self._row = WEIGHTS.index(target.weight)
-        total = int(self._total[self._row])
-        self._budget = target.budget(total) if budget is None else budget
-        self._given: np.float32 | None = None
-        if target.rule == "min_score":
-            self._given = np.float32(target.value)
-        elif self._budget >= total:
-            self._given = np.float32(histogram.lowest if self._total[0] else EDGES[0])
-        self._above: Int64 = np.zeros(len(WEIGHTS), dtype=np.int64)
-        self._range: tuple[int, int] | None = None
-        self._solution: Solution | None = None
-        self._start()
-
-    def _start(self) -> None:
-        """Solve it from the histogram alone, or open the bin in which the threshold lies."""
-        histogram, nothing = self._histogram, np.zeros(len(WEIGHTS), dtype=np.int64)
-        if self._given is not None:
-            border = int(np.searchsorted(EDGES, self._given))
-            if not histogram.lowest <= self._given <= histogram.highest:
-                kept = self._total if self._given < histogram.lowest else nothing
-                return self._finish(self._given, kept, nothing)
-            if 0 < border < len(EDGES) - 1 and EDGES[border] == self._given:
-                return self._finish(self._given, histogram.counts[:, border:].sum(axis=1), histogram.ties[:, border])
-            bin_ = int(bins_of(np.array([self._given]))[0])
-        else:
-            from_top = np.cumsum(histogram.counts[self._row][::-1])[::-1]
-            bin_ = int(np.flatnonzero(from_top > self._budget)[-1])
-        self._above = histogram.counts[:, bin_ + 1 :].sum(axis=1)
-        # What lies outside the scale counts at the end bins: they reach to the lowest and highest score there is.
-        low = EDGES[bin_] if bin_ > 0 else min(np.float32(histogram.lowest), EDGES[0])
-        high = EDGES[bin_ + 1]
-        if bin_ == len(EDGES) - 2:
-            high = max(np.nextafter(np.float32(histogram.highest), np.float32(np.inf)), high)
-        first, end = (int(key) for key in order_keys(np.array([low, high], np.float32)))
-        self._range = first, end
-        return None
-
-    @property
-    def window(self) -> tuple[float, float] | None:
-        """The range low <= score < high in which the threshold is still to be found; None when it is."""
-        return (
-            None if self._range is None else (float(score_of_key(self._range[0])), float(score_of_key(self._range[1])))
-        )
-
-    def cells(self) -> Cells:
-        """Empty counts for the next pass.
-
-        Raises:
-            ValueError: the search is over.
-        """
-        if self._range is None:
-            raise ValueError("the threshold is found; there is nothing left to count")
-        return Cells(*self._range)
-
-    def narrow(self, cells: Cells) -> None:
-        """Go on with the counts of all documents.
-
-        Raises:
-            ValueError: they are not of this step, or of other documents than the histogram's.
-        """
-        if self._range != (cells.first, cells.end):
-            raise ValueError("cells of another step of the search")
-        low, high = score_of_key(cells.first), score_of_key(cells.end)
-        if self._given is not None:
-            place = (int(order_keys(np.array([self._given]))[0]) - cells.first) // cells.step
-        else:
-            from_top = int(self._above[self._row]) + np.cumsum(cells.counts[self._row][::-1])[::-1]
-            crossing = np.flatnonzero(from_top > self._budget)
-            if not len(crossing):
-                raise ValueError(f"scores from {low} to {high} are not those that the histogram counted")
-            place = int(crossing[-1])
-        higher = self._above + cells.counts[:, place + 1 :].sum(axis=1)
-        if cells.step > 1:
-            first = cells.first + place * cells.step
-            self._above, self._range = higher, (first, min(first + cells.step, cells.end))
-            return
-        group = cells.counts[:, place]
-        if self._given is not None:
-            self._finish(self._given, higher + group, group)
-            return
-        cut = score_of_key(cells.first + place)
-        next_cells = np.flatnonzero(cells.counts[0, place + 1 :])
-        if len(next_cells):
-            place += 1 + int(next_cells[0])
-            threshold, tied = score_of_key(cells.first + place), cells.counts[:, place]
-        elif np.isfinite(cells.next_above):
-            threshold, tied = np.float32(cells.next_above), cells.next_weights
-        else:  # even the best group is too much
-            threshold, tied = np.nextafter(cut, np.float32(np.inf)), np.zeros(len(WEIGHTS), dtype=np.int64)
-        self._finish(threshold, higher, tied, Tie(float(cut), Weights.of(group)))
-
-    def _finish(self, threshold: np.float32, kept: Int64, tied: Int64, tie: Tie | None = None) -> None:
-        self._range = None
-        self._solution = self._make(threshold, kept, tied, tie, exact=True)
-
-    def _make(self, threshold: np.float32, kept: Int64, tied: Int64, tie: Tie | None, *, exact: bool) -> Solution:
-        weights = Weights.of(kept), Weights.of(self._total), Weights.of(tied)
-        return Solution(self.target, float(threshold), *weights, tie, exact)
-
-    def solution(self) -> Solution:
-        """The threshold; from the histogram alone (`exact` is false) while the search is not over.
-
-        Then a given threshold is moved to the nearest bin border, and for a budget it is the lowest border at which
-        what is kept still fits.
-        """
-        if self._solution is not None:
-            return self._solution
-        histogram = self._histogram
-        if self._given is not None:
-            border = nearest_edge(float(self._given))
-        else:
-            from_top = np.append(np.cumsum(histogram.counts[self._row][::-1])[::-1], 0)
-            border = int(np.flatnonzero(from_top <= self._budget)[0])
-        threshold, kept = EDGES[border], histogram.counts[:, border:].sum(axis=1)
-        if border == len(EDGES) - 1:  # scores beyond the scale are in the last bin, which is not kept
-            threshold = np.nextafter(np.float32(max(histogram.highest, EDGES[-1])), np.float32(np.inf))
-        return self._make(threshold, kept, histogram.ties[:, border] * (border < len(EDGES) - 1), None, exact=False)
 
 
 class Scored(NamedTuple):
@@ -330,6 +187,23 @@ class Scored(NamedTuple):
     tokens: npt.NDArray[np.integer]
     text_bytes: Int64
     values: npt.NDArray[Any] | None = None
+
+    def where(self, rows: Bool) -> Scored:
+        """Some of the documents."""
+        values = None if self.values is None else self.values[rows]
+        return Scored(self.scores[rows], self.tokens[rows], self.text_bytes[rows], values)
+
+    def having(self, value: str) -> Scored:
+        """Those with a value of the quotas' column."""
+        return self.where(np.asarray(self.values == value))
+
+    def add_to(self, histogram: Histogram) -> None:
+        """Add them to a histogram."""
+        histogram.add(self.scores, tokens=self.tokens, text_bytes=self.text_bytes)
+
+    def sums(self) -> Int64:
+        """int64[3]: documents, tokens and bytes."""
+        return np.array([len(self.scores), self.tokens.sum(dtype=np.int64), self.text_bytes.sum()], np.int64)
 
 
 def solve(
@@ -354,53 +228,74 @@ def solve(
         ConfigError: quotas with a rule that is no budget, or a quota that is no share.
     """
     if quotas:
-        return _solve_quotas(target, batches, histogram, by or "", quotas)
-    return _run(
-        {"": ThresholdSearch(histogram or _count(batches()), target)}, lambda: ((b, {"": None}) for b in batches())
-    )[""]
+        return _solve_quotas(target, batches, by or "", quotas)
+    histogram = histogram or _count(batches())
+    if target.rule == "min_score":
+        return _given(target, np.float32(target.value), batches, histogram)
+    return _budget(target, target.budget(histogram.total(target.weight)), batches, histogram)
+
+
+def _given(
+    target: Target, threshold: np.float32, batches: Callable[[], Iterable[Scored]], histogram: Histogram
+) -> Solution:
+    """What a threshold keeps: from the histogram where it is a border, else from a pass."""
+    border = int(np.searchsorted(EDGES, threshold))
+    if 0 < border < len(EDGES) - 1 and EDGES[border] == threshold:
+        kept, tied = histogram.counts[:, border:].sum(axis=1), histogram.ties[:, border]
+    else:
+        kept, tied = np.zeros((2, len(WEIGHTS)), np.int64)
+        for batch in batches():
+            kept += batch.where(batch.scores >= threshold).sums()
+            tied += batch.where(batch.scores == threshold).sums()
+    total = Weights.of(histogram.counts.sum(axis=1))
+    return Solution(target, float(threshold), Weights.of(kept), total, Weights.of(tied), None)
+
+
+def _budget(target: Target, budget: int, batches: Callable[[], Iterable[Scored]], histogram: Histogram) -> Solution:
+    """The lowest threshold at which what is kept fits the budget."""
+    if budget >= histogram.total(target.weight):
+        lowest = np.float32(histogram.lowest if histogram.total() else EDGES[0])
+        return _given(target, lowest, batches, histogram)
+    search = _Search(histogram, target.weight, budget)
+    _run({None: search}, batches)
+    threshold, kept, tied, tie = search.found
+    total = Weights.of(histogram.counts.sum(axis=1))
+    return Solution(target, threshold, Weights.of(kept), total, Weights.of(tied), tie)
 
 
 def _solve_quotas(
-    target: Target,
-    batches: Callable[[], Iterable[Scored]],
-    histogram: Histogram | None,
-    by: str,
-    quotas: Mapping[str, float],
+    target: Target, batches: Callable[[], Iterable[Scored]], by: str, quotas: Mapping[str, float]
 ) -> Solution:
     if target.rule == "min_score":
         raise ConfigError(f"keep {target}: a quota is a share of a budget. Remedy: use fraction or tokens with quotas")
     for value, share in quotas.items():
         if not 0 <= share <= 1:
             raise ConfigError(f"quota {value}={share:g}: must be a share of the budget, from 0 to 1")
-    names = list(quotas)
-    parts = {value: Histogram() for value in names}
-    everything = histogram or Histogram()
+    everything, parts = Histogram(), {value: Histogram() for value in quotas}
     for batch in batches():
-        if histogram is None:
-            everything.add(batch.scores, tokens=batch.tokens, text_bytes=batch.text_bytes)
-        for value, rows in _rows(batch, names).items():
-            parts[value].add(batch.scores[rows], tokens=batch.tokens[rows], text_bytes=batch.text_bytes[rows])
+        batch.add_to(everything)
+        for value, part in parts.items():
+            batch.having(value).add_to(part)
     budget = target.budget(everything.total(target.weight))
-    searches = {
-        value: ThresholdSearch(part, target, int(Fraction(repr(quotas[value])) * budget))
+    shares = {value: int(Fraction(repr(share)) * budget) for value, share in quotas.items()}
+    caps = {
+        value: _Search(part, target.weight, shares[value])
         for value, part in parts.items()
+        if shares[value] < part.total(target.weight)
     }
-    caps = _run(searches, lambda: ((batch, _rows(batch, names)) for batch in batches()))
-    floors = {value: cap.threshold for value, cap in caps.items() if cap.tie is not None}
+    _run(caps, batches)
+    floors = {value: search.found[0] for value, search in caps.items()}
 
     def eligible() -> Iterable[Scored]:
         for batch in batches():
-            rows = batch.scores >= _floors(len(batch.scores), batch.values, -np.inf, floors)
-            yield Scored(batch.scores[rows], batch.tokens[rows], batch.text_bytes[rows], _object(batch)[rows])
+            yield batch.where(batch.scores >= _floors(len(batch.scores), batch.values, -np.inf, floors))
 
-    rest = ThresholdSearch(_count(eligible()), target, budget)
-    found = _run({"": rest}, lambda: ((batch, {"": None}) for batch in eligible()))[""]
-    kept = {value: np.zeros(len(WEIGHTS), dtype=np.int64) for value in names}
+    found = _budget(target, budget, eligible, _count(eligible()))
+    kept = {value: np.zeros(len(WEIGHTS), np.int64) for value in quotas}
     for batch in eligible():
-        above = batch.scores >= np.float32(found.threshold)
-        for value, rows in _rows(batch, names).items():
-            chosen = rows & above
-            kept[value] += (chosen.sum(), batch.tokens[chosen].sum(dtype=np.int64), batch.text_bytes[chosen].sum())
+        above = batch.where(batch.scores >= np.float32(found.threshold))
+        for value in kept:
+            kept[value] += above.having(value).sums()
     return replace(
         found,
         total=Weights.of(everything.counts.sum(axis=1)),
@@ -410,38 +305,21 @@ def _solve_quotas(
     )
 
 
-def _run(
-    searches: Mapping[str, ThresholdSearch],
-    batches: Callable[[], Iterable[tuple[Scored, Mapping[str, npt.NDArray[np.bool_] | None]]]],
-) -> dict[str, Solution]:
-    """Pass over the batches until every search is over; each counts the rows that the batch has for it."""
-    while open_ := {name: search for name, search in searches.items() if search.window is not None}:
-        cells = {name: search.cells() for name, search in open_.items()}
-        for batch, rows in batches():
-            for name, part in cells.items():
-                chosen = rows[name] if rows[name] is not None else slice(None)
-                part.add(batch.scores[chosen], tokens=batch.tokens[chosen], text_bytes=batch.text_bytes[chosen])
-        for name, search in open_.items():
-            search.narrow(cells[name])
-    return {name: search.solution() for name, search in searches.items()}
+def _run(searches: Mapping[Any, _Search], batches: Callable[[], Iterable[Scored]]) -> None:
+    """Pass over the batches until every search is over; each counts the documents of its value."""
+    while open_ := {value: search for value, search in searches.items() if not search.over}:
+        for batch in batches():
+            for value, search in open_.items():
+                search.add(batch if value is None else batch.having(value))
+        for search in open_.values():
+            search.step()
 
 
 def _count(batches: Iterable[Scored]) -> Histogram:
     histogram = Histogram()
     for batch in batches:
-        histogram.add(batch.scores, tokens=batch.tokens, text_bytes=batch.text_bytes)
+        batch.add_to(histogram)
     return histogram
-
-
-def _object(batch: Scored) -> npt.NDArray[Any]:
-    if batch.values is None:
-        raise ValueError("quotas need Scored.values")
-    return batch.values
-
-
-def _rows(batch: Scored, values: Iterable[str]) -> dict[str, npt.NDArray[np.bool_]]:
-    column = _object(batch)
-    return {value: np.asarray(column == value) for value in values}
 
 
 def _floors(rows: int, values: npt.NDArray[Any] | None, threshold: float, thresholds: Mapping[str, float]) -> Float32:
@@ -451,56 +329,68 @@ def _floors(rows: int, values: npt.NDArray[Any] | None, threshold: float, thresh
     return floors
 
 
-CELLS = 2**18
-"""Ranges of float32 values counted in a pass: 6 MiB of counts."""
+class _Search:
+    """The search for the lowest threshold that fits a budget, of which the total is more.
 
-
-class Cells:
-    """Counts over equal ranges of float32 values between two scores; made by `ThresholdSearch.cells`.
-
-    Attributes:
-        counts: int64[3, cells]; rows as in `WEIGHTS`.
-        next_above: the lowest score at or above the upper end, inf if there is none.
-        next_weights: int64[3], what has precisely that score.
+    Float32 numbers have keys in their order, one apart. A step counts equal ranges of the keys where the threshold may
+    lie, and goes on within the one at which the budget is crossed, until a range is a single number.
     """
 
-    def __init__(self, first: int, end: int) -> None:
-        self.first, self.end = first, end
-        self.step = -(-(end - first) // CELLS)
-        self.counts: Int64 = np.zeros((len(WEIGHTS), -(-(end - first) // self.step)), dtype=np.int64)
-        self.next_above = np.inf
-        self.next_weights: Int64 = np.zeros(len(WEIGHTS), dtype=np.int64)
+    def __init__(self, histogram: Histogram, weight: str, budget: int) -> None:
+        self._row, self._budget = WEIGHTS.index(weight), budget
+        self._above: Int64 = np.zeros(len(WEIGHTS), np.int64)
+        self.over = False
+        # What lies outside the scale counts at the end bins.
+        borders = order_keys(np.array([-np.inf, *EDGES[1:-1], np.inf], np.float32))
+        borders[-1] += 1
+        self._narrow(histogram.counts, borders)
 
-    def add(self, scores: Float32, *, tokens: npt.NDArray[np.integer], text_bytes: Int64) -> None:
-        """Count n documents, all arrays of shape [n]; those below the range are passed over."""
-        low, high = score_of_key(self.first), score_of_key(self.end)
-        inside = (scores >= low) & (scores < high)
-        cells = (order_keys(scores[inside]) - self.first) // self.step
-        for row, weight in enumerate((np.ones(len(cells), np.int64), tokens[inside], text_bytes[inside])):
-            np.add.at(self.counts[row], cells, np.asarray(weight, dtype=np.int64))
-        if (above := scores >= high).any():
-            lowest = scores[above].min()
-            tied = scores == lowest
-            weights = np.array([tied.sum(), tokens[tied].sum(dtype=np.int64), text_bytes[tied].sum(dtype=np.int64)])
-            self._next(float(lowest), weights)
+    def _narrow(self, counts: Int64, borders: Int64) -> None:
+        """Go on with the counts between borders."""
+        crossing = np.flatnonzero(self._above[self._row] + np.cumsum(counts[self._row][::-1])[::-1] > self._budget)
+        if not len(crossing):
+            raise ValueError("these scores are not those that the histogram counted")
+        place = int(crossing[-1])
+        higher = self._above + counts[:, place + 1 :].sum(axis=1)
+        first, end = int(borders[place]), int(borders[place + 1])
+        if end - first == 1:
+            self._finish(first, higher, counts[:, place], counts[:, place + 1 :])
+            return
+        self._above = higher
+        step = -(-(end - first) // CELLS)
+        self._borders = np.append(np.arange(first, end, step), end)
+        self._counts: Int64 = np.zeros((len(WEIGHTS), len(self._borders) - 1), np.int64)
+        self._next = 2**32, np.zeros(len(WEIGHTS), np.int64)
 
-    def merge(self, other: Cells) -> Self:
-        """Add another's counts to this one's.
+    def add(self, batch: Scored) -> None:
+        """Count documents."""
+        first, end = int(self._borders[0]), int(self._borders[-1])
+        batch = batch.where(batch.scores >= score_of_key(first))
+        keys = order_keys(batch.scores)
+        if (higher := keys[keys >= end]).size:
+            lowest = int(higher.min())
+            if lowest <= self._next[0]:
+                before = self._next[1] if lowest == self._next[0] else 0
+                self._next = lowest, before + batch.where(keys == lowest).sums()
+        inside = keys < end
+        batch, cells = batch.where(inside), (keys[inside] - first) // int(self._borders[1] - first)
+        for row, weight in enumerate((np.ones_like(cells), batch.tokens, batch.text_bytes)):
+            np.add.at(self._counts[row], cells, np.asarray(weight, np.int64))
 
-        Raises:
-            ValueError: they are not of the same step of the same search.
-        """
-        if (self.first, self.end) != (other.first, other.end):
-            raise ValueError("cells of different ranges")
-        self.counts += other.counts
-        self._next(other.next_above, other.next_weights)
-        return self
+    def step(self) -> None:
+        """Go on with what was counted in a pass over all documents."""
+        self._narrow(self._counts, self._borders)
 
-    def _next(self, score: float, weights: Int64) -> None:
-        if score < self.next_above:
-            self.next_above, self.next_weights = score, weights.copy()
-        elif score == self.next_above:
-            self.next_weights = self.next_weights + weights
+    def _finish(self, key: int, kept: Int64, group: Int64, higher: Int64) -> None:
+        threshold, tied = self._next
+        if len(filled := np.flatnonzero(higher[0])):
+            threshold, tied = key + 1 + int(filled[0]), higher[:, filled[0]]
+        elif threshold == 2**32:  # even the best group is too much
+            threshold = key + 1
+        tie = Tie(float(score_of_key(key)), Weights.of(group))
+        self.over = True
+        self.found = float(score_of_key(threshold)), kept, tied, tie
+        """(threshold, what is kept, what has precisely this score, the group next below)."""
 
 
 def order_keys(scores: Float32) -> Int64:

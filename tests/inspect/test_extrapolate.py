@@ -14,7 +14,7 @@ from filters.model import QualityModel
 from filters.model.reliability import Reliability
 from filters.scores.finished_run import Run
 from filters.scores.histogram import BINS, Histogram, bins_of
-from filters.scores.threshold import Scored, Target, ThresholdSearch, solve
+from filters.scores.threshold import Scored, Target, solve
 from tests.inspect.synthetic import write_run
 
 
@@ -112,12 +112,12 @@ def sampled(sizes: np.ndarray, share: float, target: Target, seed: int) -> tuple
     times = generator.binomial(sizes, share)
     met, again = np.flatnonzero(times), np.flatnonzero(times > 1)
     squares = np.bincount(bins_of(scores[met]), tokens[met].astype(float) ** 2, BINS)
-    part, whole = histogram_of(met), histogram_of(np.arange(len(sizes)))
+    part = histogram_of(met)
     found = sample_interval(target, [part], share, Seen(squares, scores[again], times[again]))
     threshold = found.threshold.value
     kept = scores >= threshold
     budget = Target("tokens", target.value) if target.rule == "tokens" else target
-    there = ThresholdSearch(whole, budget).solution().threshold
+    there = solve(budget, lambda: [Scored(scores, tokens, tokens)]).threshold
     return (
         found.documents.low * 0.99 <= kept.sum() <= found.documents.high * 1.01,
         found.tokens.low * 0.99 <= tokens[kept].sum() <= found.tokens.high * 1.01,

@@ -82,12 +82,12 @@ def test_markup_in_a_page_is_shown_as_it_is() -> None:
 def test_a_solution_counts_in_words_that_agree() -> None:
     none, some = Weights.of([0, 0, 0]), Weights.of([9, 90, 900])
     target = Target.parse("fraction=0.1")
-    one = shown(solution_view(Solution(target, 1.5, some, some, Weights.of([1, 10, 100]), None, True)))
+    one = shown(solution_view(Solution(target, 1.5, some, some, Weights.of([1, 10, 100]), None)))
     assert "1 has precisely that score, and is kept" in one
-    two = shown(solution_view(Solution(target, 1.5, some, some, Weights.of([2, 10, 100]), None, True)))
+    two = shown(solution_view(Solution(target, 1.5, some, some, Weights.of([2, 10, 100]), None)))
     assert "2 have precisely that score, and are kept" in two
-    assert "precisely" not in shown(solution_view(Solution(target, 1.5, some, some, none, None, True)))
-    assert shown(solution_view(Solution(target, 0.0, none, none, none, None, True))).strip() == (
+    assert "precisely" not in shown(solution_view(Solution(target, 1.5, some, some, none, None)))
+    assert shown(solution_view(Solution(target, 0.0, none, none, none, None))).strip() == (
         "keep fraction=0.1: no document of this run has a score"
     )
 
