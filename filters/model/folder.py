@@ -138,6 +138,9 @@ class Manifest(Section):
     """Options of the kind of classifier."""
     keep: KeepRule = KeepRule()
     """Which scores are kept."""
+    labels: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    """Labels that the model tells apart, such as topics; it then gives a label with its probability, and `keep` says
+    nothing. Empty: it gives a score."""
     calibration: str | None = None
     """Method that fitted the calibration in calibration.safetensors. null: the raw score is the score."""
     conformal: ConformalTable | None = None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from filters.arrays import Float64
+from filters.arrays import Float32, Float64
 from filters.cards import make_card
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
@@ -27,12 +27,13 @@ from filters.model.folder import (
     write_arrays,
     write_folder,
 )
-from filters.model.kinds import Scorer, scorer_class
+from filters.model.kinds import HeadScorer, Scorer, scorer_class
 from filters.model.kinds.fasttext import FastTextFeatures, FastTextScorer
+from filters.model.kinds.heads import LabelHead
 from filters.model.reliability import Decisions
 from filters.model.trained_on import FILE as TRAINED_ON
 from filters.model.trained_on import TrainedOn
-from filters.model.windows import score_windows
+from filters.model.windows import pool, split
 from filters.models import EMBEDDED, embedded_models
 
 CALIBRATION = "calibration.safetensors"
@@ -72,6 +73,22 @@ class Calibration:
         if not sound or score[0] < 0 or score[-1] > 5:
             raise ModelError(f"{path}: the knots are not a monotone map into 0-5. Remedy: train the model again")
         return cls(raw, score)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of n texts.
+
+    A column of a run is `score` for a model that gives scores; for one that tells labels apart it is
+    `QualityModel.labels[label]`, best as a dictionary: `pa.DictionaryArray.from_arrays(label, list(labels))`.
+
+    Attributes:
+        score: float32[n], on the judge's scale; of a model that tells labels apart the probability of the label.
+        label: int32[n], numbers of `QualityModel.labels`; None for a model that gives scores.
+    """
+
+    score: Float32
+    label: npt.NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +149,12 @@ class QualityModel:
     def _read(cls, folder: Path) -> Self:
         manifest, digest = read_manifest(folder)
         scorer = scorer_class(manifest.kind, str(folder / "model.json")).read(folder, manifest.features)
+        told = len(head.intercepts) if isinstance(head := getattr(scorer, "head", None), LabelHead) else 0
+        if len(manifest.labels) != told or len(set(manifest.labels)) != told:
+            raise ModelError(
+                f"{folder / MANIFEST}: labels: {len(set(manifest.labels))} names, and the head tells {told} apart. "
+                "Remedy: get the model from its source again, or train it again"
+            )
         calibration = Calibration.read(folder / CALIBRATION) if manifest.calibration is not None else None
         trained_on = None
         if manifest.training is not None and TRAINED_ON in manifest.files:
@@ -198,6 +221,11 @@ class QualityModel:
         return self.metadata.name
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the model tells apart, such as topics; empty if it gives a score."""
+        return self.metadata.labels
+
+    @property
     def keep(self) -> KeepRule:
         """Which scores are kept."""
         return self.metadata.keep
@@ -215,6 +243,7 @@ class QualityModel:
 
         Raises:
             TypeError: `texts` is one string, whose characters would be scored one by one.
+            ModelError: the model tells labels apart.
         """
         if isinstance(texts, str):
             raise TypeError("score takes a list of texts. Remedy: score([text])[0]")
@@ -252,11 +281,59 @@ class QualityModel:
         return Decisions(np.asarray(scores, np.float32), low, high, decision)
 
     def score_packed(self, packed: PackedText) -> npt.NDArray[np.float32]:
-        """float32[n]: scores of packed texts; the same as `score` of the same texts."""
-        raw = score_windows(
-            lambda part: self.scorer.score(part, self.window), packed, self.metadata.windows, self.window
-        )
-        return raw if self.calibration is None else self.calibration(raw)
+        """float32[n]: scores of packed texts; the same as `score` of the same texts.
+
+        Raises:
+            ModelError: the model tells labels apart.
+        """
+        if self.labels:
+            raise ModelError(f"{self.name}: tells labels apart and gives no score. Remedy: predict(texts)")
+        return predict_together([self], packed)[0].score
+
+    def predict(self, texts: Sequence[str]) -> Prediction:
+        """What the model says of n texts: a score each, or a label with its probability."""
+        return predict_together([self], PackedText.from_strings(texts))[0]
+
+    def _prediction(self, raw: Float32) -> Prediction:
+        if not self.labels:
+            return Prediction(raw if self.calibration is None else self.calibration(raw))
+        # In float64, so that the last bits of an exponential do not reach the result.
+        powers = np.exp(raw.astype(np.float64) - raw.max(axis=1, keepdims=True))
+        shares = powers / powers.sum(axis=1, keepdims=True)
+        label = np.argmax(shares, axis=1)
+        return Prediction(shares[np.arange(len(raw)), label].astype(np.float32), label.astype(np.int32))
+
+
+def predict_together(models: Sequence[QualityModel], packed: PackedText) -> list[Prediction]:
+    """What each of several models says of the same n texts, the same as each says alone.
+
+    Models that share an embedding (heads on one table, such as edu-en and topic-en; heads on one encoder) and read the
+    same window of a text embed it once, so that a second head costs little.
+
+    Args:
+        models: in any order; one may be there twice.
+        packed: n texts.
+
+    Returns:
+        One prediction for each model, in their order.
+    """
+    shared: dict[Hashable, list[int]] = {}
+    for number, model in enumerate(models):
+        own = number if model.scorer.embedding is None else None
+        key = own, model.scorer.embedding, model.window, model.metadata.windows
+        shared.setdefault(key, []).append(number)
+    predictions: dict[int, Prediction] = {}
+    for numbers in shared.values():
+        model = models[numbers[0]]
+        rule, window = model.metadata.windows, model.window
+        windows = None if rule == "first" else split(packed, rule, window)
+        part = packed if windows is None else windows.packed
+        features = cast(HeadScorer, model.scorer).embed(part, window) if len(numbers) > 1 else None
+        for number in numbers:
+            scorer = models[number].scorer
+            raw = scorer.score(part, window) if features is None else cast(HeadScorer, scorer).head(features)
+            predictions[number] = models[number]._prediction(raw if windows is None else pool(windows, raw, rule))
+    return [predictions[number] for number in range(len(models))]
 
 
 def import_model(

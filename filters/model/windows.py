@@ -12,7 +12,6 @@ The last two read at most `MAX_WINDOWS` windows, and leave out a rest shorter th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,23 +81,14 @@ def _begins(rule: WindowRule, length: int, size: int) -> list[int]:
 
 
 def pool(windows: Windows, scores: npt.NDArray[np.float32], rule: WindowRule) -> npt.NDArray[np.float32]:
-    """float32[n]: one score for each text from the scores of its windows, float32[m]."""
+    """float32[n]: one score for each text from the scores of its windows, float32[m]; k of each for float32[m, k]."""
     if len(scores) == 0:
         return scores
     heads = np.flatnonzero(np.r_[True, np.diff(windows.document) > 0])
     if rule == "max":
-        return np.maximum.reduceat(scores, heads)
+        return np.maximum.reduceat(scores, heads, axis=0)
     even = rule == "begin-middle-end"
     weights = np.ones(len(scores)) if even else np.maximum(windows.characters, 1).astype(np.float64)
-    total = np.add.reduceat(weights * scores, heads) / np.add.reduceat(weights, heads)
-    return total.astype(np.float32)
-
-
-def score_windows(
-    score: Callable[[PackedText], npt.NDArray[np.float32]], packed: PackedText, rule: WindowRule, size: int
-) -> npt.NDArray[np.float32]:
-    """float32[n]: scores of n texts by the rule; `score` gives those of single windows."""
-    if rule == "first":
-        return score(packed)
-    windows = split(packed, rule, size)
-    return pool(windows, score(windows.packed), rule)
+    columns = scores if scores.ndim == 2 else scores[:, None]
+    total = np.add.reduceat(weights[:, None] * columns, heads, axis=0) / np.add.reduceat(weights, heads)[:, None]
+    return total.reshape(-1, *scores.shape[1:]).astype(np.float32)

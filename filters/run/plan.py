@@ -147,6 +147,11 @@ def make_plan(config: FilterConfig) -> Plan:
     units = plan_units(config.reads, not_taken.append)
     check_keys(units, config.reads, not_taken.append)
     model = QualityModel.load(model_at(config, config.model))
+    if model.labels:
+        raise ConfigError(
+            f"model: {model.name} tells labels apart ({', '.join(model.labels[:3])}, ...) and gives no score. "
+            "Remedy: a model that gives a score"
+        )
     if config.heuristics:
         from filters.run.heuristics import load_filter  # all of datatrove's filters
 

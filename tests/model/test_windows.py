@@ -5,7 +5,7 @@ import pytest
 
 from filters.kernels.packed import PackedText
 from filters.model.folder import KeepRule
-from filters.model.windows import MAX_WINDOWS, WindowRule, pool, score_windows, split
+from filters.model.windows import MAX_WINDOWS, WindowRule, pool, split
 
 
 def windows(texts: list[str], rule: WindowRule, size: int) -> list[tuple[int, str]]:
@@ -42,12 +42,13 @@ def test_scores_are_pooled() -> None:
     assert pool(found, scores, "length-weighted").tolist() == [2, 7, 2]
 
 
-def test_the_first_window_is_left_to_the_scorer() -> None:
-    packed = PackedText.from_strings(["ab", "c"])
-    assert score_windows(lambda part: part.lengths.astype(np.float32), packed, "first", 1).tolist() == [2, 1]
-    assert score_windows(lambda part: part.lengths.astype(np.float32), packed, "max", 1).tolist() == [1, 1]
-    empty = PackedText.from_strings([])
-    assert score_windows(lambda part: part.lengths.astype(np.float32), empty, "max", 1).tolist() == []
+def test_windows_of_several_columns_are_pooled_column_by_column() -> None:
+    found = split(PackedText.from_strings(["ab", "c", ""]), "max", 1)
+    scores = np.array([[1, 5], [3, 2], [4, 4], [0, 1]], np.float32)
+    assert pool(found, scores, "max").tolist() == [[3, 5], [4, 4], [0, 1]]
+    assert pool(found, scores, "length-weighted").tolist() == [[2, 3.5], [4, 4], [0, 1]]
+    empty = split(PackedText.from_strings([]), "max", 1)
+    assert pool(empty, np.empty(0, np.float32), "max").tolist() == []
 
 
 def test_a_window_has_characters() -> None:

@@ -7,7 +7,7 @@ scikit-learn nor torch (the kind `encoder` excepted), so those imports stand ins
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -19,6 +19,7 @@ from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.folder import MANIFEST
+from filters.model.kinds.heads import Head
 
 KINDS = {
     "linear": ("filters.model.kinds.linear", "LinearScorer", "LinearClassifier"),
@@ -63,8 +64,13 @@ class Scorer(Protocol):
     def in_threads(self) -> bool:
         """Whether threads of one process score side by side: it is kernels that do the work, and no state is kept."""
 
+    @property
+    def embedding(self) -> Hashable:
+        """What a text becomes before a head reads it; scorers of one embedding share it. None: they share nothing."""
+        return None
+
     def score(self, packed: PackedText, window: int) -> Float32:
-        """float32[n]: raw scores of the first `window` characters of each text."""
+        """float32[n]: raw scores of the first `window` characters of each text; of k labels float32[n, k]."""
 
     def features(self) -> dict[str, JsonValue]:
         """Options of the kind, as model.json holds them."""
@@ -134,6 +140,19 @@ class Classifier(ABC, Generic[S]):
         if self._scorer is None:
             raise ValueError("fit comes before score")
         return self._scorer
+
+
+class HeadScorer(Scorer, Protocol):
+    """A head on an embedding of texts, which several models may share."""
+
+    head: Head
+
+    def embed(self, packed: PackedText, window: int) -> Float32:
+        """float32[n, d]: features of the first `window` characters of each text."""
+
+    def score(self, packed: PackedText, window: int) -> Float32:
+        """float32[n] or float32[n, k]: what the head makes of the features."""
+        return self.head(self.embed(packed, window))
 
 
 def scorer_class(kind: str, where: str) -> type[Scorer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -35,7 +35,7 @@ from filters.model.encoder import (
 )
 from filters.model.encoder_runtimes import shared_encoder
 from filters.model.folder import CARD, MANIFEST, Sha256, read_arrays, write_arrays
-from filters.model.kinds import Classifier, Options, Scorer
+from filters.model.kinds import Classifier, HeadScorer, Options, Scorer
 from filters.model.kinds.heads import (
     HEAD,
     Head,
@@ -120,7 +120,7 @@ class EncoderFeatures(KnownEncoder):
 
 
 @dataclass(frozen=True)
-class EncoderScorer(Scorer):
+class EncoderScorer(HeadScorer):
     """A head on the pooled hidden states of an encoder, and of those beside it.
 
     Attributes:
@@ -151,9 +151,14 @@ class EncoderScorer(Scorer):
         """float32[n, columns]: what the head reads, encoder by encoder."""
         return np.concatenate([encoder.features(texts) for encoder in self.encoders()], axis=1)
 
-    def score(self, packed: PackedText, window: int) -> Float32:
-        """float32[n]: raw scores of the first `window` characters of each text."""
-        return self.head(self.states(strings(packed, window)))
+    @property
+    def embedding(self) -> Hashable:
+        """The encoders, what is read from them, and what tuning changed."""
+        return self.options.encoder, self.options.sha256, self.options.beside, self.tuned
+
+    def embed(self, packed: PackedText, window: int) -> Float32:
+        """float32[n, columns]: the states of the first `window` characters of each text."""
+        return self.states(strings(packed, window))
 
     def write(self, folder: Path) -> None:
         """Write the head, and the tuned weights."""

@@ -1,6 +1,7 @@
-"""Small regressors on dense features, held as arrays: a linear one, and one on radial basis functions.
+"""Small heads on dense features, held as arrays: fitted to labels, and applied.
 
-Both standardise the features first. Fitting is in `filters.model.kinds.heads`; the rest of the package only scores.
+A score comes from a linear head, or from one on radial basis functions; labels come from a linear head with a row of
+weights for each. All standardise the features first.
 """
 
 from __future__ import annotations
@@ -8,27 +9,23 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import Field
 
-from filters.arrays import Float32
+from filters.arrays import Float32, Float64
+from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model.folder import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from filters.kernels.vectors import RadialCentres
-from typing import Annotated
-
-import numpy.typing as npt
-from pydantic import Field
-
-from filters.arrays import Float64
-from filters.config.yaml_file import Section
 
 HEAD = "head.safetensors"
 
-HeadKind = Literal["linear", "rbf"]
+HeadKind = Literal["linear", "rbf", "labels"]
 
 
 class Head(Protocol):
@@ -38,7 +35,7 @@ class Head(Protocol):
     """Name of the kind of head, by which it is read back."""
 
     def __call__(self, features: Float32) -> Float32:
-        """float32[n] of features float32[n, d]."""
+        """float32[n], or of k labels float32[n, k], of features float32[n, d]."""
 
     def write(self, path: Path) -> None:
         """Write the arrays as safetensors."""
@@ -136,6 +133,35 @@ class RbfHead:
         )
 
 
+@dataclass(frozen=True)
+class LabelHead:
+    """Logits of k labels: intercepts + weights . (x - mean) / scale.
+
+    Attributes:
+        mean: float32[d].
+        scale: float32[d], positive.
+        weights: float32[k, d].
+        intercepts: float32[k].
+    """
+
+    mean: Float32
+    scale: Float32
+    weights: Float32
+    intercepts: Float32
+    kind: ClassVar[HeadKind] = "labels"
+
+    def __call__(self, features: Float32) -> Float32:
+        """float32[n, k] of features float32[n, d]."""
+        from filters.kernels.vectors import weighted_sums
+
+        z = (features - self.mean) / self.scale
+        return np.stack([weighted_sums(z, row) for row in self.weights], axis=1) + self.intercepts
+
+    def write(self, path: Path) -> None:
+        """Write the arrays as safetensors."""
+        write_arrays(path, vars(self))
+
+
 def read_head(path: Path, kind: HeadKind, width: int) -> Head:
     """Read what `Head.write` wrote, for features of `width` columns.
 
@@ -146,6 +172,12 @@ def read_head(path: Path, kind: HeadKind, width: int) -> Head:
         "mean": ("float32", (width,)),
         "scale": ("float32", (width,)),
     }
+    if kind == "labels":
+        shapes = {"weights": ("float32", (None, width)), "intercepts": ("float32", (None,))}
+        a = read_arrays(path, common | shapes)
+        if len(a["weights"]) != len(a["intercepts"]):
+            raise ModelError(f"{path}: weights and intercepts do not fit together. Remedy: train the model again")
+        return LabelHead(a["mean"], _positive(path, a["scale"]), a["weights"], a["intercepts"])
     if kind == "linear":
         a = read_arrays(path, common | {"weights": ("float32", (width,)), "intercept": ("float64", (1,))})
         return LinearHead(a["mean"], _positive(path, a["scale"]), a["weights"], float(a["intercept"][0]))
@@ -167,6 +199,7 @@ def _positive(path: Path, scale: Float32) -> Float32:
 
 
 _REDUCED_L2 = 0.003
+_NEVER = -100.0
 
 
 class RidgeHead(Section):
@@ -209,7 +242,16 @@ class LandmarkHead(Section):
     """Width of the kernel: its gamma is this value, divided by the number of features."""
 
 
-HeadConfig = Annotated[RidgeHead | SvrHead | LandmarkHead, Field(discriminator="kind")]
+class LogisticHead(Section):
+    """Multinomial logistic regression: tells labels apart, such as topics, and gives each a probability."""
+
+    kind: Literal["logistic"] = "logistic"
+    """Chooses this kind of head."""
+    l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (30.0,)
+    """Candidates for the penalty; inner cross-validation chooses one."""
+
+
+HeadConfig = Annotated[RidgeHead | SvrHead | LandmarkHead | LogisticHead, Field(discriminator="kind")]
 
 
 def strengths(config: HeadConfig) -> tuple[float, ...]:
@@ -231,7 +273,7 @@ def fit_head(
         config: which, and how.
         strength: one of `strengths(config)`.
         features: float32[n, d].
-        targets: float64[n], the judge's scores.
+        targets: float64[n], the judge's scores; for a `LogisticHead` numbers of labels, 0 to k - 1.
         weights: float64[n], positive.
         random_state: seed of the choice of landmarks.
     """
@@ -245,6 +287,8 @@ def fit_head(
     rows = _Rows(mean, scale, z, targets, weights / weights.mean())
     if isinstance(config, RidgeHead):
         return _linear(strength * z.shape[1], rows)
+    if isinstance(config, LogisticHead):
+        return _logistic(strength, rows)
     gamma = config.gamma / z.shape[1]
     if isinstance(config, SvrHead):
         return _svr(config, strength, gamma, rows)
@@ -265,6 +309,21 @@ class _Rows:
 def _linear(l2: float, rows: _Rows) -> LinearHead:
     coefficients, intercept = _ridge(rows.z, rows.targets, rows.weights, l2)
     return LinearHead(rows.mean, rows.scale, coefficients.astype(np.float32), float(intercept))
+
+
+def _logistic(l2: float, rows: _Rows) -> LabelHead:
+    from sklearn.linear_model import LogisticRegression
+
+    labels = rows.targets.astype(np.int64)
+    model = LogisticRegression(C=1 / l2, max_iter=1000, tol=1e-4).fit(rows.z.astype(np.float64), labels, rows.weights)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # one row, which tells the second from the first
+        coefficients, intercepts = np.r_[-coefficients, coefficients] / 2, np.r_[-intercepts, intercepts] / 2
+    # A label without rows gets a logit that is never the highest.
+    weights = np.zeros((labels.max() + 1, rows.z.shape[1]), np.float32)
+    logits = np.full(labels.max() + 1, _NEVER)
+    weights[model.classes_], logits[model.classes_] = coefficients, intercepts
+    return LabelHead(rows.mean, rows.scale, weights, logits.astype(np.float32))
 
 
 def _ridge(z: Float32, targets: Float64, weights: Float64, l2: float) -> tuple[Float64, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +19,7 @@ from filters.errors import ConfigError, ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, static_features
 from filters.model.folder import MANIFEST, Sha256, read_arrays, read_manifest, write_arrays
-from filters.model.kinds import Classifier, Options, Scorer
+from filters.model.kinds import Classifier, HeadScorer, Options
 from filters.model.kinds.encoder import text_key
 from filters.model.kinds.heads import HEAD, Head, HeadConfig, HeadKind, SvrHead, fit_head, read_head, strengths
 from filters.models import EMBEDDED, embedded_models
@@ -35,6 +35,9 @@ class StaticConfig(Section):
     ]
     """The word vectors: those of `edu-en`, of another model of kind static, or a folder that
     recipes/edu-en/build_table.py wrote."""
+    share_table: bool = False
+    """Name the table in the model folder, and do not copy it; it must be that of an embedded model. The folder is
+    small, but only a finesieve that comes with the same table can load it."""
     head: HeadConfig = SvrHead(c=(5.0,), gamma=0.15)
     """The small model on top of the mean vector."""
 
@@ -128,10 +131,12 @@ class StaticFeatures(Options):
     """What the vectors were made of, in words."""
     source_sha256: Sha256
     """SHA-256 of the table's description."""
+    table_sha256: Sha256 | None = None
+    """SHA-256 of an embedded model's table, which is the table of this model too. null: the table is in the folder."""
 
 
 @dataclass(frozen=True)
-class StaticScorer(Scorer):
+class StaticScorer(HeadScorer):
     """A head on sums of static vectors.
 
     Attributes:
@@ -149,13 +154,19 @@ class StaticScorer(Scorer):
     normalisation = "words in lower case, runs of digits by their length; punctuation and line breaks are tokens"
     in_threads = True
 
-    def score(self, packed: PackedText, window: int) -> Float32:
-        """float32[n]: raw scores of the first `window` characters of each text."""
-        return self.head(static_features(packed, self.table, window))
+    @property
+    def embedding(self) -> Hashable:
+        """The loaded table: see `load_table`."""
+        return id(self.table)
+
+    def embed(self, packed: PackedText, window: int) -> Float32:
+        """float32[n, d]: the static features of the first `window` characters of each text."""
+        return static_features(packed, self.table, window)
 
     def write(self, folder: Path) -> None:
-        """Write the table and the head."""
-        self.vectors.write(folder / TABLE)
+        """Write the head, and the table unless it is an embedded model's."""
+        if self.options.table_sha256 is None:
+            self.vectors.write(folder / TABLE)
         self.head.write(folder / HEAD)
 
     @classmethod
@@ -166,9 +177,34 @@ class StaticScorer(Scorer):
             ModelError: options or arrays that do not fit.
         """
         options = StaticFeatures.parse(folder, features)
-        vectors = Vectors.read(folder / TABLE, options.table)
-        table = vectors.table()
+        shared = options.table_sha256
+        path = folder / TABLE if shared is None else embedded_table(shared)
+        if path is None:
+            raise ModelError(
+                f"{folder / MANIFEST}: features.table_sha256: no model that comes with finesieve has the table of "
+                f"sha256 {(shared or '')[:12]}.... Remedy: install the finesieve of its training, or train again"
+            )
+        vectors, table = load_table(path, options.table)
         return cls(options, vectors, table, read_head(folder / HEAD, options.head, table.columns))
+
+
+def load_table(path: Path, shape: TableShape) -> tuple[Vectors, StaticTable]:
+    """A table as stored and for look-up, once per process for all models that share it.
+
+    Raises:
+        ModelError: arrays that do not fit.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path}: missing: {error}. Remedy: copy the whole model folder again") from error
+    return _loaded(path.resolve(), about.st_size, about.st_mtime_ns, shape)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(path: Path, size: int, changed: int, shape: TableShape) -> tuple[Vectors, StaticTable]:
+    vectors = Vectors.read(path, shape)
+    return vectors, vectors.table()
 
 
 ABOUT = "table.json"
@@ -197,14 +233,18 @@ class StaticTableFolder:
         source: what it was made of, in words.
         window: characters of a text whose grams it counts.
         digest: of table.json.
-        vectors: the table.
+        table_digest: of the table itself.
+        vectors: the table as stored.
+        look_up: the table for look-up.
         left_out: sha256 of a text's window -> its features by a table without it.
     """
 
     source: str
     window: int
     digest: str
+    table_digest: str
     vectors: Vectors
+    look_up: StaticTable
     left_out: dict[bytes, Float32]
 
 
@@ -232,15 +272,15 @@ def read_table(folder: str | Path) -> StaticTableFolder:
     if set(info.files) != set(files):
         raise ModelError(f"{path}: files must be {', '.join(files)}. Remedy: build the table again")
     if not files[TABLE].exists():
-        files[TABLE] = _embedded(info.files[TABLE]) or files[TABLE]
+        files[TABLE] = embedded_table(info.files[TABLE]) or files[TABLE]
     for name, file in files.items():
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != info.files[name]:
             raise ModelError(f"{file}: missing, or not the file {ABOUT} speaks of. Remedy: build the table again")
-    vectors = Vectors.read(files[TABLE], info.shape)
-    columns = vectors.table().columns
-    if info.columns != columns:
+    vectors, look_up = load_table(files[TABLE], info.shape)
+    if info.columns != look_up.columns:
         raise ModelError(
-            f"{path}: features of {info.columns} columns, and there are {columns} now. Remedy: build the table again"
+            f"{path}: features of {info.columns} columns, and there are {look_up.columns} now. Remedy: build the table "
+            "again"
         )
     size = info.documents
     arrays = read_arrays(
@@ -248,11 +288,12 @@ def read_table(folder: str | Path) -> StaticTableFolder:
     )
     features = arrays["features"].astype(np.float32)
     left_out = {key.tobytes(): row for key, row in zip(arrays["keys"], features, strict=True)}
-    return StaticTableFolder(info.source, info.window, hashlib.sha256(raw).hexdigest(), vectors, left_out)
+    about = info.source, info.window, hashlib.sha256(raw).hexdigest(), info.files[TABLE]
+    return StaticTableFolder(*about, vectors, look_up, left_out)
 
 
-def _embedded(digest: str) -> Path | None:
-    """The table of an embedded model, if it is that of this digest."""
+def embedded_table(digest: str) -> Path | None:
+    """The table of an embedded model that has this sha256."""
     for name in embedded_models():
         manifest, _ = read_manifest(EMBEDDED / name)
         if TABLE in manifest.files and manifest.files[TABLE].sha256 == digest:
@@ -272,14 +313,15 @@ def table_of_model(name_or_folder: str) -> StaticTableFolder:
         raise ModelError(f"{name_or_folder}: kind {manifest.kind!r} has no table. Remedy: give one of kind static")
     scorer = StaticScorer.read(folder, manifest.features)
     options = scorer.options
-    return StaticTableFolder(options.source, manifest.window, options.source_sha256, scorer.vectors, {})
+    digest = options.table_sha256 or manifest.files[TABLE].sha256
+    about = options.source, manifest.window, options.source_sha256, digest
+    return StaticTableFolder(*about, scorer.vectors, scorer.table, {})
 
 
 @functools.lru_cache(maxsize=2)
-def _folder(path: str) -> tuple[StaticTableFolder, StaticTable]:
+def _folder(path: str) -> StaticTableFolder:
     of_model = path in embedded_models() or (Path(path) / MANIFEST).is_file()
-    folder = table_of_model(path) if of_model else read_table(path)
-    return folder, folder.vectors.table()
+    return table_of_model(path) if of_model else read_table(path)
 
 
 class StaticClassifier(Classifier[StaticScorer]):
@@ -301,7 +343,12 @@ class StaticClassifier(Classifier[StaticScorer]):
         self.config = config
         self.window = window
         self.strength = strength
-        self._table, self._look_up = _folder(config.table)
+        self._table = _folder(config.table)
+        if config.share_table and embedded_table(self._table.table_digest) is None:
+            raise ConfigError(
+                f"classifier.share_table: {config.table} is not the table of a model that comes with finesieve "
+                f"({', '.join(embedded_models())}). Remedy: leave out share_table"
+            )
         made_for = self._table.window
         if made_for != window:
             raise ConfigError(
@@ -322,7 +369,7 @@ class StaticClassifier(Classifier[StaticScorer]):
 
     def _features(self, texts: Sequence[str]) -> Float32:
         packed = PackedText.from_strings(texts).head(self.window)
-        features = static_features(packed, self._look_up)
+        features = static_features(packed, self._table.look_up)
         for row, text in enumerate(packed):
             known = self._table.left_out.get(text_key(text.decode("utf-8", "replace")))
             if known is not None:
@@ -337,9 +384,13 @@ class StaticClassifier(Classifier[StaticScorer]):
         head = fit_head(self.config.head, self.strength, features, targets, weights, random_state)
         table = self._table
         about = StaticFeatures(
-            table=table.vectors.shape, head=head.kind, source=table.source, source_sha256=table.digest
+            table=table.vectors.shape,
+            head=head.kind,
+            source=table.source,
+            source_sha256=table.digest,
+            table_sha256=table.table_digest if self.config.share_table else None,
         )
-        self._scorer = StaticScorer(about, self._table.vectors, self._look_up, head)
+        self._scorer = StaticScorer(about, table.vectors, table.look_up, head)
         return self
 
     def score(self, texts: Sequence[str]) -> Float32:
