@@ -7,8 +7,8 @@ import contextlib
 import lzma
 import re
 import zlib
-from collections.abc import Callable
-from typing import BinaryIO, Literal, Protocol
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Literal
 
 import zstandard
 
@@ -68,12 +68,6 @@ class DamagedError(Exception):
         self.first_bytes = first_bytes
 
 
-class _Decoder(Protocol):
-    eof: bool
-
-    def decode(self, stream: MemberStream) -> bytes: ...
-
-
 class MemberStream:
     """Decompressed bytes of a file, which may consist of several compressed members (one per record in a WARC).
 
@@ -92,8 +86,7 @@ class MemberStream:
         self._raw_at = 0
         self._cursor = 0
         self._ended = False
-        self._decoder: _Decoder | None = None
-        self._pending: DamagedError | None = None
+        self._member: Iterator[bytes] | None = None
         self._history = bytearray()
         self._history_at = 0
         self.zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
@@ -115,12 +108,10 @@ class MemberStream:
         if self.compression == "none":
             self._require(1)
             return self._take(READ_SIZE)
-        while True:
-            if self._decoder is None and not self._next_member():
-                return b""
-            data = self.rest_of_member()
-            if data:
+        while self._member is not None or self._next_member():
+            if data := self.rest_of_member():
                 return data
+        return b""
 
     def rest_of_member(self) -> bytes:
         """The next piece of the current member; b"" once it has ended whole, its checksum verified.
@@ -128,15 +119,10 @@ class MemberStream:
         Raises:
             DamagedError: as `read`.
         """
-        while self._decoder is not None:
-            if self._pending is not None:
-                raise self._pending
-            data = self._decoder.decode(self)
-            if self._decoder.eof:
-                self._decoder = None
-            if data:
-                return data
-        return b""
+        data = next(filter(None, self._member or ()), b"")
+        if not data:
+            self._member = None
+        return data
 
     def recover(self, content: bytes = b"") -> bool:
         """After damage: go to the next member after the start of the damaged one; False if there is none.
@@ -147,7 +133,7 @@ class MemberStream:
         """
         if self.compression == "none":
             return False
-        self._decoder = self._pending = None
+        self._member = None
         self._raw = bytes(self._history) + self._raw[self._cursor :]
         self._raw_at, self._cursor = self._history_at, 0
         self._history.clear()
@@ -196,7 +182,7 @@ class MemberStream:
         self._require(18)
         if not _MAGIC[self.compression].match(self._raw, self._cursor):
             raise self.damaged("corrupt", f"no {self.compression} member starts here")
-        self._decoder = _DECODERS[self.compression]()
+        self._member = _DECODERS[self.compression](self)
         return True
 
     def _require(self, size: int) -> bool:
@@ -258,144 +244,120 @@ class MemberStream:
         first = bytes(self._history[:256]) if self._history_at == self.member_offset else b""
         return DamagedError(cause, self.consumed, detail, first or self.peek(256))
 
-    def fail(self, error: DamagedError) -> None:
-        """Raise `error` at the next read, after the bytes the decoder returns now."""
-        self._pending = error
 
-
-class _Gzip:
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj(31)
-        self._tail = b""
-        self.eof = False
-
-    def decode(self, stream: MemberStream) -> bytes:
-        piece = self._tail or stream.take(GZIP_PIECE)
-        before = self._inner.copy()
+def _gzip(stream: MemberStream) -> Iterator[bytes]:
+    inner = zlib.decompressobj(31)
+    ended = False
+    while not ended:
+        piece = inner.unconsumed_tail or stream.take(GZIP_PIECE)
+        before = inner.copy()
         try:
-            data = self._inner.decompress(piece, GZIP_OUTPUT)
-        except zlib.error:
-            return self._salvage(before, piece, stream)
-        self._tail = self._inner.unconsumed_tail
-        if self._inner.eof:
-            self.eof = True
-            stream.put_back(len(self._inner.unused_data))
-        return data
-
-    @staticmethod
-    def _salvage(inner: zlib._Decompress, piece: bytes, stream: MemberStream) -> bytes:
-        """What the piece holds before the damage: the failed call returned none of it."""
-        parts = []
-        for index in range(len(piece)):
-            try:
-                parts.append(inner.decompress(piece[index : index + 1]))
-            except zlib.error as error:
-                detail = str(error).partition(": ")[2] or str(error)
-                stream.put_back(len(piece) - index)
-                stream.fail(stream.damaged("corrupt", detail))
-                break
-        return b"".join(parts)
+            data = inner.decompress(piece, GZIP_OUTPUT)
+        except zlib.error:  # the call returned nothing of what the piece holds before the damage
+            yield from _salvaged(before, piece, stream)
+            return
+        ended = inner.eof
+        if ended:
+            stream.put_back(len(inner.unused_data))
+        yield data
 
 
-class _Bz2:
-    """bz2, and xz: their decompressors work alike."""
-
-    def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None) -> None:
-        self._inner = inner or bz2.BZ2Decompressor()
-        self.eof = False
-
-    def decode(self, stream: MemberStream) -> bytes:
-        piece = stream.take(BZ2_PIECE) if self._inner.needs_input else b""
+def _salvaged(inner: zlib._Decompress, piece: bytes, stream: MemberStream) -> Iterator[bytes]:
+    parts = []
+    for index in range(len(piece)):
         try:
-            data = self._inner.decompress(piece, BZ2_OUTPUT)
+            parts.append(inner.decompress(piece[index : index + 1]))
+        except zlib.error as error:
+            stream.put_back(len(piece) - index)
+            damage = stream.damaged("corrupt", str(error).partition(": ")[2] or str(error))
+            yield b"".join(parts)
+            raise damage from error
+
+
+def _bz2(stream: MemberStream) -> Iterator[bytes]:
+    return _blocks(bz2.BZ2Decompressor(), stream)
+
+
+def _xz(stream: MemberStream) -> Iterator[bytes]:
+    return _blocks(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), stream)
+
+
+def _blocks(inner: bz2.BZ2Decompressor | lzma.LZMADecompressor, stream: MemberStream) -> Iterator[bytes]:
+    ended = False
+    while not ended:
+        piece = stream.take(BZ2_PIECE) if inner.needs_input else b""
+        try:
+            data = inner.decompress(piece, BZ2_OUTPUT)
         except (OSError, ValueError, lzma.LZMAError) as error:
             raise stream.damaged("corrupt", str(error)) from error
-        if self._inner.eof:
-            self.eof = True
-            stream.put_back(len(self._inner.unused_data))
-        return data
+        ended = inner.eof
+        if ended:
+            stream.put_back(len(inner.unused_data))
+        yield data
 
 
-class _Zstd:
+def _zstd(stream: MemberStream) -> Iterator[bytes]:
     """Feeds zstd block by block (RFC 8878, 3.1.1.2): a block is at most 128 KiB, and all before a bad one is whole."""
+    start = stream.peek(18)
+    if start[1:4] == b"\x2a\x4d\x18":
+        _pass_over(stream, start)
+        return
+    try:
+        frame = zstandard.get_frame_parameters(start)
+        size = zstandard.frame_header_size(start)
+    except zstandard.ZstdError as error:
+        cut = len(start) < 18 and "memory" not in str(error)  # which a window beyond any limit is refused for
+        raise stream.damaged("truncated" if cut else "corrupt", str(error)) from error
+    if frame.dict_id not in (0, stream.dictionary):
+        raise stream.damaged(
+            "missing_dictionary",
+            f"compressed with the zstd dictionary {frame.dict_id}, which this file does not hold whole. Remedy: "
+            "decompress it with `zstd -D`, or put that dictionary into a skippable frame (0x184D2A5D) at the start of "
+            "the file",
+        )
+    inner = stream.zstd.decompressobj()
 
-    def __init__(self) -> None:
-        self._in_frame = False
-        self._checksum = False
-        self.eof = False
+    def feed(data: bytes) -> bytes:
+        try:
+            return bytes(inner.decompress(data))
+        except zstandard.ZstdError as error:
+            raise stream.damaged("corrupt", str(error).rpartition(": ")[2]) from error
 
-    def decode(self, stream: MemberStream) -> bytes:
-        if not self._in_frame:
-            start = stream.peek(18)
-            if start[1:4] == b"\x2a\x4d\x18":
-                self._pass_over(stream, start)
-                self.eof = True
-                return b""
-            try:
-                frame = zstandard.get_frame_parameters(start)
-                size = zstandard.frame_header_size(start)
-            except zstandard.ZstdError as error:
-                cut = len(start) < 18 and "memory" not in str(error)  # which a window beyond any limit is refused for
-                raise stream.damaged("truncated" if cut else "corrupt", str(error)) from error
-            if frame.dict_id not in (0, stream.dictionary):
-                raise stream.damaged(
-                    "missing_dictionary",
-                    f"compressed with the zstd dictionary {frame.dict_id}, which this file does not hold whole. "
-                    "Remedy: decompress it with `zstd -D`, or put that dictionary into a skippable frame (0x184D2A5D) "
-                    "at the start of the file",
-                )
-            self._inner = stream.zstd.decompressobj()
-            self._checksum = frame.has_checksum
-            self._in_frame = True
-            return self._feed(stream.take_exactly(size), stream)
+    yield feed(stream.take_exactly(size))
+    last = 0
+    while not last:
         header = stream.take_exactly(3)
         value = int.from_bytes(header, "little")
         last, kind, size = value & 1, (value >> 1) & 3, value >> 3
         if kind == 3 or size > 1 << 17:
             raise stream.damaged("corrupt", "not a zstd block")
-        block = header + stream.take_exactly(1 if kind == 1 else size)
-        data = self._feed(block, stream)
-        if last:
-            self.eof = True
-            if self._checksum:
-                try:
-                    data += self._feed(stream.take_exactly(4), stream)
-                except DamagedError as error:
-                    stream.fail(error)
-                    self.eof = False
-        return data
-
-    def _feed(self, data: bytes, stream: MemberStream) -> bytes:
-        try:
-            return self._inner.decompress(data)
-        except zstandard.ZstdError as error:
-            raise stream.damaged("corrupt", str(error).rpartition(": ")[2]) from error
-
-    @staticmethod
-    def _pass_over(stream: MemberStream, start: bytes) -> None:
-        """A skippable frame, which may hold the dictionary of the frames after it, itself compressed or not (the draft
-        of .warc.zst, iipc/warc-specifications#69)."""
-        stream.take_exactly(8)
-        size = int.from_bytes(start[4:8], "little")
-        magic = start[8:12]
-        if start[0] == 0x5D and magic in (_ZSTD_MAGIC, _DICTIONARY_MAGIC) and size <= ZSTD_DICTIONARY:
-            content = stream.take_exactly(size)
-            with contextlib.suppress(zstandard.ZstdError):  # damaged: each frame that needs it says so
-                if magic == _ZSTD_MAGIC:
-                    inner = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-                    content = inner.stream_reader(content).read(ZSTD_DICTIONARY)
-                found = zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_FULLDICT)
-                decompressor = zstandard.ZstdDecompressor(dict_data=found, max_window_size=ZSTD_WINDOW)
-                decompressor.decompressobj()  # which loads the dictionary
-                stream.zstd, stream.dictionary = decompressor, found.dict_id()
-            return
-        while size:
-            size -= len(stream.take(min(size, READ_SIZE)))
+        yield feed(header + stream.take_exactly(1 if kind == 1 else size))
+    if frame.has_checksum:
+        yield feed(stream.take_exactly(4))
 
 
-_DECODERS: dict[Compression, Callable[[], _Decoder]] = {
-    "gzip": _Gzip,
-    "bz2": _Bz2,
-    "xz": lambda: _Bz2(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)),
-    "zstd": _Zstd,
-}
+def _pass_over(stream: MemberStream, start: bytes) -> None:
+    """A skippable frame, which may hold the dictionary of the frames after it, itself compressed or not (the draft
+    of .warc.zst, iipc/warc-specifications#69)."""
+    stream.take_exactly(8)
+    size = int.from_bytes(start[4:8], "little")
+    magic = start[8:12]
+    if start[0] == 0x5D and magic in (_ZSTD_MAGIC, _DICTIONARY_MAGIC) and size <= ZSTD_DICTIONARY:
+        content = stream.take_exactly(size)
+        with contextlib.suppress(zstandard.ZstdError):  # damaged: each frame that needs it says so
+            if magic == _ZSTD_MAGIC:
+                inner = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+                content = inner.stream_reader(content).read(ZSTD_DICTIONARY)
+            found = zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_FULLDICT)
+            decompressor = zstandard.ZstdDecompressor(dict_data=found, max_window_size=ZSTD_WINDOW)
+            decompressor.decompressobj()  # which loads the dictionary
+            stream.zstd, stream.dictionary = decompressor, found.dict_id()
+        return
+    while size:
+        size -= len(stream.take(min(size, READ_SIZE)))
+
+
+_DECODERS: dict[Compression, Callable[[MemberStream], Iterator[bytes]]] = {
+    "gzip": _gzip, "bz2": _bz2, "xz": _xz, "zstd": _zstd
+}  # fmt: skip
+"""The decompressed pieces of the member that begins here, by compression."""

@@ -23,14 +23,14 @@ from filters.read.batch import (
     text_reason,
 )
 from filters.read.columns import NotJsonError
-from filters.read.unit import SUFFIXES, InputFile, Unit, local_stamp
+from filters.read.unit import SUFFIXES, Unit, local_stamp
 from filters.storage.remote import describe, is_local
 
 _READERS = {"parquet": "parquet", "json": "jsonl"}
 """Builders of `datasets` whose files finesieve reads itself, and as what."""
 
 
-def plan_dataset(config: InputConfig) -> list[InputFile]:
+def plan_dataset(config: InputConfig) -> list[Unit]:
     """The files of a split where they are Parquet or JSON lines (read by finesieve's own readers, which lose nothing
     and share a file among workers), else one entry of kind "stream" for the whole split.
 
@@ -56,18 +56,23 @@ def plan_dataset(config: InputConfig) -> list[InputFile]:
     if splits and config.split not in splits:
         raise InputError(f"{name}: no split {config.split!r}; it has {', '.join(map(str, splits))}")
     files = [str(path) for path in (data_files or {}).get(config.split, ())]
-    if kind is None or not files or not all(path.endswith(SUFFIXES[kind]) and ".json." not in path for path in files):
-        return [InputFile("stream", f"{name}/{config.split}", address, None)]
-    if kind == "jsonl" and any(path.endswith(".json") for path in files):
-        return [InputFile("stream", f"{name}/{config.split}", address, None)]  # may be one JSON array
+    # A .json file may be one array.
+    if (
+        kind is None
+        or not files
+        or not all(path.endswith(SUFFIXES[kind]) for path in files)
+        or (kind == "jsonl" and any(path.endswith(".json") or ".json." in path for path in files))
+    ):
+        return [Unit(0, "stream", f"{name}/{config.split}", address)]
     root = os.path.abspath(address)
     return [
-        InputFile(
+        Unit(
+            0,
             kind,
             os.path.join(config.dataset, os.path.relpath(path, root)) if is_local(path) else shown(path),
             path,
-            os.path.getsize(path) if is_local(path) else None,
-            local_stamp(path),
+            size=os.path.getsize(path) if is_local(path) else None,
+            stamp=local_stamp(path),
         )
         for path in files[: config.max_files]
     ]

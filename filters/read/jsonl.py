@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import orjson
@@ -27,7 +27,7 @@ from filters.read.batch import (
 )
 from filters.read.columns import loads_exactly, may_be_rounded
 from filters.read.decompress import READ_SIZE, DamagedError, MemberStream
-from filters.read.unit import BYTES_PER_UNIT, InputFile, Reading, Unit, open_input, open_unit
+from filters.read.unit import BYTES_PER_UNIT, Reading, Unit, open_input, open_unit
 from filters.storage.remote import is_local
 
 BOM = b"\xef\xbb\xbf"
@@ -60,11 +60,11 @@ def line_stream(file: BinaryIO, unit: Unit) -> MemberStream | _Range:
     return _Range(file, unit.offset, unit.size or 0)
 
 
-def line_ranges(file: InputFile, config: InputConfig, total: int) -> list[tuple[int, int, int, int]]:
-    """(number of the first line, of the line after the last, byte where it begins, bytes) of the units of a local file.
+def units_of_lines(file: Unit, config: InputConfig, total: int) -> list[Unit]:
+    """The units of a file; one where it is not split: it is small, remote, or compressed.
 
-    Lines are numbered from 1, so a unit knows the numbers of its lines only if those before it were counted: the file
-    is read once. [] where it is not split: it is small, remote, or compressed and so cannot be entered in its middle.
+    Lines are numbered from 1, so a unit knows the numbers of its lines only if those before it were counted: a file
+    that is split is read once.
 
     Args:
         file: of lines.
@@ -74,12 +74,12 @@ def line_ranges(file: InputFile, config: InputConfig, total: int) -> list[tuple[
     Raises:
         InputError: the file cannot be opened.
     """
-    ranges: list[tuple[int, int, int, int]] = []
     if not is_local(file.address) or (file.size or 0) <= max(BYTES_PER_UNIT, total // SPLIT_FILES):
-        return ranges
+        return [file]
+    units: list[Unit] = []
     with open_input(file.address, config) as stored:
         if MemberStream(stored, file.address).compression != "none":
-            return ranges
+            return [file]
         stored.seek(0)
         begin = at = 0  # of the unit, of the data
         first = line = 1  # of the unit, at the data
@@ -88,14 +88,14 @@ def line_ranges(file: InputFile, config: InputConfig, total: int) -> list[tuple[
             done = 0
             while (cut := data.find(b"\n", max(begin + BYTES_PER_UNIT - 1 - at, done)) + 1) > 0:
                 line += data.count(b"\n", done, cut)
-                ranges.append((first, line, begin, at + cut - begin))
+                units.append(replace(file, start=first, stop=line, offset=begin, size=at + cut - begin))
                 first, begin, done = line, at + cut, cut
             line += data.count(b"\n", done)
             at += len(data)
             ended = data.endswith(b"\n")
-        if at > begin:
-            ranges.append((first, line + (not ended), begin, at - begin))
-    return ranges
+    if at > begin:
+        units.append(replace(file, start=first, stop=line + (not ended), offset=begin, size=at - begin))
+    return units or [file]
 
 
 def read_jsonl(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:

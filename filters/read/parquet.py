@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,7 +26,7 @@ from filters.read.batch import (
     slices,
 )
 from filters.read.columns import as_settled, plain_type
-from filters.read.unit import ROWS_PER_UNIT, InputFile, Reading, Unit, open_input, open_unit
+from filters.read.unit import ROWS_PER_UNIT, Reading, Unit, open_input, open_unit
 from filters.storage.remote import describe
 
 DECODED_BYTES = 512 << 20
@@ -41,10 +41,8 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryEr
 """What pyarrow raises on damaged files."""
 
 
-def read_footer(file: InputFile, config: InputConfig) -> tuple[list[tuple[int, int, int]], pa.Schema | None]:
-    """(first row, row after the last, stored bytes) of the units of a file, and its pass-through columns.
-
-    ([], None) if its footer cannot be read.
+def units_of_groups(file: Unit, config: InputConfig) -> tuple[list[Unit], pa.Schema | None]:
+    """The units of a file, and its pass-through columns; one unit and None if its footer cannot be read.
 
     Raises:
         InputError: the file cannot be opened, or a remote file stays unreachable; a column is missing or of an unusable
@@ -56,20 +54,18 @@ def read_footer(file: InputFile, config: InputConfig) -> tuple[list[tuple[int, i
             metadata, schema = parquet.metadata, parquet.schema_arrow
             groups = [_group(metadata, index) for index in range(metadata.num_row_groups)]
         except _DAMAGE:
-            return [], None
+            return [file], None
     passed = passed_columns(read_columns(file, schema, config), config)
     columns = pa.schema([_passed_field(schema.field(name), config) for name in passed])
-    ranges: list[tuple[int, int, int]] = []
+    units: list[Unit] = []
     start = stop = size = 0
-    for rows, stored in groups:
+    for rows, stored in [*groups, (ROWS_PER_UNIT + 1, 0)]:
         if stop > start and stop + rows - start > ROWS_PER_UNIT:
-            ranges.append((start, stop, size))
+            units.append(replace(file, start=start, stop=stop, size=size))
             start, size = stop, 0
         stop += rows
         size += stored
-    if stop > start:
-        ranges.append((start, stop, size))
-    return ranges, columns
+    return units or [file], columns
 
 
 def passed_columns(names: Sequence[str], config: InputConfig) -> list[str]:
@@ -120,7 +116,7 @@ def _group(metadata: Any, index: int) -> tuple[int, int]:
     return int(group.num_rows), int(stored)
 
 
-def read_columns(unit: Unit | InputFile, schema: pa.Schema, config: InputConfig) -> list[str]:
+def read_columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str]:
     """What is read of a file with this schema: text, id, pass-through columns, url.
 
     Raises:

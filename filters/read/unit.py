@@ -186,6 +186,8 @@ ARC_REFUSED = (
 class Unit:
     """A part of the input that one worker reads by itself. The partition does not depend on the number of workers.
 
+    While a run is planned, one stands for each file of the input.
+
     Attributes:
         index: place in the order of the run, from 0.
         kind: the reader: "warc", "wet", "jsonl", "parquet", or "stream" (`datasets` streaming).
@@ -217,17 +219,6 @@ class Unit:
     def is_first(self) -> bool:
         """Whether no unit before it is of the same file."""
         return not (self.start if self.offset is None else self.offset)
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A file of the input: its kind, its name in the ledger, its address, its stored bytes where known, its stamp."""
-
-    kind: str
-    source: str
-    address: str
-    size: int | None
-    stamp: str | None = None
 
 
 def local_stamp(address: str) -> str | None:

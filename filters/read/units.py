@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from filters.config.filter import InputConfig
 from filters.errors import FinesieveError, InputError, has_user, shown
-from filters.read.batch import Batch
+from filters.read.batch import Batch, pass_through
+from filters.read.columns import as_settled, settle
 from filters.read.decompress import DamagedError, MemberStream
 from filters.read.unit import (
     ARC_REFUSED,
     COMPRESSED,
     SUFFIXES,
-    InputFile,
     Reading,
     Unit,
     file_digest,
@@ -31,10 +33,6 @@ from filters.read.unit import (
 )
 from filters.storage.pace import Pace
 from filters.storage.remote import describe, file_system, is_local, retrying
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 CHECKED_REMOTE_FILES = 1_000
 """So many listed remote files are looked up while planning; the rest (a whole crawl) when they are opened."""
@@ -64,14 +62,14 @@ def plan_units(
         MissingExtraError: an address needs a package that is not installed.
     """
     given = (inputs,) if isinstance(inputs, InputConfig) else tuple(inputs)
-    files = _each_once([_files(config, notice) for config in given], given, notice)
-    names = _numbered(file.source for _, file in files)
-    files = [(place, replace(file, source=name)) for (place, file), name in zip(files, names, strict=True)]
-    units = _settled(files, _units_of_files(files, given), given)
-    return [replace(unit, index=index) for index, unit in enumerate(units)]
+    found = [replace(file, input=place) for place, one in enumerate(given) for file in _files(one, notice)]
+    files = _each_once(found, given, notice)
+    names = _numbered(file.source for file in files)
+    files = [replace(file, source=name) for file, name in zip(files, names, strict=True)]
+    return [replace(unit, index=index) for index, unit in enumerate(_units_of_files(files, given))]
 
 
-def _files(config: InputConfig, notice: Callable[[str], None]) -> list[InputFile]:
+def _files(config: InputConfig, notice: Callable[[str], None]) -> list[Unit]:
     if config.kind == "hub":
         from filters.read.hub import plan_dataset
 
@@ -81,7 +79,7 @@ def _files(config: InputConfig, notice: Callable[[str], None]) -> list[InputFile
         raise InputError(f"{config.paths_file}: lists no paths")
     sizes = _sizes([address for _, address in named], config)
     return [
-        InputFile(config.kind, source, address, sizes.get(address), local_stamp(address))
+        Unit(0, config.kind, source, address, size=sizes.get(address), stamp=local_stamp(address))
         for source, (_, address) in zip(source_names([name for name, _ in named]), named, strict=True)
     ]
 
@@ -94,31 +92,28 @@ _OPENING = {
 """Keys of an input that say which files there are and how to reach them; the others say how to read them."""
 
 
-def _each_once(
-    found: Sequence[Sequence[InputFile]], inputs: Sequence[InputConfig], notice: Callable[[str], None]
-) -> list[tuple[int, InputFile]]:
-    """(number of the input, file) of all inputs, without files that an input before names too.
+def _each_once(found: Sequence[Unit], inputs: Sequence[InputConfig], notice: Callable[[str], None]) -> list[Unit]:
+    """The files of all inputs, without those that an input before names too.
 
     Raises:
         InputError: the two would read it differently.
     """
-    first: dict[str, tuple[int, InputFile]] = {}
+    first: dict[str, Unit] = {}
     twice: list[str] = []
-    for place, files in enumerate(found):
-        for file in files:
-            local = is_local(file.address) and file.kind in SUFFIXES
-            key = _identity(file.address) if local else f"{file.kind} {file.source} {file.address}"
-            before, same = first.setdefault(key, (place, file))
-            if before == place:
-                continue
-            twice.append(file.source)
-            one, other = inputs[before].model_dump(exclude=_OPENING), inputs[place].model_dump(exclude=_OPENING)
-            differ = ["kind"] * (same.kind != file.kind) + [name for name in one if one[name] != other[name]]
-            if differ:
-                raise InputError(
-                    f"{file.source}: inputs.{before} and inputs.{place} both name this file, with another "
-                    f"{', '.join(differ)}. Remedy: name it in one of them"
-                )
+    for file in found:
+        local = is_local(file.address) and file.kind in SUFFIXES
+        key = _identity(file.address) if local else f"{file.kind} {file.source} {file.address}"
+        same = first.setdefault(key, file)
+        if same.input == file.input:
+            continue
+        twice.append(file.source)
+        one, other = (inputs[place].model_dump(exclude=_OPENING) for place in (same.input, file.input))
+        differ = ["kind"] * (same.kind != file.kind) + [name for name in one if one[name] != other[name]]
+        if differ:
+            raise InputError(
+                f"{file.source}: inputs.{same.input} and inputs.{file.input} both name this file, with another "
+                f"{', '.join(differ)}. Remedy: name it in one of them"
+            )
     _tell_twice(twice, notice)
     return list(first.values())
 
@@ -141,59 +136,30 @@ def _tell_twice(names: Sequence[str], notice: Callable[[str], None]) -> None:
         notice(f"named more than once, read once: {', '.join(distinct[:NAMED])}{more}")
 
 
-def _settled(
-    files: Sequence[tuple[int, InputFile]],
-    found: Iterable[tuple[list[Unit], pa.Schema | None]],
-    inputs: Sequence[InputConfig],
-) -> Iterator[Unit]:
+def _units_of_files(files: Sequence[Unit], inputs: Sequence[InputConfig]) -> Iterator[Unit]:
     """The units of the files, with the types of their columns settled: from all footers, and over all inputs."""
-    by_file = list(found)
-    schemas = {file.source: schema for (_, file), (_, schema) in zip(files, by_file, strict=True) if schema is not None}
-    if len(inputs) > 1:
-        import pyarrow as pa
+    from filters.read.jsonl import units_of_lines
+    from filters.read.parquet import units_of_groups
 
-        from filters.read.batch import pass_through
+    total = sum(file.size or 0 for file in files)
 
-        for place, file in files:
-            text = [(name, pa.string()) for name in pass_through(inputs[place])]
-            schemas.setdefault(file.source, pa.schema(text))
-    columns = None
-    if len(schemas) > 1:
-        from filters.read.columns import settle
-
-        columns = settle([(file.source, schemas[file.source]) for _, file in files if file.source in schemas])
-    for (place, file), (units, _) in zip(files, by_file, strict=True):
-        settled = columns if file.source in schemas else None
-        yield from (replace(unit, columns=settled, input=place) for unit in units)
-
-
-def _units_of_files(
-    files: Sequence[tuple[int, InputFile]], inputs: Sequence[InputConfig]
-) -> Iterator[tuple[list[Unit], pa.Schema | None]]:
-    """The units of each file, and its pass-through columns where its footer tells them."""
-    stored = sum(file.size or 0 for _, file in files)
-
-    def units_of(placed: tuple[int, InputFile]) -> tuple[list[Unit], pa.Schema | None]:
-        place, file = placed
-        whole = Unit(0, file.kind, file.source, file.address, size=file.size, stamp=file.stamp)
+    def cut(file: Unit) -> tuple[list[Unit], pa.Schema | None]:
         if file.kind == "parquet":
-            from filters.read.parquet import read_footer
+            return units_of_groups(file, inputs[file.input])
+        return units_of_lines(file, inputs[file.input], total) if file.kind == "jsonl" else [file], None
 
-            groups, schema = read_footer(file, inputs[place])
-            units = [replace(whole, start=start, stop=stop, size=size) for start, stop, size in groups]
-            return units or [whole], schema
-        if file.kind == "jsonl":
-            from filters.read.jsonl import line_ranges
-
-            lines = line_ranges(file, inputs[place], stored)
-            return [replace(whole, start=a, stop=b, offset=c, size=d) for a, b, c, d in lines] or [whole], None
-        return [whole], None
-
-    if any(file.kind == "parquet" and not is_local(file.address) for _, file in files):
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            yield from pool.map(units_of, files)
-    else:
-        yield from map(units_of, files)
+    remote = any(file.kind == "parquet" and not is_local(file.address) for file in files)
+    with ThreadPoolExecutor(CONNECTIONS if remote else 1) as pool:
+        by_file = list(pool.map(cut, files))
+    schemas: dict[str, pa.Schema] = {}
+    for file, (_, schema) in zip(files, by_file, strict=True):
+        if schema is None and len(inputs) > 1:
+            schema = pa.schema([(name, pa.string()) for name in pass_through(inputs[file.input])])
+        if schema is not None:
+            schemas[file.source] = schema
+    columns = settle(list(schemas.items())) if len(schemas) > 1 else None
+    for file, (units, _) in zip(files, by_file, strict=True):
+        yield from (replace(unit, columns=columns if file.source in schemas else None) for unit in units)
 
 
 def _addresses(config: InputConfig, notice: Callable[[str], None]) -> list[tuple[str, str]]:
@@ -444,7 +410,6 @@ def _printable(path: str) -> str:
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
-_FILES = ("parquet", "jsonl", "warc", "wet")
 _STAMPS = ("ETag", "etag", "e_tag", "LastModified", "last_modified", "mtime", "updated", "md5Hash")
 """What fsspec's file systems call the version of a file."""
 _RETRIES = 2
@@ -493,7 +458,7 @@ def digests_of_read(units: Iterable[Unit], readings: Mapping[str, Iterable[Readi
 
 def is_file(unit: Unit) -> bool:
     """Whether a unit is of a file, here or behind an address."""
-    return unit.kind in _FILES
+    return unit.kind != "stream"
 
 
 def input_version(unit: Unit, options: Mapping[str, Any]) -> str | None:
@@ -548,8 +513,6 @@ def read_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -
 
 
 def _with_settled(unit: Unit, batches: Iterator[Batch]) -> Iterator[Batch]:
-    from filters.read.columns import as_settled
-
     for batch in batches:
         batch.columns = as_settled(batch.columns, unit.columns, unit.source, len(batch))
         yield batch

@@ -88,8 +88,8 @@ class TrainConfig(Section):
     """Name of the model, for its card and the manifests of runs."""
     language: LanguageCode | None = None
     """ISO 639-1 code of the texts' language, for the card. null: not said."""
-    rubric: str | None = None
-    """The text that the judge was given; its digest goes into model.json."""
+    rubric: PathText | None = None
+    """File with the text that the judge was given; its digest goes into model.json."""
     window: Annotated[int, Field(gt=0, le=10**9)] = 3000
     """Characters of one window of a text."""
     windows: WindowRule = "first"
