@@ -243,9 +243,23 @@ def annotating(results: Results) -> str:
     return _table(("`finesieve annotate`", "measured"), 1, rows)
 
 
+def languages_tokens(results: Results) -> str:
+    """The mean error per page of the token estimate beside each tokenizer, by script and by language."""
+    found = results["languages"]["tokens"]
+    rows = []
+    for kind in ("scripts", "languages"):
+        for name, row in sorted(found[kind].items()):
+            errors = [f"{100 * row[tokenizer]['error']:.0f} %" for tokenizer in ("o200k", "DeepSeek")]
+            sums = [f"{100 * (row[tokenizer]['sum'] - 1):+.0f} %" for tokenizer in ("o200k", "DeepSeek")]
+            rows.append([name if kind == "scripts" else f"`{name}`", f"{row['pages']:,}", *errors, *sums])
+    return _table(("script or language", "pages", "o200k", "DeepSeek V4", "sum, o200k", "sum, DeepSeek V4"), 5, rows)
+
+
+_LANGUAGES = ROOT / "docs" / "languages.md"
 _QUALITY, _SPEED = (ROOT / "docs" / "results" / name for name in ("quality.md", "speed.md"))
 SECTIONS: tuple[tuple[Path, str, Callable[[Results], str]], ...] = (
     (ROOT / "README.md", "readme-quality", readme_quality),
+    (_LANGUAGES, "languages-tokens", languages_tokens),
     (_QUALITY, "embedded", embedded),
     (_QUALITY, "bands", bands),
     (_QUALITY, "probes", probes),

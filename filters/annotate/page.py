@@ -14,9 +14,6 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-
-from filters.errors import ConfigError, MissingExtraError
 
 OPEN = "<page>"
 CLOSE = "</page>"
@@ -87,16 +84,9 @@ def token_counter(path: str | None) -> TokenCounter | None:
     """
     if path is None:
         return None
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingExtraError("a judge's `tokenizer`", "annotate", str(error)) from error
-    if not Path(path).is_file():
-        raise ConfigError(f"tokenizer: {path}: no such file. Remedy: give the model's tokenizer.json, or leave it out")
-    try:
-        tokenizer = Tokenizer.from_file(path)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ConfigError(f"tokenizer: {path}: not a tokenizer.json: {error}") from error
+    from filters.kernels.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(path, "tokenizer")
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,7 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
         else:
             texts = [document.text for _, document in known.drawn(sample)]
             lines = [f"{len(texts):,} documents, drawn by an earlier run"]
+        lines += unsure_scripts(config, texts)
         sizes = np.asarray(token_estimate(PackedText.from_strings(texts)), np.int64)
         plans = []
         for judge, prompt in zip(config.judges, prompts, strict=True):
@@ -101,6 +104,28 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
             )
         spent = Spending() if known is None else known.spent()
     return AnnotatePlan(rubric, len(texts), tuple(lines), tuple(plans), spent)
+
+
+def unsure_scripts(config: AnnotateConfig, texts: Iterable[str]) -> list[str]:
+    """A warning, if pages are in scripts whose tokens cannot be estimated well, for the judges without a tokenizer."""
+    from filters.kernels.packed import PackedText
+    from filters.kernels.tokens import MEASURED_SCRIPTS, main_script, token_features
+
+    judges = [judge.name for judge in config.judges if judge.tokenizer is None]
+    if not judges:
+        return []
+    counts: Counter[str] = Counter()
+    rest = iter(texts)
+    while part := list(itertools.islice(rest, 1000)):
+        counts.update(main_script(token_features(PackedText.from_strings(part))).tolist())
+    unsure = {script: count for script, count in counts.most_common() if script not in MEASURED_SCRIPTS}
+    if not unsure:
+        return []
+    shown = ", ".join(f"{script} {count:,}" for script, count in unsure.items())
+    return [
+        f"pages in scripts whose number of tokens is estimated with an error above 15 %: {shown}. Remedy: give "
+        f"`tokenizer` (the model's tokenizer.json) for {', '.join(judges)}"
+    ]
 
 
 def describe_sample(config: AnnotateConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from filters.annotate.config import AnnotateConfig
 from filters.annotate.endpoints import JudgeStoppedError, StoppingError
 from filters.annotate.judge import Judge, page_tokens
 from filters.annotate.page import token_counter
-from filters.annotate.plan import Forecast, describe_sample, draw_sample, forecast
+from filters.annotate.plan import Forecast, describe_sample, draw_sample, forecast, unsure_scripts
 from filters.annotate.progress import JudgeProgress
 from filters.annotate.prompt import Prompt
 from filters.annotate.records import Spending
@@ -114,6 +114,8 @@ def run_annotate(config: AnnotateConfig, hooks: Hooks | None = None) -> Annotate
                 hooks.echo(line)
         if not store.sample_size(sample):
             raise RunError("the input holds no document to annotate. Remedy: check `input` and `sample`")
+        for line in unsure_scripts(config, (document.text for _, document in store.drawn(sample))):
+            hooks.echo(f"warning: {line}")
         secret = {"storage_options"}  # may be
         settings = config.model_dump(mode="json", exclude={"input": secret, "inputs": {"__all__": secret}})
         run = store.begin_run(json.dumps(as_shown(settings)))

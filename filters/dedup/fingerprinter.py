@@ -13,7 +13,7 @@ from filters.config.filter import NearConfig
 from filters.kernels.canonical import fold_digits, recomposed
 from filters.kernels.minhash import CONTAINMENT, JACCARD, band_keys, shingle_sets, similarities
 from filters.kernels.packed import PackedText, Ragged
-from filters.kernels.tokens import token_estimate
+from filters.kernels.tokens import exact_tokens, load_tokenizer, token_estimate
 from filters.kernels.words import WordHashes, normalize, word_hashes
 
 
@@ -74,7 +74,7 @@ class Fingerprints:
         exact: uint64[n, 2], the 128-bit hash of the normalised text; zeros if exact duplicates are not looked for.
         keys: uint64[n, bands], MinHash band keys; no columns if near duplicates are not looked for.
         has_signature: bool[n], whether the document has any words, and so has keys.
-        tokens: int32[n], an estimate of how many BPE tokens the text has.
+        tokens: int32[n], how many tokens the text has: counted by a tokenizer, or estimated.
     """
 
     exact: UInt64
@@ -86,9 +86,10 @@ class Fingerprints:
 class Fingerprinter:
     """Computes `Fingerprints`. Without state: each document's depend on its text and the options alone."""
 
-    def __init__(self, exact: bool, near: NearConfig | None) -> None:
+    def __init__(self, exact: bool, near: NearConfig | None, tokenizer: str | None = None) -> None:
         self.exact = exact
         self.near = near
+        self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer, "tokens.tokenizer")
 
     def fingerprint(self, packed: PackedText) -> Fingerprints:
         """Fingerprint n texts."""
@@ -96,4 +97,5 @@ class Fingerprinter:
         keys, has_signature = np.zeros((len(packed), 0), np.uint64), np.zeros(len(packed), np.bool_)
         if self.near is not None:
             keys, has_signature = near_keys(packed, self.near)
-        return Fingerprints(exact, keys, has_signature, token_estimate(packed))
+        tokens = token_estimate(packed) if self._tokenizer is None else exact_tokens(self._tokenizer, packed)
+        return Fingerprints(exact, keys, has_signature, tokens)

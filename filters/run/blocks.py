@@ -212,9 +212,10 @@ class Fingerprint(_BatchStep):
 
     name = "Fingerprint"
 
-    def __init__(self, config: DedupConfig) -> None:
+    def __init__(self, config: DedupConfig, tokenizer: str | None) -> None:
         super().__init__()
         self.config = config
+        self.tokenizer = tokenizer
         self._fingerprinter: Fingerprinter | None = None
 
     def apply(self, batch: Batch) -> None:
@@ -223,7 +224,7 @@ class Fingerprint(_BatchStep):
         from filters.kernels.packed import PackedText
 
         if self._fingerprinter is None:
-            self._fingerprinter = Fingerprinter(self.config.exact, self.config.near)
+            self._fingerprinter = Fingerprinter(self.config.exact, self.config.near, self.tokenizer)
         alive = batch.alive
         found = self._fingerprinter.fingerprint(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
         for name, values in (

@@ -72,6 +72,8 @@ class Plan:
             ("decontaminate", f"{b.path}: {b.ngrams.size} words in a row of its {b.items:,} items")
             for b in self.benchmarks
         ]
+        if config.tokens.tokenizer is not None:
+            rows.append(("tokens", f"counted by {config.tokens.tokenizer}"))
         near = config.dedup.near
         rows.append(("deduplicate", "exact: xxh3-128 of normalised text" if config.dedup.exact else "exact: off"))
         if near:
@@ -130,8 +132,8 @@ def make_plan(config: FilterConfig) -> Plan:
     """Find the inputs and load the model.
 
     Raises:
-        ConfigError: a heuristic's options do not fit it, `keep.where` or `keep.by` is no rule, or a quota names what
-            the input cannot have.
+        ConfigError: a heuristic's options do not fit it, a tokenizer is none, `keep.where` or `keep.by` is no rule, or
+            a quota names what the input cannot have.
         InputError: a pattern that matches nothing, a file that does not exist, a benchmark that cannot be read.
         ModelError: the model cannot be loaded.
         MissingExtraError: a heuristic needs a package that is not installed.
@@ -157,6 +159,10 @@ def make_plan(config: FilterConfig) -> Plan:
 
         for heuristic in config.heuristics:
             load_filter(heuristic)
+    if config.tokenizer is not None:
+        from filters.kernels.tokens import load_tokenizer
+
+        load_tokenizer(config.tokenizer, "tokens.tokenizer")
     open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
     plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config), tuple(not_taken))

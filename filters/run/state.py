@@ -39,7 +39,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     stop it are no part of it.
     """
     config = plan.config.deciding("quarantine")
-    rule = rule_of(plan.config)
+    rule, tokenizer = rule_of(plan.config), plan.config.tokenizer
     for key in ("max_source_loss", "on_source_loss"):
         del config["dedup"][key]
     return {
@@ -47,10 +47,14 @@ def identity(plan: Plan) -> dict[str, Any]:
         "model": {"name": plan.model.name, "digest": plan.model.digest},
         "benchmarks": {benchmark.path: benchmark.sha256 for benchmark in plan.benchmarks},
         "inputs": _inputs(plan),
+        "tokenizer": None if tokenizer is None else hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest(),
         "lists": {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists},
         "against": {run: _manifest_digest(run, plan.config.dedup) for run in plan.config.dedup.against},
         "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
-        | {package: metadata.version(package) for package in [*PACKAGES, *["duckdb"] * (rule is not None)]},
+        | {
+            package: metadata.version(package)
+            for package in [*PACKAGES, *["duckdb"] * (rule is not None), *["tokenizers"] * (tokenizer is not None)]
+        },
     }
 
 

@@ -46,7 +46,7 @@ def unit_steps(config: FilterConfig, units: Sequence[Unit], model: QualityModel 
         *([IdentifyLanguage(config.language)] if config.language else []),
         *by_text,
         *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
-        Fingerprint(config.dedup),
+        Fingerprint(config.dedup, config.tokenizer),
         Score(model or model_at(config, config.model)),
     ]
 

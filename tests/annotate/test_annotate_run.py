@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.run import run_annotate
+from filters.annotate.plan import plan_annotate, unsure_scripts
+from filters.annotate.run import Hooks, run_annotate
 from filters.annotate.store import Store
 from filters.errors import ConfigError, MissingExtraError
 from tests.annotate.judge_server import JudgeServer, reply
@@ -132,6 +135,21 @@ def test_several_judges_and_a_pilot_before_the_rest(config: Make, serve: Serve) 
     assert (len(one.requests), len(two.requests)) == (50, 50)
     with Store(made.store) as store:
         assert [store.ratings(judge.number, 1).score.tolist() for judge in store.judges()] == [[1] * 50, [4] * 50]
+
+
+def test_a_judge_without_a_tokenizer_is_warned_of(config: Make, serve: Serve, tmp_path: Any) -> None:
+    made = config(serve().url, 4)
+    khmer = "\u1780\u1798\u17d2\u1796 " * 50
+    pq.write_table(
+        pa.table({"text": ["Plain words.", "\u0433\u043e\u0434 " * 50, khmer, khmer + "x"], "id": list("abcd")}),
+        made.input.paths[0],
+    )
+    lines = plan_annotate(made).lines
+    assert "Khmer 2. Remedy: give `tokenizer` (the model's tokenizer.json) for judge" in lines[-1]
+    echoed: list[str] = []
+    run_annotate(made, Hooks(echo=echoed.append))
+    assert [line for line in echoed if "above 15 %: Khmer 2" in line] == [f"warning: {lines[-1]}"]
+    assert unsure_scripts(made, ["Plain words."]) == []
 
 
 def test_pages_are_bounded_in_the_judge_s_own_tokens(config: Make, serve: Serve, tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from filters.errors import ConfigError
 from filters.run import selection
 from filters.run.plan import make_plan
 from filters.run.selection import OutputFile, _Series
+from filters.run.state import identity
 from filters.run.verify import verify_run
 from filters.scores.finished_run import Run
 from filters.storage.location import location
@@ -70,6 +72,25 @@ def test_a_budget_is_filled_but_never_passed(make_config: MakeConfig, files: lis
     assert [row["keep"] for row in rows] == [True] * kept + [False] * (len(rows) - kept)
     assert result.manifest["tokens_written"] == spent[kept - 1] <= 9000
     assert result.manifest["keep"]["solution"]["kept"]["tokens"] == spent[kept - 1]
+
+
+def test_a_tokenizer_decides_a_budget(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, "[UNK]"))
+    letters.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")  # a token is a character
+    letters.save(str(tmp_path / "tokenizer.json"))
+    sections = {"tokens": {"tokenizer": str(tmp_path / "tokenizer.json")}, "keep": {"tokens": 9000}}
+    result = run_in_process(make_config(*files, **sections))
+    texts = {json.loads(line)["id"]: json.loads(line)["text"] for file in files for line in file.open(encoding="utf-8")}
+    assert all(row["tokens"] == len(texts[row["id"]]) for row in scored(result.path))
+    assert 8000 < result.manifest["tokens_written"] <= 9000
+    before = identity(make_plan(make_config(*files, **sections)))
+    letters.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    letters.save(str(tmp_path / "tokenizer.json"))
+    assert identity(make_plan(make_config(*files, **sections))) != before
+    (tmp_path / "tokenizer.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"tokens\.tokenizer: .*not a tokenizer\.json"):
+        run_in_process(make_config(*files, **sections))
 
 
 def test_documents_with_the_same_score_are_kept_or_dropped_together(tmp_path: Path, make_config: MakeConfig) -> None:
