@@ -9,6 +9,7 @@ prompt) or of more than `MOST` documents (a licence, a phrase of the culture).
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +21,7 @@ import zstandard
 
 from filters.errors import RunError
 from filters.kernels.packed import PackedText
-from filters.read.benchmark import MOST, Benchmark, open_lines
+from filters.read.benchmark import MOST, Benchmark
 from filters.scores.finished_run import DAMAGE, Run
 from filters.scores.summary import BELOW
 from filters.storage.location import Location, files_below, parquet_file
@@ -126,9 +127,9 @@ def _texts(path: Location, folder: str) -> Iterator[tuple[pa.Array, np.ndarray[A
                 for batch in file.iter_batches(1000, columns=columns):
                     yield from _survivors(pa.table(batch))
         for shard in files_below(path / folder, ".jsonl.zst"):
-            with open_lines(shard) as lines:
+            with shard.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as stream:
                 rows: list[dict[str, Any]] = []
-                for line in lines:
+                for line in io.BufferedReader(stream):
                     rows.append({name: orjson.loads(line)[name] for name in columns})
                     if len(rows) == 1000:
                         yield from _survivors(pa.Table.from_pylist(rows))

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
-import zstandard
 
 from filters.config.filter import DecontaminateConfig
 from filters.errors import InputError
 from filters.kernels.hash_sets import NgramSet
 from filters.kernels.packed import PackedText
+from filters.read.decompress import MemberStream
+from filters.read.jsonl import line_groups
 from filters.read.parquet import TooLarge, group_batches
-from filters.storage.location import Location
 
 NGRAM = 13
 MOST = 10
@@ -38,7 +36,6 @@ FEW_VALUES = 0.1
 MOST_WORDINGS = 100
 """A column with fewer different strings, by this share of its rows, holds instructions too, whatever it is called, but
 not one with more than so many: passages with many questions each."""
-_LINES = (".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def read_benchmark(path: str | Path, size: int = NGRAM, keys: Sequence[str] = ()
     """Read a benchmark file.
 
     Args:
-        path: .jsonl, .parquet, or text with a blank line between items; JSONL and text also as .gz or .zst.
+        path: .jsonl, .parquet, or text with a blank line between items; JSONL and text also compressed (.gz, .zst).
         size: words in an n-gram.
         keys: columns to read; without any, every string in a row is an item of its own, but for columns that hold
             instructions: by their name (`INSTRUCTIONS`), or because they say the same in row after row.
@@ -109,7 +106,7 @@ def read_benchmark(path: str | Path, size: int = NGRAM, keys: Sequence[str] = ()
         ngrams = NgramSet.of(packed(), size, MOST)
         with Path(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, EOFError, ValueError, pa.ArrowException, zstandard.ZstdError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, pa.ArrowException, RecursionError) as error:
         raise InputError(
             f"{path}: cannot read this benchmark file: {error}. Remedy: give .jsonl, .parquet or plain text (.gz, .zst)"
         ) from error
@@ -172,50 +169,51 @@ def _rows(path: Path, keys: Sequence[str]) -> Iterator[Any]:
                         raise _too_large(path)
                     yield from batch.to_pylist()
         return
-    with open_lines(path) as opened:
-        lines = _bounded(path, opened)
-        if suffix in _LINES:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    raise InputError(
-                        f"{path}: line {number} is not JSON: {error}. Remedy: one object a line"
-                    ) from error
-                if keys and isinstance(row, dict):
-                    _check_keys(path, keys, row)
-                    row = {key: row[key] for key in keys}
-                yield row
-        else:
-            paragraph: list[str] = []
-            size = 0
-            for text in (line.decode("utf-8", "replace") for line in lines):
-                if text.strip():
-                    size = size + len(text) if paragraph else len(text)
-                    if size > ITEM_BYTES:
-                        raise _too_large(path)
-                    paragraph.append(text)
-                elif paragraph:
-                    yield "".join(paragraph)
-                    paragraph = []
-            if paragraph:
-                yield "".join(paragraph)
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        for number, line in enumerate(_lines(path), 1):
+            if not line.strip():
+                continue
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise InputError(f"{path}: line {number} is not JSON: {error}. Remedy: one object a line") from error
+            if keys and isinstance(row, dict):
+                _check_keys(path, keys, row)
+                row = {key: row[key] for key in keys}
+            yield row
+        return
+    for has_text, lines in itertools.groupby(_lines(path), lambda line: not line.isspace() and line != b""):
+        paragraph: list[bytes] = []
+        size = 0
+        for line in lines if has_text else ():
+            size += len(line)
+            if size > ITEM_BYTES:
+                raise _too_large(path)
+            paragraph.append(line)
+        if paragraph:
+            yield b"\n".join(paragraph).decode("utf-8", "replace")
 
 
-def _bounded(path: Path, opened: BinaryIO) -> Iterator[bytes]:
-    """The lines of a benchmark, which is in memory line by line.
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a benchmark, which is in memory about a batch at a time.
 
     Raises:
         InputError: one has more than `ITEM_BYTES`, or all have more than `FILE_BYTES`: a small file can unpack to any.
+        ValueError: the file is damaged.
     """
     size = 0
-    while line := opened.readline(ITEM_BYTES + 1):
-        size += len(line)
-        if len(line) > ITEM_BYTES or size > FILE_BYTES:
-            raise _too_large(path)
-        yield line
+    with path.open("rb") as stored:
+        stream = MemberStream(stored, path.name)
+        if stream.compression == "none" and path.suffix in (".gz", ".zst"):
+            raise ValueError("it is not compressed, as its name says")
+        for group in line_groups(stream, ITEM_BYTES):
+            size += group.size
+            causes = [cause for cause, _ in group.bad.values()]
+            if size > FILE_BYTES or any(cause.startswith("too_large") for cause in causes):
+                raise _too_large(path)
+            if causes:
+                raise ValueError(causes[0])
+            yield from group.lines
 
 
 def _too_large(path: Path) -> InputError:
@@ -223,20 +221,6 @@ def _too_large(path: Path) -> InputError:
         f"{path}: unpacks to an item of more than {ITEM_BYTES:,} bytes, or to more than {FILE_BYTES:,} in all: no "
         "benchmark. Remedy: give its items, one a line"
     )
-
-
-@contextmanager
-def open_lines(path: Location) -> Iterator[BinaryIO]:
-    """The lines of a file."""
-    if path.suffix == ".gz":
-        with path.open("rb") as stored, gzip.open(stored, "rb") as lines:
-            yield cast(BinaryIO, lines)
-    elif path.suffix == ".zst":
-        with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as stream:
-            yield cast(BinaryIO, io.BufferedReader(stream))
-    else:
-        with path.open("rb") as plain:
-            yield cast(BinaryIO, plain)
 
 
 def _check_keys(path: Path, keys: Sequence[str], present: Sequence[str] | dict[str, Any]) -> None:

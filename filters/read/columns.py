@@ -21,6 +21,27 @@ _DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
 _DIGITS_OF_DOUBLE = 15
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether it holds bytes."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether it holds numbers that are no decimals."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def is_numbers(kind: pa.DataType) -> bool:
+    """Whether it holds lists of such numbers."""
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(lists) and is_number(kind.value_type)
+
+
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type without dictionary encoding and views, which are ways to store the same values."""
     if pa.types.is_dictionary(kind):

@@ -76,6 +76,7 @@ class MemberStream:
         compression: found by magic bytes; the name's suffix only tells a damaged header from an uncompressed file.
         member_offset: byte of the stored file where the member of the last `read` begins.
         consumed: stored bytes decompressed so far.
+        produced: decompressed bytes so far.
         zstd, dictionary: the decompressor of zstd frames, and the id of the dictionary that the file gave it (0: none).
     """
 
@@ -91,7 +92,7 @@ class MemberStream:
         self._history_at = 0
         self.zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
         self.dictionary = 0
-        self.member_offset = 0
+        self.member_offset = self.produced = 0
         self.compression: Compression = self._detect(name)
 
     @property
@@ -107,7 +108,9 @@ class MemberStream:
         """
         if self.compression == "none":
             self._require(1)
-            return self._take(READ_SIZE)
+            data = self._take(READ_SIZE)
+            self.produced += len(data)
+            return data
         while self._member is not None or self._next_member():
             if data := self.rest_of_member():
                 return data
@@ -122,6 +125,7 @@ class MemberStream:
         data = next(filter(None, self._member or ()), b"")
         if not data:
             self._member = None
+        self.produced += len(data)
         return data
 
     def recover(self, content: bytes = b"") -> bool:

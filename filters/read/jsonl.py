@@ -45,11 +45,12 @@ class _Range:
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         file.seek(offset)
-        self._file, self._size, self.consumed = file, size, 0
+        self._file, self._size, self.consumed, self.produced = file, size, 0, 0
 
     def read(self) -> bytes:
         data = self._file.read(min(READ_SIZE, self._size - self.consumed))
         self.consumed += len(data)
+        self.produced = self.consumed
         return data
 
 

@@ -1,16 +1,14 @@
 """A file of labelled pages as a table: Parquet, JSON lines or CSV, whole, with the columns that mean something here.
 
-What a file is, its first bytes say, not its name. JSON lines and CSV may be compressed (gzip, zstd).
+What a file is, its first bytes say, not its name. JSON lines and CSV may be compressed (gzip, zstd, bz2, xz).
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import zstandard
 
 from filters.errors import AnnotationsError
+from filters.read.columns import is_number, is_numbers, is_text, plain_type
+from filters.read.decompress import DamagedError, MemberStream
 
 STRINGS = ("text", "id", "url", "topic", "format", "language", "source", "sampling")
 NUMBERS = ("score", "expected_score", "score_2", "expected_score_2", "natural_weight")
@@ -42,8 +41,6 @@ _FOREIGN = (
     (b"Obj\x01", "an Avro file. Remedy: write it as Parquet"),
     (b"\x89HDF", "an HDF5 file. Remedy: write it as Parquet"),
     (b"%PDF", "a PDF"),
-    (b"BZh", "compressed with bzip2. Remedy: unpack it"),
-    (b"\xfd7zXZ", "compressed with xz. Remedy: unpack it"),
     (b"\x80\x04", "a Python pickle. Remedy: write it as Parquet"),
     (b"\xff\xfe", "UTF-16 text. Remedy: save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text. Remedy: save it as UTF-8"),
@@ -82,11 +79,8 @@ class LabelFile:
         Raises:
             AnnotationsError: it holds something else, or invalid UTF-8.
         """
-        column = self.table.column(name)
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise AnnotationsError(f"{self.path}: column {name!r} holds {column.type}, not strings")
         try:
-            values: list[str | None] = column.to_pylist()
+            values: list[str | None] = self._column(name, "strings", is_text).to_pylist()
         except UnicodeDecodeError as error:
             raise AnnotationsError(f"{self.path}: column {name!r} holds invalid UTF-8: {error}") from error
         return values
@@ -97,9 +91,7 @@ class LabelFile:
         Raises:
             AnnotationsError: it holds something else.
         """
-        column = self.table.column(name)
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-            raise AnnotationsError(f"{self.path}: column {name!r} holds {column.type}, not numbers")
+        column = self._column(name, "numbers", is_number)
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
 
     def lists(self, name: str) -> list[list[float | None] | None]:
@@ -108,13 +100,14 @@ class LabelFile:
         Raises:
             AnnotationsError: it holds something else.
         """
-        column = self.table.column(name)
-        kind = column.type
-        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-        if not lists or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
-            raise AnnotationsError(f"{self.path}: column {name!r} holds {kind}, not lists of numbers")
-        values: list[list[float | None] | None] = column.to_pylist()
+        values: list[list[float | None] | None] = self._column(name, "lists of numbers", is_numbers).to_pylist()
         return values
+
+    def _column(self, name: str, what: str, fits: Callable[[pa.DataType], bool]) -> pa.ChunkedArray:
+        column = self.table.column(name)
+        if not fits(column.type):
+            raise AnnotationsError(f"{self.path}: column {name!r} holds {column.type}, not {what}")
+        return column
 
 
 def read_labels(path: str | Path) -> LabelFile:
@@ -136,15 +129,9 @@ def read_labels(path: str | Path) -> LabelFile:
     twice = next((name for name in COLUMNS if names.count(name) > 1), None)
     if twice is not None:
         raise AnnotationsError(f"{path}: two columns are called {twice!r}. Remedy: rename or drop one of them")
-    for place, name in enumerate(table.column_names):
-        kind = table.schema.field(place).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if pa.types.is_string_view(kind):
-            kind = pa.large_string()
-        if pa.types.is_decimal(kind):
-            kind = pa.float64()
-        table = table.set_column(place, name, table.column(place).cast(kind))
+    kinds = [plain_type(field.type) for field in table.schema]
+    kinds = [pa.float64() if pa.types.is_decimal(kind) else kind for kind in kinds]
+    table = table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
     return LabelFile(path, hashlib.sha256(raw).hexdigest(), table, tuple(names))
 
 
@@ -167,19 +154,20 @@ def _table(path: Path, raw: bytes) -> tuple[pa.Table, list[str]]:
 
 
 def _unpacked(path: Path, raw: bytes) -> bytes:
+    stream = MemberStream(io.BytesIO(raw), "")
+    if stream.compression == "none":
+        return raw
+    parts: list[bytes] = []
+    size = 0
     try:
-        if raw[:2] == b"\x1f\x8b":
-            stream: gzip.GzipFile | zstandard.ZstdDecompressionReader = gzip.GzipFile(fileobj=io.BytesIO(raw))
-        elif raw[:4] == b"\x28\xb5\x2f\xfd":
-            stream = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(raw), read_across_frames=True)
-        else:
-            return raw
-        content = stream.read(MOST_BYTES + 1)
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        while size <= MOST_BYTES and (part := stream.read()):
+            parts.append(part)
+            size += len(part)
+    except DamagedError as error:
         raise AnnotationsError(f"{path}: compressed, and damaged: {error}. Remedy: get or write it again") from error
-    if len(content) > MOST_BYTES:
+    if size > MOST_BYTES:
         raise AnnotationsError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes. Remedy: give a part of it")
-    return content
+    return b"".join(parts)
 
 
 def _parquet(path: Path, raw: bytes) -> tuple[pa.Table, list[str]]:
@@ -214,17 +202,18 @@ def _json_lines(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
     columns = {}
     for name in (name for name in names if name in COLUMNS):
         values = [row.get(name) for row in rows]
-        try:
-            columns[name] = pa.array(values, pa.large_string() if name == "text" and not _others(values) else None)
-        except (pa.ArrowException, OverflowError, TypeError) as error:
-            raise AnnotationsError(
-                f"{path}: column {name!r} holds values of several kinds: {error}. Remedy: write them all alike"
-            ) from error
+        texts = name == "text" and all(isinstance(value, str | None) for value in values)
+        columns[name] = _array(path, name, values, pa.large_string() if texts else None)
     return pa.table(columns), list(names)
 
 
-def _others(values: Sequence[Any]) -> bool:
-    return any(not isinstance(value, str | None) for value in values)
+def _array(path: Path, name: str, values: list[Any], kind: pa.DataType | None = None) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise AnnotationsError(
+            f"{path}: column {name!r} holds values of several kinds: {error}. Remedy: write them all alike"
+        ) from error
 
 
 def _csv(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
@@ -263,7 +252,4 @@ def _parsed(path: Path, name: str, column: pa.ChunkedArray) -> pa.Array:
             raise AnnotationsError(
                 f"{path}: column {name!r} in row {row} is no list: {text!r:.40}. Remedy: write it as [2, 3]"
             ) from error
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError, TypeError) as error:
-        raise AnnotationsError(f"{path}: column {name!r} holds values of several kinds: {error}") from error
+    return _array(path, name, values)

@@ -25,7 +25,7 @@ from filters.read.batch import (
     quarantined_only,
     slices,
 )
-from filters.read.columns import as_settled, plain_type
+from filters.read.columns import as_settled, is_binary, is_text, plain_type
 from filters.read.unit import ROWS_PER_UNIT, Reading, Unit, open_input, open_unit
 from filters.storage.remote import describe
 
@@ -75,7 +75,7 @@ def passed_columns(names: Sequence[str], config: InputConfig) -> list[str]:
 
 def _passed_field(field: pa.Field, config: InputConfig) -> pa.Field:
     kind = plain_type(field.type)
-    return pa.field(field.name, pa.string() if field.name == "url" and _is_text(kind) else kind)
+    return pa.field(field.name, pa.string() if field.name == "url" and is_text(kind) else kind)
 
 
 def read_parquet(unit: Unit, config: InputConfig, reading: Reading | None = None) -> Iterator[Batch]:
@@ -135,12 +135,12 @@ def read_columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str
             "input.columns"
         )
     kind = plain_type(schema.field(config.text_key).type)
-    if not (_is_text(kind) or _is_binary(kind) or pa.types.is_null(kind)):
+    if not (is_text(kind) or is_binary(kind) or pa.types.is_null(kind)):
         raise InputError(
             f"{unit.source}: column {config.text_key!r} is of type {kind}, not text. Set input.text_key to a column "
             f"of strings; the file has {', '.join(f'{field.name} ({field.type})' for field in schema)}"
         )
-    if schema.names.count("url") == 1 and _is_text(plain_type(schema.field("url").type)):
+    if schema.names.count("url") == 1 and is_text(plain_type(schema.field("url").type)):
         wanted.append("url")
     return list(dict.fromkeys(wanted))
 
@@ -301,7 +301,7 @@ def _row_bytes(column: pa.Array) -> Int64:
         return np.asarray(_row_bytes(values).reshape(len(column), kind.list_size).sum(axis=1), np.int64)
     if pa.types.is_struct(kind):
         return np.asarray(sum(map(_row_bytes, column.flatten()), np.zeros(len(column), np.int64)), np.int64)
-    if _is_text(kind) or _is_binary(kind):
+    if is_text(kind) or is_binary(kind):
         lengths: Int64 = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
         return lengths
     return np.full(len(column), 8, np.int64)
@@ -450,7 +450,7 @@ def _batch(unit: Unit, positions: Any, columns: dict[str, pa.Array], config: Inp
     else:
         ids = given_ids(source, positions.tolist(), columns[config.id_key].to_pylist())
     passed = {name: columns[name] for name in passed_columns(list(columns), config)}
-    if "url" in passed and _is_text(passed["url"].type):
+    if "url" in passed and is_text(passed["url"].type):
         passed["url"] = passed["url"].cast(pa.string())
     return Batch(
         source=source,
@@ -471,7 +471,7 @@ def _plain(column: pa.Array, as_text: bool) -> pa.Array:
         return column if column.type == kind else column.cast(kind)
     if pa.types.is_large_string(column.type):
         return column
-    if _is_text(column.type) or pa.types.is_null(column.type):
+    if is_text(column.type) or pa.types.is_null(column.type):
         return column.cast(pa.large_string())
     return column.cast(pa.large_binary()).view(pa.large_string())
 
@@ -491,11 +491,3 @@ def _invalid(columns: dict[str, pa.Array]) -> dict[int, str]:
             if not causes:
                 raise
     return causes
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

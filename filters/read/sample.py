@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,8 @@ import zstandard
 
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.decompress import DamagedError, MemberStream
-from filters.read.jsonl import line_stream
+from filters.read.decompress import MemberStream
+from filters.read.jsonl import line_groups, line_stream
 from filters.read.parquet import TooLarge, group_batches, read_columns
 from filters.read.unit import Unit, open_input
 from filters.read.warc import BadRecord, RecordStream
@@ -36,12 +36,7 @@ LOCAL_BYTES, REMOTE_BYTES = 16 << 20, 4 << 20
 """Bytes, decompressed, from which the documents of one draw are drawn."""
 AHEAD = 8
 """So many times these bytes are gone through of a local file."""
-_BLOCK = 1 << 16
-"""Bytes of lines that are kept or left out together."""
 _DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError)
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class InputSample:
     """A sample of an input.
 
     Attributes:
@@ -108,7 +103,7 @@ class Sample:
         return units
 
 
-def draw_sample(units: Sequence[Unit], inputs: Sequence[InputConfig], documents: int, seed: int) -> Sample:
+def draw_sample(units: Sequence[Unit], inputs: Sequence[InputConfig], documents: int, seed: int) -> InputSample:
     """Draw about `documents` documents; fewer where the input has no more.
 
     The same seed draws the same documents.
@@ -147,7 +142,7 @@ def draw_sample(units: Sequence[Unit], inputs: Sequence[InputConfig], documents:
         else:
             with open_input(unit.address, inputs[place]) as file:
                 parts.append(_Part(unit, found[place], MemberStream(file, unit.address).compression))
-    return Sample(tuple(drawn), tuple(parts))
+    return InputSample(tuple(drawn), tuple(parts))
 
 
 def _proportional(weights: Sequence[int], draws: int, generator: np.random.Generator) -> dict[int, int]:
@@ -205,8 +200,8 @@ def _from_parquet(
         return tables, Drawn(unit.index, taken, seen + bad, bad, unit.size or 0, len(groups) == len(inside))
 
 
-class _Spread(Generic[T]):
-    """Every k-th of the things that are added; k doubles whenever those kept take more than a budget of bytes.
+class _Spread:
+    """Every k-th of the records that are added; k doubles whenever those kept take more than a budget of bytes.
 
     Attributes:
         kept: in the order they came.
@@ -215,22 +210,27 @@ class _Spread(Generic[T]):
     """
 
     def __init__(self, budget: int) -> None:
-        self.kept: list[T] = []
-        self.seen = self.bytes = 0
+        self.kept: list[bytes] = []
+        self.seen = self.bytes = self._held = 0
         self._budget, self._every = budget, 1
-        self._sizes: list[int] = []
-        self._held = 0
 
-    def add(self, thing: T, size: int) -> None:
+    def add(self, record: bytes) -> None:
         if self.seen % self._every == 0:
-            self.kept.append(thing)
-            self._sizes.append(size)
-            self._held += size
+            self.kept.append(record)
+            self._held += len(record)
             while len(self.kept) > 1 and self._held > self._budget:
-                self.kept, self._sizes, self._every = self.kept[::2], self._sizes[::2], 2 * self._every
-                self._held = sum(self._sizes)
+                self.kept, self._every = self.kept[::2], 2 * self._every
+                self._held = sum(map(len, self.kept))
         self.seen += 1
-        self.bytes += size
+        self.bytes += len(record)
+
+    def drawn(
+        self, unit: Unit, wanted: int, generator: np.random.Generator, bad: int, whole: bool, stored: int
+    ) -> tuple[list[bytes], Drawn]:
+        """`wanted` of those kept, and what was looked at."""
+        chosen = [self.kept[row] for row in _chosen(len(self.kept), wanted, generator)]
+        size = unit.size if whole and unit.size else stored
+        return chosen, Drawn(unit.index, len(chosen), self.seen + bad, bad, size, whole)
 
 
 def _far(unit: Unit, budget: int) -> int:
@@ -241,67 +241,41 @@ def _far(unit: Unit, budget: int) -> int:
 def _from_lines(
     unit: Unit, config: InputConfig, wanted: int, budget: int, generator: np.random.Generator
 ) -> tuple[list[bytes], Drawn]:
-    blocks: _Spread[bytes] = _Spread(budget)
-    rest: list[bytes] = []
-    records = read = waiting = bad = 0
-    whole = False
+    found, bad, whole = _Spread(budget), 0, True
     with open_input(unit.address, config) as file:
         stream = line_stream(file, unit)
-        try:
-            while read < _far(unit, budget) and waiting < budget:
-                piece = stream.read()
-                if not piece:
-                    whole = True
-                    break
-                read += len(piece)
-                rest.append(piece)
-                waiting += len(piece)
-                end = piece.rfind(b"\n") + 1
-                if end:
-                    rest[-1] = piece[:end]
-                    content, start = b"".join(rest), 0
-                    while start < len(content):
-                        stop = content.find(b"\n", start + _BLOCK) + 1 or len(content)
-                        blocks.add(content[start:stop], stop - start)
-                        start = stop
-                    records += content.count(b"\n")
-                    rest, waiting = [piece[end:]], len(piece) - end
-        except DamagedError:
-            bad, whole = 1, True  # what is left of the line where the damage begins is the bad record
-        last = b"".join(rest)
-        if last and not bad and (whole or not records):
-            blocks.add(last, len(last))
-            records += 1
-        lines = [line + b"\n" for block in blocks.kept for line in block.removesuffix(b"\n").split(b"\n")]
-        chosen = [lines[row] for row in _chosen(len(lines), wanted, generator)]
+        for group in line_groups(stream, config.max_document_bytes):
+            bad += len(group.bad)
+            for row, line in enumerate(group.lines):
+                if row not in group.bad:
+                    found.add(line + b"\n")
+            if found.bytes >= _far(unit, budget):
+                whole = False
+                break
         # What is after the last whole line was decompressed, but not counted.
-        stored = unit.size if whole and unit.size else stream.consumed * blocks.bytes // max(read, 1)
-        return chosen, Drawn(unit.index, len(chosen), records + bad, bad, stored, whole)
+        return found.drawn(
+            unit, wanted, generator, bad, whole, stream.consumed * found.bytes // max(stream.produced, 1)
+        )
 
 
 def _from_warc(
     unit: Unit, config: InputConfig, wanted: int, budget: int, generator: np.random.Generator
 ) -> tuple[list[bytes], Drawn]:
-    found: _Spread[bytes] = _Spread(budget)
-    bad = 0
+    found, bad, whole, stored = _Spread(budget), 0, True, 0
     with open_input(unit.address, config) as file:
         stream = MemberStream(file, unit.address)
         records = RecordStream(stream, "conversion" if unit.kind == "wet" else "response", config.max_document_bytes)
-        whole, stored = True, 0
         for record in records:
             stored = stream.consumed
             if isinstance(record, BadRecord):
                 bad += 1
                 continue
             headers = "".join(f"{name}: {value}\r\n" for name, value in record.headers.items())
-            content = f"WARC/1.0\r\n{headers}\r\n".encode() + record.block + b"\r\n\r\n"
-            found.add(content, len(content))
+            found.add(f"WARC/1.0\r\n{headers}\r\n".encode() + record.block + b"\r\n\r\n")
             if found.bytes >= _far(unit, budget):
                 whole = False
                 break
-        chosen = [found.kept[row] for row in _chosen(len(found.kept), wanted, generator)]
-        stored = unit.size if whole and unit.size else stored
-        return chosen, Drawn(unit.index, len(chosen), found.seen + bad, bad, stored, whole)
+        return found.drawn(unit, wanted, generator, bad, whole, stored)
 
 
 _FORMATS: dict[str, Callable[..., tuple[list[Any], Drawn]]] = {

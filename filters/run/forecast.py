@@ -28,7 +28,7 @@ from filters.dedup.clusters import RESOLVE_PHASES
 from filters.dedup.join import JOIN
 from filters.errors import ConfigError, InputError
 from filters.phases.rows import ATTRIBUTE_ROWS, ATTRIBUTES
-from filters.read.sample import Sample, draw_sample
+from filters.read.sample import InputSample, draw_sample
 from filters.read.unit import ROWS_PER_UNIT, Unit
 from filters.run.plan import Plan
 from filters.run.selection import shard_bytes
@@ -171,7 +171,7 @@ def forecast(plan: Plan, *, documents: int | None = None, seed: int = 0, duplica
     return _Scaled(plan, sample, trials, duplicates, seed).forecast(cpu_s(*both) - before)
 
 
-def count_records(units: list[Unit], sample: Sample) -> tuple[float, bool]:
+def count_records(units: list[Unit], sample: InputSample) -> tuple[float, bool]:
     """Records of an input, and whether they were counted: by the files themselves, or read to their ends."""
     if all(unit.stop is not None for unit in units):
         return float(sum((unit.stop or 0) - (unit.start or 0) for unit in units)), True
@@ -205,7 +205,7 @@ class _Scaled:
     """What the trials say of dumps of any size. Arrays named after a number have it first as it was found, then as it
     is in each of `RESAMPLES` resamples of the draws."""
 
-    def __init__(self, plan: Plan, sample: Sample, trials: Trials, duplicates: float | None, seed: int) -> None:
+    def __init__(self, plan: Plan, sample: InputSample, trials: Trials, duplicates: float | None, seed: int) -> None:
         self.plan, self.config, self.sample, self.trials, self.seed = plan, plan.config, sample, trials, seed
         self.given, many, drawn = duplicates, trials.many, sample.drawn
         bad = sum(some.bad for some in drawn) / max(sum(some.records for some in drawn), 1)

@@ -26,7 +26,7 @@ from filters.dedup.join import JOIN
 from filters.phases.phase import Job
 from filters.phases.rows import ATTRIBUTES, read_rows
 from filters.phases.texts import TEXT
-from filters.read.sample import Sample
+from filters.read.sample import InputSample
 from filters.read.unit import Unit
 from filters.run.engine import Engine
 from filters.run.observer import Observer
@@ -106,7 +106,7 @@ class Trials:
     """
 
     def __init__(
-        self, plan: Plan, sample: Sample, documents: float, ranges: int, folder: Path, *, in_threads: bool
+        self, plan: Plan, sample: InputSample, documents: float, ranges: int, folder: Path, *, in_threads: bool
     ) -> None:
         self._plan, self._folder = plan, folder
         keep, dedup = plan.config.keep, plan.config.dedup

@@ -13,11 +13,11 @@ from synthetic import responses, warc_record
 
 from filters.config.filter import InputConfig
 from filters.errors import InputError
-from filters.read.sample import Sample, draw_sample
+from filters.read.sample import InputSample, draw_sample
 from filters.read.units import plan_units, read_unit
 
 
-def draw(folder: Path, config: InputConfig, documents: int, seed: int = 0) -> tuple[Sample, list[str], int]:
+def draw(folder: Path, config: InputConfig, documents: int, seed: int = 0) -> tuple[InputSample, list[str], int]:
     """The sample, the texts that the reader finds in it, and how many records it quarantines."""
     place = folder / f"sample-{documents}-{seed}"
     place.mkdir(exist_ok=True)
