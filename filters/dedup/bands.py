@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +38,14 @@ from filters.read.batch import Batch
 KINDS = ("near", "exact", "id", "suffix")
 BANDS = "bands.bin"
 """Name of the file in a unit's folder."""
+BYTES_PER_ENTRY = 40
+"""Memory an entry takes while it is joined: 16 as read, 16 as scattered, and its share of buckets and pairs."""
+MAX_PARTITIONS = 4096
+_BYTES_PER_DOCUMENT = 1500
+"""Stored bytes of a document, about, where the input is compressed."""
+_BYTES_PER_PARTITION = 32 * 2**20
+_UNKNOWN = 64
+"""Hash ranges where the size of the input is not known."""
 
 _DTYPES = ["<u8", "<u4"] * len(KINDS)
 _CHUNK = 4_000_000
@@ -46,7 +53,28 @@ _CHUNK = 4_000_000
 _SUFFIXED = re.compile(r"(.*)#([1-9][0-9]{0,8})", re.DOTALL)
 
 
-class BandWriter:
+@functools.lru_cache(maxsize=4)  # asked for with every band file that is read, and there may be many units
+def partitions(job: Job) -> int:
+    """Hash ranges of the run: so many that one can be joined in memory, and that a larger input keeps many tasks busy.
+
+    Depends on the input and the config alone. A range that turns out too large all the same is spilled to disk.
+    """
+    sizes = [unit.size for unit in job.units]
+    return partitions_for(job.config.dedup, None if None in sizes else sum(size or 0 for size in sizes))
+
+
+def partitions_for(dedup: DedupConfig, stored: int | None) -> int:
+    """Hash ranges of a run whose input takes `stored` bytes (None: unknown)."""
+    if dedup.partitions is not None:
+        return dedup.partitions
+    if stored is None:
+        return _UNKNOWN
+    entries = stored // _BYTES_PER_DOCUMENT * ((dedup.near.bands if dedup.near else 0) + 2)
+    by_memory = -(-entries * BYTES_PER_ENTRY // dedup.memory)
+    return int(max(1, min(MAX_PARTITIONS, max(by_memory, min(16, stored // _BYTES_PER_PARTITION)))))
+
+
+class BandWriter(BlockWriter):
     """Writes the band file of one unit, whose documents come in input order. Use as a context manager.
 
     Args:
@@ -57,11 +85,10 @@ class BandWriter:
     def __init__(self, path: Path, partitions: int) -> None:
         if partitions < 1:
             raise ValueError(f"partitions must be at least 1, got {partitions}")
+        super().__init__(path, _DTYPES)
         self.partitions = partitions
-        self._blocks = BlockWriter(path, _DTYPES)
-        self._rows = 0
+        self._rows = self._count = 0
         self._pending: dict[str, list[tuple[UInt64, UInt32]]] = {kind: [] for kind in KINDS}
-        self._count = 0
 
     def add(
         self, ids: pa.Array, alive: Bool, exact: UInt64 | None, keys: UInt64 | None, has_signature: Bool | None
@@ -96,8 +123,7 @@ class BandWriter:
 
     def _flush(self) -> None:
         parts = []
-        for kind in KINDS:
-            pending = self._pending[kind]
+        for kind, pending in self._pending.items():
             keys = np.concatenate([np.empty(0, np.uint64), *(keys for keys, _ in pending)])
             rows = np.concatenate([np.empty(0, np.uint32), *(rows for _, rows in pending)])
             parts.append(scatter(keys, rows, self.partitions))
@@ -108,20 +134,15 @@ class BandWriter:
             for keys, rows, offsets in parts:
                 cut = slice(offsets[partition], offsets[partition + 1])
                 arrays += [keys[cut], rows[cut]]
-            self._blocks.write(*arrays)
+            self.write(*arrays)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
         if kind is None:
             self._flush()
-        self._blocks.__exit__(kind, error, traceback)
+        super().__exit__(kind, *others)
 
 
-class BandReader:
+class BandReader(BlockReader):
     """Reads one hash range of a band file. Use as a context manager.
 
     Args:
@@ -134,15 +155,15 @@ class BandReader:
     """
 
     def __init__(self, path: Path, partitions: int, partition: int) -> None:
-        self._reader = BlockReader(path, _DTYPES)
-        self._blocks = range(partition, len(self._reader), partitions)
-        if len(self._reader) % partitions or not len(self._reader):
-            self._reader.__exit__()
+        super().__init__(path, _DTYPES)
+        self._of_range = range(partition, len(self), partitions)
+        if len(self) % partitions or not len(self):
+            self.__exit__()
             raise BlockFileError(f"{path.name} is of another number of hash ranges than {partitions}")
 
     def count(self, kind: str) -> int:
         """Entries of a kind."""
-        return sum(self._reader.lengths(block)[2 * KINDS.index(kind)] for block in self._blocks)
+        return sum(self.lengths(block)[2 * KINDS.index(kind)] for block in self._of_range)
 
     def entries(self, kind: str) -> Iterator[tuple[UInt64, UInt32]]:
         """(keys, rows) of a kind, in the order of the documents, in one or more chunks.
@@ -151,15 +172,57 @@ class BandReader:
             BlockFileError: what is read is damaged.
         """
         array = 2 * KINDS.index(kind)
-        for block in self._blocks:
-            if self._reader.lengths(block)[array]:
-                yield self._reader.read(block, array), self._reader.read(block, array + 1)
+        for block in self._of_range:
+            keys, rows = self.arrays(block, [array, array + 1])
+            if len(keys):
+                yield keys, rows
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._reader.__exit__()
+@contextmanager
+def open_bands(job: Job, folder: Path) -> Iterator[Callable[[Batch], None]]:
+    """Write the band file of an input unit into `folder`: enters the batches it is called with, all steps done."""
+    dedup = job.config.dedup
+    with BandWriter(folder / BANDS, partitions(job)) as writer:
+
+        def enter(batch: Batch) -> None:
+            found = batch.attributes
+            exact, keys = found["exact"] if dedup.exact else None, found["keys"] if dedup.near else None
+            writer.add(batch.id, batch.alive, exact, keys, found["has_signature"])
+
+        yield enter
+
+
+@contextmanager
+def reading_bands(job: Job, unit: int, partition: int) -> Iterator[BandReader]:
+    """One hash range of an input unit's band file.
+
+    Raises:
+        DamagedError: what is read is missing or damaged.
+    """
+    path = job.file(ATTRIBUTES, unit, BANDS, verify=False)
+    with as_damage(ATTRIBUTES, unit), BandReader(path, partitions(job), partition) as reader:
+        yield reader
+
+
+@contextmanager
+def reading_blocks(job: Job, phase: str, unit: int, name: str, dtypes: list[str]) -> Iterator[BlockReader]:
+    """A block file of a finished unit; each block is checked as it is read.
+
+    Raises:
+        DamagedError: what is read is missing or damaged.
+    """
+    path = job.file(phase, unit, name, verify=False)
+    with as_damage(phase, unit), BlockReader(path, dtypes) as reader:
+        yield reader
+
+
+@contextmanager
+def as_damage(phase: str, unit: int) -> Iterator[None]:
+    """Say which unit is to be done again where a block file of it is damaged."""
+    try:
+        yield
+    except BlockFileError as error:
+        raise DamagedError(phase, unit, str(error)) from error
 
 
 def id_hashes(ids: pa.Array) -> UInt64:
@@ -174,90 +237,3 @@ def _suffixes(ids: pa.Array) -> tuple[UInt64, UInt32]:
     matches = [match for match in map(_SUFFIXED.fullmatch, likely) if match]
     bases = [xxhash.xxh3_64_intdigest(match[1].encode()) for match in matches]
     return np.array(bases, np.uint64), np.array([int(match[2]) for match in matches], np.uint32)
-
-
-BYTES_PER_ENTRY = 40
-"""Memory an entry takes while it is joined: 16 as read, 16 as scattered, and its share of buckets and pairs."""
-MAX_PARTITIONS = 4096
-_BYTES_PER_DOCUMENT = 1500
-"""Stored bytes of a document, about, where the input is compressed."""
-_BYTES_PER_PARTITION = 32 * 2**20
-_UNKNOWN = 64
-
-
-@functools.lru_cache(maxsize=4)  # asked for with every band file that is read, and there may be many units
-def partitions(job: Job) -> int:
-    """Hash ranges of the run: so many that one can be joined in memory, and that a larger input keeps many tasks busy.
-
-    Depends on the input and the config alone. A range that turns out too large all the same is spilled to disk.
-    """
-    sizes = [unit.size for unit in job.units]
-    return partitions_for(job.config.dedup, None if None in sizes else sum(size or 0 for size in sizes))
-
-
-def partitions_for(dedup: DedupConfig, stored: int | None) -> int:
-    """Hash ranges of a run whose input takes `stored` bytes (None: unknown)."""
-    if dedup.partitions is not None:
-        return dedup.partitions
-    if stored is None:
-        return _UNKNOWN
-    entries = stored // _BYTES_PER_DOCUMENT * ((dedup.near.bands if dedup.near else 0) + 2)
-    by_memory = -(-entries * BYTES_PER_ENTRY // dedup.memory)
-    return int(max(1, min(MAX_PARTITIONS, max(by_memory, min(16, stored // _BYTES_PER_PARTITION)))))
-
-
-class UnitBands:
-    """The band file of an input unit, as batches enter it."""
-
-    def __init__(self, writer: BandWriter, dedup: DedupConfig) -> None:
-        self._writer, self._dedup = writer, dedup
-
-    def add(self, batch: Batch) -> None:
-        """Enter a batch all of whose steps are done."""
-        found = batch.attributes
-        self._writer.add(
-            batch.id,
-            batch.alive,
-            found["exact"] if self._dedup.exact else None,
-            found["keys"] if self._dedup.near else None,
-            found["has_signature"],
-        )
-
-
-@contextmanager
-def open_bands(job: Job, folder: Path) -> Iterator[UnitBands]:
-    """The band file of an input unit, to be written into `folder`."""
-    with BandWriter(folder / BANDS, partitions(job)) as writer:
-        yield UnitBands(writer, job.config.dedup)
-
-
-@contextmanager
-def reading_bands(job: Job, unit: int, partition: int) -> Iterator[BandReader]:
-    """One hash range of an input unit's band file.
-
-    Raises:
-        DamagedError: what is read is missing or damaged.
-    """
-    path = job.file(ATTRIBUTES, unit, BANDS, verify=False)
-    with _as_damage(ATTRIBUTES, unit), BandReader(path, partitions(job), partition) as reader:
-        yield reader
-
-
-@contextmanager
-def reading_blocks(job: Job, phase: str, unit: int, name: str, dtypes: list[str]) -> Iterator[BlockReader]:
-    """A block file of a finished unit; each block is checked as it is read.
-
-    Raises:
-        DamagedError: what is read is missing or damaged.
-    """
-    path = job.file(phase, unit, name, verify=False)
-    with _as_damage(phase, unit), BlockReader(path, dtypes) as reader:
-        yield reader
-
-
-@contextmanager
-def _as_damage(phase: str, unit: int) -> Iterator[None]:
-    try:
-        yield
-    except BlockFileError as error:
-        raise DamagedError(phase, unit, str(error)) from error

@@ -15,60 +15,52 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from filters.arrays import Bool, Float64, Int64, UInt64
-from filters.dedup.bands import partitions
-from filters.dedup.copies import (
-    BEST,
-    BEST_COLUMNS,
-    EXACT_COPIES,
-    LEAD_COLUMNS,
-    LEADS,
-    about,
-    coarse_order,
-    part_of,
-    ranked,
-)
-from filters.dedup.fingerprinter import shingles_of
-from filters.dedup.join import EXACT, EXACT_COLUMNS, NEAR, NEAR_COLUMNS, from_join, places
-from filters.kernels.minhash import CONTAINMENT, JACCARD, alike_in_buckets, similarities
-from filters.kernels.packed import PackedText, Ragged
+from filters.dedup.bands import as_damage, partitions
+from filters.dedup.copies import BEST, LEADS, RANKED, about, coarse_order, part_of, ranked
+from filters.dedup.fingerprinter import measure_of, shingles_of_rows
+from filters.dedup.join import EXACT, NEAR, Mail, place_count, places
+from filters.kernels.minhash import alike_in_buckets, similarities
+from filters.kernels.packed import Ragged
 from filters.phases.blocks import (
-    BlockFileError,
+    WAITING,
     Outbox,
     Table,
     bytes_for,
+    find,
     firsts,
     height,
     join_tables,
-    letters,
+    ordered_by,
     position,
     read_flushes,
     take,
 )
-from filters.phases.phase import DamagedError, Job
-from filters.phases.texts import read_texts
+from filters.phases.phase import Job
 
 SHINGLES, COMPARE = "shingles", "compare"
-ENTRIES, SETS = "entries.bin", "sets.bin"
-EDGES, WITNESSES, CROWDED = "edges.bin", "witnesses.bin", "crowded.bin"
-
-ENTRY_COLUMNS = {"first": "<i8", "key": "<u8", "document": "<i8", "large": "|u1"}
+ENTRIES = Mail(
+    SHINGLES, "entries.bin", {"first": "<i8", "key": "<u8", "document": "<i8", "large": "|u1"}, senders=place_count
+)
 """A document in a bucket, and whether so many have the key that the bucket may be crowded."""
-SET_COLUMNS = {"document": "<i8", "lead": "<i8", "score": "<f4", "length": "<i8", "id": "[u1]", "shingles": "[u4]"}
+SETS = Mail(SHINGLES, "sets.bin", {"document": "<i8", "lead": "<i8", **RANKED, "shingles": "[u4]"}, senders=place_count)
 """A document, its lead, what it is ranked by, and its shingles."""
-EDGE_COLUMNS = {
-    "better": "<i8", "worse": "<i8", "similarity": "<f8", "better_home": "<i8", "worse_home": "<i8", "order": "<u8",
-    "worse_order": "<u8",
-}  # fmt: skip
-"""Two documents that are alike; where each is decided about, and its `coarse_order`."""
-WITNESS_COLUMNS = {"document": "<i8", "witness": "<i8", "similarity": "<f8"}
+EDGES = Mail(
+    COMPARE,
+    "edges.bin",
+    {
+        "better": "<i8", "worse": "<i8", "similarity": "<f8", "better_home": "<i8", "worse_home": "<i8",
+        "order": "<u8", "worse_order": "<u8",
+    },
+)  # fmt: skip
+"""Two documents that are alike; the part where each is decided about, and its `coarse_order`. Sent to both parts."""
+WITNESSES = Mail(COMPARE, "witnesses.bin", {"document": "<i8", "witness": "<i8", "similarity": "<f8"})
 """A document to remove, and a document that stays (with `dedup.keep: none`, one it is a copy of)."""
-CROWDED_COLUMNS = {"document": "<i8"}
+CROWDED = Mail(COMPARE, "crowded.bin", {"document": "<i8"})
+"""A document of a crowded bucket, sent to its part."""
 
 EVERY_PAIR = 100
-_WAITING = 16 * 2**20
 _MATCHES = 8
 """A document of a crowded bucket is compared no further when so many of the best are like it."""
 _COPIES_HELD = 3
@@ -76,34 +68,35 @@ _COPIES_HELD = 3
 
 
 class Shingles:
-    """entries.bin and sets.bin, flushed together: the buckets a place's documents are in, and their shingles."""
+    """Writes `ENTRIES` and `SETS`, flushed together: the buckets a place's documents are in, and their shingles."""
 
     name = SHINGLES
 
     def units(self, job: Job) -> int:
         """The places, where near copies are looked for."""
-        return len(places(job)) * (job.config.dedup.near is not None)
+        return place_count(job) * (job.config.dedup.near is not None)
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Read the texts of a place once more, if it has any candidates."""
         entries, documents = _candidates(job, unit)
+        leads = ordered_by(LEADS.table(job, unit), "first")
         parts = partitions(job)
-        part = part_of(_leads(job, unit, entries["first"]), parts)
+        part = part_of(leads["lead"][position(leads["first"], entries["first"])], parts)
         count = 0
         with (
-            Outbox(folder / ENTRIES, ENTRY_COLUMNS, parts, flush=False) as buckets,
-            Outbox(folder / SETS, SET_COLUMNS, parts, flush=False) as sets,
+            ENTRIES.outbox(job, folder, flush=False) as buckets,
+            SETS.outbox(job, folder, flush=False) as sets,
         ):
             for chosen, shingles in _sets(job, unit, documents["document"]):
                 some = take(documents, chosen) | {"shingles": shingles}
                 start, stop = position(entries["document"], some["document"][[0, -1]] + [0, 1])
                 here = slice(start, stop)
-                buckets.add(part[here], **{name: entries[name][here] for name in ENTRY_COLUMNS})
+                buckets.add(part[here], **{name: entries[name][here] for name in ENTRIES.columns})
                 rows = position(some["document"], entries["document"][here])
                 rows, to = np.divmod(np.unique(rows * parts + part[here]), parts)
-                sets.add(to, rows, **{name: some[name] for name in SET_COLUMNS})
+                sets.add(to, rows, **{name: some[name] for name in SETS.columns})
                 count += len(chosen)
-                if sets.held + buckets.held > _WAITING:
+                if sets.held + buckets.held > WAITING:
                     buckets.flush()
                     sets.flush()
         return {"candidates": count}
@@ -114,30 +107,22 @@ def _candidates(job: Job, place: int) -> tuple[Table, Table]:
 
     Documents that others are exact copies of stand for these, and buckets in which there is nothing else are left out.
     """
-    parts = partitions(job)
-    exact = join_tables(from_join(job, EXACT, EXACT_COLUMNS, place), EXACT_COLUMNS)
+    exact = EXACT.table(job, place)
     copies = np.unique(exact["document"][exact["document"] != exact["first"]])
-    best = join_tables(
-        letters(job, EXACT_COPIES, range(parts), BEST, BEST_COLUMNS, place, len(places(job))), BEST_COLUMNS
-    )
-    best = take(best, np.argsort(best["root"], kind="stable"))
+    best = ordered_by(BEST.table(job, place), "root")
     kept = []
-    for some in from_join(job, NEAR, NEAR_COLUMNS, place):
+    for some in NEAR.letters(job, place):
+        at, is_root = find(best["root"], some["document"])
         same = np.ones(height(some), np.int64)
-        at, is_root = _places_in(best["root"], some["document"])
         same[is_root] = best["count"][at[is_root]]
         kept.append(take(some, ~np.isin(some["document"], copies) & (some["size"] > same)))
-    entries = join_tables(kept, NEAR_COLUMNS)
+    entries = join_tables(kept, NEAR.columns)
     entries["large"] = entries.pop("size") > EVERY_PAIR
-    entries = take(entries, np.lexsort((entries["key"], entries["first"], entries["document"])))
-    again = np.zeros(height(entries), np.bool_)
-    again[1:] = True
-    for name in ("first", "key", "document"):
-        again[1:] &= entries[name][1:] == entries[name][:-1]
-    entries = take(entries, ~again)
+    entries = ordered_by(entries, "document", "first", "key")
+    entries = take(entries, firsts(entries["document"], entries["first"], entries["key"]))
     starts = np.flatnonzero(firsts(entries["document"]))
     documents = about(job, place, entries["document"][starts])
-    at, is_root = _places_in(best["root"], documents["document"])
+    at, is_root = find(best["root"], documents["document"])
     for name in ("score", "length"):
         documents[name] = documents[name].copy()
         documents[name][is_root] = best[name][at[is_root]]
@@ -147,43 +132,24 @@ def _candidates(job: Job, place: int) -> tuple[Table, Table]:
     return entries, documents
 
 
-def _leads(job: Job, place: int, documents: Int64) -> Int64:
-    """int64[n]: the leads of documents that are the first of a bucket which a place knows."""
-    found = letters(job, EXACT_COPIES, range(partitions(job)), LEADS, LEAD_COLUMNS, place, len(places(job)))
-    leads = join_tables(found, LEAD_COLUMNS)
-    order = np.argsort(leads["first"], kind="stable")
-    return np.asarray(leads["lead"][order][position(leads["first"][order], documents)])
-
-
-def _places_in(ascending: Int64, wanted: Int64) -> tuple[Int64, Bool]:
-    """(places of `wanted` in `ascending`, whether it is there)."""
-    at = position(ascending, wanted)
-    at[at == len(ascending)] = 0
-    return at, ascending[at] == wanted if len(ascending) else np.zeros(len(wanted), np.bool_)
-
-
 def _sets(job: Job, place: int, documents: Int64) -> Iterator[tuple[Int64, Ragged]]:
     """(row numbers in `documents`, their shingles), in chunks, of documents of a place (ascending)."""
-    near, where = job.config.dedup.near, places(job)
-    assert near is not None
+    where = places(job)
     if not len(documents):
         return
-    first = int(where.bounds[place])
     if place < len(where.parts):
         number, part = where.parts[place]
-        start = -sum(run.rows for run in where.earlier[number:])
-        for rows, sets in where.earlier[number].shingles(part, documents - start):
-            yield position(documents, rows + start), sets
-        return
-    for row, batch in read_texts(job, place - len(where.parts), documents - first):
-        begin, end = np.searchsorted(documents, [first + row, first + row + len(batch)]).tolist()
-        texts = PackedText.from_arrow(batch.text.take(pa.array(documents[begin:end] - first - row)))
-        yield np.arange(begin, end), shingles_of(texts, near)
+        start = where.first_of(number)
+        chunks = where.earlier[number].shingles(part, documents - start)
+    else:
+        start = int(where.bounds[place])
+        chunks = shingles_of_rows(job, place - len(where.parts), documents - start)
+    for rows, sets in chunks:
+        yield position(documents, rows + start), sets
 
 
 class Compare:
-    """edges.bin: pairs that are alike, sent to where they are decided about. witnesses.bin: in their place, where
-    `dedup.keep: none` asks for no decision. crowded.bin: documents of crowded buckets, sent to their part.
+    """Writes `EDGES`, or `WITNESSES` in their place where `dedup.keep: none` asks for no decision; and `CROWDED`.
 
     Facts: compared, alike (pairs), crowded (buckets).
     """
@@ -196,115 +162,102 @@ class Compare:
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Compare the documents of the buckets that belong to a part."""
-        parts = partitions(job)
-        facts = {"compared": 0, "alike": 0, "crowded": 0}
-        with (
-            Outbox(folder / EDGES, EDGE_COLUMNS, parts) as edges,
-            Outbox(folder / WITNESSES, WITNESS_COLUMNS, parts) as witnesses,
-            Outbox(folder / CROWDED, CROWDED_COLUMNS, parts) as crowded,
-        ):
-            out = _Out(job, edges, witnesses, facts)
-            stretches = self._stretches(job, unit)
-            for stretch in range(stretches):
-                self._compare(job, _Mail(job, unit, stretch, stretches), out, crowded)
-        return facts
-
-    def _stretches(self, job: Job, unit: int) -> int:
-        """So many that the documents of one, those of crowded buckets apart, fit into `dedup.memory`."""
         size = 0
-        for sender in range(len(places(job))):
-            for name, columns in ((ENTRIES, ENTRY_COLUMNS), (SETS, SET_COLUMNS)):
-                path = job.file(SHINGLES, sender, name, verify=False)
-                try:
-                    size += bytes_for(path, columns, unit, partitions(job))
-                except BlockFileError as error:
-                    raise DamagedError(SHINGLES, sender, str(error)) from error
-        return max(1, -(-_COPIES_HELD * size // job.config.dedup.memory))
+        for sender in range(place_count(job)):
+            for mail in (ENTRIES, SETS):
+                with as_damage(SHINGLES, sender):
+                    path = job.file(SHINGLES, sender, mail.name, verify=False)
+                    size += bytes_for(path, mail.columns, unit, partitions(job))
+        # So many that the documents of one stretch, those of crowded buckets apart, fit into memory.
+        stretches = max(1, -(-_COPIES_HELD * size // job.config.dedup.memory))
+        with (
+            EDGES.outbox(job, folder) as edges,
+            WITNESSES.outbox(job, folder) as witnesses,
+            CROWDED.outbox(job, folder) as crowded,
+        ):
+            out = _Pairs(job, edges, witnesses)
+            for stretch in range(stretches):
+                _compare(_Stretch(job, unit, stretch, stretches), out, crowded)
+        return out.facts
 
-    def _compare(self, job: Job, mail: _Mail, out: _Out, crowded: Outbox) -> None:
-        buckets = _Buckets.counted(mail.large())
-        out.facts["crowded"] += len(buckets)
-        leaders = self._leaders(job, mail, buckets) if len(buckets) else None
-        every: list[Table] = []
-        sets: list[Table] = []
-        for entries, some in mail.both():
-            inside = buckets.places(entries) >= 0
-            every.append(take(entries, ~inside))
-            sets.append(take(some, np.isin(some["document"], every[-1]["document"])))
-            if leaders is not None and inside.any():
-                members = take(entries, inside)
-                documents = np.unique(members["document"])
-                crowded.add(part_of(documents, partitions(job)), document=documents)
-                self._follow(buckets, members, some, leaders, out)
-        table = join_tables(sets, SET_COLUMNS)
-        table = take(table, np.argsort(table["document"], kind="stable"))
-        self._each_with_each(join_tables(every, ENTRY_COLUMNS), table, out)
 
-    def _each_with_each(self, entries: Table, sets: Table, out: _Out) -> None:
-        """Compare all pairs of each bucket."""
-        if not height(entries):
-            return
-        entries = take(entries, np.lexsort((entries["document"], entries["key"], entries["first"])))
-        group_starts = firsts(entries["first"])
-        bucket_starts = firsts(entries["key"]) | group_starts
-        group, bucket = np.cumsum(group_starts) - 1, np.cumsum(bucket_starts) - 1
-        starts = np.flatnonzero(bucket_starts)
-        first_bucket = bucket[np.flatnonzero(group_starts)]
-        number = np.arange(len(starts)) - first_bucket[group[starts]]  # of each bucket in its group
-        # A member is a document of a group.
-        by_member = np.lexsort((entries["document"], group))
-        new = firsts(entries["document"][by_member]) | firsts(group[by_member])
-        member = np.empty(len(group), np.int64)
-        member[by_member] = np.cumsum(new) - 1
-        masks = np.zeros((int(new.sum()), int(number.max()) // 64 + 1), np.uint64)
-        mine = number[bucket]
-        np.bitwise_or.at(masks, (member, mine >> 6), np.uint64(1) << (mine & 63).astype(np.uint64))
-        rows = position(sets["document"], entries["document"][by_member][new])
-        better, worse, similarity, compared = alike_in_buckets(
-            sets["shingles"], out.order(sets), number, rows, masks,
-            Ragged(member, np.append(starts, len(member))), out.near.similarity, out.measure, out.sure(sets),
-        )  # fmt: skip
-        out.facts["compared"] += compared
-        out.pairs(sets, better, worse, similarity)
+class _Stretch:
+    """What `shingles` sent to a part, of one stretch of first documents, flush by flush."""
 
-    def _leaders(self, job: Job, mail: _Mail, buckets: _Buckets) -> _Leaders:
-        ranks = {name: dtype for name, dtype in SET_COLUMNS.items() if name != "shingles"}
-        bucket, best = np.empty(0, np.int64), join_tables([], ranks)
-        for entries, sets in mail.both():
-            at = buckets.places(entries)
-            inside = np.flatnonzero(at >= 0)
-            rows = position(sets["document"], entries["document"][inside])
-            bucket = np.concatenate([bucket, at[inside]])
-            best = join_tables([best, take({name: sets[name] for name in ranks}, rows)], ranks)
-            order = ranked(job, bucket, best)
-            bucket = bucket[order]
-            chosen = np.arange(len(order)) - position(bucket, bucket) < EVERY_PAIR
-            bucket, best = bucket[chosen], take(best, order[chosen])
-        documents = np.unique(best["document"])
-        found = join_tables((take(sets, np.isin(sets["document"], documents)) for _, sets in mail.both()), SET_COLUMNS)
-        found = take(found, np.argsort(found["document"], kind="stable"))
-        return _Leaders(bucket, position(found["document"], best["document"]), found)
+    def __init__(self, job: Job, part: int, stretch: int, stretches: int) -> None:
+        self.job, self.part, self.stretch, self.stretches = job, part, stretch, stretches
 
-    def _follow(self, buckets: _Buckets, members: Table, sets: Table, leaders: _Leaders, out: _Out) -> None:
-        """Compare members of crowded buckets with the leaders of each, best first, until enough are alike."""
-        both = join_tables([leaders.sets, sets], SET_COLUMNS)
-        order, own = out.order(both), height(leaders.sets)
-        at = buckets.places(members)
-        rows = position(sets["document"], members["document"])
-        start, stop = position(leaders.bucket, at), position(leaders.bucket, at, behind=True)
-        matches = np.zeros(height(sets), np.int64)
-        for place in range(int((stop - start).max(initial=0))):
-            asked = (start + place < stop) & (matches[rows] < _MATCHES)
-            one, other = leaders.rows[(start + place)[asked]], rows[asked]
-            # A leader that is worse, or is the document itself, says nothing of it.
-            better = (both["document"][one] != sets["document"][other]) & (order[one] < order[own + other])
-            better &= sets["document"][other] >= 0
-            one, other = np.unique(np.stack([one[better], other[better]], axis=1), axis=0).T
-            found = similarities(both["shingles"], np.ascontiguousarray(one), own + other, out.measure)
-            alike = found >= out.near.similarity
-            matches += np.bincount(other[alike], minlength=len(matches))
-            out.facts["compared"] += len(one)
-            out.pairs(both, one[alike], own + other[alike], found[alike])
+    def large(self) -> Iterator[Table]:
+        """Entries of buckets that may be crowded, alone."""
+        for (entries,) in self._flushes(ENTRIES):
+            yield self._mine(take(entries, entries["large"] > 0))
+
+    def both(self) -> Iterator[tuple[Table, Table]]:
+        """Entries, and the sets of their documents, ascending by document."""
+        for entries, sets in self._flushes(ENTRIES, SETS):
+            mine = self._mine(entries)
+            if height(mine):
+                yield mine, ordered_by(take(sets, np.isin(sets["document"], mine["document"])), "document")
+
+    def _mine(self, entries: Table) -> Table:
+        # Another hash than that of parts, which all of these share.
+        mixed = entries["first"].view(np.uint64) * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(32)
+        return take(entries, mixed % np.uint64(self.stretches) == np.uint64(self.stretch))
+
+    def _flushes(self, *files: Mail) -> Iterator[tuple[Table, ...]]:
+        for sender in range(place_count(self.job)):
+            paths = [self.job.file(SHINGLES, sender, mail.name, verify=False) for mail in files]
+            with as_damage(SHINGLES, sender):
+                flushes = (
+                    read_flushes(path, mail.columns, self.part, partitions(self.job))
+                    for path, mail in zip(paths, files, strict=True)
+                )
+                yield from zip(*flushes, strict=True)
+
+
+def _compare(stretch: _Stretch, out: _Pairs, crowded: Outbox) -> None:
+    buckets = _CrowdedBuckets.counted(stretch.large())
+    out.facts["crowded"] += len(buckets.first)
+    leaders = _leaders(stretch, buckets) if len(buckets.first) else None
+    every: list[Table] = []
+    sets: list[Table] = []
+    for entries, some in stretch.both():
+        inside = buckets.places(entries) >= 0
+        every.append(take(entries, ~inside))
+        sets.append(take(some, np.isin(some["document"], every[-1]["document"])))
+        if leaders is not None and inside.any():
+            members = take(entries, inside)
+            documents = np.unique(members["document"])
+            crowded.add(part_of(documents, out.parts), document=documents)
+            _follow(buckets, members, some, leaders, out)
+    entries = ordered_by(join_tables(every, ENTRIES.columns), "first", "key", "document")
+    if height(entries):
+        _each_with_each(entries, ordered_by(join_tables(sets, SETS.columns), "document"), out)
+
+
+def _each_with_each(entries: Table, sets: Table, out: _Pairs) -> None:
+    """Compare all pairs of each bucket: entries are ordered by first document, key, document."""
+    group_starts = firsts(entries["first"])
+    bucket_starts = firsts(entries["first"], entries["key"])
+    group, bucket = np.cumsum(group_starts) - 1, np.cumsum(bucket_starts) - 1
+    starts = np.flatnonzero(bucket_starts)
+    first_bucket = bucket[np.flatnonzero(group_starts)]
+    number = np.arange(len(starts)) - first_bucket[group[starts]]  # of each bucket in its group
+    # A member is a document of a group.
+    by_member = np.lexsort((entries["document"], group))
+    new = firsts(entries["document"][by_member], group[by_member])
+    member = np.empty(len(group), np.int64)
+    member[by_member] = np.cumsum(new) - 1
+    masks = np.zeros((int(new.sum()), int(number.max()) // 64 + 1), np.uint64)
+    mine = number[bucket]
+    np.bitwise_or.at(masks, (member, mine >> 6), np.uint64(1) << (mine & 63).astype(np.uint64))
+    rows = position(sets["document"], entries["document"][by_member][new])
+    better, worse, similarity, compared = alike_in_buckets(
+        sets["shingles"], out.order(sets), number, rows, masks,
+        Ragged(member, np.append(starts, len(member))), out.near.similarity, out.measure, out.sure(sets),
+    )  # fmt: skip
+    out.facts["compared"] += compared
+    out.add(sets, better, worse, similarity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,72 +269,71 @@ class _Leaders:
     sets: Table
 
 
-class _Mail:
-    """What `shingles` sent to a part, of one stretch of first documents, flush by flush."""
+def _leaders(stretch: _Stretch, buckets: _CrowdedBuckets) -> _Leaders:
+    ranks = {name: dtype for name, dtype in SETS.columns.items() if name != "shingles"}
+    bucket, best = np.empty(0, np.int64), join_tables([], ranks)
+    for entries, sets in stretch.both():
+        at = buckets.places(entries)
+        inside = np.flatnonzero(at >= 0)
+        rows = position(sets["document"], entries["document"][inside])
+        bucket = np.concatenate([bucket, at[inside]])
+        best = join_tables([best, take({name: sets[name] for name in ranks}, rows)], ranks)
+        order = ranked(stretch.job, bucket, best)
+        bucket = bucket[order]
+        chosen = np.arange(len(order)) - position(bucket, bucket) < EVERY_PAIR
+        bucket, best = bucket[chosen], take(best, order[chosen])
+    documents = np.unique(best["document"])
+    found = (take(sets, np.isin(sets["document"], documents)) for _, sets in stretch.both())
+    ordered = ordered_by(join_tables(found, SETS.columns), "document")
+    return _Leaders(bucket, position(ordered["document"], best["document"]), ordered)
 
-    def __init__(self, job: Job, part: int, stretch: int, stretches: int) -> None:
-        self.job, self.part, self.stretch, self.stretches = job, part, stretch, stretches
 
-    def large(self) -> Iterator[Table]:
-        """Entries of buckets that may be crowded, alone."""
-        for (entries,) in self._flushes((ENTRIES, ENTRY_COLUMNS)):
-            yield self._mine(take(entries, entries["large"] > 0))
-
-    def both(self) -> Iterator[tuple[Table, Table]]:
-        """Entries, and the sets of their documents, ascending by document."""
-        for entries, sets in self._flushes((ENTRIES, ENTRY_COLUMNS), (SETS, SET_COLUMNS)):
-            mine = self._mine(entries)
-            if height(mine):
-                sets = take(sets, np.isin(sets["document"], mine["document"]))
-                yield mine, take(sets, np.argsort(sets["document"], kind="stable"))
-
-    def _mine(self, entries: Table) -> Table:
-        # Another hash than that of parts, which all of these share.
-        mixed = entries["first"].view(np.uint64) * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(32)
-        return take(entries, mixed % np.uint64(self.stretches) == np.uint64(self.stretch))
-
-    def _flushes(self, *files: tuple[str, dict[str, str]]) -> Iterator[tuple[Table, ...]]:
-        job, parts = self.job, partitions(self.job)
-        for sender in range(len(places(job))):
-            paths = [job.file(SHINGLES, sender, name, verify=False) for name, _ in files]
-            try:
-                yield from zip(
-                    *(
-                        read_flushes(path, columns, self.part, parts)
-                        for path, (_, columns) in zip(paths, files, strict=True)
-                    ),
-                    strict=True,
-                )
-            except BlockFileError as error:
-                raise DamagedError(SHINGLES, sender, str(error)) from error
+def _follow(buckets: _CrowdedBuckets, members: Table, sets: Table, leaders: _Leaders, out: _Pairs) -> None:
+    """Compare members of crowded buckets with the leaders of each, best first, until enough are alike."""
+    both = join_tables([leaders.sets, sets], SETS.columns)
+    order, own = out.order(both), height(leaders.sets)
+    at = buckets.places(members)
+    rows = position(sets["document"], members["document"])
+    start, stop = position(leaders.bucket, at), position(leaders.bucket, at, behind=True)
+    matches = np.zeros(height(sets), np.int64)
+    for place in range(int((stop - start).max(initial=0))):
+        asked = (start + place < stop) & (matches[rows] < _MATCHES)
+        one, other = leaders.rows[(start + place)[asked]], rows[asked]
+        # A leader that is worse, or is the document itself, says nothing of it.
+        better = (both["document"][one] != sets["document"][other]) & (order[one] < order[own + other])
+        better &= sets["document"][other] >= 0
+        one, other = np.unique(np.stack([one[better], other[better]], axis=1), axis=0).T
+        found = similarities(both["shingles"], np.ascontiguousarray(one), own + other, out.measure)
+        alike = found >= out.near.similarity
+        matches += np.bincount(other[alike], minlength=len(matches))
+        out.facts["compared"] += len(one)
+        out.add(both, one[alike], own + other[alike], found[alike])
 
 
 @dataclass(frozen=True, slots=True)
-class _Buckets:
+class _CrowdedBuckets:
     """Crowded buckets, ascending by first document and key."""
 
     first: Int64
     key: UInt64
 
     @classmethod
-    def counted(cls, parts: Iterator[Table]) -> _Buckets:
+    def counted(cls, parts: Iterator[Table]) -> _CrowdedBuckets:
         """Count the documents of each bucket, given the entries of those that may be crowded."""
-        first, key, count = np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64)
+        columns = {"first": "<i8", "key": "<u8", "count": "<i8"}
+        found = join_tables([], columns)
         for entries in parts:
-            first, key = np.concatenate([first, entries["first"]]), np.concatenate([key, entries["key"]])
-            count = np.concatenate([count, np.ones(height(entries), np.int64)])
-            order = np.lexsort((key, first))
-            first, key, count = first[order], key[order], count[order]
-            starts = np.flatnonzero(firsts(first) | firsts(key))
-            first, key, count = first[starts], key[starts], np.add.reduceat(count, starts)
-        return cls(first[count > EVERY_PAIR], key[count > EVERY_PAIR])
-
-    def __len__(self) -> int:
-        return len(self.first)
+            more = entries | {"count": np.ones(height(entries), np.int64)}
+            found = ordered_by(join_tables([found, more], columns), "first", "key")
+            starts = np.flatnonzero(firsts(found["first"], found["key"]))
+            counts = np.add.reduceat(found["count"], starts) if len(starts) else found["count"]
+            found = take(found, starts) | {"count": counts}
+        found = take(found, found["count"] > EVERY_PAIR)
+        return cls(found["first"], found["key"])
 
     def places(self, entries: Table) -> Int64:
         """int64[n]: the bucket of each entry; -1: none of these."""
-        known = len(self)
+        known = len(self.first)
         if not known:
             return np.full(height(entries), -1)
         first, key = (np.concatenate(pair) for pair in ((self.first, entries["first"]), (self.key, entries["key"])))
@@ -392,15 +344,14 @@ class _Buckets:
         return np.where((self.first[at] == entries["first"]) & (self.key[at] == entries["key"]), at, -1)
 
 
-class _Out:
+class _Pairs:
     """Writes the pairs that are similar enough."""
 
-    def __init__(self, job: Job, edges: Outbox, witnesses: Outbox, facts: dict[str, int]) -> None:
+    def __init__(self, job: Job, edges: Outbox, witnesses: Outbox) -> None:
         near = job.config.dedup.near
         assert near is not None
-        self.job, self.near, self.facts = job, near, facts
-        self.measure = CONTAINMENT if near.measure == "containment" else JACCARD
-        self.parts = partitions(job)
+        self.job, self.near, self.measure, self.parts = job, near, measure_of(near), partitions(job)
+        self.facts = {"compared": 0, "alike": 0, "crowded": 0}
         self._edges, self._witnesses = edges, witnesses
 
     def order(self, sets: Table) -> Int64:
@@ -414,19 +365,19 @@ class _Out:
         """bool[n]: whether it is known of a document that it stays: it is better than all it shares a bucket with."""
         return np.asarray((sets["lead"] == sets["document"]) & (self.job.config.dedup.keep == "first"))
 
-    def pairs(self, sets: Table, better: Int64, worse: Int64, similarity: Float64) -> None:
+    def add(self, sets: Table, better: Int64, worse: Int64, similarity: Float64) -> None:
         """Send pairs, by their rows in a table of sets."""
         self.facts["alike"] += len(better)
         document, home = sets["document"], part_of(sets["lead"], self.parts)
-        if self.job.config.dedup.keep == "none":
-            both = [(worse, better), (better, worse)]
-            for goes, stays in both:
+        keep = self.job.config.dedup.keep
+        if keep == "none":
+            for goes, stays in ((worse, better), (better, worse)):
                 new = document[goes] >= 0
-                goes, stays = document[goes[new]], document[stays[new]]
-                to = part_of(goes, self.parts)
-                self._witnesses.add(to, document=goes, witness=stays, similarity=similarity[new])
+                gone = document[goes[new]]
+                rows = {"document": gone, "witness": document[stays[new]], "similarity": similarity[new]}
+                self._witnesses.add(part_of(gone, self.parts), **rows)
             return
-        if self.job.config.dedup.keep == "first":
+        if keep == "first":
             order = np.where(document < 0, 0, document).astype(np.uint64)
         else:
             order = coarse_order(sets["score"], sets["length"], document)

@@ -22,45 +22,32 @@ import xxhash
 
 from filters.arrays import Bool, Float32, Int32, Int64
 from filters.config.filter import RepeatConfig
-from filters.dedup.bands import partitions
-from filters.dedup.candidates import (
-    COMPARE,
-    CROWDED,
-    CROWDED_COLUMNS,
-    WITNESS_COLUMNS,
-    Compare,
-    Shingles,
-)
-from filters.dedup.copies import MEMBER_COLUMNS, Copies, Exact, members_of, part_of, ranked, renamed_ids
-from filters.dedup.join import NAMES, NAMES_COLUMNS, Join, from_join, pairs_joined, places
+from filters.dedup.bands import partitions, reading_blocks
+from filters.dedup.candidates import COMPARE, CROWDED, WITNESSES, Compare, Shingles
+from filters.dedup.copies import MEMBERS, Copies, Exact, part_of, ranked, renamed_ids
+from filters.dedup.join import NAMES, Join, Mail, pairs_joined, place_count, places
 from filters.dedup.rounds import ROUNDS, Round, Settle, witnesses_for
 from filters.kernels.packed import Ragged
-from filters.phases.blocks import (
-    BlockFileError,
-    BlockReader,
-    BlockWriter,
-    Outbox,
-    Table,
-    firsts,
-    height,
-    join_tables,
-    letters,
-    position,
-    take,
-)
-from filters.phases.phase import DamagedError, Job, Phase
+from filters.phases.blocks import BlockWriter, Table, find, firsts, height, join_tables, ordered_by, position, take
+from filters.phases.phase import Job, Phase
 from filters.phases.rows import first_rows, read_rows
 
-WITNESSES, CLUSTERS, VERDICTS = "witnesses", "clusters", "verdicts"
-REMOVED, ROOTS, FOUND = "removed.bin", "roots.bin", "verdicts.bin"
-REMOVED_COLUMNS = {"witness": "<i8", "document": "<i8", "root": "<i8", "similarity": "<f8"}
-"""A removed document, its root, and the root it is a copy of."""
-ROOT_COLUMNS = {"root": "<i8"}
-VERDICT_COLUMNS = {
-    "document": "<i8", "exact": "<i8", "cluster": "<i8", "size": "<i8", "similarity": "<f8", "reason": "|u1",
-    "witness": "[u1]",
-}  # fmt: skip
+REMOVED = Mail("witnesses", "removed.bin", {"witness": "<i8", "document": "<i8", "root": "<i8", "similarity": "<f8"})
+"""A removed document, its root, and the root it is a copy of, to whose part it is sent."""
+ROOTS = Mail("witnesses", "roots.bin", {"root": "<i8"}, addresses=lambda job: 1)
+"""The roots that a part removes."""
+VERDICTS, FOUND = "verdicts", "verdicts.bin"
+VERDICT_MAIL = Mail(
+    "clusters",
+    FOUND,
+    {
+        "document": "<i8", "exact": "<i8", "cluster": "<i8", "size": "<i8", "similarity": "<f8", "reason": "|u1",
+        "witness": "[u1]",
+    },
+    addresses=place_count,
+)  # fmt: skip
 """A document that has copies, see `Verdicts`; reason: a number in `REASONS`."""
+VERDICT_DTYPES = ["<i8", "<i8", "<i8", "<i8", "<f8", "|u1", "<i8", "|u1", "<i8", "<i8"]
 REASONS = (None, "exact_duplicate", "near_duplicate", "in_earlier_run")
 _KEPT, _EXACT, _NEAR, _EARLIER = range(4)
 
@@ -94,13 +81,14 @@ class Verdicts:
 
 
 class Witnesses:
-    """removed.bin: the documents of a part that are removed as near copies, each with all that have the same text, sent
-    to the part of the document they are a copy of: of all that stay the one most like it. roots.bin: their roots.
+    """Writes `REMOVED` and `ROOTS`: the documents of a part that are removed as near copies, with all of the same text.
+
+    A document is a copy of the one most like it of all that stay.
 
     Facts: crowded (documents in crowded buckets).
     """
 
-    name = WITNESSES
+    name = REMOVED.phase
 
     def units(self, job: Job) -> int:
         """The parts, where near copies are looked for."""
@@ -108,41 +96,30 @@ class Witnesses:
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Choose the witness of each removed document."""
-        parts = partitions(job)
-        best = join_tables([], WITNESS_COLUMNS)
+        best = join_tables([], WITNESSES.columns)
         for some in witnesses_for(job, unit):
-            best = join_tables([best, some], WITNESS_COLUMNS)
+            best = join_tables([best, some], WITNESSES.columns)
             best = take(best, np.lexsort((best["witness"], -best["similarity"], best["document"])))
             best = take(best, firsts(best["document"]))
-        removed: Int64 = best["document"]
-        with (
-            Outbox(folder / REMOVED, REMOVED_COLUMNS, parts) as box,
-            Outbox(folder / ROOTS, ROOT_COLUMNS, 1) as own,
-        ):
-            own.add(np.zeros(len(removed), np.int64), root=removed)
-            for members in members_of(job, unit) if len(removed) else ():
-                at = position(removed, members["root"])
-                at[at == len(removed)] = 0
-                here = removed[at] == members["root"]
-                rows = take(best, at[here])
-                witness = rows["witness"]
+        with REMOVED.outbox(job, folder) as box, ROOTS.outbox(job, folder) as own:
+            own.add(np.zeros(height(best), np.int64), root=best["document"])
+            for members in MEMBERS.letters(job, unit) if height(best) else ():
+                at, here = find(best["document"], members["root"])
+                rows, members = take(best, at[here]), take(members, here)
                 box.add(
-                    part_of(witness, parts), witness=witness, document=members["document"][here],
-                    root=members["root"][here], similarity=rows["similarity"],
+                    part_of(rows["witness"], partitions(job)), witness=rows["witness"], document=members["document"],
+                    root=members["root"], similarity=rows["similarity"],
                 )  # fmt: skip
-        crowded = [
-            some["document"] for some in letters(job, COMPARE, range(parts), CROWDED, CROWDED_COLUMNS, unit, parts)
-        ]
-        return {"crowded": len(np.unique(np.concatenate([np.empty(0, np.int64), *crowded])))}
+        return {"crowded": len(np.unique(CROWDED.table(job, unit)["document"]))}
 
 
 class Clusters:
-    """verdicts.bin: what becomes of the documents that have a copy, sent to their places.
+    """Writes `VERDICT_MAIL`: what becomes of the documents that have a copy.
 
     Facts: clusters (kept documents that others are copies of), documents (in them).
     """
 
-    name = CLUSTERS
+    name = VERDICT_MAIL.phase
 
     def units(self, job: Job) -> int:
         """The parts."""
@@ -150,62 +127,47 @@ class Clusters:
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Gather the copies of the documents of a part."""
-        parts, where = partitions(job), places(job)
-        none = job.config.dedup.keep == "none"
-        members = join_tables(members_of(job, unit), MEMBER_COLUMNS)
+        where = places(job)
+        members = MEMBERS.table(job, unit)
         members = take(members, ranked(job, members["root"], members))
-        starts = np.flatnonzero(firsts(members["root"]))
-        roots, best = members["root"][starts], members["document"][starts]
-        group = np.cumsum(firsts(members["root"])) - 1
+        first = firsts(members["root"])
+        group, starts = np.cumsum(first) - 1, np.flatnonzero(first)
+        roots, best, counts = members["root"][starts], members["document"][starts], np.bincount(group)
         gone: Bool = np.zeros(len(roots), np.bool_)
-        near = join_tables([], REMOVED_COLUMNS)
+        near = join_tables([], REMOVED.columns)
         if job.config.dedup.near is not None:
-            own = join_tables(letters(job, WITNESSES, [unit], ROOTS, ROOT_COLUMNS, 0, 1), ROOT_COLUMNS)
-            gone[position(roots, own["root"])] = True
-            near = join_tables(
-                letters(job, WITNESSES, range(parts), REMOVED, REMOVED_COLUMNS, unit, parts), REMOVED_COLUMNS
-            )
-        counts = np.diff(np.append(starts, len(group)))
-        here = ~gone[group] & (counts[group] > 1)
-        other = starts[group] + (none & (best[group] == members["document"]))  # of the best, the second
-        first = members["document"] == best[group]
-        rows = {
-            "document": np.concatenate([members["document"][here], near["document"]]),
-            "exact": np.concatenate([members["root"][here], near["root"]]),
-            "similarity": np.concatenate([np.where(first & ~np.bool_(none), np.nan, 1.0)[here], near["similarity"]]),
-        }
-        cluster = np.concatenate([group[here], position(roots, near["witness"])])
-        witness = np.concatenate([other[here], starts[cluster[int(here.sum()) :]]])
-        stays = np.concatenate([first[here] & ~np.bool_(none), np.zeros(height(near), np.bool_)])
-        # A kept document without exact copies of its own is in its cluster too.
-        alone = np.setdiff1d(cluster, group[here])
-        alone = alone[~gone[alone]]
-        rows["document"] = np.concatenate([rows["document"], best[alone]])
-        rows["exact"] = np.concatenate([rows["exact"], roots[alone]])
-        rows["similarity"] = np.concatenate([rows["similarity"], np.full(len(alone), np.nan)])
-        cluster, witness = np.concatenate([cluster, alone]), np.concatenate([witness, starts[alone]])
-        stays = np.concatenate([stays, np.ones(len(alone), np.bool_)])
-        reason = np.full(len(cluster), _EXACT, np.uint8)
-        reason[int(here.sum()) :] = _NEAR
-        reason[members["document"][witness] < 0] = _EARLIER
-        reason[stays] = _KEPT
-        new = rows["document"] >= 0
-        size = np.bincount(cluster[new], minlength=len(roots))
-        # A cluster goes by the document that stays. One of an earlier run has no number here: the first copy lends its.
-        label = best.copy()
-        smallest = np.full(len(roots), np.iinfo(np.int64).max)
-        np.minimum.at(smallest, cluster[new], rows["document"][new])
-        label[best < 0] = smallest[best < 0]
-        exact = np.where(rows["exact"] < 0, label[cluster], rows["exact"])
-        nobody = Ragged(np.empty(0, np.uint8), np.zeros(2, np.int64))
-        ids = Ragged.joined([members["id"], nobody], np.uint8).take(np.where(stays, len(group), witness))
-        found: Table = {
-            "document": rows["document"], "exact": exact, "cluster": label[cluster], "size": size[cluster],
-            "similarity": rows["similarity"], "reason": reason, "witness": ids,
+            gone[position(roots, ROOTS.table(job, 0, [unit])["root"])] = True
+            near = REMOVED.table(job, unit)
+        copied = position(roots, near["witness"])
+        # Of exact copies the best stays, or with `keep: none` nobody; what others are near copies of stays.
+        stays = first & ((counts == 1)[group] | (job.config.dedup.keep != "none"))
+        exact = {
+            "document": members["document"], "exact": members["root"], "cluster": group,
+            "similarity": np.where(stays, np.nan, 1.0), "reason": np.where(stays, _KEPT, _EXACT),
+            "row": starts[group] + (first & ~stays),
         }  # fmt: skip
-        found = take(found, new)
-        with Outbox(folder / FOUND, VERDICT_COLUMNS, len(where)) as box:
-            box.add(where.of(found["document"]), **found)
+        several = counts > 1
+        several[copied] = True
+        removed = {
+            "document": near["document"], "exact": near["root"], "cluster": copied,
+            "similarity": near["similarity"], "reason": np.full(height(near), _NEAR), "row": starts[copied],
+        }  # fmt: skip
+        columns = {name: kind for name, kind in VERDICT_MAIL.columns.items() if name in exact} | {"row": "<i8"}
+        found = join_tables([take(exact, (several & ~gone)[group]), removed], columns)
+        row, kept = found.pop("row"), found["reason"] == _KEPT
+        found["reason"][(members["document"][row] < 0) & ~kept] = _EARLIER
+        nobody = Ragged(np.empty(0, np.uint8), np.zeros(2, np.int64))
+        found["witness"] = Ragged.joined([members["id"], nobody], np.uint8).take(np.where(kept, len(group), row))
+        found = take(found, found["document"] >= 0)
+        cluster = found["cluster"]
+        size = np.bincount(cluster, minlength=len(roots))
+        # A cluster goes by the document that stays. One of an earlier run has no number here: the first copy lends its.
+        smallest = np.full(len(roots), np.iinfo(np.int64).max)
+        np.minimum.at(smallest, cluster, found["document"])
+        label = np.where(best < 0, smallest, best)[cluster]
+        found |= {"exact": np.where(found["exact"] < 0, label, found["exact"]), "cluster": label, "size": size[cluster]}
+        with VERDICT_MAIL.outbox(job, folder) as box:
+            box.add(where.of(found["document"]), **{name: found[name] for name in VERDICT_MAIL.columns})
         return {"clusters": int((size > 1).sum()), "documents": height(found)}
 
 
@@ -224,14 +186,9 @@ class VerdictsOfUnit:
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Gather what was sent to an input unit."""
-        where = places(job)
-        place = unit + len(where.parts)
-        found = join_tables(
-            letters(job, CLUSTERS, range(partitions(job)), FOUND, VERDICT_COLUMNS, place, len(where)), VERDICT_COLUMNS
-        )
-        found = take(found, np.argsort(found["document"], kind="stable"))
-        names = join_tables(from_join(job, NAMES, NAMES_COLUMNS, place), NAMES_COLUMNS)
-        names = take(names, np.argsort(names["document"], kind="stable"))
+        place = unit + len(places(job).parts)
+        found = ordered_by(VERDICT_MAIL.table(job, place), "document")
+        names = ordered_by(NAMES.table(job, place), "document")
         with BlockWriter(folder / FOUND, VERDICT_DTYPES) as blocks:
             blocks.write(
                 found["document"], found["exact"], found["cluster"], found["size"], found["similarity"],
@@ -242,18 +199,11 @@ class VerdictsOfUnit:
         return {"removed": removed}
 
 
-VERDICT_DTYPES = ["<i8", "<i8", "<i8", "<i8", "<f8", "|u1", "<i8", "|u1", "<i8", "<i8"]
-
-
 def _read(job: Job, unit: int) -> tuple[int, Table, Table]:
     """(number of the first document of an input unit, its verdicts, its suffixes)."""
-    path = job.file(VERDICTS, unit, FOUND, verify=False)
-    try:
-        with BlockReader(path, VERDICT_DTYPES) as reader:
-            *plain, lengths, ids, renamed, suffix = reader.arrays(0)
-    except BlockFileError as error:
-        raise DamagedError(VERDICTS, unit, str(error)) from error
-    found: Table = dict(zip(VERDICT_COLUMNS, [*plain, Ragged.of_lengths(ids, lengths)], strict=True))
+    with reading_blocks(job, VERDICTS, unit, FOUND, VERDICT_DTYPES) as reader:
+        *plain, lengths, ids, renamed, suffix = reader.arrays(0)
+    found: Table = dict(zip(VERDICT_MAIL.columns, [*plain, Ragged.of_lengths(ids, lengths)], strict=True))
     return int(first_rows(job)[unit]), found, {"document": renamed, "suffix": suffix}
 
 
@@ -321,8 +271,8 @@ def unique_ids(job: Job, unit: int, ids: pa.Array, rows: Int64) -> pa.Array:
     """Ids of some rows of an input unit (string[n], rows ascending), with the suffixes they get."""
     first, _, names = _read(job, unit)
     documents = rows + first
-    chosen = np.isin(names["document"], documents)
-    return renamed_ids(ids, position(documents, names["document"][chosen]), names["suffix"][chosen])
+    at, here = find(documents, names["document"])
+    return renamed_ids(ids, at[here], names["suffix"][here])
 
 
 def dedup_summary(job: Job) -> dict[str, Any]:
@@ -341,9 +291,9 @@ def dedup_summary(job: Job) -> dict[str, Any]:
         facts = [job.facts(COMPARE, part) for part in parts]
         near = {name: sum(int(some[name]) for some in facts) for name in ("compared", "alike")}
         near["crowded_buckets"] = sum(int(some["crowded"]) for some in facts)
-        near["documents_in_crowded_buckets"] = sum(int(job.facts(WITNESSES, part)["crowded"]) for part in parts)
+        near["documents_in_crowded_buckets"] = sum(int(job.facts(REMOVED.phase, part)["crowded"]) for part in parts)
         found["near"] = near
-    facts = [job.facts(CLUSTERS, part) for part in parts]
+    facts = [job.facts(VERDICT_MAIL.phase, part) for part in parts]
     found["clusters"] = sum(int(some["clusters"]) for some in facts)
     found["documents_with_copies"] = sum(int(some["documents"]) for some in facts)
     return found

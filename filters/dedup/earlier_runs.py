@@ -28,13 +28,12 @@ import pyarrow.parquet as pq
 from filters.arrays import Int64, UInt64
 from filters.config.filter import DedupConfig, NearConfig
 from filters.dedup.bands import partitions, reading_bands
-from filters.dedup.fingerprinter import shingles_of
+from filters.dedup.fingerprinter import shingles_of_rows
 from filters.errors import RunError
-from filters.kernels.packed import PackedText, Ragged
+from filters.kernels.packed import Ragged
 from filters.kernels.pairs import marked
 from filters.phases.phase import Job
 from filters.phases.rows import first_rows
-from filters.phases.texts import read_texts
 from filters.storage.location import inner_name, location, parquet_dataset, parquet_file
 
 FOLDER = "fingerprints"
@@ -313,20 +312,10 @@ class KeptSets:
         """Read the texts of an input unit once more, if any of its documents is kept."""
         first, stop = first_rows(job)[unit : unit + 2].tolist()
         path = folder / f"sets-{first:012d}.parquet"
-        documents = np.arange(first, stop)
-        count = write_sets(path, _sets(job, unit, documents[marked(_kept(job), documents)]))
-        return {"files": {path.name: count}}
+        rows = np.flatnonzero(marked(_kept(job), np.arange(first, stop)))
+        sets = ((rows + first, some) for rows, some in shingles_of_rows(job, unit, rows))
+        return {"files": {path.name: write_sets(path, sets)}}
 
 
 def _kept(job: Job) -> UInt64:
     return np.fromfile(job.file(SELECT, 0, BITMAP), np.uint64)
-
-
-def _sets(job: Job, unit: int, kept: Int64) -> Iterator[tuple[Int64, Ragged]]:
-    near = job.config.dedup.near
-    assert near is not None
-    first = int(first_rows(job)[unit])
-    for row, batch in read_texts(job, unit, kept - first):
-        start, stop = np.searchsorted(kept, [first + row, first + row + len(batch)]).tolist()
-        texts = PackedText.from_arrow(batch.text.take(pa.array(kept[start:stop] - first - row)))
-        yield kept[start:stop], shingles_of(texts, near)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import xxhash
 
-from filters.arrays import Bool, Float64, Int32, UInt64
+from filters.arrays import Bool, Float64, Int32, Int64, UInt64
 from filters.config.filter import NearConfig
 from filters.kernels.canonical import fold_digits, recomposed
 from filters.kernels.minhash import CONTAINMENT, JACCARD, band_keys, shingle_sets, similarities
 from filters.kernels.packed import PackedText, Ragged
 from filters.kernels.tokens import exact_tokens, load_tokenizer, token_estimate
 from filters.kernels.words import WordHashes, normalize, word_hashes
+from filters.phases.phase import Job
+from filters.phases.texts import read_texts
 
 
 def exact_hashes(packed: PackedText) -> UInt64:
-    """xxh3-128 of each text as `filters.kernels.words.normalize` leaves it: uint64[n, 2], the high half first."""
+    """xxh3-128 of each text as `filters.kernels.words.normalize` leaves it: uint64[n, 2], the high half first.
+
+    It is equal for texts that differ in case and white space only.
+    """
     normal = normalize(packed)
     view = normal.data.data
     bounds = normal.offsets.tolist()
@@ -54,8 +61,27 @@ def shingles_of(packed: PackedText, near: NearConfig) -> Ragged:
     return Ragged.joined([sets, shingle_sets(_words(composed, near), shingle=near.shingle)], np.uint32).take(chosen)
 
 
+def shingles_of_rows(job: Job, unit: int, rows: Int64) -> Iterator[tuple[Int64, Ragged]]:
+    """(rows, their shingles), in chunks, of some rows (ascending) of an input unit, whose texts are read once more.
+
+    Raises:
+        DamagedError, InputError: see `filters.phases.texts.read_texts`.
+    """
+    near = job.config.dedup.near
+    assert near is not None
+    for row, batch in read_texts(job, unit, rows):
+        start, stop = np.searchsorted(rows, [row, row + len(batch)]).tolist()
+        texts = PackedText.from_arrow(batch.text.take(pa.array(rows[start:stop] - row)))
+        yield rows[start:stop], shingles_of(texts, near)
+
+
 def _words(packed: PackedText, near: NearConfig) -> WordHashes:
     return word_hashes(fold_digits(packed) if near.digits == "fold" else packed, clusters=True)
+
+
+def measure_of(near: NearConfig) -> int:
+    """The measure of `filters.kernels.minhash.similarities` that the config asks for."""
+    return CONTAINMENT if near.measure == "containment" else JACCARD
 
 
 def similarity(removed: PackedText, kept: PackedText, near: NearConfig) -> Float64:

@@ -17,18 +17,24 @@ import xxhash
 
 from filters.dedup.bands import partitions
 from filters.dedup.clusters import verdicts
+from filters.dedup.join import Mail
 from filters.errors import RunError
 from filters.kernels.packed import Ragged
-from filters.phases.blocks import Outbox, Table, firsts, join_tables, letters, take
+from filters.phases.blocks import Table, firsts, join_tables, take
 from filters.phases.phase import Job
 from filters.phases.rows import SLICE, read_rows
 from filters.scores.hosts import hosts
 
-COUNTS, LOSSES = "counts", "losses"
-COUNT = "counts.bin"
-COUNT_COLUMNS = {
-    "source": "[u1]", "documents": "<i8", "lost": "<i8", "size": "<i8", "kept": "[u1]", "one": "[u1]", "other": "[u1]",
-}  # fmt: skip
+LOSSES = "losses"
+COUNTS = Mail(
+    "counts",
+    "counts.bin",
+    {
+        "source": "[u1]", "documents": "<i8", "lost": "<i8", "size": "<i8", "kept": "[u1]", "one": "[u1]",
+        "other": "[u1]",
+    },
+    senders=lambda job: len(job.units),
+)  # fmt: skip
 """A source, its documents and how many of these are near copies; of the largest cluster among them the documents, the
 id of the one that stays, and of two that go ("" where there is no second)."""
 FEWEST = 10
@@ -37,9 +43,9 @@ _SHOWN = 10
 
 
 class Counts:
-    """counts.bin: what the sources of an input unit lose, sent to a part by a hash of their names."""
+    """Writes `COUNTS`: what the sources of an input unit lose, sent to a part by a hash of their names."""
 
-    name = COUNTS
+    name = COUNTS.phase
 
     def units(self, job: Job) -> int:
         """The units of the input, where it is asked for."""
@@ -48,7 +54,7 @@ class Counts:
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Count documents and near copies."""
         parts = partitions(job)
-        with Outbox(folder / COUNT, COUNT_COLUMNS, parts) as box:
+        with COUNTS.outbox(job, folder) as box:
             for table in _counts(job, unit):
                 names = table["source"].strings().to_pylist()
                 hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) % parts for name in names], np.int64)
@@ -57,7 +63,7 @@ class Counts:
 
 
 class Losses:
-    """Facts: worst (sources of a part that lose the largest share, see `COUNT_COLUMNS`)."""
+    """Facts: worst (sources of a part that lose the largest share, see `COUNTS`)."""
 
     name = LOSSES
 
@@ -67,9 +73,9 @@ class Losses:
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Add up what the units of the input say of the sources of a part."""
-        found = join_tables([], COUNT_COLUMNS)
-        for some in letters(job, COUNTS, range(len(job.units)), COUNT, COUNT_COLUMNS, unit, partitions(job)):
-            found = _added(join_tables([found, some], COUNT_COLUMNS))
+        found = join_tables([], COUNTS.columns)
+        for some in COUNTS.letters(job, unit):
+            found = _added(join_tables([found, some], COUNTS.columns))
         found = take(found, (found["documents"] >= FEWEST) & (found["lost"] > 0))
         order = np.lexsort((-found["lost"], -found["lost"] / found["documents"]))
         shown = take(found, order[:_SHOWN])

@@ -3,18 +3,20 @@
 The pairs make a graph whose edges lead from the better document to the worse one, so it has no cycles. What stays is
 what a sequential reader would keep who goes through all documents from best to worst and removes those that are like
 one they have kept: the lexicographically first maximal independent set. It is the only assignment in which a document
-is removed if, and only if, a better neighbour is kept; for of the best document on which two such assignments differ,
-all better neighbours are alike in both.
+is removed if, and only if, a better neighbour is kept: of the best document on which two such assignments differ, all
+better neighbours have the same fate in both, so it has too.
 
 Every document has a home (the part of the smallest document it shares a bucket with, so that most pairs have one home).
-A round decides there all that follows from what is known (`filters.kernels.pairs`), however long the chains are that
-lie within a home, and sends what it decided to the homes of worse neighbours. A decision is only taken where nothing
-that is still unknown could change it, so it is the one above, whatever the number of homes and rounds. Where copies
-make small groups, one or two rounds decide everything (random orders need a logarithmic number: Blelloch et al. 2012).
-A chain that goes from home to home in the order of ranks is left; `settle` takes the rest in one unit, from best to
-worst in stretches that fit into `dedup.memory` (time-forward processing, Chiang et al. 1995). Where all that is left
-fits into memory, there are no more rounds before it. What it holds does not
-grow with the documents, save those that have the very same score and length, which are in one stretch.
+A round decides there all that follows from what is known (`filters.kernels.pairs.decide`), however long the chains are
+that lie within a home, and sends what it decided to the homes of worse neighbours. A decision is only taken where
+nothing that is still unknown could change it, so it is the one above, whatever the number of homes and rounds. Where
+copies make small groups, one or two rounds decide everything (random orders need a logarithmic number: Blelloch et al.
+2012).
+
+A chain that goes from home to home in the order of ranks is left. `settle` takes what is left in one unit, from best to
+worst, in stretches that fit into `dedup.memory` (time-forward processing, Chiang et al. 1995); where all of it fits,
+there are no more rounds before it. Its memory does not grow with the documents, save that documents of the very same
+score and length are in one stretch.
 
 A removed document is told of all better neighbours that are kept.
 """
@@ -29,22 +31,31 @@ from typing import Any
 
 import numpy as np
 
-from filters.arrays import Bool, Int64, UInt8, UInt64
+from filters.arrays import Int64, UInt8, UInt64
 from filters.dedup.bands import partitions
-from filters.dedup.candidates import COMPARE, EDGE_COLUMNS, EDGES, WITNESS_COLUMNS, WITNESSES
+from filters.dedup.candidates import COMPARE, EDGES, WITNESSES
 from filters.dedup.copies import part_of
+from filters.dedup.join import Mail
 from filters.kernels.pairs import KEPT, REMOVED, UNDECIDED, decide
-from filters.phases.blocks import Outbox, Table, firsts, height, join_tables, letters, position, read_flushes, take
+from filters.phases.blocks import (
+    Outbox,
+    Table,
+    find,
+    firsts,
+    height,
+    join_tables,
+    ordered_by,
+    position,
+    read_flushes,
+    take,
+)
 from filters.phases.phase import Job
 
 ROUNDS = 4
 SETTLE = "settle"
-NEWS = "news.bin"
-NEWS_COLUMNS = {"document": "<i8", "kept": "|u1"}
-"""A document that is decided, and whether it stays."""
 _ELSEWHERE = -1
 """Home of a document that is decided already."""
-_REMOVED_COLUMNS = {"document": "<i8"}
+_GONE_COLUMNS = {"document": "<i8"}
 _BYTES_PER_EDGE = 250
 """Memory an edge takes while it is decided."""
 _EVERY = 997
@@ -55,9 +66,24 @@ def round_name(number: int) -> str:
     return f"round-{number}"
 
 
+def _told(phase: str, senders: int | None = None) -> Mail:
+    """Removed documents and who they resemble, which a phase (of so many units) sends to their part."""
+    count = partitions if senders is None else lambda job: senders
+    return Mail(phase, WITNESSES.name, WITNESSES.columns, senders=count)
+
+
+def _news(number: int) -> Mail:
+    """Documents that a round decided, and whether they stay; sent to the homes of worse neighbours."""
+    return Mail(round_name(number), "news.bin", {"document": "<i8", "kept": "|u1"})
+
+
+def _undecided(number: int) -> Mail:
+    """Edges that a round left, for the same part of the next."""
+    return Mail(round_name(number), EDGES.name, EDGES.columns, addresses=lambda job: 1)
+
+
 class Round:
-    """witnesses.bin: removed documents and who they resemble, sent to their part. edges.bin: what is still undecided,
-    for the next round. news.bin: decisions, sent to the homes of worse neighbours.
+    """Decides what can be decided; writes witnesses, news and undecided edges.
 
     Facts: undecided (edges that are left).
 
@@ -74,38 +100,43 @@ class Round:
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Decide about the documents whose home is a part."""
-        parts = partitions(job)
-        edges = _edges(job, self.number - 1, unit)
-        nodes = np.unique(np.concatenate([edges["better"], edges["worse"]]))
-        better, worse = (position(nodes, edges[name]) for name in ("better", "worse"))
-        here: Bool = np.zeros(len(nodes), np.bool_)
-        here[better[edges["better_home"] == unit]] = True
+        edges = join_tables(_left(job, self.number - 1, unit), EDGES.columns)
+        if self.number == 1:  # of what `compare` sent, some may have come twice
+            edges = ordered_by(edges, "better", "worse")
+            edges = take(edges, firsts(edges["better"], edges["worse"]))
+        nodes, better, worse = _graph(edges)
+        mine = edges["better_home"] == unit
+        here = np.zeros(len(nodes), np.bool_)
+        here[better[mine]] = True
         here[worse[edges["worse_home"] == unit]] = True
         status: UInt8 = np.zeros(len(nodes), np.uint8)
-        for news in _news(job, self.number - 1, unit):
-            known = np.isin(news["document"], nodes)
-            rows = position(nodes, news["document"][known])
-            status[rows] = np.where(news["kept"][known], KEPT, REMOVED)
+        for news in _news(self.number - 1).letters(job, unit) if self.number > 1 else ():
+            at, known = find(nodes, news["document"])
+            status[at[known]] = np.where(news["kept"][known], KEPT, REMOVED)
         decide(better, worse, here, status)
-        of_better, mine = status[better], edges["better_home"] == unit
-        with Outbox(folder / WITNESSES, WITNESS_COLUMNS, parts) as box:
-            _tell(box, take(edges, mine & (of_better == KEPT)), parts)
-        with Outbox(folder / NEWS, NEWS_COLUMNS, parts) as box:
+        of_better = status[better]
+        with _told(self.name).outbox(job, folder) as box:
+            _tell(box, take(edges, mine & (of_better == KEPT)), partitions(job))
+        with _news(self.number).outbox(job, folder) as box:
             away = mine & (of_better != UNDECIDED) & (edges["worse_home"] != unit) & (edges["worse_home"] >= 0)
-            to, document, kept = edges["worse_home"][away], edges["better"][away], of_better[away] == KEPT
-            order = np.lexsort((document, to))
-            once = order[firsts(to[order]) | firsts(document[order])]
-            box.add(to[once], document=document[once], kept=kept[once].astype(np.uint8))
+            news = {
+                "to": edges["worse_home"],
+                "document": edges["better"],
+                "kept": (of_better == KEPT).astype(np.uint8),
+            }
+            news = ordered_by(take(news, away), "to", "document")
+            news = take(news, firsts(news["to"], news["document"]))
+            box.add(news.pop("to"), **news)
         decided = status[worse] != UNDECIDED
         edges["worse_home"] = np.where(decided & (edges["worse_home"] == unit), _ELSEWHERE, edges["worse_home"])
         left = take(edges, (of_better == UNDECIDED) & (mine | ~decided))
-        with Outbox(folder / EDGES, EDGE_COLUMNS, 1) as box:
+        with _undecided(self.number).outbox(job, folder) as box:
             box.add(np.zeros(height(left), np.int64), **left)
         return {"undecided": height(left)}
 
 
 class Settle:
-    """witnesses.bin: like those of the rounds, for what these left."""
+    """Decides what the rounds left; writes witnesses."""
 
     name = SETTLE
 
@@ -115,43 +146,40 @@ class Settle:
 
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Go through what is left, from best to worst."""
-        parts = partitions(job)
-        with tempfile.TemporaryDirectory(prefix="settle-", dir=folder) as scratch:
-            cuts = _cuts(job)
+        with tempfile.TemporaryDirectory(prefix="settle-", dir=folder) as name:
+            scratch, cuts = Path(name), _cuts(job)
             stretches = len(cuts) + 1
-            self._deal(job, Path(scratch), cuts)
-            with Outbox(folder / WITNESSES, WITNESS_COLUMNS, parts) as box:
+            self._deal(job, scratch, cuts)
+            with _told(SETTLE).outbox(job, folder) as box:
                 for stretch in range(stretches):
-                    edges = join_tables(
-                        read_flushes(Path(scratch) / EDGES, EDGE_COLUMNS, stretch, stretches), EDGE_COLUMNS
-                    )
-                    nodes = np.unique(np.concatenate([edges["better"], edges["worse"]]))
+                    flushes = read_flushes(scratch / EDGES.name, EDGES.columns, stretch, stretches)
+                    edges = join_tables(flushes, EDGES.columns)
+                    nodes, better, worse = _graph(edges)
                     status: UInt8 = np.zeros(len(nodes), np.uint8)
                     for sender in range(-1, stretch):
-                        path = Path(scratch) / f"removed{sender}"
-                        for gone in read_flushes(path, _REMOVED_COLUMNS, stretch, stretches):
-                            found = gone["document"][np.isin(gone["document"], nodes)]
-                            status[position(nodes, found)] = REMOVED
-                    better, worse = (position(nodes, edges[name]) for name in ("better", "worse"))
+                        for gone in read_flushes(scratch / f"removed{sender}", _GONE_COLUMNS, stretch, stretches):
+                            at, known = find(nodes, gone["document"])
+                            status[at[known]] = REMOVED
                     decide(better, worse, np.ones(len(nodes), np.bool_), status)
                     alike = take(edges, status[better] == KEPT)
-                    _tell(box, alike, parts)
-                    with Outbox(Path(scratch) / f"removed{stretch}", _REMOVED_COLUMNS, stretches) as removed:
+                    _tell(box, alike, partitions(job))
+                    with Outbox(scratch / f"removed{stretch}", _GONE_COLUMNS, stretches) as removed:
                         to = position(cuts, alike["worse_order"], behind=True)
                         removed.add(to[to > stretch], document=alike["worse"][to > stretch])
         return {"stretches": stretches}
 
     def _deal(self, job: Job, scratch: Path, cuts: UInt64) -> None:
         """Write each edge to the stretch of its better document, and what the last round's news remove to theirs."""
-        stretches = len(cuts) + 1
+        stretches, last = len(cuts) + 1, rounds_of(job)
         with (
-            Outbox(scratch / EDGES, EDGE_COLUMNS, stretches) as box,
-            Outbox(scratch / "removed-1", _REMOVED_COLUMNS, stretches) as removed,
+            Outbox(scratch / EDGES.name, EDGES.columns, stretches) as box,
+            Outbox(scratch / "removed-1", _GONE_COLUMNS, stretches) as removed,
         ):
-            last = rounds_of(job)
             for part in range(partitions(job)):
-                news = join_tables(_news(job, last, part), NEWS_COLUMNS)
-                kept = news["document"][news["kept"] > 0]
+                kept = np.empty(0, np.int64)
+                if last:
+                    news = _news(last).table(job, part)
+                    kept = news["document"][news["kept"] > 0]
                 for edges in _left(job, last, part):
                     mine = edges["better_home"] == part
                     some = take(edges, mine)
@@ -186,38 +214,24 @@ def witnesses_for(job: Job, part: int) -> Iterator[Table]:
     Raises:
         DamagedError: a file is missing or damaged.
     """
-    parts = partitions(job)
     if job.config.dedup.near is None:
         return
     last = rounds_of(job)
-    senders = [(COMPARE, parts), *((round_name(number), parts) for number in range(1, last + 1))]
-    senders += [(SETTLE, 1)] if undecided(job, last) else []
-    for phase, units in senders:
-        yield from letters(job, phase, range(units), WITNESSES, WITNESS_COLUMNS, part, parts)
+    senders = [WITNESSES, *(_told(round_name(number)) for number in range(1, last + 1))]
+    senders += [_told(SETTLE, 1)] if undecided(job, last) else []
+    for mail in senders:
+        yield from mail.letters(job, part)
 
 
-def _edges(job: Job, number: int, part: int) -> Table:
-    """Undecided edges behind a round of which one end is at home in a part, each once."""
-    edges = join_tables(_left(job, number, part), EDGE_COLUMNS)
-    if number:
-        return edges
-    edges = take(edges, np.lexsort((edges["worse"], edges["better"])))
-    return take(edges, firsts(edges["better"]) | firsts(edges["worse"]))
-
-
-def _news(job: Job, number: int, part: int) -> Iterator[Table]:
-    if not number:
-        return iter(())
-    parts = partitions(job)
-    return letters(job, round_name(number), range(parts), NEWS, NEWS_COLUMNS, part, parts)
+def _graph(edges: Table) -> tuple[Int64, Int64, Int64]:
+    """(documents, ascending; the better and the worse of each edge, by their place among these)."""
+    nodes = np.unique(np.concatenate([edges["better"], edges["worse"]]))
+    return nodes, position(nodes, edges["better"]), position(nodes, edges["worse"])
 
 
 def _left(job: Job, number: int, part: int) -> Iterator[Table]:
-    """The same in pieces; behind `compare`, some more than once."""
-    if number:
-        return letters(job, round_name(number), [part], EDGES, EDGE_COLUMNS, 0, 1)
-    parts = partitions(job)
-    return letters(job, COMPARE, range(parts), EDGES, EDGE_COLUMNS, part, parts)
+    """Undecided edges behind a round of which one end is at home in a part; behind `compare`, some more than once."""
+    return _undecided(number).letters(job, 0, [part]) if number else EDGES.letters(job, part)
 
 
 def _cuts(job: Job) -> UInt64:

@@ -164,7 +164,8 @@ def _head_ends(data, offsets, max_characters):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _gather(data, starts, offsets):  # type: ignore[no-untyped-def]
-    gathered = np.empty(offsets[-1], np.uint8)
+    """Rows of `data` from `starts` on, of the lengths that `offsets` gives them, back to back."""
+    gathered = np.empty(offsets[-1], data.dtype)
     for document in range(len(offsets) - 1):
         # Indices without a sign are not looked at for being negative, so that whole vectors are copied.
         start, target = np.uint64(starts[document]), np.uint64(offsets[document])
@@ -193,15 +194,9 @@ class Ragged:
     @classmethod
     def of_strings(cls, strings: pa.Array | pa.ChunkedArray) -> Ragged:
         """The UTF-8 bytes of n strings without nulls."""
-        large = strings.cast(pa.large_string())
-        if isinstance(large, pa.ChunkedArray):
-            large = large.combine_chunks() if large.num_chunks != 1 else large.chunk(0)
-        if not len(large):
-            return cls(np.empty(0, np.uint8), np.zeros(1, np.int64))
-        _, ends, content = large.buffers()
-        offsets = np.frombuffer(ends, np.int64)[large.offset : large.offset + len(large) + 1]
-        data = np.empty(0, np.uint8) if content is None else np.frombuffer(content, np.uint8)
-        return cls(data[offsets[0] : offsets[-1]], offsets - offsets[0])
+        packed = PackedText.from_arrow(strings)
+        start, stop = packed.offsets[[0, -1]]
+        return cls(packed.data[start:stop], packed.offsets - start)
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged], dtype: npt.DTypeLike) -> Ragged:
@@ -214,30 +209,21 @@ class Ragged:
         """int64[n]: values of each row."""
         return np.diff(self.offsets)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.values.nbytes + self.offsets.nbytes
+
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> Ragged:
         """Some rows, in any order and number."""
         chosen = np.ascontiguousarray(rows, np.int64)
         offsets = np.concatenate([[0], np.cumsum(self.lengths[chosen], dtype=np.int64)])
-        values = np.empty(offsets[-1], self.values.dtype)
-        _take(np.ascontiguousarray(self.values), np.ascontiguousarray(self.offsets), chosen, offsets, values)
-        return Ragged(values, offsets)
+        return Ragged(_gather(np.ascontiguousarray(self.values), self.offsets[:-1][chosen], offsets), offsets)
 
     def strings(self) -> pa.Array:
         """large_string[n] of rows of UTF-8 bytes."""
-        ends, content = (
-            pa.py_buffer(np.ascontiguousarray(self.offsets)),
-            pa.py_buffer(np.ascontiguousarray(self.values)),
-        )
-        return pa.LargeStringArray.from_buffers(len(self), ends, content)
+        buffers = (pa.py_buffer(np.ascontiguousarray(array)) for array in (self.offsets, self.values))
+        return pa.LargeStringArray.from_buffers(len(self), *buffers)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
-
-
-@numba.njit(nogil=True, cache=True)
-def _take(values, bounds, rows, offsets, target):  # type: ignore[no-untyped-def]
-    for place, row in enumerate(rows):
-        # Indices without a sign are not looked at for being negative, so that whole vectors are copied.
-        start, first = np.uint64(bounds[row]), np.uint64(offsets[place])
-        for k in range(np.uint64(bounds[row + 1] - bounds[row])):
-            target[first + k] = values[start + k]

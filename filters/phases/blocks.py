@@ -6,7 +6,7 @@ Who needs one block reads and checks that one alone:
     table   for each block uint64[2 * arrays + 2]: offset, lengths, checksums of the arrays, checksum of all these
     footer  uint64[5]: magic number, blocks, arrays, where the table begins, checksum of these
 
-All numbers are little-endian, all checksums xxh3-64. What blocks and arrays mean is the writer's and reader's affair.
+All numbers are little-endian, all checksums xxh3-64.
 
 Mail is a table whose rows a unit of one phase sends to numbered units of a later one. An `Outbox` writes, each time it
 is flushed, a block for every address; the one who is addressed reads its blocks of all senders' files.
@@ -18,7 +18,6 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -27,10 +26,16 @@ import xxhash
 
 from filters.arrays import Bool, Int64
 from filters.kernels.packed import Ragged
-from filters.phases.phase import DamagedError, Job
 
 MAGIC = int.from_bytes(b"FSBLOCK1", "little")
+Columns = Mapping[str, str]
+"""Name of each column and its dtype; "[u4]" is a column of rows of several values (`Ragged`)."""
+Table = dict[str, Any]
+"""Arrays, or `Ragged`s, of n rows by column."""
+
 _FOOTER = 40
+WAITING = 16 * 2**20
+"""Bytes that wait in an `Outbox` until they are written."""
 
 
 class BlockFileError(Exception):
@@ -66,15 +71,12 @@ class BlockWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._file:
-            if kind is not None:
-                return
-            start = self._file.tell()
-            self._file.writelines(self._table)
-            self._file.write(_sealed([MAGIC, len(self._table), len(self._dtypes), start], 0))
+            if kind is None:
+                start = self._file.tell()
+                self._file.writelines(self._table)
+                self._file.write(_sealed([MAGIC, len(self._table), len(self._dtypes), start], 0))
 
 
 class BlockReader:
@@ -96,28 +98,17 @@ class BlockReader:
         except OSError as error:
             raise BlockFileError(f"{path.name} cannot be read: {error.strerror or error}") from error
         try:
-            self._read_footer()
+            size = os.fstat(self._file.fileno()).st_size
+            footer = self._numbers(max(size - _FOOTER, 0), _FOOTER, 0)
+            if footer is None or footer[0] != MAGIC:
+                raise BlockFileError(f"{path.name} is no block file, or was cut or changed at its end")
+            self._blocks, arrays, self._start = footer[1:].tolist()
+            self._width = (2 * arrays + 2) * 8
+            if arrays != len(dtypes) or self._start + self._blocks * self._width + _FOOTER != size:
+                raise BlockFileError(f"{path.name} has another kind of blocks, or was cut or changed")
         except BaseException:
             self._file.close()
             raise
-
-    def _read_footer(self) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        footer = _unsealed(self._read(max(size - _FOOTER, 0), _FOOTER), 0)
-        if footer is None or footer[0] != MAGIC:
-            raise BlockFileError(f"{self.path.name} is no block file, or was cut or changed at its end")
-        self._blocks, arrays, self._start = footer[1:].tolist()
-        self._width = (2 * arrays + 2) * 8
-        if arrays != len(self._dtypes) or self._start + self._blocks * self._width + _FOOTER != size:
-            raise BlockFileError(f"{self.path.name} has another kind of blocks, or was cut or changed")
-
-    def _row(self, block: int) -> npt.NDArray[np.uint64]:
-        if not 0 <= block < self._blocks:
-            raise IndexError(f"{self.path.name} has {self._blocks} blocks, and no block {block}")
-        row = _unsealed(self._read(self._start + block * self._width, self._width), block)
-        if row is None:
-            raise BlockFileError(f"{self.path.name}: the table does not match its checksum at block {block}")
-        return row
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
@@ -131,6 +122,23 @@ class BlockReader:
             raise BlockFileError(f"{self.path.name} cannot be read: {error.strerror or error}") from error
         return content
 
+    def _numbers(self, offset: int, length: int, number: int) -> npt.NDArray[np.uint64] | None:
+        """What `_sealed` made; None if it is not that. The number keeps rows from changing places unnoticed."""
+        content = self._read(offset, length)
+        if xxhash.xxh3_64_intdigest(content[:-8], number) != int.from_bytes(content[-8:], "little"):
+            return None
+        return np.frombuffer(content[:-8], "<u8")
+
+    def _row(self, block: int) -> tuple[int, list[int], list[int]]:
+        """(offset, lengths, checksums) of a block."""
+        if not 0 <= block < self._blocks:
+            raise IndexError(f"{self.path.name} has {self._blocks} blocks, and no block {block}")
+        row = self._numbers(self._start + block * self._width, self._width, block)
+        if row is None:
+            raise BlockFileError(f"{self.path.name}: the table does not match its checksum at block {block}")
+        offset, *others = row.tolist()
+        return offset, others[: len(self._dtypes)], others[len(self._dtypes) :]
+
     def __len__(self) -> int:
         return int(self._blocks)
 
@@ -140,36 +148,23 @@ class BlockReader:
         Raises:
             BlockFileError: the block's row in the table is not what was written.
         """
-        lengths: list[int] = self._row(block)[1 : len(self._dtypes) + 1].tolist()
-        return lengths
+        return self._row(block)[1]
 
-    def read(self, block: int, array: int) -> npt.NDArray[Any]:
-        """One array of one block, checked; read-only.
-
-        Raises:
-            BlockFileError: it is not what was written.
-        """
-        return self._array(self._row(block), block, array)
-
-    def _array(self, row: npt.NDArray[np.uint64], block: int, array: int) -> npt.NDArray[Any]:
-        arrays = len(self._dtypes)
-        offset, *lengths = row[: arrays + 1].tolist()
-        if not lengths[array]:
-            return np.empty(0, self._dtypes[array])
-        sizes = [length * dtype.itemsize for length, dtype in zip(lengths, self._dtypes, strict=True)]
-        content = self._read(offset + sum(sizes[:array]), sizes[array])
-        if xxhash.xxh3_64_intdigest(content) != int(row[arrays + 1 + array]):
-            raise BlockFileError(f"{self.path.name}: block {block} does not match its checksum")
-        return np.frombuffer(content, self._dtypes[array])
-
-    def arrays(self, block: int) -> list[npt.NDArray[Any]]:
-        """All arrays of one block, checked; read-only.
+    def arrays(self, block: int, chosen: Sequence[int] | None = None) -> list[npt.NDArray[Any]]:
+        """All arrays of one block, or those chosen by number; checked, read-only.
 
         Raises:
             BlockFileError: one is not what was written.
         """
-        row = self._row(block)
-        return [self._array(row, block, array) for array in range(len(self._dtypes))]
+        start, lengths, checksums = self._row(block)
+        sizes = [length * dtype.itemsize for length, dtype in zip(lengths, self._dtypes, strict=True)]
+        found = []
+        for array in range(len(sizes)) if chosen is None else chosen:
+            content = self._read(start + sum(sizes[:array]), sizes[array]) if sizes[array] else b""
+            if xxhash.xxh3_64_intdigest(content) != checksums[array]:
+                raise BlockFileError(f"{self.path.name}: block {block} does not match its checksum")
+            found.append(np.frombuffer(content, self._dtypes[array]))
+        return found
 
     def __enter__(self) -> Self:
         return self
@@ -183,21 +178,6 @@ def _sealed(values: list[int], number: int) -> bytes:
     return content + xxhash.xxh3_64_intdigest(content, number).to_bytes(8, "little")
 
 
-def _unsealed(content: bytes, number: int) -> npt.NDArray[np.uint64] | None:
-    """The values of `_sealed`; None if they are not those. The number keeps rows from changing places unnoticed."""
-    if xxhash.xxh3_64_intdigest(content[:-8], number) != int.from_bytes(content[-8:], "little"):
-        return None
-    return np.frombuffer(content[:-8], "<u8")
-
-
-Columns = Mapping[str, str]
-"""Name of each column and its dtype; "[u4]" is a column of rows of several values (`Ragged`)."""
-Table = dict[str, Any]
-"""Arrays, or `Ragged`s, of n rows by column."""
-
-_WAITING = 16 * 2**20
-
-
 class Outbox:
     """Writes a file of addressed rows. Use as a context manager; what waits is written at the end.
 
@@ -205,7 +185,7 @@ class Outbox:
         path: does not exist yet.
         columns: of the table.
         addresses: rows are sent to 0 to `addresses` - 1.
-        flush: write by itself what waits when it is more than some 16 MiB.
+        flush: write by itself what waits when it is more than `WAITING`.
     """
 
     def __init__(self, path: Path, columns: Columns, addresses: int, *, flush: bool = True) -> None:
@@ -229,24 +209,19 @@ class Outbox:
         if len(to):
             picked = np.arange(len(to)) if chosen is None else np.asarray(chosen, np.int64)
             self._waiting.append((to.astype(self._kind), picked, rows))
-            self.held += sum(_bytes(column) for column in rows.values()) * len(to) // max(1, height(rows))
-            if self._own_flush and self.held > _WAITING:
+            self.held += sum(column.nbytes for column in rows.values()) * len(to) // max(1, height(rows))
+            if self._own_flush and self.held > WAITING:
                 self.flush()
 
     def flush(self) -> None:
         """Write what waits as a block for every address."""
         to = np.concatenate([np.empty(0, self._kind), *(some for some, _, _ in self._waiting)])
-        starts = np.cumsum([0, *(height(rows) for _, _, rows in self._waiting)])
-        chosen = np.concatenate(
-            [
-                np.empty(0, np.int64),
-                *(start + picked for start, (_, picked, _) in zip(starts.tolist(), self._waiting, strict=False)),
-            ]
-        )
-        table = join_tables([rows for _, _, rows in self._waiting], self._columns)
+        starts = np.cumsum([0, *(height(rows) for _, _, rows in self._waiting)]).tolist()
+        picked = [start + rows for start, (_, rows, _) in zip(starts, self._waiting, strict=False)]
         order = np.argsort(to, kind="stable")
+        table = join_tables([rows for _, _, rows in self._waiting], self._columns)
+        ordered = take(table, np.concatenate([np.empty(0, np.int64), *picked])[order])
         cuts = np.concatenate([[0], np.cumsum(np.bincount(to, minlength=self._addresses))]).tolist()
-        ordered = take(table, chosen[order])
         for start, stop in itertools.pairwise(cuts):
             arrays: list[npt.NDArray[Any]] = []
             for column in ordered.values():
@@ -261,12 +236,10 @@ class Outbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
         if kind is None and self._waiting:
             self.flush()
-        self._blocks.__exit__(kind, error, traceback)
+        self._blocks.__exit__(kind, *others)
 
 
 def read_flushes(path: Path, columns: Columns, address: int, addresses: int) -> Iterator[Table]:
@@ -291,29 +264,10 @@ def bytes_for(path: Path, columns: Columns, address: int, addresses: int) -> int
     Raises:
         BlockFileError: the table of the file is damaged, or the file is missing.
     """
-    dtypes = _dtypes(columns)
-    widths = [np.dtype(dtype).itemsize for dtype in dtypes]
-    with BlockReader(path, dtypes) as reader:
+    widths = [np.dtype(dtype).itemsize for dtype in _dtypes(columns)]
+    with BlockReader(path, _dtypes(columns)) as reader:
         blocks = range(address, len(reader), addresses)
-        return sum(
-            length * width for block in blocks for length, width in zip(reader.lengths(block), widths, strict=True)
-        )
-
-
-def letters(
-    job: Job, phase: str, senders: Iterable[int], name: str, columns: Columns, address: int, addresses: int
-) -> Iterator[Table]:
-    """The rows that finished units of a phase sent to an address, in the order of the units; no table is empty.
-
-    Raises:
-        DamagedError: what is read is missing or damaged.
-    """
-    for unit in senders:
-        path = job.folder(phase, unit) / name  # each block has a checksum, and many are read: no look at the entry
-        try:
-            yield from (rows for rows in read_flushes(path, columns, address, addresses) if height(rows))
-        except BlockFileError as error:
-            raise DamagedError(phase, unit, str(error)) from error
+        return sum(int(np.dot(reader.lengths(block), widths)) for block in blocks)
 
 
 def join_tables(tables: Iterable[Table], columns: Columns) -> Table:
@@ -321,10 +275,11 @@ def join_tables(tables: Iterable[Table], columns: Columns) -> Table:
     every = list(tables)
     joined: Table = {}
     for name, dtype in columns.items():
+        parts = [table[name] for table in every]
         if dtype.startswith("["):
-            joined[name] = Ragged.joined([table[name] for table in every], dtype.strip("[]"))
+            joined[name] = Ragged.joined(parts, dtype.strip("[]"))
         else:
-            joined[name] = np.concatenate([np.empty(0, dtype), *(table[name] for table in every)]).astype(dtype)
+            joined[name] = np.concatenate([np.empty(0, dtype), *parts]).astype(dtype, copy=False)
     return joined
 
 
@@ -338,20 +293,14 @@ def take(table: Table, rows: npt.NDArray[Any]) -> Table:
     }
 
 
+def ordered_by(table: Table, *names: str) -> Table:
+    """The rows of a table in ascending order of columns, the first of them first; ties stay as they are."""
+    return take(table, np.lexsort([table[name] for name in reversed(names)]))
+
+
 def height(table: Table) -> int:
     """Rows of a table."""
     return len(next(iter(table.values())))
-
-
-def _dtypes(columns: Columns) -> list[str]:
-    found: list[str] = []
-    for dtype in columns.values():
-        found += ["<i8", dtype.strip("[]")] if dtype.startswith("[") else [dtype]
-    return found
-
-
-def _bytes(column: Any) -> int:
-    return int(column.values.nbytes + column.offsets.nbytes if isinstance(column, Ragged) else column.nbytes)
 
 
 def position(ascending: npt.NDArray[Any], wanted: npt.NDArray[Any], *, behind: bool = False) -> Int64:
@@ -359,6 +308,22 @@ def position(ascending: npt.NDArray[Any], wanted: npt.NDArray[Any], *, behind: b
     return np.searchsorted(ascending, wanted, side="right" if behind else "left").astype(np.int64, copy=False)
 
 
-def firsts(group: npt.NDArray[Any]) -> Bool:
-    """bool[n]: whether a row is the first of its group; `group` is sorted."""
-    return np.concatenate([np.ones(min(len(group), 1), np.bool_), group[1:] != group[:-1]])
+def find(ascending: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> tuple[Int64, Bool]:
+    """(int64[n]: where each value is in an ascending array, 0 where it is not; bool[n]: whether it is in there)."""
+    at = position(ascending, wanted)
+    at[at == len(ascending)] = 0
+    return at, ascending[at] == wanted if len(ascending) else np.zeros(len(wanted), np.bool_)
+
+
+def firsts(*groups: npt.NDArray[Any]) -> Bool:
+    """bool[n]: whether a row is the first of its group: rows that are equal in each array; they lie side by side."""
+    first = np.ones(len(groups[0]), np.bool_)
+    first[1:] = np.any([group[1:] != group[:-1] for group in groups], axis=0)
+    return first
+
+
+def _dtypes(columns: Columns) -> list[str]:
+    found: list[str] = []
+    for dtype in columns.values():
+        found += ["<i8", dtype.strip("[]")] if dtype.startswith("[") else [dtype]
+    return found

@@ -273,7 +273,7 @@ class AdoptedVerdicts:
 def stored_in(job: Job, unit: int) -> UInt8:
     """uint8[n]: for each row of a unit 0 where the run has no text of it, else one more than the stream's number."""
     with BlockReader(job.file(ATTRIBUTES, unit, STORED), _STORED_DTYPES) as reader:
-        return reader.read(0, 0)
+        return np.asarray(reader.arrays(0)[0], np.uint8)
 
 
 @functools.lru_cache(maxsize=4)

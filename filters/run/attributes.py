@@ -59,7 +59,7 @@ class Attributes:
             for batch in self._batches(job, unit):
                 job.progress.tell(batch.records, batch.input_bytes)
                 writer.write(batch)
-                bands.add(batch)
+                bands(batch)
                 quarantine.writelines(quarantine_line(record) for record in batch.quarantined)
                 causes.update(record.cause.partition(":")[0] for record in batch.quarantined)
                 if texts is not None:
