@@ -58,7 +58,10 @@ def inspect(
         str | None, typer.Option(help="Show what a rule in SQL keeps: \"score >= 1.5 and language = 'en'\".")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="Slice by language, host, source, or a column of input.slices.")
+        str | None,
+        typer.Option(
+            help="Slice by language, host, source, or a column of input.slices; by two with a comma (also a score)."
+        ),
     ] = None,
     quota: Annotated[
         list[str] | None,

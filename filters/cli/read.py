@@ -28,7 +28,7 @@ def read(
     """Read documents around the threshold and judge them: k keep, d drop, q stop. Shows how far the rule agrees."""
     from filters.inspect.reading import ReadingTest, reading_keys
     from filters.inspect.reading import read as read_documents
-    from filters.inspect.terminal import agreement_view, text_view
+    from filters.inspect.terminal import reading_view, text_view
     from filters.scores.finished_run import Run
     from filters.scores.threshold import Target
 
@@ -45,8 +45,8 @@ def read(
             console.print(text_view(text))
             console.print("keep [k], drop [d], stop [q]?", style="bold")
 
-        found = read_documents(test, key, show, answered=test.agreement().total.total)
+        found = read_documents(test, key, show, answered=test.result().total.total)
     if as_json:
         print(json.dumps(found.to_json()))
     else:
-        console.print(agreement_view(found))
+        console.print(reading_view(found))

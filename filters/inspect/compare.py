@@ -12,7 +12,7 @@ chance gives, over all slices together, in `ERROR` of the comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from filters.arrays import Int64
 from filters.errors import RunError
 from filters.scores.finished_run import Run
 from filters.scores.histogram import BINS, Histogram
-from filters.scores.summary import Groups, Summary
+from filters.scores.summary import Summary
 
 PSI_BINS = 10
 MAX_PSI = 0.25
@@ -37,20 +37,20 @@ HOSTS = 10
 
 
 @dataclass(frozen=True)
-class Drift:
-    """One slice in both runs.
+class SliceDrift:
+    """One slice in both runs: pairs are of this run and of the other.
 
     Attributes:
         by: column; None for all documents.
         value: of the column; None for documents without one.
-        documents: survivors in this run and in the other.
-        share: of the run's survivors that the slice is, in both.
+        documents: survivors.
+        share: of the run's survivors that the slice is.
         psi: population stability index; None where either has fewer than `FEWEST` documents.
         critical: what the psi of so few documents reaches by chance; None likewise.
         ks: Kolmogorov-Smirnov distance; None likewise.
-        mean: mean score in both, None where there are no documents.
-        kept: share of survivors at or above this run's threshold, in both; None where there are no documents.
-        constant: whether nearly all scores are the same, in both.
+        mean: mean score, None where there are no documents.
+        kept: share of survivors at or above this run's threshold; None where there are no documents.
+        constant: whether nearly all scores are the same.
     """
 
     by: str | None
@@ -64,9 +64,14 @@ class Drift:
     kept: tuple[float | None, float | None]
     constant: tuple[bool, bool]
 
+    @property
+    def name(self) -> str:
+        """The slice in words."""
+        return "all documents" if self.by is None else f"{self.by} {self.value or '(none)'}"
+
 
 @dataclass(frozen=True)
-class Moved:
+class MovedHost:
     """A host whose mean score differs between the runs by more than chance."""
 
     host: str
@@ -76,7 +81,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunDrift:
     """What differs between two runs.
 
     Attributes:
@@ -93,26 +98,22 @@ class Comparison:
 
     min_score: tuple[float, float]
     models: tuple[str, str]
-    total: Drift
-    slices: tuple[Drift, ...]
+    total: SliceDrift
+    slices: tuple[SliceDrift, ...]
     mix_psi: Mapping[str, float]
     mix_critical: Mapping[str, float]
-    hosts: tuple[Moved, ...]
+    hosts: tuple[MovedHost, ...]
     common_hosts: int
     max_psi: float
 
     @property
     def drifted(self) -> list[str]:
         """What lies over `max_psi`, in words; empty if nothing does."""
-        found = [f"{_name(drift)}: PSI {drift.psi:.3f}" for drift in (self.total, *self.slices) if self.is_over(drift)]
-        found += [
-            f"mix of {by}: PSI {psi:.3f}"
-            for by, psi in self.mix_psi.items()
-            if psi > max(self.max_psi, self.mix_critical[by])
-        ]
-        return found
+        found = [f"{drift.name}: PSI {drift.psi:.3f}" for drift in (self.total, *self.slices) if self.is_over(drift)]
+        limits = {by: max(self.max_psi, self.mix_critical[by]) for by in self.mix_psi}
+        return found + [f"mix of {by}: PSI {psi:.3f}" for by, psi in self.mix_psi.items() if psi > limits[by]]
 
-    def is_over(self, drift: Drift) -> bool:
+    def is_over(self, drift: SliceDrift) -> bool:
         """Whether a slice drifted further than is allowed, and than chance explains."""
         return drift.psi is not None and drift.psi > max(self.max_psi, drift.critical or 0.0)
 
@@ -121,11 +122,7 @@ class Comparison:
         return asdict(self) | {"drifted": self.drifted}
 
 
-def _name(drift: Drift) -> str:
-    return "all documents" if drift.by is None else f"{drift.by} {drift.value or '(none)'}"
-
-
-def compare(run: Run, other: Run, *, max_psi: float = MAX_PSI) -> Comparison:
+def compare(run: Run, other: Run, *, max_psi: float = MAX_PSI) -> RunDrift:
     """Compare a run with another, such as the last dump's.
 
     Raises:
@@ -150,7 +147,7 @@ def compare(run: Run, other: Run, *, max_psi: float = MAX_PSI) -> Comparison:
     tests = 1 + len(mix) + sum(min(one.total(), two.total()) >= FEWEST for _, _, one, two in slices)
     drifts = [_drift(by, value, one, two, totals, run.min_score, tests) for by, value, one, two in slices]
     hosts = list(_moved(first, second))
-    return Comparison(
+    return RunDrift(
         min_score=(run.min_score, other.min_score),
         models=(str(run.manifest["model"]["digest"]), str(other.manifest["model"]["digest"])),
         total=_drift(None, None, *totals, totals, run.min_score, tests),
@@ -171,12 +168,17 @@ def _drift(
     totals: tuple[Histogram, Histogram],
     min_score: float,
     tests: int,
-) -> Drift:
+) -> SliceDrift:
+    pair = one, two
     counts = one.total(), two.total()
     known = min(counts) >= FEWEST
     borders = _decile_bins(one.counts[0])
-    means = (one.mean_at_least(-1.0), two.mean_at_least(-1.0))
-    return Drift(
+
+    def of_both(value: Callable[[Histogram], float]) -> tuple[float | None, float | None]:
+        first, second = (value(part) if part.total() else None for part in pair)
+        return first, second
+
+    return SliceDrift(
         by,
         value,
         counts,
@@ -184,11 +186,8 @@ def _drift(
         psi(np.add.reduceat(one.counts[0], borders), np.add.reduceat(two.counts[0], borders)) if known else None,
         chance(counts, len(borders), tests) if known else None,
         ks_distance(one.counts[0], two.counts[0]) if known else None,
-        (means[0] if counts[0] else None, means[1] if counts[1] else None),
-        (
-            one.at_least(min_score) / counts[0] if counts[0] else None,
-            two.at_least(min_score) / counts[1] if counts[1] else None,
-        ),
+        of_both(lambda part: part.mean_at_least(-1.0)),
+        of_both(lambda part: part.at_least(min_score) / part.total()),
         (near_constant(one), near_constant(two)),
     )
 
@@ -235,27 +234,20 @@ def near_constant(histogram: Histogram) -> bool:
     return bool(windows.max() >= CONSTANT_SHARE * total)
 
 
-def _moved(first: Summary, second: Summary) -> Iterator[tuple[float, Moved]]:
+def _moved(first: Summary, second: Summary) -> Iterator[tuple[float, MovedHost]]:
     """(standard errors between the means, host) of every host with enough documents in both runs."""
     spread = [_deviation(summary.histograms.total) for summary in (first, second)]
-    names = _frequent(first.groups["host"])
-    others = second.groups["host"].get([group.value for group in names])
-    for one in names:
+    hosts = first.groups["host"].largest(len(first.groups["host"]))
+    frequent = [host for host in hosts if host.survivors >= FEWEST_OF_HOST]
+    others = second.groups["host"].get([host.value for host in frequent])
+    for one in frequent:
         two = others.get(one.value)
         if two is None or two.survivors < FEWEST_OF_HOST:
             continue
         error = float(np.sqrt(spread[0] ** 2 / one.survivors + spread[1] ** 2 / two.survivors))
-        moved = Moved(
-            one.value,
-            (one.survivors, two.survivors),
-            (one.mean_score, two.mean_score),
-            (one.keep_rate, two.keep_rate),
-        )
+        counts = one.survivors, two.survivors
+        moved = MovedHost(one.value, counts, (one.mean_score, two.mean_score), (one.keep_rate, two.keep_rate))
         yield abs(one.mean_score - two.mean_score) / max(error, 1e-9), moved
-
-
-def _frequent(groups: Groups) -> list[Any]:
-    return [group for group in groups.largest(len(groups)) if group.survivors >= FEWEST_OF_HOST]
 
 
 def _deviation(histogram: Histogram) -> float:

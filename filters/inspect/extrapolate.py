@@ -1,17 +1,19 @@
-"""Estimates what other thresholds would keep, with intervals if the run is a sample."""
+"""From a sample to the whole: how sure a threshold is that was solved on a sample, and what it keeps there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from filters.arrays import Float64, Int64
-from filters.model.reliability import Reliability
-from filters.scores.histogram import BINS, EDGES, SCORE_UNIT, WEIGHTS, Histogram, bins_of, nearest_edge
+from filters.scores.finished_run import Run
+from filters.scores.histogram import BINS, EDGES, WEIGHTS, Histogram, bins_of, nearest_edge
+from filters.scores.summary import DUPLICATES, SURVIVOR_COLUMNS, coded, survivors
 from filters.scores.threshold import Solution, Target
 
 CONFIDENCE = 0.95
@@ -20,7 +22,6 @@ FEWEST_FILES = 10
 """Fewest input files to resample; with fewer, documents are resampled instead."""
 _MOST_MET = 8
 """Clusters met so often, or more often, are counted together."""
-_CENTRES: Float64 = (EDGES[:-1].astype(np.float64) + EDGES[1:]) / 2
 
 
 @dataclass(frozen=True)
@@ -30,85 +31,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class WhatIf:
-    """What a threshold keeps of the documents that survived deduplication.
-
-    Attributes:
-        min_score: the threshold, moved to the nearest bin border.
-        documents: kept.
-        tokens: of these.
-        bytes: of their text.
-        document_share: of all survivors.
-        token_share: of all survivors' tokens.
-        mean_score: of those kept; None if nothing is.
-        precision: expected share of those kept that the judge would keep; None if the model does not say.
-        recall: expected share, of those the judge would keep, that is kept.
-    """
-
-    min_score: float
-    documents: int
-    tokens: int
-    bytes: int
-    document_share: float
-    token_share: float
-    mean_score: float | None
-    precision: Interval | None
-    recall: Interval | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain types."""
-        return asdict(self)
-
-
-def what_if(
-    histogram: Histogram, thresholds: Iterable[float], reliability: Reliability | None = None, *, random_state: int = 0
-) -> list[WhatIf]:
-    """A row for each threshold, ascending.
-
-    Args:
-        histogram: of the survivors.
-        thresholds: min_scores.
-        reliability: of the model; without it there is no precision and recall.
-        random_state: of the intervals, which say how far the model's own evaluation is uncertain.
-    """
-    total = histogram.counts.sum(axis=1)
-    documents = histogram.counts[0].astype(np.float64)
-    means = np.divide(histogram.score_sums * SCORE_UNIT, documents, out=_CENTRES.copy(), where=documents > 0)
-    shares = None
-    if reliability is not None:
-        shares = np.vstack([reliability.share(means), reliability.draws(means, DRAWS, random_state)])
-    rows = []
-    for border in sorted({nearest_edge(threshold) for threshold in thresholds}):
-        kept = histogram.counts[:, border:].sum(axis=1)
-        mean = histogram.mean_at_least(float(EDGES[border]))
-        precision = recall = None
-        if shares is not None and kept[0]:
-            good = (shares[:, border:] * documents[border:]).sum(axis=1)
-            precision = _interval(good / float(kept[0]))
-            recall = _interval(good / np.maximum((shares * documents).sum(axis=1), 1e-12))
-        rows.append(
-            WhatIf(
-                min_score=float(EDGES[border]),
-                documents=int(kept[0]),
-                tokens=int(kept[1]),
-                bytes=int(kept[2]),
-                document_share=float(kept[0] / max(total[0], 1)),
-                token_share=float(kept[1] / max(total[1], 1)),
-                mean_score=None if np.isnan(mean) else mean,
-                precision=precision,
-                recall=recall,
-            )
-        )
-    return rows
-
-
-def _interval(values: Float64) -> Interval:
-    """The first value is the estimate, the others are draws."""
-    low, high = np.quantile(values[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))
 
 
 @dataclass(frozen=True)
@@ -146,10 +68,6 @@ class SampleInterval:
     documents: Interval
     tokens: Interval
     distinct: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain types."""
-        return asdict(self)
 
 
 def sample_interval(
@@ -363,3 +281,41 @@ def _fewest(survivors: float, times: Int64, share: float, error: float) -> float
         bounds=(0, None),
     )
     return float(np.clip(found.fun, 0, 1)) if found.success else 0.0
+
+
+def seen_in(run: Run, *, by_file: bool) -> Seen:
+    """Lengths and copies of a run that is a sample.
+
+    Args:
+        run: the run.
+        by_file: count the files that have a cluster instead of its documents.
+
+    Raises:
+        RunError: the side files are missing or damaged.
+    """
+    squares = np.zeros(BINS)
+    copies: list[Int64] = [np.empty((0, 2), np.int64)]
+    alone: list[Int64] = [np.empty((0, 2), np.int64)]
+    levels: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)]
+    sources: dict[str, int] = {}
+    for table in run.tables([*SURVIVOR_COLUMNS, "near_cluster", "source"]):
+        found = survivors(table)
+        squares += np.bincount(bins_of(found.scores), found.tokens.astype(np.float64) ** 2, BINS)
+        names, places = coded(table["source"].combine_chunks())
+        numbers = np.array([sources.setdefault(name, len(sources)) for name in names.to_pylist()], np.int64)
+        root = table["near_cluster"].fill_null(-1).to_numpy().astype(np.int64)
+        members = np.stack([root, numbers[places] if len(numbers) else places.astype(np.int64)], axis=1)
+        removed = pc.is_in(table["reason"].cast(pa.string()), value_set=pa.array(DUPLICATES)).to_numpy()
+        copies.append(members[removed])
+        alone.append(members[found.rows])
+        levels.append(found.scores)
+    stay, score = np.concatenate(alone), np.concatenate(levels)
+    gone = np.concatenate(copies)
+    gone = gone[gone[:, 0] >= 0]
+    several = np.isin(stay[:, 0], gone[:, 0])
+    stay, score = stay[several], score[several]
+    every = np.concatenate([stay, gone[np.isin(gone[:, 0], stay[:, 0])]])
+    if by_file:
+        every = np.unique(every, axis=0)
+    roots, times = np.unique(every[:, 0], return_counts=True)
+    return Seen(squares, score, times[np.searchsorted(roots, stay[:, 0])].astype(np.int64))

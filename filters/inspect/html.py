@@ -16,7 +16,7 @@ from filters.evaluate.report import Report
 from filters.evaluate.view import chart, charts_of
 from filters.inspect import evidence, samples
 from filters.inspect.evidence import ModelCard, model_card
-from filters.inspect.extrapolate import what_if
+from filters.inspect.inspection import what_if
 from filters.inspect.terminal import thresholds
 from filters.model.reliability import Reliability
 from filters.page import check_page, make_page, publish_page
@@ -99,7 +99,9 @@ def _shortened(data: dict[str, Any], characters: int) -> dict[str, Any]:
 
 
 SAMPLES = 25
-"""Documents from each of the 20 buckets of the score."""
+"""Documents from each of the buckets of the score."""
+BUCKETS = np.array([-np.inf, *EDGES[25:-1:25], np.inf], np.float32)
+"""Of a quarter of a point."""
 EXTREMES = 10
 SLICES = 24
 CLUSTERS = 24
@@ -239,7 +241,7 @@ def _name(value: str | None) -> str:
     return "(none)" if value is None else printable(value, NAME) or "(empty)"
 
 
-def _shown(document: samples.Document, sizes: dict[int, int], characters: int) -> dict[str, Any]:
+def _shown(document: samples.ShownDocument, sizes: dict[int, int], characters: int) -> dict[str, Any]:
     text = None if document.text is None else readable(document.text, characters)
     return {
         "id": printable(document.id, NAME),
@@ -257,7 +259,8 @@ def _shown(document: samples.Document, sizes: dict[int, int], characters: int) -
 
 def _samples(run: Run, summary: Summary, characters: int) -> dict[str, Any]:
     rows = {place.row for best in (True, False) for place in summary.extremes(best=best)}
-    found = samples.documents(run, rows.union(samples.sample_rows(run, SAMPLES)), characters)
+    chosen, _ = samples.sample_rows(run, BUCKETS, SAMPLES)
+    found = samples.documents(run, rows.union(*chosen), characters)
     sizes = dict(summary.clusters.largest(len(summary.clusters)))
     items = [_shown(document, sizes, characters) for _, document in sorted(found.items())]
     texts = sum(item["text"] is not None for item in items)
@@ -267,7 +270,7 @@ def _samples(run: Run, summary: Summary, characters: int) -> dict[str, Any]:
     )
     note += "." if texts == len(items) else f"; the run holds the text of {texts:,} of them."
     return {
-        "bucket": samples.BUCKET_BINS * (HIGH - LOW) / BINS,
+        "bucket": (HIGH - LOW) / (len(BUCKETS) - 1),
         "note": note,
         "missing": "No text: the run did not keep the text of removed documents (output.rejected: true does)."
         if not run.manifest["config"]["output"]["rejected"]

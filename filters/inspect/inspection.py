@@ -2,31 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Group, RenderableType
 
-from filters.arrays import Int64
+from filters.arrays import Float64
 from filters.errors import ConfigError, ModelError, RunError
 from filters.inspect import terminal
-from filters.inspect.extrapolate import FEWEST_FILES, SampleInterval, Seen, WhatIf, sample_interval, what_if
+from filters.inspect.extrapolate import (
+    CONFIDENCE,
+    DRAWS,
+    FEWEST_FILES,
+    Interval,
+    SampleInterval,
+    sample_interval,
+    seen_in,
+)
+from filters.inspect.query import Cell, cross_table
 from filters.model.reliability import Reliability
 from filters.scores.finished_run import Ruled, Run
-from filters.scores.histogram import BINS, SlicedHistogram, bins_of
-from filters.scores.summary import DUPLICATES, GROUPS, SURVIVOR_COLUMNS, Summary, coded, survivors
+from filters.scores.histogram import EDGES, SCORE_UNIT, Histogram, SlicedHistogram, nearest_edge
+from filters.scores.summary import GROUPS, Summary
 from filters.scores.threshold import Solution, Target
 
 LARGEST = 12
 """Slices that are shown."""
 HOSTS = 5
+_CENTRES: Float64 = (EDGES[:-1].astype(np.float64) + EDGES[1:]) / 2
 MOST_FILES = 20_000
 """Input files that intervals of a sample are drawn from: half a gigabyte of histograms."""
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What a threshold keeps of the documents that survived deduplication.
+
+    Attributes:
+        min_score: the threshold, moved to the nearest bin border.
+        document_share: of all survivors.
+        token_share: of all survivors' tokens.
+        mean_score: of those kept; None if nothing is.
+        precision: expected share of those kept that the judge would keep; None if the model does not say.
+        recall: expected share, of those the judge would keep, that is kept.
+    """
+
+    min_score: float
+    documents: int
+    tokens: int
+    bytes: int
+    document_share: float
+    token_share: float
+    mean_score: float | None
+    precision: Interval | None
+    recall: Interval | None
+
+
+def what_if(
+    histogram: Histogram, thresholds: Iterable[float], reliability: Reliability | None = None, *, random_state: int = 0
+) -> list[WhatIf]:
+    """A row for each threshold, ascending.
+
+    Args:
+        histogram: of the survivors.
+        thresholds: min_scores.
+        reliability: of the model; without it there is no precision and recall.
+        random_state: of the intervals, which say how far the model's own evaluation is uncertain.
+    """
+    total = histogram.counts.sum(axis=1)
+    documents = histogram.counts[0].astype(np.float64)
+    means = np.divide(histogram.score_sums * SCORE_UNIT, documents, out=_CENTRES.copy(), where=documents > 0)
+    shares = None
+    if reliability is not None:
+        shares = np.vstack([reliability.share(means), reliability.draws(means, DRAWS, random_state)])
+    rows = []
+    for border in sorted({nearest_edge(threshold) for threshold in thresholds}):
+        kept = histogram.counts[:, border:].sum(axis=1)
+        mean = histogram.mean_at_least(float(EDGES[border]))
+        precision = recall = None
+        if shares is not None and kept[0]:
+            good = (shares[:, border:] * documents[border:]).sum(axis=1)
+            precision = _interval(good / float(kept[0]))
+            recall = _interval(good / np.maximum((shares * documents).sum(axis=1), 1e-12))
+        rows.append(
+            WhatIf(
+                min_score=float(EDGES[border]),
+                documents=int(kept[0]),
+                tokens=int(kept[1]),
+                bytes=int(kept[2]),
+                document_share=float(kept[0] / max(total[0], 1)),
+                token_share=float(kept[1] / max(total[1], 1)),
+                mean_score=None if np.isnan(mean) else mean,
+                precision=precision,
+                recall=recall,
+            )
+        )
+    return rows
+
+
+def _interval(values: Float64) -> Interval:
+    """The first value is the estimate, the others are draws."""
+    low, high = np.quantile(values[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))
 
 
 @dataclass(frozen=True)
@@ -39,8 +118,9 @@ class Inspection:
         what_if: what thresholds keep.
         solution: the threshold asked for.
         estimate: how sure it is, where the run is a sample.
-        by: column that was asked for.
-        slices: histograms by it.
+        slices: histograms by the column asked for.
+        columns: two columns asked for.
+        cells: counts by both.
         examples: how many of the best and worst documents to show.
         ruled: what the rule that was asked for keeps.
     """
@@ -50,10 +130,11 @@ class Inspection:
     what_if: list[WhatIf]
     solution: Solution | None
     estimate: SampleInterval | None
-    by: str | None
     slices: SlicedHistogram | None
+    columns: tuple[str, str] | None
+    cells: list[Cell]
     examples: int
-    ruled: Ruled | None = None
+    ruled: Ruled | None
 
     @property
     def min_score(self) -> float:
@@ -69,7 +150,7 @@ class Inspection:
             "min_score": self.run.min_score,
             "ledger": self.run.ledger,
             "histogram": self.summary.histograms.total.to_json(),
-            "what_if": [row.to_json() for row in self.what_if],
+            "what_if": [asdict(row) for row in self.what_if],
             "clusters": {str(size): count for size, count in self.summary.clusters.sizes.items()},
             "hosts": len(self.summary.groups["host"]),
         }
@@ -78,9 +159,11 @@ class Inspection:
         if self.ruled is not None:
             found["rule"] = self.ruled.to_json()
         if self.estimate is not None:
-            found["estimate"] = self.estimate.to_json()
+            found["estimate"] = asdict(self.estimate)
         if self.slices is not None:
-            found["slices"] = {"by": self.by, "values": self.slices.to_json()}
+            found["slices"] = {"by": self.slices.by, "values": self.slices.to_json()}
+        if self.columns is not None:
+            found["cells"] = {"by": self.columns, "values": [asdict(cell) for cell in self.cells]}
         return found
 
     def views(
@@ -100,11 +183,12 @@ class Inspection:
             return
         yield terminal.histogram_view(summary.histograms.total, self.min_score, bins, weight, unicode=unicode)
         yield terminal.what_if_view(self.what_if, self.min_score, unicode=unicode)
-        if self.slices is not None and self.by is not None:
-            shown = {value: self.slices[value] for value in self.slices.largest(LARGEST, weight)}
-            yield terminal.slices_view(
-                self.by, shown, self.min_score, unicode=unicode, hidden=len(self.slices) - len(shown)
-            )
+        if (slices := self.slices) is not None:
+            shown = {value: slices[value] for value in slices.largest(LARGEST, weight)}
+            hidden = len(slices) - len(shown)
+            yield terminal.slices_view(slices.by, shown, self.min_score, unicode=unicode, hidden=hidden)
+        if self.columns is not None:
+            yield terminal.cross_view(self.columns, self.cells, self.run.scores)
         yield terminal.ledger_view(self.run.ledger)
         if len(summary.groups["host"]):
             yield terminal.groups_view(summary.groups["host"], HOSTS)
@@ -138,7 +222,7 @@ def inspect_run(
     Args:
         run: the run.
         target: what shall be kept, if a threshold is to be solved for.
-        by: column to slice by.
+        by: column to slice by, or two with a comma between, to count by both.
         quotas: value of `by` -> largest share of the target's budget.
         sample: share of the whole that the run is a sample of; the target is then meant of the whole.
         examples: how many of the best and worst documents to find.
@@ -154,13 +238,19 @@ def inspect_run(
         raise ConfigError("--sample: the share of the whole that this run is, above 0 and up to 1; needs --keep")
     if sample is not None and (where is not None or (target is not None and target.by is not None)):
         raise ConfigError("--sample: says how sure a threshold of the score is; leave out --where and by")
+    names = () if by is None else tuple(name.strip() for name in by.split(","))
+    if len(names) > 2 or (len(names) == 2 and (quotas or where is not None)):
+        raise ConfigError(f"--by {by}: takes one column, or two without --quota and --where")
     rule = run.rule(where, target)
     ruled = None if rule is None else run.ruled(rule)
-    if by is not None:
-        run.check_column(by)
+    for name in names:
+        if len(names) == 1 or name not in run.scores:
+            run.check_column(name)
     summary = run.summary(extremes=examples, groups=("host",))
-    slices = None
-    if by is not None:
+    slices = columns = None
+    if len(names) == 2:
+        columns = names[0], names[1]
+    elif by is not None:
         slices = run.histogram(by) if by in GROUPS else summary.histograms.slices[by]
         unknown = [value for value in quotas or () if value not in slices]
         if unknown:
@@ -181,45 +271,9 @@ def inspect_run(
         *([solution.threshold] if solution and not solution.target.by else []),
     }
     table = what_if(total, wanted, reliability_of(run))
-    return Inspection(run, summary, table, solution, estimate, by, slices, examples, ruled)
-
-
-def seen_in(run: Run, *, by_file: bool) -> Seen:
-    """Lengths and copies of a run that is a sample.
-
-    Args:
-        run: the run.
-        by_file: count the files that have a cluster instead of its documents.
-
-    Raises:
-        RunError: the side files are missing or damaged.
-    """
-    squares = np.zeros(BINS)
-    copies: list[Int64] = [np.empty((0, 2), np.int64)]
-    alone: list[Int64] = [np.empty((0, 2), np.int64)]
-    levels: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)]
-    sources: dict[str, int] = {}
-    for table in run.tables([*SURVIVOR_COLUMNS, "near_cluster", "source"]):
-        found = survivors(table)
-        squares += np.bincount(bins_of(found.scores), found.tokens.astype(np.float64) ** 2, BINS)
-        names, places = coded(table["source"].combine_chunks())
-        numbers = np.array([sources.setdefault(name, len(sources)) for name in names.to_pylist()], np.int64)
-        root = table["near_cluster"].fill_null(-1).to_numpy().astype(np.int64)
-        members = np.stack([root, numbers[places] if len(numbers) else places.astype(np.int64)], axis=1)
-        removed = pc.is_in(table["reason"].cast(pa.string()), value_set=pa.array(DUPLICATES)).to_numpy()
-        copies.append(members[removed])
-        alone.append(members[found.rows])
-        levels.append(found.scores)
-    stay, score = np.concatenate(alone), np.concatenate(levels)
-    gone = np.concatenate(copies)
-    gone = gone[gone[:, 0] >= 0]
-    several = np.isin(stay[:, 0], gone[:, 0])
-    stay, score = stay[several], score[several]
-    every = np.concatenate([stay, gone[np.isin(gone[:, 0], stay[:, 0])]])
-    if by_file:
-        every = np.unique(every, axis=0)
-    roots, times = np.unique(every[:, 0], return_counts=True)
-    return Seen(squares, score, times[np.searchsorted(roots, stay[:, 0])].astype(np.int64))
+    threshold = None if solution is None or solution.target.by is not None else solution.threshold
+    cells = [] if columns is None else cross_table(run, columns, threshold)
+    return Inspection(run, summary, table, solution, estimate, slices, columns, cells, examples, ruled)
 
 
 def reliability_of(run: Run) -> Reliability | None:

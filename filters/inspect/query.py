@@ -8,7 +8,7 @@ somebody sent may be run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,32 +23,43 @@ from filters.errors import ConfigError, RunError
 from filters.run.json_rows import json_lines
 from filters.scores.finished_run import Run
 from filters.scores.rules import LOCKED
+from filters.scores.summary import BELOW
 from filters.storage.publish import publishing
 from filters.terminal import printable
 
 TABLE = "documents"
 MOST_SHOWN = 200
 """Rows that a terminal is given."""
+KINDS = (".csv", ".parquet", ".json")
 _WIDTH = 60
 _ROWS = 65_536
 """Rows of the answer that are handed on at a time."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The rows that a query gives.
+class QueryResult:
+    """The rows that a query gives, in batches, once.
 
     Attributes:
         schema: of them.
-        batches: in pieces, once.
+        rows: how many were taken so far.
     """
 
-    schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
+    def __init__(self, run: Run, reader: pa.RecordBatchReader) -> None:
+        self._run, self._reader = run, reader
+        self.schema, self.rows = reader.schema, 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            with _told(self._run):
+                batch = next(self._reader, None)
+            if batch is None:
+                return
+            self.rows += batch.num_rows
+            yield batch
 
 
 @contextmanager
-def answer(run: Run, sql: str) -> Iterator[Answer]:
+def answer(run: Run, sql: str) -> Iterator[QueryResult]:
     """Ask a run; the answer is computed while its rows are taken.
 
     Args:
@@ -74,18 +85,9 @@ def answer(run: Run, sql: str) -> Iterator[Answer]:
                 )
             connection.register(TABLE, files)
             reader = connection.sql(sql).to_arrow_reader(_ROWS)
-        yield Answer(reader.schema, _batches(run, reader))
+        yield QueryResult(run, reader)
     finally:
         connection.close()
-
-
-def _batches(run: Run, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    while True:
-        with _told(run):
-            batch = next(reader, None)
-        if batch is None:
-            return
-        yield batch
 
 
 @contextmanager
@@ -111,77 +113,104 @@ def write_answer(run: Run, sql: str, path: Path) -> int:
         ConfigError: see `answer`; or the file is of another kind, or cannot be written.
         RunError: see `answer`.
     """
-    writers: dict[str, Callable[[Answer, Path], int]] = {
-        ".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json,
-    }  # fmt: skip
-    write = writers.get(path.suffix.lower())
-    if write is None:
-        raise ConfigError(f"--output {path}: ends in none of {', '.join(writers)}, which say what is written")
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise ConfigError(f"--output {path}: ends in none of {', '.join(KINDS)}, which say what is written")
     with answer(run, sql) as found:
         try:
             with publishing(path) as temporary:
-                return write(found, temporary)
+                if kind == ".json":
+                    with temporary.open("wb") as file:
+                        file.writelines(json_rows(found))
+                else:
+                    with _writer(kind, temporary, found.schema) as writer:
+                        for batch in found:
+                            writer.write_batch(batch)
+            return found.rows
         except pa.ArrowException as error:
             raise ConfigError(f"--output {path}: {error}. Remedy: write .parquet or .json") from error
         except OSError as error:
             raise ConfigError(f"--output {path}: cannot be written: {error.strerror or error}") from error
 
 
-def _write_csv(found: Answer, path: Path) -> int:
-    from pyarrow import csv
+def _writer(kind: str, path: Path, schema: pa.Schema) -> Any:
+    if kind == ".csv":
+        from pyarrow import csv
 
-    rows = 0
-    with csv.CSVWriter(path, found.schema) as writer:
-        for batch in found.batches:
-            writer.write_batch(batch)
-            rows += batch.num_rows
-    return rows
-
-
-def _write_parquet(found: Answer, path: Path) -> int:
+        return csv.CSVWriter(path, schema)
     import pyarrow.parquet as pq
 
-    rows = 0
-    with pq.ParquetWriter(path, found.schema, compression="zstd", write_page_checksum=True) as writer:
-        for batch in found.batches:
-            writer.write_batch(batch)
-            rows += batch.num_rows
-    return rows
+    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
 
-def _write_json(found: Answer, path: Path) -> int:
-    rows = 0
-    with path.open("wb") as file:
-        for piece in json_rows(found):
-            file.write(piece)
-            rows += 1
-    return rows - 1  # but for the end
-
-
-def json_rows(found: Answer) -> Iterator[bytes]:
+def json_rows(found: QueryResult) -> Iterator[bytes]:
     """An array of objects, a piece for each row, and one for its end."""
     begin = b"[\n"
-    for batch in found.batches:
+    for batch in found:
         for line in json_lines(batch):
             yield begin + line
             begin = b",\n"
     yield b"\n]\n" if begin == b",\n" else b"[]\n"
 
 
-def rows_view(found: Answer, most: int = MOST_SHOWN) -> RenderableType:
+@dataclass(frozen=True)
+class Cell:
+    """Documents that deduplication left, with one value of each of two columns."""
+
+    values: tuple[str | None, str | None]
+    documents: int
+    kept: int
+    kept_share: float
+    mean_score: float
+
+
+def cross_table(run: Run, columns: tuple[str, str], min_score: float | None = None) -> list[Cell]:
+    """Counts by the values of two columns, most documents first.
+
+    Args:
+        run: the run.
+        columns: language, host, source, a column of `input.slices`, or a score, in bins.
+        min_score: threshold of what counts as kept; None: what the run kept.
+
+    Raises:
+        RunError: the run has no such column, or its side files are damaged.
+    """
+    groups = ", ".join(f"{_grouped(run, by)} AS {name}" for by, name in zip(columns, ("first", "second"), strict=True))
+    kept = "keep" if min_score is None else f"score >= CAST({min_score!r} AS FLOAT)"
+    below = ", ".join(f"'{reason}'" for reason in BELOW)
+    sql = (
+        f"SELECT {groups}, count(*), count(*) FILTER (WHERE {kept}), avg(score) FROM {TABLE} "  # noqa: S608
+        f"WHERE NOT isnan(score) AND (reason IS NULL OR reason IN ({below})) "
+        "GROUP BY first, second ORDER BY count(*) DESC, first NULLS LAST, second NULLS LAST"
+    )
+    with answer(run, sql) as found:
+        rows = [tuple(row.values()) for batch in found for row in batch.to_pylist()]
+    return [Cell((a, b), count, kept, kept / count, mean) for a, b, count, kept, mean in rows]
+
+
+def _grouped(run: Run, by: str) -> str:
+    """SQL of the text by which a column is grouped."""
+    name = '"' + by.replace('"', '""') + '"'
+    if by not in run.scores:
+        run.check_column(by)
+        return f"CAST({name} AS VARCHAR)"
+    per_point = 10 if run.histogram().top == 1 else 2
+    place = f"least(greatest(floor({name} * {per_point}), 0), 9)"
+    return f"printf('%.1f-%.1f', {place} / {per_point}, ({place} + 1) / {per_point})"
+
+
+def rows_view(found: QueryResult, most: int = MOST_SHOWN) -> RenderableType:
     """A table of the first rows, and how many more there are; numbers to the right, text cut to what a line takes."""
     numbers = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in found.schema]
     table = Table(box=None, pad_edge=False)
     for field, number in zip(found.schema, numbers, strict=True):
         table.add_column(printable(field.name, _WIDTH), justify="right" if number else "left", no_wrap=True)
-    rows = 0
-    for batch in found.batches:
-        for row in batch.slice(0, max(most - rows, 0)).to_pylist():
+    for batch in found:
+        for row in batch.slice(0, max(most - table.row_count, 0)).to_pylist():
             table.add_row(*(_cell(value) for value in row.values()))
-        rows += batch.num_rows
-    if rows <= most:
+    if found.rows <= most:
         return table
-    return Group(table, Text(f"... and {rows - most:,} more rows; --output FILE writes all", style="dim"))
+    return Group(table, Text(f"... and {found.rows - most:,} more rows; --output FILE writes all", style="dim"))
 
 
 def _cell(value: Any) -> str:

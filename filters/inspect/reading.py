@@ -13,18 +13,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from filters.annotate.records import Document, Pending
 from filters.annotate.store import KEEP_RUBRIC, Store
 from filters.errors import RunError
-from filters.inspect.samples import documents
+from filters.inspect.samples import documents, random_ranks, sample_rows
 from filters.scores.finished_run import Run
-from filters.scores.summary import SURVIVOR_COLUMNS, survivors
 
 WIDTH = 0.2
 STRATA = ("far below", "just below", "just above", "far above")
@@ -85,7 +84,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ReadingResult:
     """What a reading test says so far of the documents within 2 * `WIDTH` of the threshold.
 
     The strata are drawn in equal numbers, but are not equally large: where several are taken together, each counts as
@@ -111,7 +110,6 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
-        shares = {name: share.to_json() for name, share in self.strata.items()}
         return {
             "judge": self.judge,
             "drawn": self.drawn,
@@ -119,7 +117,7 @@ class Agreement:
             "agreement": self.total.to_json(),
             "kept_rightly": self.kept_rightly.to_json(),
             "dropped_rightly": self.dropped_rightly.to_json(),
-            "strata": shares,
+            "strata": {name: share.to_json() for name, share in self.strata.items()},
         }
 
 
@@ -175,7 +173,7 @@ class ReadingTest:
         """Store a decision."""
         self._store.record_keep(self.judge_name, document.text, keep)
 
-    def agreement(self) -> Agreement:
+    def result(self) -> ReadingResult:
         """What the answers so far say."""
         ratings = self._store.ratings(self._judge, self._rubric)
         decided = dict(zip(ratings.document.tolist(), (ratings.score >= 0.5).tolist(), strict=True))
@@ -187,7 +185,7 @@ class ReadingTest:
             sizes[name] += 1 / document.probability  # documents of the run that it stands for
             if number in decided:
                 agreed[name].append(decided[number] == (name in ABOVE))
-        return Agreement(
+        return ReadingResult(
             self.judge_name,
             len(drawn),
             self._without_text,
@@ -216,70 +214,47 @@ def _draw(run: Run, count: int, threshold: float, seed: int) -> tuple[list[Docum
 
     Strata that are short are made up for by the others.
     """
-    from filters.kernels.histogram import sample_rows
-
+    edges = (np.float32(threshold) + np.float32(WIDTH) * np.arange(-2, 3, dtype=np.float32)).astype(np.float32)
     # Twice as many as needed, for the run may hold no text of some.
-    size = 2 * count
-    cut = np.float32(threshold)
-    edges = (cut + np.float32(WIDTH) * np.arange(-2, 3, dtype=np.float32)).astype(np.float32)
-    chosen: npt.NDArray[np.int64] = np.full((len(STRATA), size), -1, np.int64)
-    ranks = np.full((len(STRATA), size), np.iinfo(np.uint64).max, np.uint64)
-    available = np.zeros(len(STRATA), np.int64)
-    first = 0
-    for table in run.tables(SURVIVOR_COLUMNS):
-        found = survivors(table)
-        near = np.zeros(table.num_rows, bool)
-        scores = np.zeros(table.num_rows, np.float32)
-        near[found.rows] = (found.scores >= edges[0]) & (found.scores < edges[-1])
-        scores[found.rows] = found.scores
-        sample_rows(near, scores, first, np.uint64(seed), edges, chosen, ranks)
-        available += np.histogram(scores[near], np.append(edges[:-1], np.nextafter(edges[-1], np.float32(0))))[0]
-        first += table.num_rows
-    places = {int(row): (stratum, int(rank)) for stratum in range(len(STRATA)) for row, rank in zip(
-        chosen[stratum], ranks[stratum], strict=True) if row >= 0}  # fmt: skip
-    if not places:
+    chosen, available = sample_rows(run, edges, 2 * count, seed)
+    strata = {row: stratum for stratum, rows in enumerate(chosen) for row in rows}
+    if not strata:
         raise RunError(
             f"{run.path}: no document has a score within {2 * WIDTH:g} of {threshold:g}. Remedy: read around another "
             "threshold with --keep min_score=..."
         )
-    texts = documents(run, places, CHARACTERS)
-    with_text = [row for row in places if texts[row].text]
-    if not with_text:
+    texts = documents(run, strata, CHARACTERS)
+    with_text = [[row for row in rows if texts[row].text] for rows in chosen]
+    in_turn = [row for turn in zip_longest(*with_text) for row in turn if row is not None]
+    if not in_turn:
         raise RunError(
             f"{run.path}: this run holds no text of the documents around {threshold:g}. Remedy: filter with "
             "output.rejected: true, so that removed documents keep their text"
         )
-    by_stratum = [
-        sorted((row for row in with_text if places[row][0] == stratum), key=lambda row: places[row][1])
-        for stratum in range(len(STRATA))
-    ]
-    taken: list[int] = []
-    for round_ in range(size):
-        for rows in by_stratum:
-            if round_ < len(rows) and len(taken) < count:
-                taken.append(rows[round_])
-    drawn = np.bincount([places[row][0] for row in taken], minlength=len(STRATA))
-    found_rows = sorted(taken, key=lambda row: (places[row][1], row))
+    taken = np.array(in_turn[:count])
+    drawn = np.bincount([strata[row] for row in taken.tolist()], minlength=len(STRATA))
     result = []
-    for row in found_rows:
-        document, stratum = texts[row], places[row][0]
+    for row in taken[np.argsort(random_ranks(taken, seed), kind="stable")].tolist():
+        document, stratum = texts[row], strata[row]
+        probability = float(drawn[stratum] / available[stratum])
+        columns = {"score": document.score, "origin": document.origin}
         result.append(
             Document(
                 document.text or "",
                 document.id,
                 language=document.language,
-                probability=float(min(drawn[stratum] / max(available[stratum], 1), 1.0)),
+                probability=probability,
                 design="stratified",
                 stratum=STRATA[stratum],
-                columns={"score": document.score, "origin": document.origin},
+                columns=columns,
             )
         )
-    return result, len(places) - len(with_text)
+    return result, len(strata) - len(in_turn)
 
 
 def read(
     test: ReadingTest, key: Callable[[], str], show: Callable[[str, int, int], None], *, answered: int = 0
-) -> Agreement:
+) -> ReadingResult:
     """Show documents and take decisions until none is left, or the reader stops.
 
     Args:
@@ -288,7 +263,7 @@ def read(
         show: called with the text of each document, its number from 1, and how many there are.
         answered: documents the reader has decided about before.
     """
-    total = test.agreement().drawn
+    total = test.result().drawn
     while (document := test.next()) is not None:
         answered += 1
         show(document.text, answered, total)
@@ -298,7 +273,7 @@ def read(
         if pressed not in ("k", "d"):
             break
         test.record(document, pressed == "k")
-    return test.agreement()
+    return test.result()
 
 
 @contextmanager

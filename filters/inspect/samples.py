@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
 
-from filters.arrays import Int64, UInt64
+from filters.arrays import Float32, Int64, UInt64
 from filters.errors import RunError
-from filters.scores.histogram import BINS, bins_of
 from filters.scores.summary import DUPLICATES, SURVIVOR_COLUMNS, survivors
 from filters.storage.location import Location, files_below, parquet_file
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from filters.scores.finished_run import Run
 
 
-BUCKET_BINS = 25
-"""Bins of the histogram in a bucket that is sampled: a quarter of a point."""
 MEMBERS = 4
 """Copies of a cluster that are shown beside its survivor."""
 TEXT_GROUPS = 256
@@ -35,7 +32,7 @@ TEXT_LINES = 2_000_000
 
 
 @dataclass(frozen=True)
-class Document:
+class ShownDocument:
     """A row of the side files, with the beginning of its text.
 
     Attributes:
@@ -69,44 +66,54 @@ class Members:
     near: bool
 
 
-def sample_rows(run: Run, per_bucket: int, seed: int = 0) -> list[int]:
-    """Row numbers of up to `per_bucket` survivors from each bucket of the score, ascending.
+def sample_rows(run: Run, edges: Float32, per_bin: int, seed: int = 0) -> tuple[list[list[int]], Int64]:
+    """(row numbers of up to `per_bin` survivors from each bin of scores in random order, int64[bins] of all there are).
 
     They depend on scores, row numbers and seed alone, not on how the side files are cut.
+
+    Args:
+        run: the run.
+        edges: float32[bins + 1], ascending; scores below the first or not below the last are passed over.
+        per_bin: documents at most.
+        seed: of the choice.
 
     Raises:
         RunError: the side files are missing or damaged.
     """
-    buckets = BINS // BUCKET_BINS
-    chosen = [(np.empty(0, np.uint64), np.empty(0, np.int64)) for _ in range(buckets)]
-    bounds: UInt64 = np.full(buckets, np.iinfo(np.uint64).max)
+    bins = len(edges) - 1
+    counts = np.zeros(bins, np.int64)
+    chosen = [(np.empty(0, np.uint64), np.empty(0, np.int64)) for _ in range(bins)]
+    bounds: UInt64 = np.full(bins, np.iinfo(np.uint64).max)
     first = 0
     for table in run.tables(SURVIVOR_COLUMNS):
         found = survivors(table)
-        rows = first + found.rows
+        places, rows = np.searchsorted(edges, found.scores, side="right") - 1, first + found.rows
         first += table.num_rows
-        places, ranks = bins_of(found.scores) // BUCKET_BINS, _mixed(rows, seed)
+        inside = (places >= 0) & (places < bins)
+        places, rows = places[inside], rows[inside]
+        counts += np.bincount(places, minlength=bins)
+        ranks = random_ranks(rows, seed)
         better = ranks < bounds[places]
         places, ranks, rows = places[better], ranks[better], rows[better]
         for place in np.unique(places).tolist():
             mine = places == place
             both = [np.concatenate(pair) for pair in zip(chosen[place], (ranks[mine], rows[mine]), strict=True)]
-            order = np.argsort(both[0], kind="stable")[:per_bucket]
+            order = np.argsort(both[0], kind="stable")[:per_bin]
             chosen[place] = both[0][order], both[1][order]
-            if len(order) == per_bucket:
+            if len(order) == per_bin:
                 bounds[place] = chosen[place][0][-1]
-    return sorted(row for _, rows in chosen for row in rows.tolist())
+    return [rows.tolist() for _, rows in chosen], counts
 
 
-def _mixed(numbers: Int64, seed: int) -> UInt64:
-    """uint64[n]: pseudo-random ranks (SplitMix64, Steele, Lea and Flood 2014)."""
+def random_ranks(numbers: Int64, seed: int) -> UInt64:
+    """uint64[n]: pseudo-random numbers, each of a number and the seed (SplitMix64, Steele, Lea and Flood 2014)."""
     x = numbers.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def documents(run: Run, rows: Iterable[int], characters: int) -> dict[int, Document]:
+def documents(run: Run, rows: Iterable[int], characters: int) -> dict[int, ShownDocument]:
     """Documents by their row numbers (see `Run.rows_at`).
 
     Args:
@@ -127,23 +134,21 @@ def documents(run: Run, rows: Iterable[int], characters: int) -> dict[int, Docum
             f"{run.path}: cannot read the texts of this run: {error}. Remedy: restore data/ and rejected/ "
             "(manifest.json has their SHA-256), or filter again"
         ) from error
-    return {
-        number: _document(row, texts.get(row["id"]), characters) for number, row in zip(numbers, found, strict=True)
-    }
-
-
-def _document(row: dict[str, Any], text: str | None, characters: int) -> Document:
-    return Document(
-        id=row["id"],
-        origin=row["url"] or f"{row['source']} at {row['position']}",
-        score=row["score"],
-        language=row["language"],
-        tokens=row["tokens"],
-        reason=row["reason"],
-        cluster=row["near_cluster"],
-        text=None if text is None else text[:characters],
-        cut=text is not None and len(text) > characters,
-    )
+    shown = {}
+    for number, row in zip(numbers, found, strict=True):
+        text = texts.get(row["id"])
+        shown[number] = ShownDocument(
+            id=row["id"],
+            origin=row["url"] or f"{row['source']} at {row['position']}",
+            score=row["score"],
+            language=row["language"],
+            tokens=row["tokens"],
+            reason=row["reason"],
+            cluster=row["near_cluster"],
+            text=None if text is None else text[:characters],
+            cut=text is not None and len(text) > characters,
+        )
+    return shown
 
 
 def cluster_members(run: Run, clusters: Iterable[int]) -> dict[int, Members]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +17,22 @@ from filters.scores.rules import rule_line
 from filters.terminal import BAR, BLOCKS, path_end, printable, short
 
 if TYPE_CHECKING:
-    from filters.inspect.compare import Comparison
-    from filters.inspect.extrapolate import Interval, SampleInterval, WhatIf
+    from filters.inspect.compare import RunDrift
+    from filters.inspect.extrapolate import Interval, SampleInterval
+    from filters.inspect.inspection import WhatIf
     from filters.inspect.leaks import Leaks
-    from filters.inspect.reading import Agreement
+    from filters.inspect.query import Cell
+    from filters.inspect.reading import ReadingResult
     from filters.scores.finished_run import Extreme, Ruled
     from filters.scores.summary import Clusters, Groups
-    from filters.scores.threshold import Solution
+    from filters.scores.threshold import Solution, Weights
 
-SOURCE = 36
-CURVE = 10
-DRIFTS, DRIFT_NAME = 15, 20
-NAME, SPARK = 20, 10
+T = TypeVar("T")
+SOURCE, NAME, CURVE, SPARK = 36, 20, 10, 10
+"""Characters of an input file, of a value, of a bar beside numbers, and of a histogram in a line."""
+DRIFTS = 15
+CROSSED = 12, 10
+"""Values of the first column that a table of two shows, and of the second column for each."""
 HEIGHTS, ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
 SIZE_CLASSES = ((2, 2), (3, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, 0))
 """Sizes of clusters that are counted together; the last class is open."""
@@ -57,6 +61,7 @@ def histogram_view(
     weight: str = "documents",
     *,
     unicode: bool = True,
+    name: str = "scores",
 ) -> RenderableType:
     """Bars of equal bins of the scores' scale; the bin the threshold falls in is marked. Without `unicode`, of "#".
 
@@ -68,7 +73,7 @@ def histogram_view(
     counts = histogram.coarse(bins, weight, high)
     total, top = int(counts.sum()), int(counts.max(initial=0))
     width = (high - LOW) / bins
-    lines = [Text(f"scores of {total:,} {weight} that survived deduplication", style="bold")]
+    lines = [_bold(f"{name} of {total:,} {weight} that survived deduplication")]
     mark = f" < keep >= {min_score:.4g}"
     count_width = max(9, len(f"{top:,}"))
     bar_width = min(BAR, 80 - 6 - 1 - count_width - 7 - len(mark))
@@ -85,9 +90,8 @@ def histogram_view(
 
 def what_if_view(rows: Sequence[WhatIf], min_score: float, *, unicode: bool = True) -> RenderableType:
     """What each threshold would keep, as a curve of the share of documents beside the numbers."""
-    table = Table(title="what a threshold keeps", title_justify="left", box=None, pad_edge=False)
-    for name in (">=", "documents", "share", "", "tokens", "share", "mean", "precision", "recall"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    columns = ">=", "documents", "share", "", "tokens", "share", "mean", "precision", "recall"
+    table = _table("what a threshold keeps", *columns, left=0)
     marked = nearest_edge(min_score)
     for row in rows:
         table.add_row(
@@ -108,21 +112,16 @@ def what_if_view(rows: Sequence[WhatIf], min_score: float, *, unicode: bool = Tr
         note = "precision, recall: expected share the judge would keep, from the model's own evaluation"
     else:
         note = "precision, recall: this model does not say what its scores are worth (finesieve train does)"
-    return Group(table, Text(note, style="dim"))
+    return Group(table, _dim(note))
 
 
 def rule_view(ruled: Ruled) -> RenderableType:
     """What a rule keeps, and how many documents each part of its condition is true of."""
-    fits, total = ruled.fits, ruled.total
-    lines = [Text(f"where {printable(ruled.where, 400)}" if ruled.where else "every document", style="bold")]
     what = "is true of" if ruled.where else "can be ranked:"
-    lines.append(
-        Text(
-            f"  {what} {fits.documents:,} of {total.documents:,} documents "
-            f"({fits.documents / max(total.documents, 1):.2%}), {short(fits.tokens)} of {short(total.tokens)} tokens "
-            f"({fits.tokens / max(total.tokens, 1):.2%})"
-        )
-    )
+    lines = [
+        _bold(f"where {printable(ruled.where, 400)}" if ruled.where else "every document"),
+        Text(f"  {what} {_of(ruled.fits, ruled.total)}"),
+    ]
     if len(ruled.parts) > 1:
         lines += [Text(f"  {count:>15,}  {printable(part, 200)}") for part, count in ruled.parts]
     return Group(*lines)
@@ -130,38 +129,25 @@ def rule_view(ruled: Ruled) -> RenderableType:
 
 def solution_view(solution: Solution, estimate: SampleInterval | None = None) -> RenderableType:
     """A solved threshold: what it keeps, and the group of equal scores it had to decide about."""
-    kept, total, tied = solution.kept, solution.total, solution.at_threshold.documents
-    if not total.documents:
-        return Text(f"keep {solution.target}: no document of this run has a score", style="bold")
+    tied, tie = solution.at_threshold.documents, solution.tie
+    if not solution.total.documents:
+        return _bold(f"keep {solution.target}: no document of this run has a score")
+    what = "score" if solution.target.by is None else "it is"
     lines = [
-        Text(
-            f"keep {printable(str(solution.target), 400)}: {'score' if solution.target.by is None else 'it is'} >= "
-            f"{solution.threshold!r}",
-            style="bold",
-        ),
-        Text(
-            f"  keeps {kept.documents:,} of {total.documents:,} documents "
-            f"({kept.documents / max(total.documents, 1):.2%}), {short(kept.tokens)} of {short(total.tokens)} tokens "
-            f"({kept.tokens / max(total.tokens, 1):.2%})"
-        ),
+        _bold(f"keep {printable(str(solution.target), 400)}: {what} >= {solution.threshold!r}"),
+        Text(f"  keeps {_of(solution.kept, solution.total)}"),
     ]
     if tied:
-        agreeing = ("has", "is") if tied == 1 else ("have", "are")
-        lines.append(Text(f"  {tied:,} {agreeing[0]} precisely that score, and {agreeing[1]} kept"))
-    if solution.tie is not None:
-        tie = solution.tie
-        lines.append(
-            Text(
-                f"  next below: {tie.weights.documents:,} at {tie.score!r} ({short(tie.weights.tokens)} tokens), "
-                "too many; dropped whole"
-            )
-        )
+        has, are = ("has", "is") if tied == 1 else ("have", "are")
+        lines.append(Text(f"  {tied:,} {has} precisely that score, and {are} kept"))
+    if tie is not None:
+        group = f"{tie.weights.documents:,} at {tie.score!r} ({short(tie.weights.tokens)} tokens)"
+        lines.append(Text(f"  next below: {group}, too many; dropped whole"))
     for value, part in solution.quotas.items():
         full = value in solution.thresholds
         what = f"quota full at score >= {solution.thresholds[value]:.6g}" if full else "quota not reached"
-        lines.append(
-            Text(f"  {printable(value, 24)}: {part.documents:,} documents, {short(part.tokens)} tokens; {what}")
-        )
+        kept = f"{part.documents:,} documents, {short(part.tokens)} tokens"
+        lines.append(Text(f"  {printable(value, 24)}: {kept}; {what}"))
     if estimate is not None:
         one, documents, tokens, distinct = estimate.threshold, estimate.documents, estimate.tokens, estimate.distinct
         lines.append(
@@ -183,16 +169,13 @@ def slices_view(
     by: str, slices: Mapping[str | None, Histogram], min_score: float, *, unicode: bool = True, hidden: int = 0
 ) -> RenderableType:
     """A line for each slice: how much, how good, and its histogram in small."""
-    table = Table(title=f"by {printable(by, 40)}", title_justify="left", box=None, pad_edge=False)
-    table.add_column(printable(by, NAME), width=NAME, no_wrap=True)
-    for name in ("documents", "tokens", "median", "mean", "kept"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table(f"by {printable(by, 40)}", by, "documents", "tokens", "median", "mean", "kept")
     high = max((scale(part, min_score) for part in slices.values()), default=HIGH)
     table.add_column(f"scores 0-{high:g}", width=SPARK, no_wrap=True)
     for value, histogram in slices.items():
         total = histogram.total()
         table.add_row(
-            "(none)" if value is None else printable(value, NAME),
+            _value(value),
             f"{total:,}",
             short(histogram.total("tokens")),
             f"{histogram.quantile(0.5):.2f}",
@@ -200,7 +183,28 @@ def slices_view(
             f"{histogram.at_least(min_score) / max(total, 1):.1%}",
             sparkline(histogram.coarse(SPARK, top=high), unicode=unicode),
         )
-    return Group(table, Text(f"... {hidden:,} smaller ones", style="dim")) if hidden > 0 else table
+    return Group(table, _dim(f"... {hidden:,} smaller ones")) if hidden > 0 else table
+
+
+def cross_view(columns: tuple[str, str], cells: Sequence[Cell], scores: Sequence[str]) -> RenderableType:
+    """Two columns: the largest values of the first, and for each the largest of the second; scores ascend."""
+    title = f"by {printable(columns[0], 30)} and {printable(columns[1], 30)}"
+    table = _table(title, *columns, "documents", "kept", "share", "mean", left=2)
+    rows: dict[str | None, list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault(cell.values[0], []).append(cell)
+    by_size = sorted(rows.values(), key=lambda row: -sum(cell.documents for cell in row))[: CROSSED[0]]
+    for row in _ascending(by_size, columns[0] in scores, lambda row: row[0].values[0]):
+        shown = _ascending(row[: CROSSED[1]], columns[1] in scores, lambda cell: cell.values[1])
+        for number, cell in enumerate(shown):
+            counts = f"{cell.documents:,}", f"{cell.kept:,}", f"{cell.kept_share:.1%}", f"{cell.mean_score:.2f}"
+            table.add_row("" if number else _value(cell.values[0]), _value(cell.values[1]), *counts)
+    hidden = len(cells) - table.row_count
+    return Group(table, _dim(f"... {hidden:,} smaller ones; --json has all")) if hidden else table
+
+
+def _ascending(items: list[T], ordered: bool, value: Callable[[T], str | None]) -> list[T]:
+    return sorted(items, key=lambda item: value(item) or "") if ordered else items
 
 
 def groups_view(groups: Groups, count: int, *, least: int = 5) -> RenderableType:
@@ -212,21 +216,14 @@ def groups_view(groups: Groups, count: int, *, least: int = 5) -> RenderableType
         (f"best {by}s, of those with {least} documents or more", groups.ranked(count, best=True, least=least)),
         (f"worst {by}s", groups.ranked(count, best=False, least=least)),
     ]
-    for number, (title, rows) in enumerate(views):
+    for title, rows in views:
         if not rows:
             continue
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=number == 0)
-        table.add_column(by, width=SOURCE, no_wrap=True)
-        for name in ("documents", "kept", "share", "mean"):
-            table.add_column(name, justify="right", no_wrap=True, width=9)
+        table = _table(title, by, "documents", "kept", "share", "mean", width=SOURCE, least=9)
+        table.show_header = not parts
         for row in rows:
-            table.add_row(
-                path_end(row.value, SOURCE),
-                f"{row.survivors:,}",
-                f"{row.kept:,}",
-                f"{row.keep_rate:.1%}",
-                f"{row.mean_score:.2f}",
-            )
+            counts = f"{row.survivors:,}", f"{row.kept:,}", f"{row.keep_rate:.1%}", f"{row.mean_score:.2f}"
+            table.add_row(path_end(row.value, SOURCE), *counts)
         parts.append(table)
     return Group(*parts)
 
@@ -235,31 +232,16 @@ def clusters_view(clusters: Clusters, *, unicode: bool = True) -> RenderableType
     """Clusters of duplicates by size."""
     if not len(clusters):
         return Text("no duplicates were found")
-    lines = [
-        Text(f"{len(clusters):,} clusters of duplicates; {clusters.copies:,} copies removed", style="bold"),
-    ]
-    sizes = clusters.sizes
-    classes = [
-        (f"{low:,}" if low == high else f"{low:,}-{high:,}" if high else f"{low:,}+", low, high)
-        for low, high in SIZE_CLASSES
-    ]
-    counts = [
-        sum(count for size, count in sizes.items() if size >= low and (not high or size <= high))
-        for _, low, high in classes
-    ]
-    for (name, *_), count in zip(classes, counts, strict=True):
+    lines = [_bold(f"{len(clusters):,} clusters of duplicates; {clusters.copies:,} copies removed")]
+    counts = {}
+    for low, high in SIZE_CLASSES:
+        name = f"{low:,}" if low == high else f"{low:,}-{high:,}" if high else f"{low:,}+"
+        counts[name] = sum(n for size, n in clusters.sizes.items() if size >= low and (not high or size <= high))
+    for name, count in counts.items():
         if count:
-            bar = _bar(count / max(counts), BAR, unicode)
+            bar = _bar(count / max(counts.values()), BAR, unicode)
             lines.append(Text(f"  {name:>9} documents  {bar:<{BAR}} {count:>9,}"))
     return Group(*lines)
-
-
-def _bar(share: float, width: int, unicode: bool) -> str:
-    eighths = round(share * width * 8)
-    if not unicode:
-        return "#" * round(eighths / 8)
-    full, part = divmod(eighths, 8)
-    return BLOCKS[8] * full + BLOCKS[part].strip()
 
 
 def sparkline(counts: npt.NDArray[np.int64], *, unicode: bool = True) -> str:
@@ -273,18 +255,10 @@ def sparkline(counts: npt.NDArray[np.int64], *, unicode: bool = True) -> str:
     return "".join(levels[height] for height in heights)
 
 
-def _span(interval: Interval | None, unicode: bool) -> str:
-    if interval is None:
-        return ""
-    return f"{interval.value:.2f}{'±' if unicode else '+-'}{(interval.high - interval.low) / 2:.2f}"
-
-
 def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
     """The ledger as written to the manifest: the files with most records, the sum, and why records were not kept."""
-    table = Table(title="ledger: in = kept + removed + quarantined", title_justify="left", box=None, pad_edge=False)
-    table.add_column("input file", no_wrap=True, width=SOURCE)
-    for name in ("in", "kept", "removed", "quarantined"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = "input file", "in", "kept", "removed", "quarantined"
+    table = _table("ledger: in = kept + removed + quarantined", *columns, width=SOURCE)
     accounts = sorted(ledger["sources"].items(), key=lambda item: -item[1]["records"])
     for name, account in accounts[:sources]:
         table.add_row(path_end(name, SOURCE), *_sums(account))
@@ -299,7 +273,7 @@ def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
         (total["skipped"], "records that are no documents by their kind (beside the ledger)"),
         (total["renamed"], "documents whose id was taken already, and got a suffix"),
     ]
-    lines += [Text(f"  {count:>9,}  {note}", style="dim") for count, note in notes if count]
+    lines += [_dim(f"  {count:>9,}  {note}") for count, note in notes if count]
     return Group(table, *lines)
 
 
@@ -308,23 +282,18 @@ def _sums(account: dict[str, Any]) -> Iterable[str]:
     return (f"{number:,}" for number in sums)
 
 
-def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType:
+def comparison_view(found: RunDrift, names: tuple[str, str]) -> RenderableType:
     """What differs between two runs, the drifted first."""
     parts: list[RenderableType] = []
     if found.models[0] != found.models[1]:
-        parts.append(
-            Text("the runs were scored by different models: their scores need not mean the same", style="bold")
-        )
-    table = Table(title=f"this run against {path_end(names[1], 50)}", title_justify="left", box=None, pad_edge=False)
-    table.add_column("slice", width=DRIFT_NAME, no_wrap=True)
-    for name in ("documents", "other", "mean", "other", "kept", "other", "PSI", "KS"):
-        table.add_column(name, justify="right", no_wrap=True)
+        parts.append(_bold("the runs were scored by different models: their scores need not mean the same"))
+    columns = "slice", "documents", "other", "mean", "other", "kept", "other", "PSI", "KS"
+    table = _table(f"this run against {path_end(names[1], 50)}", *columns)
     slices = sorted(found.slices, key=lambda drift: (-(drift.psi or 0.0), -sum(drift.documents)))
     for drift in (found.total, *slices[:DRIFTS]):
         over = found.is_over(drift)
         table.add_row(
-            ("* " if over else "")
-            + ("all" if drift.by is None else printable(f"{drift.by} {drift.value or '(none)'}", DRIFT_NAME - 2)),
+            ("* " if over else "") + ("all" if drift.by is None else printable(drift.name, NAME - 2)),
             *(short(count) for count in drift.documents),
             *("" if mean is None else f"{mean:.2f}" for mean in drift.mean),
             *("" if kept is None else f"{kept:.1%}" for kept in drift.kept),
@@ -334,26 +303,21 @@ def comparison_view(found: Comparison, names: tuple[str, str]) -> RenderableType
         )
     parts.append(table)
     if len(slices) > DRIFTS:
-        parts.append(Text(f"... {len(slices) - DRIFTS:,} slices that drifted less", style="dim"))
+        parts.append(_dim(f"... {len(slices) - DRIFTS:,} slices that drifted less"))
     parts += [Text(f"mix of {by}: PSI {psi:.3f}") for by, psi in found.mix_psi.items()]
     for drift in (found.total, *found.slices):
         for constant, name in zip(drift.constant, names, strict=True):
             if constant:
-                what = "all documents" if drift.by is None else f"{drift.by} {drift.value}"
-                parts.append(Text(f"near-constant scores: {printable(what, 40)} in {path_end(name, 30)}", style="bold"))
-    parts.append(Text(f"hosts that moved, of {found.common_hosts:,} with 20 documents or more in both", style="bold"))
+                parts.append(_bold(f"near-constant scores: {printable(drift.name, 40)} in {path_end(name, 30)}"))
+    parts.append(_bold(f"hosts that moved, of {found.common_hosts:,} with 20 documents or more in both"))
     for moved in found.hosts:
-        parts.append(
-            Text(
-                f"  {path_end(moved.host, 34):<34} mean {moved.mean[1]:.2f} -> {moved.mean[0]:.2f}, "
-                f"kept {moved.keep_rate[1]:.1%} -> {moved.keep_rate[0]:.1%}"
-            )
-        )
+        means = f"mean {moved.mean[1]:.2f} -> {moved.mean[0]:.2f}"
+        kept = f"kept {moved.keep_rate[1]:.1%} -> {moved.keep_rate[0]:.1%}"
+        parts.append(Text(f"  {path_end(moved.host, 34):<34} {means}, {kept}"))
     drifted = found.drifted
-    verdict = f"drift over PSI {found.max_psi:g}: {'; '.join(map(str, drifted[:5]))}" if drifted else (
+    verdict = f"drift over PSI {found.max_psi:g}: {'; '.join(drifted[:5])}" if drifted else (
         f"no drift over PSI {found.max_psi:g}")  # fmt: skip
-    parts.append(Text(printable(verdict, 400), style="bold"))
-    return Group(*parts)
+    return Group(*parts, _bold(printable(verdict, 400)))
 
 
 def leaks_view(found: Leaks, *, unicode: bool = True) -> RenderableType:
@@ -367,31 +331,25 @@ def leaks_view(found: Leaks, *, unicode: bool = True) -> RenderableType:
             "text the run holds (for all of them filter with output.rejected: true)"
         )
     short_items = f", of which {about['too_short']:,} are too short to be found" if about["too_short"] else ""
-    lines: list[RenderableType] = [
-        Text(f"documents with {found.size} words in a row of {path_end(about['path'], 40)}", style="bold"),
-        Text(f"  {about['items']:,} items{short_items}; {about['ngrams']:,} different n-grams", style="dim"),
-        Text(f"  {scope}", style="dim"),
+    lines = [
+        _bold(f"documents with {found.size} words in a row of {path_end(about['path'], 40)}"),
+        _dim(f"  {about['items']:,} items{short_items}; {about['ngrams']:,} different n-grams"),
+        _dim(f"  {scope}"),
     ]
     if about["left_out"]:
-        lines.append(
-            Text(f"  no items: columns {printable(', '.join(about['left_out']), 60)} (instructions)", style="dim")
-        )
+        lines.append(_dim(f"  no items: columns {printable(', '.join(about['left_out']), 60)} (instructions)"))
     if about["frequent"] or found.common:
-        common = f"  passed over: {about['frequent']:,} n-grams of many items, {found.common:,} of many documents"
-        lines.append(Text(common, style="dim"))
+        common = f"{about['frequent']:,} n-grams of many items, {found.common:,} of many documents"
+        lines.append(_dim(f"  passed over: {common}"))
     worst = max((bucket.leaked / bucket.examined for bucket in found.buckets), default=0.0)
     for bucket in found.buckets:
         share = bucket.leaked / bucket.examined
-        bar = _bar(share / worst if worst else 0.0, CURVE * 2, unicode)
-        lines.append(
-            Text(f"{bucket.low:5.2f} {bar:<{CURVE * 2}} {bucket.leaked:>9,} of {bucket.examined:>11,} {share:8.3%}")
-        )
-    lines.append(
-        Text(f"leaked: {found.leaked:,} in all, {found.kept[1]:,} of the {found.kept[0]:,} kept", style="bold")
-    )
+        bar = f"{_bar(share / worst if worst else 0.0, CURVE * 2, unicode):<{CURVE * 2}}"
+        lines.append(Text(f"{bucket.low:5.2f} {bar} {bucket.leaked:>9,} of {bucket.examined:>11,} {share:8.3%}"))
+    lines.append(_bold(f"leaked: {found.leaked:,} in all, {found.kept[1]:,} of the {found.kept[0]:,} kept"))
     lines += [Text(f"  {score:.2f}  {printable(name, 70)}") for score, name in found.ids]
     if found.leaked:
-        lines.append(Text("to drop them, filter with decontaminate: {files: [...]}", style="dim"))
+        lines.append(_dim("to drop them, filter with decontaminate: {files: [...]}"))
     return Group(*lines)
 
 
@@ -406,31 +364,74 @@ def text_view(text: str, lines: int = 30, width: int = 78) -> Text:
     return Text("\n".join(shown))
 
 
-def agreement_view(found: Agreement) -> RenderableType:
+def reading_view(found: ReadingResult) -> RenderableType:
     """How far a reader agrees with the model, with 95 % Wilson intervals."""
     lines = [
-        Text(f"{found.judge} and the model agree on {found.total} of the documents read", style="bold"),
+        _bold(f"{found.judge} and the model agree on {found.total} of the documents read"),
         *(Text(f"  {name + ' the threshold':<27} {share}") for name, share in found.strata.items()),
         Text(f"  of those the model keeps, the reader keeps {found.kept_rightly}"),
         Text(f"  of those the model drops, the reader drops {found.dropped_rightly}"),
     ]
     if found.total.total < found.drawn:
-        lines.append(Text(f"{found.drawn - found.total.total} left to read; the same command goes on", style="bold"))
+        lines.append(_bold(f"{found.drawn - found.total.total} left to read; the same command goes on"))
     if found.without_text:
-        lines.append(
-            Text(f"passed over, because the run holds no text of them (output.rejected): {found.without_text:,}")
-        )
+        without = f"{found.without_text:,}"
+        lines.append(Text(f"passed over, because the run holds no text of them (output.rejected): {without}"))
     return Group(*lines)
 
 
 def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:
     """Documents with score, origin and the beginning of their text."""
-    lines = [Text(title, style="bold")]
+    lines = [_bold(title)]
     for extreme in extremes:
         lines.append(Text(f"{extreme.score:5.2f}  {printable(extreme.origin, 71)}"))
         if extreme.text is not None:
-            lines.append(Text(f"       {printable(extreme.text, 72)}", style="dim"))
+            lines.append(_dim(f"       {printable(extreme.text, 72)}"))
     return Group(*lines)
+
+
+def _table(title: str, *columns: str, left: int = 1, width: int = NAME, least: int = 0) -> Table:
+    """A table without lines; its first columns are of one width and stand to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, name in enumerate(columns):
+        if number < left or not name:
+            table.add_column(printable(name, NAME), no_wrap=True, width=width if name else None)
+        else:
+            table.add_column(name, no_wrap=True, justify="right", min_width=least)
+    return table
+
+
+def _bold(text: str) -> Text:
+    return Text(text, style="bold")
+
+
+def _dim(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def _value(value: str | None) -> str:
+    return "(none)" if value is None else printable(value, NAME)
+
+
+def _of(part: Weights, total: Weights) -> str:
+    return (
+        f"{part.documents:,} of {total.documents:,} documents ({part.documents / max(total.documents, 1):.2%}), "
+        f"{short(part.tokens)} of {short(total.tokens)} tokens ({part.tokens / max(total.tokens, 1):.2%})"
+    )
+
+
+def _bar(share: float, width: int, unicode: bool) -> str:
+    eighths = round(share * width * 8)
+    if not unicode:
+        return "#" * round(eighths / 8)
+    full, part = divmod(eighths, 8)
+    return BLOCKS[8] * full + BLOCKS[part].strip()
+
+
+def _span(interval: Interval | None, unicode: bool) -> str:
+    if interval is None:
+        return ""
+    return f"{interval.value:.2f}{'±' if unicode else '+-'}{(interval.high - interval.low) / 2:.2f}"
 
 
 def decided(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -1,14 +1,9 @@
-"""Counting scores: into bins by slice, into sums by group, and into a fair sample of rows by bucket."""
+"""Counting scores: into bins by slice, and into sums by group."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
-
-from filters.kernels import GOLDEN
-
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -88,42 +83,3 @@ def count_groups(groups, survives, keep, scores, tokens, per_unit, sums):  # typ
         if keep[row]:
             sums[g, 2] += 1
             sums[g, 4] += tokens[row]
-
-
-@numba.njit(nogil=True, cache=True)
-def sample_rows(survives, scores, first, seed, edges, chosen, ranks):  # type: ignore[no-untyped-def]
-    """Keep of each bin the rows with the smallest ranks, a pseudo-random number of row and seed alone.
-
-    Args:
-        survives: bool[n]; others are passed over.
-        scores: float32[n].
-        first: number of the first row.
-        seed: uint64.
-        edges: float32[bins + 1].
-        chosen: int64[bins, k], row numbers chosen so far, -1 where there are fewer; in the order of their ranks.
-        ranks: uint64[bins, k], their ranks; the largest number there is where there are fewer.
-    """
-    size = chosen.shape[1]
-    for row in range(len(scores)):
-        if not survives[row]:
-            continue
-        place = bin_of(scores[row], edges)
-        rank = rank_of(np.uint64(first + row), seed)
-        if rank >= ranks[place, size - 1]:
-            continue
-        k = size - 1
-        while k > 0 and ranks[place, k - 1] > rank:
-            ranks[place, k] = ranks[place, k - 1]
-            chosen[place, k] = chosen[place, k - 1]
-            k -= 1
-        ranks[place, k] = rank
-        chosen[place, k] = first + row
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def rank_of(number, seed):  # type: ignore[no-untyped-def]
-    """A well mixed uint64 of two (the finaliser of SplitMix64, Steele, Lea and Flood 2014)."""
-    x = (number + np.uint64(1)) * GOLDEN ^ seed * _MIX_2
-    x = (x ^ (x >> _S30)) * _MIX_1
-    x = (x ^ (x >> _S27)) * _MIX_2
-    return x ^ (x >> _S31)

@@ -96,6 +96,11 @@ class Run:
             ) from error
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """Columns of the side files that hold scores; the first is the one with the threshold."""
+        return ("score",)
+
+    @property
     def files(self) -> list[Location]:
         """The side files, in order."""
         return files_below(self.path / "attributes", ".parquet")

@@ -73,6 +73,33 @@ def test_json_has_what_the_views_show(runs: tuple[Path, Path]) -> None:
     assert any(line.startswith("language en") for line in json.loads(output)["drifted"])
 
 
+@pytest.mark.parametrize("keep", [None, 0.7])
+def test_two_columns_are_counted_against_each_other(runs: tuple[Path, Path], keep: float | None) -> None:
+    options = [] if keep is None else ["--keep", f"min_score={keep}"]
+    status, output = call(runs[0], "--by", "score,topic", *options, "--json")
+    assert status == 0
+    found = json.loads(output)["cells"]
+    rows = Run(runs[0]).attributes(["score", "topic", "keep", "reason"]).to_pylist()
+    rows = [row for row in rows if row["reason"] in (None, "low_score")]
+    assert found["by"] == ["score", "topic"]
+    assert sum(cell["documents"] for cell in found["values"]) == len(rows)
+    for cell in found["values"]:
+        scores, topic = cell["values"]
+        low, high = map(float, scores.split("-"))
+        inside = [row for row in rows if row["topic"] == topic and low <= row["score"] < high + (high == 5)]
+        kept = [row for row in inside if (row["keep"] if keep is None else row["score"] >= np.float32(keep))]
+        assert (cell["documents"], cell["kept"]) == (len(inside), len(kept))
+        assert cell["kept_share"] == len(kept) / len(inside)
+        assert cell["mean_score"] == pytest.approx(np.mean([row["score"] for row in inside]))
+    status, output = call(runs[0], "--by", "language,host", *options)
+    assert status == 0
+    assert "by language and host" in output
+    assert "smaller ones; --json has all" in output
+    text = call(runs[0], "--by", "topic,score", *options)[1]
+    assert text.index("0.0-0.5") < text.index("0.5-1.0") < text.index("1.0-1.5")
+    assert max(map(len, text.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(("option", "command"), [("--against", "compare"), ("--leaks", "leaks"), ("--read", "read")])
 def test_an_option_that_became_a_command_names_it(runs: tuple[Path, Path], option: str, command: str) -> None:
     status, output = call(runs[0], option, "5")
@@ -95,6 +122,10 @@ def test_the_exit_status_says_whether_it_drifted(runs: tuple[Path, Path]) -> Non
         (["--keep", "fraction=0.1", "--by", "language", "--quota", "xx=0.5"], "no document has it as its language"),
         (["--keep", "min_score=1", "--by", "language", "--quota", "en=0.5"], "share of a budget"),
         (["--sample", "0.5"], "needs --keep"),
+        (["--by", "language,colour"], "cannot slice by 'colour'"),
+        (["--by", "language,topic,host"], "takes one column, or two"),
+        (["--by", "language,topic", "--where", "score > 1"], "takes one column, or two"),
+        (["--by", "score"], "cannot slice by 'score'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(runs: tuple[Path, Path], options: list[str], message: str) -> None:

@@ -40,7 +40,7 @@ def test_a_group_by_gives_what_pyarrow_gives(folder: Path) -> None:
     grouped = table.group_by("host").aggregate([([], "count_all"), ("tokens", "sum")])
     expected = grouped.sort_by([("count_all", "descending"), ("host", "ascending")]).slice(0, 5)
     with answer(Run(str(folder)), HOSTS) as found:
-        rows = [row for batch in found.batches for row in batch.to_pylist()]
+        rows = [row for batch in found for row in batch.to_pylist()]
     assert [(row["host"], row["n"]) for row in rows] == [
         (row["host"], row["count_all"]) for row in expected.to_pylist()
     ]
@@ -141,7 +141,7 @@ def test_damaged_side_files_are_named(tmp_path: Path) -> None:
     middle[8 : len(content) // 2] = b"\xff" * (len(content) // 2 - 8)
     files[0].write_bytes(middle)
     with pytest.raises(FinesieveError), answer(Run(str(folder)), "SELECT * FROM documents") as found:
-        list(found.batches)
+        list(found)
     for file in files:
         file.unlink()
     with pytest.raises(RunError), answer(Run(str(folder)), "SELECT 1"):

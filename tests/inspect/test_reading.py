@@ -34,10 +34,10 @@ def test_it_goes_on_where_it_stopped_and_nothing_is_shown_twice(run: Run, tmp_pa
     store = tmp_path / "answers.sqlite"
     with ReadingTest(run, COUNT, store, "ada") as test:
         first = answers(test, "kxdKq")
-        assert test.agreement().total.total == 3
+        assert test.result().total.total == 3
     with ReadingTest(run, COUNT, store, "ada") as test:
         rest = answers(test, "d" * 50)
-        found = test.agreement()
+        found = test.result()
     assert len(first) == 4
     assert rest[0] == first[3]
     assert len({*first, *rest}) == COUNT == found.drawn == found.total.total
@@ -53,7 +53,7 @@ def test_both_sides_in_equal_numbers_the_same_for_the_same_seed(run: Run, tmp_pa
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         with ReadingTest(run, COUNT, tmp_path / name, "x", seed=seed) as test:
             texts = answers(test, "k" * COUNT)
-            found = test.agreement()
+            found = test.result()
             drawn.append(texts)
             sizes = [found.strata[stratum].total for stratum in STRATA]
             assert sum(sizes) == COUNT
