@@ -11,26 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.arrays import Float64, Int64
+from filters.inspect.thresholds import CONFIDENCE, DRAWS, Interval
 from filters.scores.finished_run import Run
 from filters.scores.histogram import BINS, EDGES, WEIGHTS, Histogram, bins_of, nearest_edge
 from filters.scores.summary import DUPLICATES, SURVIVOR_COLUMNS, coded, survivors
 from filters.scores.threshold import Solution, Target
 
-CONFIDENCE = 0.95
-DRAWS = 400
 FEWEST_FILES = 10
 """Fewest input files to resample; with fewer, documents are resampled instead."""
 _MOST_MET = 8
 """Clusters met so often, or more often, are counted together."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

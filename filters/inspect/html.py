@@ -16,8 +16,7 @@ from filters.evaluate.report import Report
 from filters.evaluate.view import chart, charts_of
 from filters.inspect import evidence, samples
 from filters.inspect.evidence import ModelCard, model_card
-from filters.inspect.inspection import what_if
-from filters.inspect.terminal import thresholds
+from filters.inspect.thresholds import thresholds, what_if
 from filters.model.reliability import Reliability
 from filters.page import check_page, make_page, publish_page
 from filters.scores.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram, SlicedHistogram

@@ -2,110 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from rich.console import Group, RenderableType
 
-from filters.arrays import Float64
 from filters.errors import ConfigError, ModelError, RunError
 from filters.inspect import terminal
 from filters.inspect.extrapolate import (
-    CONFIDENCE,
-    DRAWS,
     FEWEST_FILES,
-    Interval,
     SampleInterval,
     sample_interval,
     seen_in,
 )
 from filters.inspect.query import Cell, cross_table
+from filters.inspect.thresholds import WhatIf, thresholds, what_if
 from filters.model.reliability import Reliability
 from filters.scores.finished_run import Ruled, Run
-from filters.scores.histogram import EDGES, SCORE_UNIT, Histogram, SlicedHistogram, nearest_edge
+from filters.scores.histogram import SlicedHistogram
 from filters.scores.summary import GROUPS, Summary
 from filters.scores.threshold import Solution, Target
 
 LARGEST = 12
 """Slices that are shown."""
 HOSTS = 5
-_CENTRES: Float64 = (EDGES[:-1].astype(np.float64) + EDGES[1:]) / 2
 MOST_FILES = 20_000
 """Input files that intervals of a sample are drawn from: half a gigabyte of histograms."""
-
-
-@dataclass(frozen=True)
-class WhatIf:
-    """What a threshold keeps of the documents that survived deduplication.
-
-    Attributes:
-        min_score: the threshold, moved to the nearest bin border.
-        document_share: of all survivors.
-        token_share: of all survivors' tokens.
-        mean_score: of those kept; None if nothing is.
-        precision: expected share of those kept that the judge would keep; None if the model does not say.
-        recall: expected share, of those the judge would keep, that is kept.
-    """
-
-    min_score: float
-    documents: int
-    tokens: int
-    bytes: int
-    document_share: float
-    token_share: float
-    mean_score: float | None
-    precision: Interval | None
-    recall: Interval | None
-
-
-def what_if(
-    histogram: Histogram, thresholds: Iterable[float], reliability: Reliability | None = None, *, random_state: int = 0
-) -> list[WhatIf]:
-    """A row for each threshold, ascending.
-
-    Args:
-        histogram: of the survivors.
-        thresholds: min_scores.
-        reliability: of the model; without it there is no precision and recall.
-        random_state: of the intervals, which say how far the model's own evaluation is uncertain.
-    """
-    total = histogram.counts.sum(axis=1)
-    documents = histogram.counts[0].astype(np.float64)
-    means = np.divide(histogram.score_sums * SCORE_UNIT, documents, out=_CENTRES.copy(), where=documents > 0)
-    shares = None
-    if reliability is not None:
-        shares = np.vstack([reliability.share(means), reliability.draws(means, DRAWS, random_state)])
-    rows = []
-    for border in sorted({nearest_edge(threshold) for threshold in thresholds}):
-        kept = histogram.counts[:, border:].sum(axis=1)
-        mean = histogram.mean_at_least(float(EDGES[border]))
-        precision = recall = None
-        if shares is not None and kept[0]:
-            good = (shares[:, border:] * documents[border:]).sum(axis=1)
-            precision = _interval(good / float(kept[0]))
-            recall = _interval(good / np.maximum((shares * documents).sum(axis=1), 1e-12))
-        rows.append(
-            WhatIf(
-                min_score=float(EDGES[border]),
-                documents=int(kept[0]),
-                tokens=int(kept[1]),
-                bytes=int(kept[2]),
-                document_share=float(kept[0] / max(total[0], 1)),
-                token_share=float(kept[1] / max(total[1], 1)),
-                mean_score=None if np.isnan(mean) else mean,
-                precision=precision,
-                recall=recall,
-            )
-        )
-    return rows
-
-
-def _interval(values: Float64) -> Interval:
-    """The first value is the estimate, the others are draws."""
-    low, high = np.quantile(values[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))
 
 
 @dataclass(frozen=True)
@@ -266,7 +189,7 @@ def inspect_run(
             estimate = sample_interval(target, files, sample, seen, solution)
     total = summary.histograms.total
     wanted = {
-        *terminal.thresholds(total, run.min_score),
+        *thresholds(total, run.min_score),
         run.min_score,
         *([solution.threshold] if solution and not solution.target.by else []),
     }

@@ -12,17 +12,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from filters.inspect.thresholds import scale
 from filters.scores.histogram import HIGH, LOW, Histogram, nearest_edge
 from filters.scores.rules import rule_line
 from filters.terminal import BAR, BLOCKS, path_end, printable, short
 
 if TYPE_CHECKING:
     from filters.inspect.compare import RunDrift
-    from filters.inspect.extrapolate import Interval, SampleInterval
-    from filters.inspect.inspection import WhatIf
+    from filters.inspect.extrapolate import SampleInterval
     from filters.inspect.leaks import Leaks
     from filters.inspect.query import Cell
     from filters.inspect.reading import ReadingResult
+    from filters.inspect.thresholds import Interval, WhatIf
     from filters.scores.finished_run import Extreme, Ruled
     from filters.scores.summary import Clusters, Groups
     from filters.scores.threshold import Solution, Weights
@@ -36,22 +37,8 @@ CROSSED = 12, 10
 HEIGHTS, ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
 SIZE_CLASSES = ((2, 2), (3, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, 0))
 """Sizes of clusters that are counted together; the last class is open."""
-THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-OF_PROBABILITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 FEW = 200
 """Documents below which half as many bars are enough."""
-
-
-def scale(histogram: Histogram, min_score: float) -> float:
-    """Upper end of the scale to show: 1 where all scores, and the threshold, are probabilities."""
-    return histogram.top if min_score <= histogram.top else HIGH
-
-
-def thresholds(histogram: Histogram, min_score: float) -> tuple[float, ...]:
-    """Thresholds worth comparing: up to the first that keeps nothing."""
-    every = OF_PROBABILITIES if scale(histogram, min_score) == 1 else THRESHOLDS
-    empty = [place for place, threshold in enumerate(every) if not histogram.at_least(threshold)]
-    return every[: empty[0] + 1] if empty else every
 
 
 def histogram_view(

@@ -9,7 +9,7 @@ import pytest
 
 from filters.errors import ModelError
 from filters.inspect.extrapolate import Seen, sample_interval, seen_in
-from filters.inspect.inspection import what_if
+from filters.inspect.thresholds import what_if
 from filters.model import QualityModel
 from filters.model.reliability import Reliability
 from filters.scores.finished_run import Run

@@ -15,7 +15,8 @@ from filters.cli.main import app
 from filters.errors import FinesieveError
 from filters.inspect.compare import compare
 from filters.inspect.inspection import inspect_run, parse_quotas
-from filters.inspect.terminal import comparison_view, histogram_view, sparkline, text_view, thresholds
+from filters.inspect.terminal import comparison_view, histogram_view, sparkline, text_view
+from filters.inspect.thresholds import thresholds
 from filters.scores.finished_run import Run
 from filters.scores.histogram import Histogram
 from filters.scores.threshold import Target

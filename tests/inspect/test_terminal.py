@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from filters.inspect.inspection import what_if
 from filters.inspect.terminal import decided, extremes_view, histogram_view, ledger_view, solution_view, what_if_view
+from filters.inspect.thresholds import what_if
 from filters.scores.finished_run import Extreme
 from filters.scores.histogram import Histogram
 from filters.scores.threshold import Solution, Target, Weights
