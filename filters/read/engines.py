@@ -13,14 +13,12 @@ import logging
 import os
 import re
 import resource
-import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +30,6 @@ PATIENCE = 10
 LEAST_PATIENCE = 60.0
 """... and at least so many seconds: it may still be loading, on a busy machine."""
 
-KEPT = 8 << 20
-"""Bytes of the file through which pages go to the child that are kept for the next one."""
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 """The child's C library (glibc) keeps a page's memory for the next one, which would cost a page fault every 4 KiB."""
 
@@ -154,23 +150,22 @@ class Child:
     def __init__(self, program: str) -> None:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        self._page = _shared_file()
+        self._socket, other = socket.socketpair()
+        self._answers = self._socket.makefile("rb")
         try:
-            self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-c", program, str(self._page)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                env=_ALLOCATION | os.environ | {"PYTHONPATH": path},
-                pass_fds=[self._page],
-            )
+            with other:
+                self._process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-P", "-c", program, str(other.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=_ALLOCATION | os.environ | {"PYTHONPATH": path},
+                    pass_fds=[other.fileno()],
+                )
         except BaseException:  # no memory, no processes left
-            os.close(self._page)
+            self._answers.close()
+            self._socket.close()
             raise
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         self.alive = True
 
     def text_of(self, page: bytes, seconds: float) -> str:
@@ -181,19 +176,20 @@ class Child:
             ExtractionError: the engine failed or died.
             EngineMissingError: the engine cannot be imported.
         """
+        self._socket.settimeout(max(seconds * PATIENCE, LEAST_PATIENCE))
         try:
-            self._write(page)
-            os.write(self._in, _REQUEST.pack(seconds, len(page)))
-            deadline = time.monotonic() + max(seconds * PATIENCE, LEAST_PATIENCE)
-            kind, size = _ANSWER.unpack(self._read(_ANSWER.size, deadline))
-            answer = self._read(size, deadline).decode("utf-8", "surrogatepass")
-        except (EOFError, BrokenPipeError):
+            self._socket.sendall(_REQUEST.pack(seconds, len(page)))
+            self._socket.sendall(page)
+            kind, size = _ANSWER.unpack(self._read(_ANSWER.size))
+            answer = self._read(size).decode("utf-8", "surrogatepass")
+        except TimeoutError:
+            self.close()
+            raise ExtractionTimeoutError("the engine waits for something") from None
+        except (EOFError, ConnectionError):
             raise self._end(seconds) from None
         except BaseException:
             self.close()
             raise
-        if len(page) > KEPT:
-            os.ftruncate(self._page, 0)
         if kind == b"m":
             self.close()
             raise EngineMissingError(answer)
@@ -201,25 +197,11 @@ class Child:
             raise ExtractionError(answer)
         return answer
 
-    def _write(self, page: bytes) -> None:
-        view, at = memoryview(page), 0
-        while at < len(page):
-            at += os.pwrite(self._page, view[at:], at)
-
-    def _read(self, size: int, deadline: float) -> bytes:
-        parts = []
-        while size:
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._out], [], [], max(left, 0))
-            if not ready:
-                self.close()
-                raise ExtractionTimeoutError("the engine waits for something")
-            part = os.read(self._out, min(size, 1 << 20))
-            if not part:
-                raise EOFError
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+    def _read(self, size: int) -> bytes:
+        data = self._answers.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
 
     def _end(self, seconds: float) -> ExtractionError:
         self.alive = False
@@ -232,23 +214,11 @@ class Child:
 
     def close(self) -> None:
         """End the process at once."""
-        if self._page >= 0:
-            os.close(self._page)
-            self._page = -1
         self.alive = False
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-
-
-def _shared_file() -> int:
-    """Descriptor of a file without a name, in memory where the system can."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("page")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        self._answers.close()
+        self._socket.close()
 
 
 _idle: dict[tuple[int, str], list[Child]] = {}
@@ -277,26 +247,25 @@ def program_of(engine: str) -> str:
 
 
 def serve(load: Callable[[], Engine]) -> None:
-    """Answer requests on stdin until it ends; a page that takes more processor time than it may ends the process.
+    """Answer requests until they end; a page that takes more processor time than it may ends the process.
 
-    The page of a request is at the start of the file whose descriptor is the first argument of the program.
+    They come through the socket whose descriptor is the first argument of the program.
     """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the child.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    requests, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
-    pages = int(sys.argv[1])
+    stream = socket.socket(fileno=int(sys.argv[1])).makefile("rwb")
     engine: Engine | None = None
-    while header := requests.read(_REQUEST.size):
+    while header := stream.read(_REQUEST.size):
         seconds, size = _REQUEST.unpack(header)
+        page = stream.read(size)
         try:
             if engine is None:
                 engine = load()
                 _limit_memory()
             signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
-                kind, answer = b"t", engine(_read_page(pages, size))
+                kind, answer = b"t", engine(page.decode("utf-8", "surrogatepass"))
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
         except EngineMissingError as error:
@@ -308,17 +277,8 @@ def serve(load: Callable[[], Engine]) -> None:
         except Exception as error:  # whatever an extractor raises on odd markup costs this page only
             kind, answer = b"e", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         data = answer.encode("utf-8", "surrogatepass")
-        answers.write(_ANSWER.pack(kind, len(data)) + data)
-        answers.flush()
-
-
-def _read_page(file: int, size: int) -> str:
-    parts: list[bytes] = []
-    at = 0
-    while at < size and (part := os.pread(file, size - at, at)):
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts).decode("utf-8", "surrogatepass")
+        stream.write(_ANSWER.pack(kind, len(data)) + data)
+        stream.flush()
 
 
 def _limit_memory() -> None:

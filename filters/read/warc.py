@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -20,7 +20,7 @@ from filters.config.filter import InputConfig
 from filters.errors import InputError
 from filters.read.batch import BATCH_BYTES, BATCH_ROWS, Batch, Quarantined, batch_of_rows, quarantined, text_reason
 from filters.read.decompress import DamagedError, MemberStream
-from filters.read.http import header_lines, parse_response
+from filters.read.http import Response, header_lines, parse_response
 from filters.read.unit import ARC_REFUSED, Reading, Unit, open_unit
 
 MAX_HEADER_BYTES = 256 << 10
@@ -65,27 +65,21 @@ def read_warc(unit: Unit, config: InputConfig, reading: Reading | None = None) -
     Raises:
         InputError: the file cannot be opened, is an ARC, or a remote file stays unreachable.
     """
-    kind: Literal["warc", "wet"] = "wet" if unit.kind == "wet" else "warc"
     with open_unit(unit, config, reading) as file:
         stream = MemberStream(file, unit.address)
-        records = RecordStream(stream, _DOCUMENT_TYPE[kind], config.max_document_bytes)
-        batch = _Collector(unit.source, kind, config)
+        records = RecordStream(stream, _DOCUMENT_TYPE[unit.kind], config.max_document_bytes)
+        rows = _Rows()
         consumed = delimited = skipped = 0
-
-        def finished() -> Batch:
-            nonlocal consumed, delimited, skipped
-            done = batch.take()
-            done.records, delimited = records.delimited - delimited, records.delimited
-            done.skipped, skipped = records.skipped - skipped, records.skipped
-            done.input_bytes, consumed = stream.consumed - consumed, stream.consumed
-            return done
-
-        for record in records:
-            batch.add(record)
-            if batch.full:
-                yield finished()
-        if batch or records.skipped > skipped:
-            yield finished()
+        for record in itertools.chain(records, (None,)):
+            if record is not None:
+                rows.add(record, unit, config)
+            if rows.full or (record is None and (rows.rows or rows.bad or records.skipped > skipped)):
+                batch = rows.batch(unit, config)
+                batch.records, delimited = records.delimited - delimited, records.delimited
+                batch.skipped, skipped = records.skipped - skipped, records.skipped
+                batch.input_bytes, consumed = stream.consumed - consumed, stream.consumed
+                rows = _Rows()
+                yield batch
 
 
 class RecordStream:
@@ -289,83 +283,51 @@ def _digest_agrees(digest: str, block: bytes) -> bool:
     return value.upper() == encoded.upper()
 
 
-class _Collector:
-    """Rows of the batch under construction."""
+@dataclass(slots=True)
+class _Rows:
+    """Documents of the batch under construction: (position, WARC headers, text, reason, payload, its type)."""
 
-    def __init__(self, source: str, kind: Literal["warc", "wet"], config: InputConfig) -> None:
-        self._source = source
-        self._kind = kind
-        self._config = config
-        self._reset()
-
-    def _reset(self) -> None:
-        self._positions: list[int] = []
-        self._ids: list[str | None] = []
-        self._reasons: list[str | None] = []
-        self._texts: list[str] = []
-        self._html: list[bytes] = []
-        self._types: list[str] = []
-        self._headers: list[dict[str, str]] = []
-        self._bad: list[Quarantined] = []
-        self._size = 0
+    rows: list[tuple[int, dict[str, str], str, str | None, bytes, str]] = field(default_factory=list)
+    bad: list[Quarantined] = field(default_factory=list)
+    size: int = 0
 
     @property
     def full(self) -> bool:
-        return len(self._positions) + len(self._bad) >= BATCH_ROWS or self._size >= BATCH_BYTES
+        return len(self.rows) + len(self.bad) >= BATCH_ROWS or self.size >= BATCH_BYTES
 
-    def __bool__(self) -> bool:
-        return bool(self._positions or self._bad)
-
-    def add(self, record: WarcRecord | BadRecord) -> None:
+    def add(self, record: WarcRecord | BadRecord, unit: Unit, config: InputConfig) -> None:
         if isinstance(record, BadRecord):
-            self._bad.append(quarantined(self._source, record.position, record.cause, record.first_bytes))
+            self.bad.append(quarantined(unit.source, record.position, record.cause, record.first_bytes))
             return
-        reason: str | None
-        text, html, content_type = "", b"", ""
-        if self._kind == "wet":
+        response, text = Response(), ""
+        if unit.kind == "wet":
             try:
                 text = record.block.decode()
+                response = Response(reason=text_reason(text))
             except UnicodeDecodeError as error:
-                cause = f"invalid_utf8: byte 0x{record.block[error.start]:02x} at {error.start}"
-                self._bad.append(quarantined(self._source, record.position, cause, record.block))
-                return
-            reason = text_reason(text)
+                byte = record.block[error.start]
+                response = Response(cause=f"invalid_utf8: byte 0x{byte:02x} at {error.start}")
         else:
-            response = parse_response(record.headers, record.block, self._config.max_document_bytes)
-            if response.cause is not None:
-                self._bad.append(quarantined(self._source, record.position, response.cause, record.block))
-                return
-            reason, html, content_type = response.reason, response.payload, response.content_type
-        self._positions.append(record.position)
-        self._ids.append(record.headers.get("warc-record-id", "").strip("<> ").removeprefix("urn:uuid:") or None)
-        self._reasons.append(reason)
-        self._texts.append(text)
-        self._html.append(html)
-        self._types.append(content_type)
-        self._headers.append(record.headers)
-        self._size += len(record.block) + len(html)
+            response = parse_response(record.headers, record.block, config.max_document_bytes)
+        if response.cause is not None:
+            self.bad.append(quarantined(unit.source, record.position, response.cause, record.block))
+            return
+        row = record.position, record.headers, text, response.reason, response.payload, response.content_type
+        self.rows.append(row)
+        self.size += len(record.block) + len(response.payload)
 
-    def take(self) -> Batch:
+    def batch(self, unit: Unit, config: InputConfig) -> Batch:
+        positions, headers, texts, reasons, payloads, types = zip(*self.rows, strict=True) if self.rows else ((),) * 6
+        ids = [of.get("warc-record-id", "").strip("<> ").removeprefix("urn:uuid:") or None for of in headers]
         columns = {
-            "url": pa.array([headers.get("warc-target-uri", "").strip("<> ") or None for headers in self._headers]),
-            "date": pa.array([headers.get("warc-date") for headers in self._headers]),
+            "url": [of.get("warc-target-uri", "").strip("<> ") or None for of in headers],
+            "date": [of.get("warc-date") for of in headers],
         }
-        columns |= {
-            name: pa.array([headers.get(name.lower()) for headers in self._headers])
-            for name in self._config.columns
-            if name not in columns
-        }
-        batch = batch_of_rows(
-            self._source,
-            self._positions,
-            self._texts,
-            self._reasons,
-            self._ids,
-            {name: column.cast(pa.string()) for name, column in columns.items()},
-        )
-        if self._kind == "warc":
-            batch.html = pa.array(self._html, pa.large_binary())
-            batch.content_type = pa.array(self._types, pa.string())
-        batch.quarantined = self._bad
-        self._reset()
+        columns |= {name: [of.get(name.lower()) for of in headers] for name in config.columns if name not in columns}
+        arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+        batch = batch_of_rows(unit.source, positions, texts, reasons, ids, arrays)
+        if unit.kind != "wet":
+            batch.html = pa.array(payloads, pa.large_binary())
+            batch.content_type = pa.array(types, pa.string())
+        batch.quarantined = self.bad
         return batch
