@@ -20,8 +20,8 @@ def train(
     from filters.train.config import TrainConfig
 
     loaded = load_config(TrainConfig, config, overrides or ())
-    from filters.train.training import train as run_training
+    from filters.train.targets import train_each
 
     console = make_console()
-    result = run_training(loaded, overwrite=overwrite, echo=lambda line: console.print(line, soft_wrap=True))
-    console.print(f"model folder: {result.path}", soft_wrap=True)
+    for result in train_each(loaded, overwrite=overwrite, echo=lambda line: console.print(line, soft_wrap=True)):
+        console.print(f"model folder: {result.path}", soft_wrap=True)

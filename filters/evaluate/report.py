@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float64
 from filters.config.yaml_file import load_config
-from filters.errors import AnnotationsError
+from filters.errors import AnnotationsError, ConfigError
 from filters.evaluate.probes import NEAR, REFERENCE, ProbeResult, measure_probes, probe_scores
 from filters.evaluate.slices import MEANINGS, Facet, baseline_scores, measure_slices
 from filters.model import QualityModel
@@ -257,6 +257,11 @@ def run_evaluation(
         other = None if against is None else QualityModel.load(against)
         return evaluate(QualityModel.load(model), annotations, against=other, probes=probes)
     loaded = load_config(TrainConfig, config, overrides)
+    if loaded.targets or loaded.names_labels:
+        raise ConfigError(
+            f"{config}: an evaluation is of one score. Remedy: give one target that is numbers; of a model "
+            "of names its card says what it is worth"
+        )
     if against is None:
         return cross_validate_report(loaded, probes=probes, echo=echo)
     if not against.endswith((".yaml", ".yml")):
@@ -340,7 +345,7 @@ def cross_validate_report(
     Raises:
         AnnotationsError: the annotations cannot be trained on.
     """
-    labels = read_annotations(config.annotations, config.keep.min_score)
+    labels = read_annotations(config.annotations, config.keep.min_score, config.target)
     notes = []
     if probes and config.classifier.kind == "static":
         probes = False

@@ -29,7 +29,7 @@ from filters.model.folder import (
 )
 from filters.model.kinds import HeadScorer, Scorer, scorer_class
 from filters.model.kinds.fasttext import FastTextFeatures, FastTextScorer
-from filters.model.kinds.heads import LabelHead
+from filters.model.kinds.heads import LabelHead, probabilities
 from filters.model.reliability import Decisions
 from filters.model.trained_on import FILE as TRAINED_ON
 from filters.model.trained_on import TrainedOn
@@ -287,7 +287,9 @@ class QualityModel:
             ModelError: the model tells labels apart.
         """
         if self.labels:
-            raise ModelError(f"{self.name}: tells labels apart and gives no score. Remedy: predict(texts)")
+            raise ModelError(
+                f"{self.name}: tells labels apart and gives no score. Remedy: QualityModel.predict, or finesieve score"
+            )
         return predict_together([self], packed)[0].score
 
     def predict(self, texts: Sequence[str]) -> Prediction:
@@ -297,9 +299,7 @@ class QualityModel:
     def _prediction(self, raw: Float32) -> Prediction:
         if not self.labels:
             return Prediction(raw if self.calibration is None else self.calibration(raw))
-        # In float64, so that the last bits of an exponential do not reach the result.
-        powers = np.exp(raw.astype(np.float64) - raw.max(axis=1, keepdims=True))
-        shares = powers / powers.sum(axis=1, keepdims=True)
+        shares = probabilities(raw)
         label = np.argmax(shares, axis=1)
         return Prediction(shares[np.arange(len(raw)), label].astype(np.float32), label.astype(np.int32))
 

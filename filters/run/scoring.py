@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 
 from filters.config.filter import ExtractConfig, InputConfig
-from filters.errors import InputError
+from filters.errors import InputError, ModelError
 from filters.kernels.packed import PackedText
-from filters.model import QualityModel
+from filters.model import Prediction, QualityModel, predict_together
 from filters.read.jsonl import keys_seen, listed_keys
 from filters.read.units import plan_units, read_unit
-from filters.run.blocks import Extract, Score
+from filters.run.blocks import Extract
 
 KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".warc": "warc", ".wet": "wet"}
 COMPRESSIONS = (".gz", ".zst", ".bz2")
@@ -29,6 +29,8 @@ def score_files(
 ) -> Iterator[str]:
     """A JSON line for each document (id, source, position, score, keep) and each record that could not be read (cause).
 
+    A model that tells labels apart gives label and probability in the place of score and keep.
+
     With an error rate each document has a band (low, high) and a decision (keep, drop, undecided) as well; see
     `QualityModel.decide`. A file with a suffix of `TEXTS` is one document of UTF-8 text, and so is "-", standard input.
 
@@ -37,6 +39,8 @@ def score_files(
         ModelError: the model cannot be loaded, or has no bands for this error rate.
     """
     loaded = QualityModel.load(model)
+    if loaded.labels and error_rate is not None:
+        raise ModelError(f"{loaded.name}: tells labels apart, which have no bands. Remedy: leave out --error-rate")
     for file in files:
         suffixes = [suffix for suffix in Path(file).suffixes if suffix not in COMPRESSIONS]
         suffix = suffixes[-1].lower() if suffixes else ""
@@ -45,16 +49,19 @@ def score_files(
             text = _text(file, suffix)
             if not text.strip():
                 raise InputError(f"{file}: empty, so there is no text to score")
-            (scored,) = _scored(loaded, loaded.score_packed(PackedText.from_strings([text])), error_rate)
+            (scored,) = _scored(loaded, loaded.predict([text]), error_rate)
             yield _line(id=file, source=file, position=0, **scored)
             continue
         config = InputConfig.model_validate({"kind": kind, "paths": [file], "text_key": text_key, "id_key": id_key})
-        extract, scorer = Extract(ExtractConfig()), Score(loaded)
+        extract = Extract(ExtractConfig())
         units = plan_units(config)
         seen, read = 0, 0
         for unit in units:
-            for batch in scorer.run(extract.run(read_unit(unit, config))):
-                found = _scored(loaded, batch.attributes["score"], error_rate)
+            for batch in extract.run(read_unit(unit, config)):
+                texts = PackedText.from_arrow(batch.text.filter(pa.array(batch.alive)))
+                (said,) = predict_together([loaded], texts)
+                rows = _scored(loaded, said, error_rate)
+                found = dict(zip(np.flatnonzero(batch.alive).tolist(), rows, strict=True))
                 ids, positions = batch.id.to_pylist(), batch.position.tolist()
                 for row, reason in enumerate(batch.reason.tolist()):
                     about = {"id": ids[row], "source": batch.source, "position": positions[row]}
@@ -63,7 +70,8 @@ def score_files(
                         read += 1
                         yield _line(**about, **found[row])
                     else:
-                        yield _line(**about, score=None, keep=False, reason=reason)
+                        none = {"label": None} if loaded.labels else {"score": None, "keep": False}
+                        yield _line(**about, **none, reason=reason)
                 for record in batch.quarantined:
                     seen += 1
                     yield _line(source=record.source, position=record.position, cause=record.cause)
@@ -97,16 +105,17 @@ def _text(file: str, suffix: str) -> str:
         raise InputError(f"{file}: is no text in UTF-8 (byte {error.start})") from error
 
 
-def _scored(
-    model: QualityModel, scores: npt.NDArray[np.float32], error_rate: float | None
-) -> list[dict[str, str | float | bool]]:
+def _scored(model: QualityModel, said: Prediction, error_rate: float | None) -> list[dict[str, str | float | bool]]:
+    scores = said.score
+    if said.label is not None:
+        chosen = [model.labels[number] for number in said.label.tolist()]
+        return [{"label": label, "probability": share} for label, share in zip(chosen, scores.tolist(), strict=True)]
     rows: list[dict[str, str | float | bool]] = [
         {"score": score, "keep": keep}
         for score, keep in zip(scores.tolist(), model.keep.keep(scores).tolist(), strict=True)
     ]
     if error_rate is not None:
-        # A document that was not read has no score, and no decision is printed for it.
-        found = model.decide_scores(np.nan_to_num(scores), error_rate)
+        found = model.decide_scores(scores, error_rate)
         for row, low, high, word in zip(rows, found.low.tolist(), found.high.tolist(), found.words, strict=True):
             row |= {"low": round(low, 4), "high": round(high, 4), "decision": word}
     return rows

@@ -2,7 +2,8 @@
 
 Columns: `text` and `score` (whole numbers 0 to 5) are required; a list column `scores` (one or more ratings of the
 text, 0 to 5) can stand in for `score`, and its mean is the target. `expected_score` (0 to 5, the mean of the judge's
-score distribution) is the target where it is there. `id`, `url`, `natural_weight`, `sampling`, `topic`, `format`,
+score distribution) is the target where it is there. Another column can be named as target: numbers 0 to 5, such as the
+depth of an explanation, or names, such as topics. `id`, `url`, `natural_weight`, `sampling`, `topic`, `format`,
 `language` and a second rating are used where they are there. The layout of
 HuggingFaceFW/fineweb-edu-llama3-annotations fits.
 
@@ -30,6 +31,8 @@ from filters.statistics.splits import connected, near_pairs
 from filters.train.config import DistillConfig
 
 MIN_LABELS = 50
+LEAST_OF_LABEL = 10
+"""Fewest texts with each name, where the target is names."""
 FACETS = ("topic", "format", "language")
 _SHOWN = 5
 
@@ -46,6 +49,7 @@ class Annotations:
         expected: float64[n], what to predict: expected_score, or where the file has no such column score, or the mean
             of scores.
         target: name of the column `expected` came from.
+        names: what numbers in `expected` and `score` stand for where the target is names, sorted; else empty.
         groups: int64[n]; rows of one group (host, near copies) belong on the same side of any split.
         natural_weight: float64[n] or None: from this sample to the natural mix of the crawl.
         random: bool[n]; False where the column `sampling` says something else than "random": a page that was chosen
@@ -62,6 +66,7 @@ class Annotations:
     score: Int64
     expected: Float64
     target: str
+    names: tuple[str, ...]
     groups: Int64
     natural_weight: Float64 | None
     random: npt.NDArray[np.bool_]
@@ -89,52 +94,49 @@ class Annotations:
         )
 
 
-def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
+def read_annotations(
+    path: str | Path, min_score: float = 1.5, target: str | None = None, named: bool = False
+) -> Annotations:
     """Read and check an annotations file.
 
     Args:
         path: a Parquet, JSON lines or CSV file.
         min_score: the keep rule; labels on both sides of it are required.
+        target: the column to learn; None: the judge's score.
+        named: the target is names: rows without one are left out, and `min_score` counts for nothing.
 
     Raises:
         AnnotationsError: the file cannot be read or a column is missing, has another type, NaN, a score out of range,
-            an id of two texts, fewer than `MIN_LABELS` labels or labels on one side of `min_score` only.
+            an id of two texts, fewer than `MIN_LABELS` labels, labels on one side of `min_score` only, or fewer than
+            `LEAST_OF_LABEL` texts with a name.
     """
     path = Path(path)
     file = read_labels(path)
     table, sha256 = file.table, file.sha256
     file.require("text", "rename the column that holds the page's text")
-    if "scores" not in table.column_names:
-        file.require(
-            "score", "rename the column that holds the judge's score, 0 to 5, or give a list of ratings as 'scores'"
-        )
-    notes: list[str] = []
     texts = [text or "" for text in file.strings("text")]
-    ratings = _means(file) if "score" not in table.column_names else None
-    score = np.rint(ratings) if ratings is not None else _numbers(file, "score")
-    fractional = np.flatnonzero(score != np.rint(score))
-    if len(fractional):
-        raise AnnotationsError(
-            f"{path}: column 'score' must hold whole numbers {LOWEST} to {HIGHEST}, not fractions "
-            f"({_rows(fractional)}). Remedy: put fractions into a column 'expected_score'"
-        )
-    target = "score" if ratings is None else "scores"
-    if "expected_score" in table.column_names:
-        target = "expected_score"
-    expected = ratings if ratings is not None and target == "scores" else _numbers(file, target)
-    if target == "scores":
-        notes.append("no columns score and expected_score: the mean of each row's scores is the target")
-    if target == "score":
-        notes.append("no column expected_score: the whole-number score is the target")
-    apart = int(np.count_nonzero(np.abs(score - expected) > 0.5 + 1e-6))
-    if apart:
-        notes.append(f"{apart} rows have |score - expected_score| > 0.5; expected_score counts")
+    notes: list[str] = []
+    names: tuple[str, ...] = ()
+    if target is None:
+        target, score, expected = _judged(file, notes)
+    elif named:
+        file.require(target, "name the column that holds the labels as target")
+        given = [value or "" for value in file.strings(target)]
+        names = tuple(sorted(set(given) - {""}))
+        expected = score = np.array([names.index(value) if value else -1 for value in given], np.float64)
+        if unnamed := int(np.count_nonzero(score < 0)):
+            notes.append(f"{unnamed} rows without {target} left out")
+    else:
+        file.require(target, "name the column that holds the numbers to learn as target")
+        expected = _numbers(file, target)
+        score = np.rint(expected)
     _check_ids(path, table, texts)
     weight = _weights(file)
 
     blank = np.array([not text.strip() for text in texts], dtype=bool)
     if blank.any():
         notes.append(f"{int(blank.sum())} rows without text left out ({_rows(np.flatnonzero(blank))})")
+    blank |= score < 0
     hosts = hosts_of(table)
     if hosts is None:
         notes.append("no column url: splits cannot be grouped by host, so results may be optimistic")
@@ -148,32 +150,38 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
         for place, value in zip(slot.tolist(), table.column(name).to_pylist(), strict=True):
             if place >= 0 and value is not None:
                 values[place] = str(value)
-    two_ratings, ratings_source = _ratings(file, slot.tolist(), len(first), target)
+    two_ratings, ratings_source = np.full((len(first), 2), np.nan), ""
+    if not named:
+        two_ratings, ratings_source = _ratings(file, slot.tolist(), len(first), target)
     rows = np.flatnonzero(slot >= 0)
     slot = slot[rows]
     copies = np.bincount(slot, minlength=len(first))
     mean_expected = np.bincount(slot, expected[rows]) / np.maximum(copies, 1)
     mean_score = np.bincount(slot, score[rows]) / np.maximum(copies, 1)
+    _, head = np.unique(slot, return_index=True)
     if len(rows) > len(first):
         spread = np.zeros(len(first), dtype=bool)
         np.logical_or.at(spread, slot, expected[rows] != mean_expected[slot])
         notes.append(
-            f"{len(rows) - len(first)} rows repeat another row's text; each text counts once with the mean of its "
-            f"labels ({int(spread.sum())} texts had labels that disagree)"
+            f"{len(rows) - len(first)} rows repeat another row's text; each text counts once with the "
+            f"{'first' if named else 'mean'} of its labels ({int(spread.sum())} texts had labels that disagree)"
         )
+    if named:
+        mean_expected = mean_score = expected[rows][head]
     unique = tuple(first)
     if len(unique) < MIN_LABELS:
         raise AnnotationsError(
             f"{path}: {len(unique)} labelled texts, and at least {MIN_LABELS} are needed. Remedy: annotate more pages"
         )
-    keep = mean_expected >= min_score
-    if keep.all() or not keep.any():
+    keep = mean_expected >= (0 if named else min_score)
+    if named:
+        _check_names(path, target, names, mean_expected.astype(np.int64))
+    elif keep.all() or not keep.any():
         side = "reaches" if keep.all() else "is below"
         raise AnnotationsError(
             f"{path}: every label {side} the keep rule's {min_score} in column {target!r}, so there is one class only. "
             "Remedy: annotate pages of both kinds, or set keep.min_score between the labels"
         )
-    _, head = np.unique(slot, return_index=True)
     random = np.ones(len(unique), dtype=bool)
     if "sampling" in table.column_names:
         sampling = np.array([str(value) for value in table.column("sampling").to_pylist()])
@@ -192,6 +200,7 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
         score=np.rint(mean_score).astype(np.int64),
         expected=mean_expected,
         target=target,
+        names=names,
         groups=groups,
         natural_weight=None if weight is None else weight[rows][head],
         random=random,
@@ -200,6 +209,44 @@ def read_annotations(path: str | Path, min_score: float = 1.5) -> Annotations:
         ratings_source=ratings_source,
         notes=tuple(notes),
     )
+
+
+def _judged(file: LabelFile, notes: list[str]) -> tuple[str, Float64, Float64]:
+    """(column of the target, the judge's scores, what to predict) of each row; adds to `notes`."""
+    columns = file.table.column_names
+    if "scores" not in columns:
+        file.require(
+            "score", "rename the column that holds the judge's score, 0 to 5, or give a list of ratings as 'scores'"
+        )
+    ratings = _means(file) if "score" not in columns else None
+    score = np.rint(ratings) if ratings is not None else _numbers(file, "score")
+    fractional = np.flatnonzero(score != np.rint(score))
+    if len(fractional):
+        raise AnnotationsError(
+            f"{file.path}: column 'score' must hold whole numbers {LOWEST} to {HIGHEST}, not fractions "
+            f"({_rows(fractional)}). Remedy: put fractions into a column 'expected_score'"
+        )
+    target = "expected_score" if "expected_score" in columns else "score" if ratings is None else "scores"
+    expected = ratings if ratings is not None and target == "scores" else _numbers(file, target)
+    if target == "scores":
+        notes.append("no columns score and expected_score: the mean of each row's scores is the target")
+    if target == "score":
+        notes.append("no column expected_score: the whole-number score is the target")
+    apart = int(np.count_nonzero(np.abs(score - expected) > 0.5 + 1e-6))
+    if apart:
+        notes.append(f"{apart} rows have |score - expected_score| > 0.5; expected_score counts")
+    return target, score, expected
+
+
+def _check_names(path: Path, target: str, names: tuple[str, ...], labels: Int64) -> None:
+    counts = np.bincount(labels, minlength=len(names))
+    if len(names) < 2 or counts.min() < LEAST_OF_LABEL:
+        rare = names[int(counts.argmin())] if len(names) > 1 else None
+        found = f"{counts.min()} texts have {rare!r:.60}" if rare else f"{len(names)} names"
+        raise AnnotationsError(
+            f"{path}: column {target!r}: {found}, where two names at least, and {LEAST_OF_LABEL} texts of each, are "
+            "needed. Remedy: annotate more pages, or join rare names"
+        )
 
 
 def _rows(rows: Int64) -> str:
@@ -279,7 +326,9 @@ def _ratings(file: LabelFile, slots: list[int], count: int, target_name: str) ->
     found = np.full((count, 2), np.nan)
     table, names = file.table, file.table.column_names
     target = table.column(target_name).to_pylist()
-    second = ("scores",) if target_name == "scores" else ("expected_score_2", "score_2", "scores")
+    second: tuple[str, ...] = (f"{target_name}_2",)
+    if target_name in ("expected_score", "score", "scores"):
+        second = ("scores",) if target_name == "scores" else ("expected_score_2", "score_2", "scores")
     column = next((name for name in second if name in names), None)
     if column is None:
         source = "rows that repeat a text"

@@ -32,7 +32,11 @@ it the anchor makes a step next to a plateau, on which hundreds of documents pil
 
 
 def fit_calibration(
-    raw: Float64, expected: Float64, weights: Float64 | None = None, min_score: float = 1.5
+    raw: Float64,
+    expected: Float64,
+    weights: Float64 | None = None,
+    min_score: float = 1.5,
+    highest: float = HIGHEST,
 ) -> Calibration:
     """Fit the map on out-of-fold predictions.
 
@@ -41,6 +45,7 @@ def fit_calibration(
         expected: float64[n], the judge's scores of the same rows.
         weights: float64[n], positive; None: all 1.
         min_score: the keep rule, with labels on both sides of it.
+        highest: upper end of the scale.
 
     Raises:
         ValueError: all raw scores are equal, so nothing can be ordered by them.
@@ -50,15 +55,15 @@ def fit_calibration(
     if len(raw) == 0 or raw.min() == raw.max():
         raise ValueError("all raw scores are equal: the classifier has learnt nothing that could be calibrated")
     anchor = _cut(raw, weights, float(weights[expected >= min_score].sum() / weights.sum())), min_score
-    anchored, free = (_spline(raw, expected, weights, at) for at in (anchor, None))
+    anchored, free = (_spline(raw, expected, weights, at, highest) for at in (anchor, None))
     x, y = _bounded(anchored, free, raw, expected, weights, min_score)
     # Beyond the last knots the map goes on at its mean slope to the ends of the scale, so that order is kept there.
     slope = (y[-1] - y[0]) / (x[-1] - x[0]) if x[-1] > x[0] and y[-1] > y[0] else 1.0
     if y[0] > LOWEST:
         x, y = np.r_[x[0] - (y[0] - LOWEST) / slope, x], np.r_[LOWEST, y]
-    if y[-1] < HIGHEST:
-        x, y = np.r_[x, x[-1] + (HIGHEST - y[-1]) / slope], np.r_[y, HIGHEST]
-    return Calibration(x, np.clip(y, LOWEST, HIGHEST))
+    if y[-1] < highest:
+        x, y = np.r_[x, x[-1] + (highest - y[-1]) / slope], np.r_[y, highest]
+    return Calibration(x, np.clip(y, LOWEST, highest))
 
 
 def _cut(raw: Float64, weights: Float64, share: float) -> float:
@@ -70,7 +75,7 @@ def _cut(raw: Float64, weights: Float64, share: float) -> float:
 
 
 def _spline(
-    raw: Float64, expected: Float64, weights: Float64, anchor: tuple[float, float] | None
+    raw: Float64, expected: Float64, weights: Float64, anchor: tuple[float, float] | None, highest: float
 ) -> tuple[Float64, Float64]:
     """Knots of the rising, smooth broken line of least squared error, through `anchor` (raw, score) if there is one."""
     from scipy.optimize import nnls
@@ -95,7 +100,7 @@ def _spline(
     steps = found[: len(widths)] + least
     y = np.r_[0.0, np.cumsum(steps)]
     y += start - y[np.searchsorted(knots, anchor[0])] if anchor is not None else found[-2] - found[-1]
-    return _within(knots, y)
+    return _within(knots, y, highest)
 
 
 def _bounded(
@@ -122,10 +127,10 @@ def _bounded(
     return free
 
 
-def _within(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+def _within(x: Float64, y: Float64, highest: float) -> tuple[Float64, Float64]:
     """The part of a broken line that lies on the judge's scale, cut where it leaves it."""
-    ends = [float(np.interp(level, y, x)) for level in (LOWEST, HIGHEST)]
-    inside = (y > LOWEST) & (y < HIGHEST)
+    ends = [float(np.interp(level, y, x)) for level in (LOWEST, highest)]
+    inside = (y > LOWEST) & (y < highest)
     low = ([ends[0]], [float(LOWEST)]) if y[0] <= LOWEST else ([], [])
-    high = ([ends[1]], [float(HIGHEST)]) if y[-1] >= HIGHEST else ([], [])
+    high = ([ends[1]], [float(highest)]) if y[-1] >= highest else ([], [])
     return np.r_[low[0], x[inside], high[0]], np.r_[low[1], y[inside], high[1]]

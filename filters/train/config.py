@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from filters.config.languages import LanguageCode
 from filters.config.yaml_file import PathText, Section
 from filters.model.folder import KeepRule
 from filters.model.kinds.encoder import EncoderConfig
 from filters.model.kinds.fasttext import FastTextConfig
+from filters.model.kinds.heads import LogisticHead
 from filters.model.kinds.linear import LinearConfig
 from filters.model.kinds.static import StaticConfig
 from filters.model.windows import WindowRule
@@ -77,14 +78,23 @@ class AgreementConfig(Section):
     """Do not train if the agreement is below the floor, or if no text was rated twice."""
 
 
+TargetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
+
+
 class TrainConfig(Section):
     """A config of `finesieve train`: everything from the annotations to a model folder."""
 
     annotations: PathText
     """Parquet, JSON lines or CSV file with text, score and optionally expected_score, url, id, natural_weight."""
+    target: Annotated[str, Field(min_length=1)] | None = None
+    """Column to learn: numbers 0 to 5, or names, such as topics, which need `head: {kind: logistic}`. null: the judge's
+    score."""
+    targets: Annotated[tuple[TargetName, ...], Field(max_length=64)] = ()
+    """Several columns, in the place of `target`: a model is trained for each. `name` and `output` have {target} where
+    the name of the column belongs."""
     output: Annotated[PathText, Field(min_length=1)]
     """The model folder to write."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9]|\{target\})([A-Za-z0-9._-]|\{target\}){0,63}$")]
     """Name of the model, for its card and the manifests of runs."""
     language: LanguageCode | None = None
     """ISO 639-1 code of the texts' language, for the card. null: not said."""
@@ -116,3 +126,38 @@ class TrainConfig(Section):
     """Seed of everything random in the training."""
     remarks: tuple[str, ...] = ()
     """What else a user of the model must know, for its card."""
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> Self:
+        if self.targets and self.target is not None:
+            raise ValueError("target and targets exclude each other")
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError("targets names a column twice")
+        for key in ("name", "output"):
+            if bool(self.targets) != ("{target}" in getattr(self, key)):
+                raise ValueError(f"{key} has {{target}} in it if, and only if, there are targets")
+        if self.names_labels and (self.target is None and not self.targets):
+            raise ValueError("head: {kind: logistic} tells names apart; say in which column: target: topic")
+        if self.names_labels and (self.distill is not None or self.balance != "none"):
+            raise ValueError("head: {kind: logistic} goes with neither distill nor balance")
+        return self
+
+    @property
+    def names_labels(self) -> bool:
+        """Whether the target is names, and not numbers."""
+        head = getattr(self.classifier, "head", None)
+        return isinstance(head, LogisticHead)
+
+    def each(self) -> tuple[TrainConfig, ...]:
+        """A config with one target for each of `targets`; itself without any."""
+        return tuple(
+            self.model_copy(
+                update={
+                    "target": target,
+                    "targets": (),
+                    "name": self.name.replace("{target}", target),
+                    "output": self.output.replace("{target}", target),
+                }
+            )
+            for target in self.targets
+        ) or (self,)

@@ -22,7 +22,7 @@ from filters.model.ensemble import Combination, EnsembleFeatures, EnsembleScorer
 from filters.model.folder import KeepRule, Manifest
 from filters.model.kinds import Classifier, Scorer, classifier_class
 from filters.model.windows import pool, split
-from filters.statistics.agreement import Agreement
+from filters.statistics.agreement import HIGHEST, Agreement
 from filters.statistics.splits import group_folds
 from filters.train.annotations import Annotations, read_raw_texts
 from filters.train.calibration import METHOD, fit_calibration
@@ -156,6 +156,40 @@ def _strings(packed: PackedText) -> list[str]:
     return [text.decode("utf-8", "replace") for text in packed]
 
 
+def row_weights(config: TrainConfig, labels: Annotations) -> Float64:
+    """float64[n]: how much each row counts in training.
+
+    Raises:
+        AnnotationsError: `weights: natural` without the column.
+    """
+    if config.weights == "uniform":
+        return np.ones(len(labels))
+    if labels.natural_weight is None:
+        raise AnnotationsError(
+            f"{config.annotations}: weights: natural needs the column 'natural_weight'. Remedy: weights: uniform"
+        )
+    return np.sqrt(labels.natural_weight)
+
+
+def fit_texts(
+    config: TrainConfig,
+    classifier: Classifier[Scorer],
+    texts: list[str],
+    targets: Float64,
+    weights: Float64,
+    groups: Int64,
+    seed: int,
+) -> None:
+    """Fit to whole texts, window by window: the windows of a text together weigh as much as the text."""
+    if config.windows != "first":
+        windows = split(PackedText.from_strings(texts), config.windows, config.window)
+        texts = _strings(windows.packed)
+        shares = 1 / np.bincount(windows.document)
+        targets, weights = targets[windows.document], (weights * shares)[windows.document]
+        groups = groups[windows.document]
+    classifier.fit(texts, targets, weights, seed, groups)
+
+
 class Procedure:
     """Fits by a training config.
 
@@ -180,14 +214,7 @@ class Procedure:
             self.raw_texts, note = read_raw_texts(config.distill, labels, config.random_state)
             self.notes = (note,)
         self.kept = labels.expected >= config.keep.min_score
-        if config.weights == "uniform":
-            self.weights = np.ones(len(labels))
-        elif labels.natural_weight is None:
-            raise AnnotationsError(
-                f"{config.annotations}: weights: natural needs the column 'natural_weight'. Remedy: weights: uniform"
-            )
-        else:
-            self.weights = np.sqrt(labels.natural_weight)
+        self.weights = row_weights(config, labels)
         self._taught: dict[tuple[bytes, int], tuple[Float64, Float64]] = {}
 
     def folds(self, rows: Int64, folds: int, seed: int) -> list[tuple[Int64, Int64]]:
@@ -263,6 +290,7 @@ class Procedure:
                 self.labels.expected[rows],
                 self.weights[rows],
                 self.config.keep.min_score,
+                HIGHEST if self.config.target is None else float(np.ceil(self.labels.expected.max())),
             )
         except ValueError as error:
             raise AnnotationsError(
@@ -279,24 +307,7 @@ class Procedure:
             targets = np.r_[softened, taught]
             weights = np.r_[weights, np.full(len(taught), distill.weight * weights.mean())]
             groups = np.r_[groups, self.labels.groups.max() + 1 + np.arange(len(taught))]
-        self._fit_texts(classifier, texts, targets, weights, groups, seed)
-
-    def _fit_texts(
-        self,
-        classifier: Classifier[Scorer],
-        texts: list[str],
-        targets: Float64,
-        weights: Float64,
-        groups: Int64,
-        seed: int,
-    ) -> None:
-        if self.config.windows != "first":
-            windows = split(PackedText.from_strings(texts), self.config.windows, self.config.window)
-            texts = _strings(windows.packed)
-            shares = 1 / np.bincount(windows.document)
-            targets, weights = targets[windows.document], (weights * shares)[windows.document]
-            groups = groups[windows.document]
-        classifier.fit(texts, targets, weights, seed, groups)
+        fit_texts(self.config, classifier, texts, targets, weights, groups, seed)
 
     def _balanced(self, rows: Int64) -> Float64:
         weights, kept = self.weights[rows], self.kept[rows]
@@ -330,5 +341,5 @@ class Procedure:
         (candidate, *_) = self._candidates(self.config.distill.teacher)
         texts = [self.labels.texts[row] for row in rows]
         groups = self.labels.groups[rows]
-        self._fit_texts(candidate, texts, self.labels.expected[rows], self._balanced(rows), groups, seed)
+        fit_texts(self.config, candidate, texts, self.labels.expected[rows], self._balanced(rows), groups, seed)
         return candidate

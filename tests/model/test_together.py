@@ -80,7 +80,7 @@ def test_labels_come_with_their_probability(topics: QualityModel) -> None:
     assert [topics.labels[number] for number in found.label] == ["lessons", "shops"]
     assert (found.score > 1 / 3).all()
     assert (found.score <= 1).all()
-    with pytest.raises(ModelError, match=r"tells labels apart and gives no score. Remedy: predict"):
+    with pytest.raises(ModelError, match=r"tells labels apart and gives no score. Remedy: QualityModel.predict"):
         topics.score(TEXTS)
 
 

@@ -162,6 +162,13 @@ class LabelHead:
         write_arrays(path, vars(self))
 
 
+def probabilities(logits: Float32) -> Float64:
+    """float64[n, k], rows summing to 1, of logits float32[n, k]; as float32 they are the same anywhere."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    shares: Float64 = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
 def read_head(path: Path, kind: HeadKind, width: int) -> Head:
     """Read what `Head.write` wrote, for features of `width` columns.
 
