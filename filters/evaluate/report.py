@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float64
 from filters.config.yaml_file import load_config
-from filters.errors import AnnotationsError, ConfigError
+from filters.errors import AnnotationsError, ConfigError, ModelError
 from filters.evaluate.probes import NEAR, REFERENCE, ProbeResult, measure_probes, probe_scores
 from filters.evaluate.slices import MEANINGS, Facet, baseline_scores, measure_slices
 from filters.model import QualityModel
@@ -301,7 +301,9 @@ def evaluate(
     Raises:
         AnnotationsError: the file cannot be evaluated against, or too little of it is new to the models.
     """
-    labels = read_annotations(annotations, model.keep.min_score)
+    if model.labels:
+        raise ModelError(f"{model.name}: tells labels apart, and an evaluation is of scores. Remedy: see its card")
+    labels = read_annotations(annotations, model.keep.min_score, _target_of(model))
     seen: npt.NDArray[np.bool_] | None = None
     notes = []
     for side in (model, *([] if against is None or against.digest == model.digest else [against])):
@@ -448,6 +450,12 @@ def report_from_predictions(
         examples=_examples(scores[0], labels, measure.min_score),
         notes=(*notes, *labels.notes, *_findings(sample, facets)),
     )
+
+
+def _target_of(model: QualityModel) -> str | None:
+    """The column that a model learnt, if it is another than the judge's score."""
+    target = model.metadata.settings.get("target")
+    return target if isinstance(target, str) else None
 
 
 def _seen(model: QualityModel, labels: Annotations) -> npt.NDArray[np.bool_] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class LabelFile:
     Attributes:
         path: of the file.
         sha256: of the file as stored.
-        table: those of its columns that are in `COLUMNS`, in the order of the file; strings are not dictionary-encoded.
+        table: those of its columns that were read, in the order of the file; strings are not dictionary-encoded.
         names: of all its columns.
     """
 
@@ -110,8 +110,8 @@ class LabelFile:
         return column
 
 
-def read_labels(path: str | Path) -> LabelFile:
-    """Read a file of labelled pages.
+def read_labels(path: str | Path, also: Sequence[str] = ()) -> LabelFile:
+    """Read a file of labelled pages: the columns in `COLUMNS`, and those named in `also`.
 
     Raises:
         AnnotationsError: it cannot be read, or is none of the three formats; says what it is instead, and where.
@@ -125,8 +125,9 @@ def read_labels(path: str | Path) -> LabelFile:
         raise AnnotationsError(f"{path}: cannot read this file: {error.strerror}. Remedy: check the path") from error
     except ValueError as error:  # a NUL in the path
         raise AnnotationsError(f"{path!r}: cannot read this file: {error}. Remedy: check the path") from error
-    table, names = _table(path, raw)
-    twice = next((name for name in COLUMNS if names.count(name) > 1), None)
+    wanted = {*COLUMNS, *also}
+    table, names = _table(path, raw, wanted)
+    twice = next((name for name in sorted(wanted) if names.count(name) > 1), None)
     if twice is not None:
         raise AnnotationsError(f"{path}: two columns are called {twice!r}. Remedy: rename or drop one of them")
     kinds = [plain_type(field.type) for field in table.schema]
@@ -135,10 +136,10 @@ def read_labels(path: str | Path) -> LabelFile:
     return LabelFile(path, hashlib.sha256(raw).hexdigest(), table, tuple(names))
 
 
-def _table(path: Path, raw: bytes) -> tuple[pa.Table, list[str]]:
-    """(columns in `COLUMNS`, names of all columns)."""
+def _table(path: Path, raw: bytes, wanted: Set[str]) -> tuple[pa.Table, list[str]]:
+    """(columns that are wanted, names of all columns)."""
     if raw[:4] == b"PAR1" or path.suffix.lower() in (".parquet", ".pq"):
-        return _parquet(path, raw)
+        return _parquet(path, raw, wanted)
     content = _unpacked(path, raw).removeprefix(b"\xef\xbb\xbf")
     what = next((what for magic, what in _FOREIGN if content.startswith(magic)), None)
     if what is None and b"\x00" in content[:4096]:
@@ -150,7 +151,7 @@ def _table(path: Path, raw: bytes) -> tuple[pa.Table, list[str]]:
         raise AnnotationsError(f"{path}: this file is empty. Remedy: write the labels again")
     if first == b"[":
         raise AnnotationsError(f"{path}: this is a JSON array. Remedy: write JSON lines, one object a line")
-    return _json_lines(path, content) if first == b"{" else _csv(path, content)
+    return _json_lines(path, content, wanted) if first == b"{" else _csv(path, content, wanted)
 
 
 def _unpacked(path: Path, raw: bytes) -> bytes:
@@ -170,11 +171,11 @@ def _unpacked(path: Path, raw: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _parquet(path: Path, raw: bytes) -> tuple[pa.Table, list[str]]:
+def _parquet(path: Path, raw: bytes, wanted: Set[str]) -> tuple[pa.Table, list[str]]:
     try:
         file = pq.ParquetFile(pa.BufferReader(raw))
         names: list[str] = file.schema_arrow.names
-        present = [name for name in dict.fromkeys(names) if name in COLUMNS]
+        present = [name for name in dict.fromkeys(names) if name in wanted]
         return file.read(columns=present), names
     except (OSError, pa.ArrowException) as error:
         raise AnnotationsError(
@@ -183,7 +184,7 @@ def _parquet(path: Path, raw: bytes) -> tuple[pa.Table, list[str]]:
         ) from error
 
 
-def _json_lines(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
+def _json_lines(path: Path, content: bytes, wanted: Set[str]) -> tuple[pa.Table, list[str]]:
     names: dict[str, None] = {}
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -200,7 +201,7 @@ def _json_lines(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
         names.update(dict.fromkeys(row))
         rows.append(row)
     columns = {}
-    for name in (name for name in names if name in COLUMNS):
+    for name in (name for name in names if name in wanted):
         values = [row.get(name) for row in rows]
         texts = name == "text" and all(isinstance(value, str | None) for value in values)
         columns[name] = _array(path, name, values, pa.large_string() if texts else None)
@@ -216,7 +217,7 @@ def _array(path: Path, name: str, values: list[Any], kind: pa.DataType | None = 
         ) from error
 
 
-def _csv(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
+def _csv(path: Path, content: bytes, wanted: Set[str]) -> tuple[pa.Table, list[str]]:
     header = content.split(b"\n", 1)[0].decode("utf-8", "replace")
     delimiter = max(",;\t", key=header.count)
     names = next(csv.reader([header.rstrip("\r")], delimiter=delimiter), [])
@@ -228,7 +229,7 @@ def _csv(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
             pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys((*STRINGS, *LISTS), pa.large_string()),
-                include_columns=[name for name in dict.fromkeys(names) if name in COLUMNS],
+                include_columns=[name for name in dict.fromkeys(names) if name in wanted],
                 null_values=["", "null", "NULL", "NA", "N/A", "None"],
             ),
         )

@@ -111,7 +111,7 @@ def read_annotations(
             `LEAST_OF_LABEL` texts with a name.
     """
     path = Path(path)
-    file = read_labels(path)
+    file = read_labels(path, () if target is None else (target, f"{target}_2"))
     table, sha256 = file.table, file.sha256
     file.require("text", "rename the column that holds the page's text")
     texts = [text or "" for text in file.strings("text")]

@@ -133,11 +133,11 @@ class TrainConfig(Section):
             raise ValueError("target and targets exclude each other")
         if len(set(self.targets)) < len(self.targets):
             raise ValueError("targets names a column twice")
+        if self.names_labels and self.target is None and not self.targets:
+            raise ValueError("head: {kind: logistic} tells names apart; say in which column: target: topic")
         for key in ("name", "output"):
             if bool(self.targets) != ("{target}" in getattr(self, key)):
                 raise ValueError(f"{key} has {{target}} in it if, and only if, there are targets")
-        if self.names_labels and (self.target is None and not self.targets):
-            raise ValueError("head: {kind: logistic} tells names apart; say in which column: target: topic")
         if self.names_labels and (self.distill is not None or self.balance != "none"):
             raise ValueError("head: {kind: logistic} goes with neither distill nor balance")
         return self
