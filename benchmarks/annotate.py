@@ -26,11 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.plan import describe_sample
-from filters.annotate.records import Answer, Document
 from filters.annotate.rubric import Rubric
-from filters.annotate.run import Hooks, run_annotate
-from filters.annotate.store import Store
+from filters.annotate.run import Hooks, describe_sample, run_annotate
+from filters.annotate.store import Answer, Document, Store
 from filters.kernels.tokens import token_estimate  # noqa: F401  compiled before anything is timed
 
 IN_FLIGHT = 256

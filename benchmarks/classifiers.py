@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from filters.config.yaml_file import load_config
-from filters.statistics.bootstrap import Measure
+from filters.statistics.resampling import Measure
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import compare

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from filters.config.yaml_file import load_config
-from filters.statistics.bootstrap import Measure
+from filters.statistics.resampling import Measure
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import compare, estimates

@@ -19,8 +19,7 @@ import numpy as np
 from benchmarks.encoder_recipes import CONFIG, take
 from filters.config.yaml_file import load_config
 from filters.model.kinds.encoder import EncoderClassifier, EncoderConfig
-from filters.statistics.bootstrap import Measure
-from filters.statistics.splits import group_folds
+from filters.statistics.resampling import Measure, group_folds
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
 from filters.train.evaluation import compare, estimates

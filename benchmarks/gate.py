@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from filters.config.yaml_file import Section, load_config
 from filters.errors import ConfigError, FinesieveError
 from filters.model import QualityModel
-from filters.statistics.agreement import Agreement
+from filters.statistics.agreement import LabelMetrics
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.config import TrainConfig
 
@@ -133,7 +133,7 @@ def measure(config: TrainConfig, labels: Annotations, folds: int, inner_folds: i
     validation = config.validation.model_copy(update={"repeats": 1, "folds": folds, "inner_folds": inner_folds})
     config = config.model_copy(update={"validation": validation})
     scores = out_of_fold(Procedure(config, labels))["model"][0]
-    metrics = Agreement(scores, labels.expected, labels.score, config.keep.min_score).metrics(np.ones(len(labels)))
+    metrics = LabelMetrics(scores, labels.expected, labels.score, config.keep.min_score).metrics(np.ones(len(labels)))
     return {name: float(metrics[name]) for name in GATED}
 
 

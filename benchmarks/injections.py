@@ -31,9 +31,8 @@ import numpy as np
 
 from examples.small_judge import MODEL, running
 from filters.annotate.page import CLOSE, OPEN, delimit
-from filters.annotate.prompt import FRAME, Message, Prompt
 from filters.annotate.reading import UnreadableError, read_expected
-from filters.annotate.rubric import Rubric
+from filters.annotate.rubric import FRAME, Message, Prompt, Rubric
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "annotate" / "injections.json"

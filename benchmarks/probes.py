@@ -16,8 +16,7 @@ import numpy as np
 
 from filters.evaluate.probes import PROBES, probe_scores
 from filters.model import QualityModel
-from filters.statistics.bootstrap import mean_estimates
-from filters.statistics.splits import connected, near_pairs
+from filters.statistics.resampling import connected, mean_estimates, near_pairs
 from filters.train.annotations import read_pages
 
 

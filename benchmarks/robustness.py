@@ -31,8 +31,7 @@ from filters.kernels.static import SHAPE, StaticTable, static_features
 from filters.model.kinds.encoder import text_key
 from filters.model.kinds.heads import HeadConfig, LandmarkHead, SvrHead, fit_head
 from filters.model.kinds.static import read_table
-from filters.statistics.bootstrap import Measure, mean_estimates
-from filters.statistics.splits import connected, group_folds, near_pairs
+from filters.statistics.resampling import Measure, connected, group_folds, mean_estimates, near_pairs
 from filters.train.annotations import read_annotations, read_pages
 from filters.train.calibration import fit_calibration
 from filters.train.evaluation import estimates

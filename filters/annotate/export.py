@@ -14,14 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.plan import describe_sample
-from filters.annotate.records import Answer, Document, JudgeRecord
-from filters.annotate.reliability import Consensus, Panel, consensus, unlinked
 from filters.annotate.rubric import Rubric
-from filters.annotate.store import Store
+from filters.annotate.run import describe_sample
+from filters.annotate.store import Answer, Document, JudgeRecord, Store
 from filters.cards import bullets, card_table, cell, make_card
 from filters.errors import AnnotationsError
-from filters.statistics.agreement import HIGHEST, LOWEST
+from filters.statistics.agreement import HIGHEST, LOWEST, Consensus, Panel, consensus, unlinked
 from filters.storage.publish import publishing
 
 FILE = "annotations.parquet"

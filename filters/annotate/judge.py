@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from filters.annotate.budget import Budget, BudgetReachedError, Reservation
+from filters.annotate.budget import Budget, BudgetReachedError, JudgeProgress, Reservation, Window
 from filters.annotate.config import ANSWER_TOKENS, FALLBACK_REPEATS, JudgeConfig, Mode, StopConfig
 from filters.annotate.endpoints import (
     LONGEST_PAUSE,
@@ -36,21 +36,19 @@ from filters.annotate.endpoints import (
     StoppingError,
 )
 from filters.annotate.page import MIN_TOKENS, Delimited, TokenCounter, delimit, estimate_tokens, token_counter
-from filters.annotate.progress import JudgeProgress, Window
-from filters.annotate.prompt import VERSION, Message, Prompt
 from filters.annotate.reading import (
     Reading,
+    Reply,
     UnreadableError,
     goes_on,
+    parse,
     read_expected,
     read_justified,
     read_reward,
     read_score,
 )
-from filters.annotate.records import Answer, Failure, Pending, Spending
-from filters.annotate.reply import Reply, parse
-from filters.annotate.rubric import Rubric
-from filters.annotate.store import LAST, Store
+from filters.annotate.rubric import VERSION, Message, Prompt, Rubric
+from filters.annotate.store import LAST, Answer, Failure, Pending, Spending, Store
 from filters.errors import ConfigError, FinesieveError
 from filters.storage.pace import pause_before
 

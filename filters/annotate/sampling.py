@@ -17,81 +17,25 @@ import bisect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
-from filters.annotate.records import Document
+from filters.annotate.config import SampleConfig
+from filters.annotate.store import Document
 from filters.arrays import Float64, Int64
-from filters.config.filter import ExtractConfig, InputConfig, ModelText, NearConfig, model_at
-from filters.config.languages import LanguageCode
-from filters.config.yaml_file import Section
+from filters.config.filter import ExtractConfig, InputConfig, model_at
 from filters.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from filters.model import QualityModel
     from filters.read.batch import Batch
 
-Stratum = Literal["language", "source", "length", "score"]
-
 LENGTHS = (128, 512, 2048, 8192)
 """Upper ends of the strata by length, in estimated tokens."""
 SCORE_STEP = 0.5
 """Width of the strata by score."""
-
-
-class SampleConfig(Section):
-    """Which documents of the input are annotated. Of copies and near copies, one can be drawn."""
-
-    size: Annotated[int, Field(ge=1)] = 1000
-    """Number of documents to draw."""
-    design: Literal["random", "stratified", "active"] = "random"
-    """random: every document has the same chance. stratified: each stratum gives an equal share, or all it has. active:
-    documents that `prefer` names are drawn more often; `random_share` of the sample is drawn without regard to it."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the draw. The same seed draws the same documents from the same input."""
-    strata: tuple[Stratum, ...] = ()
-    """stratified: what strata are made of: language, source (input file), length (in tokens), score (of the first
-    model). Several are combined."""
-    prefer: Literal["uncertain", "high", "disagreement"] = "uncertain"
-    """active: what is drawn more often. uncertain: scores near the keep rule of the first model. high: high scores.
-    disagreement: scores of two models that differ."""
-    models: tuple[ModelText, ...] = ("edu-en",)
-    """Models, as in `model` of a filter config, for strata by score and for the design active (disagreement needs
-    two)."""
-    spread: Annotated[float, Field(gt=0, le=5)] = 0.5
-    """active: a document that is closer to what is preferred by this many points of score is drawn 2.7 times as
-    often."""
-    random_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """active: share of the sample that is drawn at random, so that every document has a chance."""
-    languages: tuple[LanguageCode, ...] = ()
-    """Draw only documents in these languages (ISO 639-1 codes). Empty: in all languages."""
-    near: NearConfig | None = NearConfig()
-    """What counts as a near copy. null: only equal texts are copies."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.design == "stratified") != bool(self.strata):
-            raise ValueError(
-                "design stratified needs `strata`, for example [language, length]"
-                if not self.strata
-                else f"`strata` belongs to design stratified, and the design is {self.design}"
-            )
-        if len(set(self.strata)) != len(self.strata):
-            raise ValueError("strata: one is named twice")
-        needed = 2 if self.design == "active" and self.prefer == "disagreement" else 1
-        if len(self.models) < needed:
-            raise ValueError(f"models: {needed} needed" + (" to disagree" if needed == 2 else ""))
-        return self
-
-    @property
-    def scorers(self) -> tuple[str, ...]:
-        """The models whose scores the design needs."""
-        if self.design == "active":
-            return self.models[: 2 if self.prefer == "disagreement" else 1]
-        return self.models[:1] if "score" in self.strata else ()
 
 
 @dataclass(frozen=True, slots=True)

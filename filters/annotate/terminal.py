@@ -18,13 +18,11 @@ from filters.terminal import BAR, BLOCKS, make_table, printable, short
 
 if TYPE_CHECKING:
     from filters.annotate.agreement import AgreementReport, Coefficients
-    from filters.annotate.budget import Budget
+    from filters.annotate.budget import Budget, JudgeProgress
     from filters.annotate.config import BudgetConfig
     from filters.annotate.judge import Judge
-    from filters.annotate.plan import AnnotatePlan, Forecast
-    from filters.annotate.progress import JudgeProgress
-    from filters.annotate.run import AnnotateResult, JudgeResult, Outcome
-    from filters.statistics.bootstrap import Estimate
+    from filters.annotate.run import AnnotatePlan, AnnotateResult, Forecast, JudgeResult, Outcome
+    from filters.statistics.resampling import Estimate
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines of progress."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from filters.annotate.config import AnnotateConfig
-    from filters.annotate.plan import Forecast
+    from filters.annotate.run import Forecast
 
 
 def annotate(
@@ -60,7 +60,7 @@ def annotate(
     if export is not None:
         _export(console, loaded, export)
         return
-    from filters.annotate.plan import plan_annotate
+    from filters.annotate.run import plan_annotate
     from filters.annotate.terminal import plan_view
 
     if dry_run:
@@ -96,7 +96,7 @@ def _report(
     console: Console, path: Path, min_score: float | None, curve: bool, rubric: str | None, as_json: bool
 ) -> None:
     from filters.annotate.agreement import make_report
-    from filters.annotate.rated import read_rated
+    from filters.annotate.ratings import read_rated
     from filters.annotate.terminal import agreement_view
 
     rated = read_rated(path, rubric)

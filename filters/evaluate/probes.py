@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float32
 from filters.statistics.agreement import Scores
-from filters.statistics.bootstrap import Estimate, Measure
+from filters.statistics.resampling import Estimate, Measure
 from filters.train.annotations import Annotations
 
 REFERENCE = 0.07

@@ -25,7 +25,7 @@ from filters.evaluate.probes import NEAR, REFERENCE, ProbeResult, measure_probes
 from filters.evaluate.slices import MEANINGS, Facet, baseline_scores, measure_slices
 from filters.model import QualityModel
 from filters.statistics.agreement import Scores, score_bins
-from filters.statistics.bootstrap import CONFIDENCE, Estimate, Measure
+from filters.statistics.resampling import CONFIDENCE, Estimate, Measure
 from filters.terminal import printable
 from filters.train.annotations import MIN_LABELS, Annotations, read_annotations
 from filters.train.config import TrainConfig

@@ -16,9 +16,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float32, Float64
-from filters.statistics.agreement import METRICS, Agreement, Scores
-from filters.statistics.bootstrap import Estimate, Measure, estimate, group_resamples
-from filters.statistics.splits import group_folds
+from filters.statistics.agreement import METRICS, LabelMetrics, Scores
+from filters.statistics.resampling import Estimate, Measure, estimate, group_folds, group_resamples
 from filters.train.annotations import Annotations
 from filters.train.calibration import fit_calibration
 
@@ -129,7 +128,7 @@ def _facet(
     slices, ranks, curves, mass, hits = [], [], [], [], []
     for value, rows in members.items():
         agreements = [
-            Agreement(np.asarray(scores)[rows], labels.expected[rows], labels.score[rows], min_score)
+            LabelMetrics(np.asarray(scores)[rows], labels.expected[rows], labels.score[rows], min_score)
             for scores in predictions
         ]
         kept = sum(agreement.kept for agreement in agreements) / len(agreements)

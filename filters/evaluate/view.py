@@ -14,7 +14,7 @@ from filters.evaluate.report import Report
 from filters.evaluate.slices import OTHER, Facet
 from filters.page import ASSETS, make_page, publish_page
 from filters.statistics.agreement import correlation_bound
-from filters.statistics.bootstrap import Estimate
+from filters.statistics.resampling import Estimate
 from filters.terminal import make_table, printable
 from filters.train.evaluation import COMPARED
 

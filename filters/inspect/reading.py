@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from filters.annotate.records import Document, Pending
-from filters.annotate.store import KEEP_RUBRIC, Store
+from filters.annotate.store import KEEP_RUBRIC, Document, Pending, Store
 from filters.errors import RunError
 from filters.inspect.samples import documents, random_ranks, sample_rows
 from filters.scores.finished_run import Run

@@ -36,7 +36,7 @@ from filters.run.shard import SHARD
 from filters.run.shards import ROW_GROUP_BYTES
 from filters.run.steps import threads_will_do
 from filters.run.trials import CPU, WRITING, Trials, cpu_s
-from filters.statistics.bootstrap import Estimate, interval
+from filters.statistics.resampling import Estimate, interval
 
 LARGE = (10**9, 10**10)
 """Documents of the dumps that a forecast is made for beside the one at hand."""

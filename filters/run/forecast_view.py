@@ -8,7 +8,7 @@ from rich.text import Text
 
 from filters.config.filter import FilterConfig
 from filters.run.forecast import LARGE, PUBLISHED, SLOW_DOCUMENTS, Forecast
-from filters.statistics.bootstrap import Estimate
+from filters.statistics.resampling import Estimate
 from filters.terminal import printable, short
 
 _DISK = {

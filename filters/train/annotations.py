@@ -27,7 +27,7 @@ from filters.errors import AnnotationsError
 from filters.read.labels import LabelFile, read_labels
 from filters.scores.hosts import host_names
 from filters.statistics.agreement import HIGHEST, LOWEST
-from filters.statistics.splits import connected, near_pairs
+from filters.statistics.resampling import connected, near_pairs
 from filters.train.config import DistillConfig
 
 MIN_LABELS = 50

@@ -9,7 +9,7 @@ from filters.model.folder import Manifest
 from filters.model.kinds.encoder import EncoderFeatures
 from filters.model.windows import MAX_WINDOWS
 from filters.statistics.agreement import METRICS
-from filters.statistics.bootstrap import Estimate
+from filters.statistics.resampling import Estimate
 from filters.train.evaluation import Coverage
 
 MIX = '"Sample" counts every labelled page once; "natural mix" weights them back to the mix of the crawl.'

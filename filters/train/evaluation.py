@@ -16,9 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from filters.arrays import Float64
 from filters.errors import AnnotationsError
 from filters.model.reliability import BINS, DROP, KEEP, ConformalTable, Residual
-from filters.statistics.agreement import METRICS, Agreement, Scores
-from filters.statistics.bootstrap import Estimate, Measure, estimate, group_resamples, interval, number
-from filters.statistics.splits import group_folds
+from filters.statistics.agreement import METRICS, LabelMetrics, Scores
+from filters.statistics.resampling import Estimate, Measure, estimate, group_folds, group_resamples, interval, number
 from filters.train.annotations import Annotations
 from filters.train.config import AgreementConfig
 
@@ -40,7 +39,7 @@ def estimates(
         metric -> estimate, and the same for the natural mix: randomly sampled rows under `labels.natural_weight` (None
         without such weights).
     """
-    agreements = [Agreement(scores, labels.expected, labels.score, measure.min_score) for scores in predictions]
+    agreements = [LabelMetrics(scores, labels.expected, labels.score, measure.min_score) for scores in predictions]
 
     def measured(weights: Float64) -> dict[str, Estimate]:
         draws = group_resamples(labels.groups, measure.resamples, measure.random_state)
@@ -91,7 +90,7 @@ def compare(
     cut = measure.min_score
     rules = (cut, cut if second_min_score is None else second_min_score)
     sides = [
-        [Agreement(scores, labels.expected, labels.score, rule, wanted=cut) for scores in predictions]
+        [LabelMetrics(scores, labels.expected, labels.score, rule, wanted=cut) for scores in predictions]
         for predictions, rule in zip((first, second), rules, strict=True)
     ]
     uniform = np.ones(len(labels))
@@ -117,7 +116,7 @@ def compare(
     return result
 
 
-def _mean(agreements: Sequence[Agreement], weights: Float64) -> Float64:
+def _mean(agreements: Sequence[LabelMetrics], weights: Float64) -> Float64:
     values = [list(agreement.metrics(weights).values()) for agreement in agreements]
     return np.asarray(np.mean(values, axis=0), dtype=np.float64)
 

@@ -22,8 +22,8 @@ from filters.model.ensemble import Combination, EnsembleFeatures, EnsembleScorer
 from filters.model.folder import KeepRule, Manifest
 from filters.model.kinds import Classifier, Scorer, classifier_class
 from filters.model.windows import pool, split
-from filters.statistics.agreement import HIGHEST, Agreement
-from filters.statistics.splits import group_folds
+from filters.statistics.agreement import HIGHEST, LabelMetrics
+from filters.statistics.resampling import group_folds
 from filters.train.annotations import Annotations, read_raw_texts
 from filters.train.calibration import METHOD, fit_calibration
 from filters.train.config import DistillConfig, EnsembleConfig, SingleConfig, TrainConfig
@@ -269,7 +269,7 @@ class Procedure:
                 self._fit_rows(candidate, training, seed, distill)
                 raw[number, test] = score_texts(self.config, candidate, [self.labels.texts[row] for row in test])
         outcomes = [
-            Agreement(
+            LabelMetrics(
                 scores[rows], self.labels.expected[rows], self.labels.score[rows], self.config.keep.min_score
             ).metrics(self.weights[rows])
             for scores in raw

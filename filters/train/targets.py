@@ -21,8 +21,7 @@ from filters.model.folder import Manifest, TrainingData, check_free
 from filters.model.kinds import Classifier, Scorer, classifier_class
 from filters.model.kinds.heads import probabilities
 from filters.model.trained_on import TrainedOn
-from filters.statistics.bootstrap import CONFIDENCE, Estimate, estimate, group_resamples
-from filters.statistics.splits import group_folds
+from filters.statistics.resampling import CONFIDENCE, Estimate, estimate, group_folds, group_resamples
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import LABEL_METRICS, write_label_card
 from filters.train.config import TrainConfig

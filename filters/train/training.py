@@ -22,7 +22,7 @@ from filters.model import ConformalTable, QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
 from filters.model.reliability import Reliability
 from filters.model.trained_on import TrainedOn
-from filters.statistics.bootstrap import CONFIDENCE, Estimate, Measure
+from filters.statistics.resampling import CONFIDENCE, Estimate, Measure
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.calibration import METHOD
 from filters.train.card import write_card

@@ -37,7 +37,7 @@ from filters.model.encoder_runtimes import open_encoder
 from filters.model.folder import read_arrays, write_arrays
 from filters.model.kinds.encoder import encoder_store, text_key
 from filters.model.kinds.static import ABOUT, LEFT_OUT, TABLE, TableInfo, Vectors
-from filters.statistics.splits import connected, near_pairs
+from filters.statistics.resampling import connected, near_pairs
 from filters.train.annotations import read_pages
 from filters.train.procedure import one_blas_thread
 

@@ -13,17 +13,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from filters.annotate.agreement import AgreementReport, make_report
-from filters.annotate.learning_curve import learning_curve
-from filters.annotate.rated import read_rated
-from filters.annotate.records import Answer, Document
+from filters.annotate.agreement import AgreementReport, learning_curve, make_report
+from filters.annotate.ratings import read_rated
 from filters.annotate.rubric import Rubric, Scale
-from filters.annotate.store import Store
+from filters.annotate.store import Answer, Document, Store
 from filters.annotate.terminal import agreement_view
 from filters.cli.main import app
 from filters.errors import AnnotationsError
 from filters.statistics.agreement import correlation_bound
-from filters.statistics.bootstrap import Estimate
+from filters.statistics.resampling import Estimate
 from tests.train import labelled_pages
 
 RUBRIC = Rubric(name="test", version="1", scale=Scale(max=5), label="Score", prompt="How good is this page? 0 to 5.")

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.plan import plan_annotate, unsure_scripts
-from filters.annotate.run import Hooks, run_annotate
+from filters.annotate.run import Hooks, plan_annotate, run_annotate, unsure_scripts
 from filters.annotate.store import Store
 from filters.errors import ConfigError, MissingExtraError
 from tests.annotate.judge_server import JudgeServer, reply

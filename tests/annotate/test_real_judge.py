@@ -28,9 +28,8 @@ import yaml
 from examples.small_judge import CONTEXT, MODEL, PYTHON, ROOT, running
 from filters.annotate.agreement import make_report
 from filters.annotate.page import delimit
-from filters.annotate.prompt import Prompt
-from filters.annotate.rated import read_rated
-from filters.annotate.rubric import Rubric
+from filters.annotate.ratings import read_rated
+from filters.annotate.rubric import Prompt, Rubric
 from tests.annotate.test_page import DATA, forged, inside
 
 pytestmark = [

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.plan import describe_sample
+from filters.annotate.run import describe_sample
 from filters.annotate.sampling import Sample, SampleConfig, Sampler, draw
 from filters.config.filter import ExtractConfig, InputConfig
 from filters.errors import ConfigError, InputError

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from filters.annotate.records import Answer, Document, Failure, Spending
 from filters.annotate.rubric import Rubric
-from filters.annotate.store import KEEP_RUBRIC, Store
+from filters.annotate.store import KEEP_RUBRIC, Answer, Document, Failure, Spending, Store
 from filters.errors import AnnotationsError
 
 RUBRIC = Rubric.model_validate(
@@ -177,7 +176,7 @@ def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path) -> None:
     with Store(path) as store:
         _, judge, rubric = filled(store, 10)
     code = (
-        "import sys, itertools\nfrom filters.annotate.store import Store\nfrom filters.annotate.records import Answer\n"
+        "import sys, itertools\nfrom filters.annotate.store import Store\nfrom filters.annotate.store import Answer\n"
         "store = Store(sys.argv[1])\n"
         "for n in itertools.count(1):\n"
         f"    store.save(1, {judge}, {rubric}, [Answer(n, r, 'ok', 'x') for r in range(3)])\n"

@@ -7,7 +7,7 @@ import pytest
 from labelled_pages import columns, write
 
 from filters.evaluate.probes import PROBES, measure_probes, probe_scores
-from filters.statistics.bootstrap import Measure
+from filters.statistics.resampling import Measure
 from filters.train.annotations import read_annotations
 
 TEXT = "How leaves work\nA leaf makes sugar from light. Water comes up from the roots.\nIt also needs air."

@@ -19,7 +19,7 @@ from filters.evaluate.slices import (
     measure_slices,
     syllables,
 )
-from filters.statistics.bootstrap import Measure
+from filters.statistics.resampling import Measure
 from filters.train.annotations import Annotations, read_annotations
 
 TOPICS = ("science", "fashion", "sport")

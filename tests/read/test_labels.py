@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from filters.annotate.rated import read_rated
+from filters.annotate.ratings import read_rated
 from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
 from filters.train.annotations import read_annotations, read_pages

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from filters import run_filter
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.plan import describe_sample
+from filters.annotate.run import describe_sample
 from filters.cli.main import app
 from filters.config.filter import FilterConfig
 from filters.config.yaml_file import load_config

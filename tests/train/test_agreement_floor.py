@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from filters.errors import AnnotationsError
-from filters.statistics.bootstrap import Measure
+from filters.statistics.resampling import Measure
 from filters.train.annotations import read_annotations
 from filters.train.config import AgreementConfig, TrainConfig
 from filters.train.evaluation import check_agreement

@@ -11,7 +11,7 @@ from labelled_pages import columns, write
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.gate import measure
-from filters.annotate.learning_curve import learning_curve
+from filters.annotate.agreement import learning_curve
 from filters.evaluate.report import cross_validate_report
 from filters.model.kinds.linear import LinearClassifier
 from filters.train import training

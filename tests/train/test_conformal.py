@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from labelled_pages import columns, write
 
-from filters.statistics.bootstrap import Measure
+from filters.statistics.resampling import Measure
 from filters.train.annotations import read_annotations
 from filters.train.evaluation import measure_coverage
 

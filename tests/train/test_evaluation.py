@@ -16,8 +16,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from filters.statistics.agreement import METRICS, Agreement
-from filters.statistics.bootstrap import Measure, mean_estimates
+from filters.statistics.agreement import METRICS, LabelMetrics
+from filters.statistics.resampling import Measure, mean_estimates
 from filters.train.annotations import read_annotations
 from filters.train.evaluation import COMPARED, compare, estimates
 
@@ -34,7 +34,7 @@ def sample(rows: int = 500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_metrics_equal_those_of_scikit_learn(weighted: bool) -> None:
     scores, expected, judged = sample()
     weights = np.random.default_rng(3).random(500) + 0.1 if weighted else np.ones(500)
-    metrics = Agreement(scores, expected, judged, 1.5).metrics(weights)
+    metrics = LabelMetrics(scores, expected, judged, 1.5).metrics(weights)
     assert list(metrics) == list(METRICS)
     wanted, kept = expected >= 1.5, scores >= np.float32(1.5)
     assert metrics["precision"] == pytest.approx(precision_score(wanted, kept, sample_weight=weights))
@@ -57,8 +57,8 @@ def test_metrics_equal_those_of_scikit_learn(weighted: bool) -> None:
 def test_a_row_of_weight_two_counts_as_two_rows() -> None:
     scores, expected, judged = sample(200)
     weights = np.random.default_rng(4).integers(0, 4, 200)
-    weighted = Agreement(scores, expected, judged, 1.5).metrics(weights.astype(float))
-    repeated = Agreement(
+    weighted = LabelMetrics(scores, expected, judged, 1.5).metrics(weights.astype(float))
+    repeated = LabelMetrics(
         np.repeat(scores, weights), np.repeat(expected, weights), np.repeat(judged, weights), 1.5
     ).metrics(np.ones(weights.sum()))
     assert weighted == pytest.approx(repeated)
@@ -71,7 +71,7 @@ def test_an_example_by_hand() -> None:
     # kept: rows 0, 1, 2; wanted: rows 0, 1, 3 -> precision 2/3, recall 2/3.
     scores = np.array([3.0, 2.0, 1.6, 1.0, 0.2], np.float32)
     expected = np.array([3.0, 1.5, 1.0, 1.6, 0.0])
-    metrics = Agreement(scores, expected, np.array([3, 2, 1, 2, 0]), 1.5).metrics(np.ones(5))
+    metrics = LabelMetrics(scores, expected, np.array([3, 2, 1, 2, 0]), 1.5).metrics(np.ones(5))
     assert metrics["precision"] == pytest.approx(2 / 3)
     assert metrics["recall"] == pytest.approx(2 / 3)
     assert metrics["best_f1"] == pytest.approx(6 / 7)  # keep rows 0 to 3
@@ -86,13 +86,13 @@ def test_an_example_by_hand() -> None:
 
 
 def test_a_score_on_the_threshold_is_kept_in_float32() -> None:
-    metrics = Agreement(np.array([1.6, 0.0]), np.array([1.6, 0.0]), np.array([2, 0]), 1.6).metrics(np.ones(2))
+    metrics = LabelMetrics(np.array([1.6, 0.0]), np.array([1.6, 0.0]), np.array([2, 0]), 1.6).metrics(np.ones(2))
     assert metrics["recall"] == 1
     assert metrics["precision"] == 1
 
 
 def test_undefined_metrics_are_nan_not_a_number_that_looks_good() -> None:
-    metrics = Agreement(np.zeros(3, np.float32), np.zeros(3), np.zeros(3, np.int64), 1.5).metrics(np.ones(3))
+    metrics = LabelMetrics(np.zeros(3, np.float32), np.zeros(3), np.zeros(3, np.int64), 1.5).metrics(np.ones(3))
     assert metrics["precision"] == 0
     for name in ("recall", "f1", "best_f1", "pr_auc", "roc_auc", "spearman", "qwk"):
         assert np.isnan(metrics[name]), name
@@ -155,7 +155,7 @@ def test_bootstrap_draws_whole_groups(tmp_path: Path) -> None:
 def test_errors_that_cancel_within_a_bin_are_no_calibration_error() -> None:
     scores = np.array([1.0, 1.1, 2.0, 2.1])
     expected = np.array([0.6, 1.5, 2.3, 2.4])
-    metrics = Agreement(scores, expected, np.rint(expected).astype(np.int64), 1.5).metrics(np.ones(4))
+    metrics = LabelMetrics(scores, expected, np.rint(expected).astype(np.int64), 1.5).metrics(np.ones(4))
     # Bin 1.0 to 1.25: errors +.4 and -.4; bin 2.0 to 2.25: -.3 and -.3.
     assert metrics["calibration_error"] == pytest.approx((0 + 0.6) / 4)
     assert metrics["mae"] == pytest.approx((0.4 + 0.4 + 0.3 + 0.3) / 4)

@@ -18,7 +18,7 @@ from filters.kernels.packed import PackedText
 from filters.model import QualityModel
 from filters.model.kinds.static import StaticConfig
 from filters.statistics.agreement import METRICS
-from filters.statistics.bootstrap import Estimate
+from filters.statistics.resampling import Estimate
 from filters.train.annotations import read_annotations
 from filters.train.config import TrainConfig
 

@@ -22,7 +22,7 @@ from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model.encoder import OUTPUT, EncoderOptions, TunedFeatures, TunedWeights, batches, locate, tunable
 from filters.model.kinds.heads import LinearHead, RidgeHead, fit_head
-from filters.statistics.splits import group_folds
+from filters.statistics.resampling import group_folds
 
 HELD_OUT = 8
 """One in so many groups is kept aside for early stopping."""

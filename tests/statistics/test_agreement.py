@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from filters.annotate.reliability import Panel, among, between, consensus, severities, unlinked, within
-from filters.statistics.bootstrap import Bootstrap
+from filters.statistics.agreement import Panel, among, between, consensus, severities, unlinked, within
+from filters.statistics.resampling import Bootstrap
 
 Array = np.ndarray[Any, Any]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from filters.statistics.splits import connected, group_folds, near_pairs
+from filters.statistics.resampling import connected, group_folds, near_pairs
 
 
 def test_components_are_transitive_and_numbered_by_first_member() -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from filters.annotate.page import delimit
-from filters.annotate.prompt import Prompt
 from filters.annotate.reading import read_justified, read_score
-from filters.annotate.rubric import Rubric
+from filters.annotate.rubric import Prompt, Rubric
 from filters.errors import ConfigError
 
 RUBRICS = Path(__file__).parents[2] / "configs" / "rubrics"

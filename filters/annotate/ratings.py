@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.records import Document
 from filters.annotate.rubric import Rubric
-from filters.annotate.store import KEEP_RUBRIC, Store
+from filters.annotate.store import KEEP_RUBRIC, Document, Store
 from filters.arrays import Float64
 from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
