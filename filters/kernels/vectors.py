@@ -358,14 +358,27 @@ class RadialCentres:
     @classmethod
     def of(cls, centres: Float32, weights: Float32) -> RadialCentres:
         """Pack centres float32[m, d] and weights float32[m]."""
-        count, depth = centres.shape
-        whole = -(-count // BLOCK_COLUMNS) * BLOCK_COLUMNS
-        columns = np.zeros((whole, depth), np.float32)
-        columns[:count] = centres
-        padded = np.zeros(whole, np.float32)
-        padded[:count] = weights
-        blocks = columns.reshape(-1, BLOCK_COLUMNS, depth).transpose(0, 2, 1)
-        return cls(np.ascontiguousarray(blocks), 0.5 * np.einsum("ij,ij->i", columns, columns), padded)
+        offsets, padded = np.zeros((2, -(-len(centres) // BLOCK_COLUMNS) * BLOCK_COLUMNS), np.float32)
+        offsets[: len(centres)] = 0.5 * np.einsum("ij,ij->i", centres, centres)
+        padded[: len(centres)] = weights
+        return cls(column_blocks(centres), offsets, padded)
+
+
+def column_blocks(columns: Float32) -> Float32:
+    """float32[b, d, BLOCK_COLUMNS]: columns float32[m, d] as `products` reads them, the last block filled with 0."""
+    count, depth = columns.shape
+    padded = np.zeros((-(-count // BLOCK_COLUMNS) * BLOCK_COLUMNS, depth), np.float32)
+    padded[:count] = columns
+    return np.ascontiguousarray(padded.reshape(-1, BLOCK_COLUMNS, depth).transpose(0, 2, 1))
+
+
+def products(rows: Float32, blocks: Float32) -> Float32:
+    """float32[n, b * BLOCK_COLUMNS]: rows float32[n, d] times `column_blocks`, summed in the order of d."""
+    if rows.shape[1] != blocks.shape[1]:
+        raise ValueError(f"rows have {rows.shape[1]} columns, the blocks {blocks.shape[1]}")
+    found = np.empty((len(rows), len(blocks) * BLOCK_COLUMNS), np.float32)
+    _multiply_all(np.ascontiguousarray(rows), blocks, found)
+    return found
 
 
 def radial_sums(rows: Float32, centres: RadialCentres) -> Float32:
@@ -390,19 +403,23 @@ def weighted_sums(values: Float32, weights: Float32) -> Float32:
 
 
 @numba.njit(nogil=True, cache=True)
+def _multiply_all(rows, blocks, products):  # type: ignore[no-untyped-def]
+    depth, width = rows.shape[1], len(blocks) * BLOCK_COLUMNS
+    whole = len(rows) - len(rows) % BLOCK_ROWS
+    for block in range(len(blocks)):
+        first, column = block * depth * BLOCK_COLUMNS, block * BLOCK_COLUMNS
+        for row in range(0, whole, BLOCK_ROWS):
+            multiply_block(rows, depth, row, blocks, first, products, width, column)
+        for row in range(whole, len(rows)):
+            multiply_row(rows, depth, row, blocks, first, products, width, column)
+
+
+@numba.njit(nogil=True, cache=True)
 def _radial(rows, squares, blocks, offsets, weights, sums):  # type: ignore[no-untyped-def]
-    count, depth = rows.shape
-    width = len(weights)
-    products = np.empty((_AT_ONCE, width), np.float32)
-    for start in range(0, count, _AT_ONCE):
+    products = np.empty((_AT_ONCE, len(weights)), np.float32)
+    for start in range(0, len(rows), _AT_ONCE):
         some = rows[start : start + _AT_ONCE]
-        whole = len(some) - len(some) % BLOCK_ROWS
-        for block in range(len(blocks)):
-            first, column = block * depth * BLOCK_COLUMNS, block * BLOCK_COLUMNS
-            for row in range(0, whole, BLOCK_ROWS):
-                multiply_block(some, depth, row, blocks, first, products, width, column)
-            for row in range(whole, len(some)):
-                multiply_row(some, depth, row, blocks, first, products, width, column)
+        _multiply_all(some, blocks, products)
         for row in range(len(some)):
             _exponentials(products[row], offsets, squares[start + row])
             sums[start + row] = _sum_row(products[row], weights)

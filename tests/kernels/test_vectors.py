@@ -11,7 +11,15 @@ import numpy.typing as npt
 import pytest
 
 from filters.kernels import vectors
-from filters.kernels.vectors import WINDOW, RadialCentres, radial_sums, weighted_sums
+from filters.kernels.vectors import (
+    BLOCK_COLUMNS,
+    WINDOW,
+    RadialCentres,
+    column_blocks,
+    products,
+    radial_sums,
+    weighted_sums,
+)
 
 TEXT = np.frombuffer(bytes(range(256)) * 2, np.uint8)
 
@@ -113,3 +121,16 @@ def test_a_row_is_the_same_in_any_company() -> None:
     for start, stop in ((0, 1), (1, 2), (3, 10), (5, 33)):
         np.testing.assert_array_equal(radial_sums(rows[start:stop], centres), together[start:stop])
         np.testing.assert_array_equal(weighted_sums(values[start:stop], weights), sums[start:stop])
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(0, 3, 4), (1, 1, 1), (7, 24, 136), (33, BLOCK_COLUMNS + 1, 5)])
+def test_products_are_those_of_each_row_alone(rows: int, columns: int, depth: int) -> None:
+    left, right = normal(0, rows, depth), normal(1, columns, depth)
+    blocks = column_blocks(right)
+    found = products(left, blocks)[:, :columns]
+    np.testing.assert_allclose(found, left.astype(np.float64) @ right.astype(np.float64).T, atol=1e-4)
+    assert (products(left, blocks)[:, columns:] == 0).all()
+    for row in range(rows):
+        np.testing.assert_array_equal(products(left[row : row + 1], blocks)[0, :columns], found[row])
+    with pytest.raises(ValueError, match="columns, the blocks"):
+        products(normal(0, 2, depth + 1), blocks)

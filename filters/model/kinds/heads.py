@@ -152,14 +152,20 @@ class LabelHead:
 
     def __call__(self, features: Float32) -> Float32:
         """float32[n, k] of features float32[n, d]."""
-        from filters.kernels.vectors import weighted_sums
+        from filters.kernels.vectors import products
 
-        z = (features - self.mean) / self.scale
-        return np.stack([weighted_sums(z, row) for row in self.weights], axis=1) + self.intercepts
+        return products(features - self.mean, self._blocks)[:, : len(self.weights)] + self.intercepts
+
+    @functools.cached_property
+    def _blocks(self) -> Float32:
+        from filters.kernels.vectors import column_blocks
+
+        return column_blocks(self.weights / self.scale)
 
     def write(self, path: Path) -> None:
         """Write the arrays as safetensors."""
-        write_arrays(path, vars(self))
+        names = ("mean", "scale", "weights", "intercepts")
+        write_arrays(path, {name: getattr(self, name) for name in names})
 
 
 def probabilities(logits: Float32) -> Float64:
