@@ -154,16 +154,9 @@ class CompiledFastText:
         sums = np.zeros((len(packed), self._columns), np.float32)
         counts = np.zeros(len(packed), np.int64)
         _score(
-            packed.data,
-            packed.offsets,
-            *self._vocabulary,
-            *self._hashing,
-            self._table,
-            self._sizes,
-            self._output,
-            sums,
-            counts,
-        )
+            packed.data, packed.offsets, *self._vocabulary, *self._hashing, self._table, self._sizes, self._output,
+            sums, counts,
+        )  # fmt: skip
         return sums, counts > 0
 
     def _activate(self, sums: Float32) -> Float32:
@@ -328,25 +321,9 @@ def _add_subwords_of_words(  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _score(  # type: ignore[no-untyped-def]
-    data,
-    offsets,
-    slots,
-    words,
-    word_offsets,
-    nwords,
-    end_number,
-    word_ngrams,
-    minn,
-    maxn,
-    bucket,
-    inverse,
-    pruned,
-    table,
-    sizes,
-    output,
-    scores,
-    counts,
-):
+    data, offsets, slots, words, word_offsets, nwords, end_number, word_ngrams, minn, maxn, bucket, inverse, pruned,
+    table, sizes, output, scores, counts,
+):  # fmt: skip
     mask = len(slots) // 2 - 1
     last = len(data) - WINDOW - _SHORT  # where a window may begin
     longest = 0

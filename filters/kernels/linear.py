@@ -129,21 +129,11 @@ def score_hashed(
     classes, lower = tables()
     scores = np.empty(len(packed), np.float32)
     _score(
-        packed.data,
-        packed.offsets,
-        classes,
-        lower,
-        bits,
-        word_ngrams,
-        shortest,
-        longest,
+        packed.data, packed.offsets, classes, lower, bits, word_ngrams, shortest, longest,
         np.ascontiguousarray(weights, np.float32),
         np.empty(0, np.float32) if idf is None else np.ascontiguousarray(idf, np.float32),
-        _TERM_FREQUENCIES.index(tf),
-        norm == "l2",
-        float(intercept),
-        scores,
-    )
+        _TERM_FREQUENCIES.index(tf), norm == "l2", float(intercept), scores,
+    )  # fmt: skip
     return scores
 
 

@@ -19,18 +19,13 @@ _BIT = np.uint64(63)
 _ONE = np.uint64(1)
 
 
-def partition_of(keys: UInt64, partitions: int) -> Int64:
-    """int64[n]: the hash range each key falls in, of `partitions` equal ranges of 0 to 2^64 (Lemire 2019)."""
-    return (((keys >> _HALF) * np.uint64(partitions)) >> _HALF).astype(np.int64)
-
-
 def scatter(keys: UInt64, rows: UInt32, partitions: int) -> tuple[UInt64, UInt32, Int64]:
     """Order entries by hash range, those of one range as they came.
 
     Args:
         keys: uint64[n].
         rows: uint32[n].
-        partitions: number of equal ranges.
+        partitions: number of equal ranges of 0 to 2^64 (Lemire 2019).
 
     Returns:
         keys and rows in their new order, and int64[partitions + 1] where each range begins.

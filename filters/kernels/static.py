@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from filters.arrays import Float32, Int8, Int32, Int64, UInt64
+from filters.arrays import Float32, Int8, Int64, UInt64
 from filters.errors import ModelError
 from filters.kernels import GOLDEN
 from filters.kernels.packed import PackedText
@@ -138,13 +138,6 @@ def pair_hashes(first: UInt64, second: UInt64) -> UInt64:
     return keys
 
 
-def look_up(table: StaticTable, hashes: UInt64) -> Int32:
-    """int32[m]: row of each hash; -1: it is not in the table."""
-    rows = np.empty(len(hashes), np.int32)
-    _look_up(table.slots, np.ascontiguousarray(hashes), rows)
-    return rows
-
-
 def static_features(packed: PackedText, table: StaticTable, window: int | None = None) -> Float32:
     """float32[n, columns]: what `table` makes of each text, or of its first `window` characters.
 
@@ -154,19 +147,11 @@ def static_features(packed: PackedText, table: StaticTable, window: int | None =
     """
     classes, lower = tables()
     features = np.zeros((len(packed), table.columns), np.float32)
+    ends = packed.offsets[1:].copy() if window is None else packed.head_ends(window)
     _all_features(
-        packed.data,
-        packed.offsets,
-        packed.offsets[1:].copy() if window is None else packed.head_ends(window),
-        classes,
-        lower,
-        _ascii(),
-        table.slots,
-        table.grams,
-        table.words,
-        table.factors,
-        features,
-    )
+        packed.data, packed.offsets, ends, classes, lower, _ascii(), table.slots, table.grams, table.words,
+        table.factors, features,
+    )  # fmt: skip
     return features
 
 
@@ -212,12 +197,6 @@ def _find(slots, key):  # type: ignore[no-untyped-def]
         if (found ^ key) <= mask or row == 0:
             return np.int32(np.int64(row) - 1)
         slot = (slot + np.uint64(1)) & mask
-
-
-@numba.njit(nogil=True, cache=True)
-def _look_up(slots, hashes, found):  # type: ignore[no-untyped-def]
-    for position in range(len(hashes)):
-        found[position] = _find(slots, hashes[position])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -325,17 +304,8 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
 def _all_tokens(data, offsets, classes, lower, ascii_kinds, hashes, last, ends, counts):  # type: ignore[no-untyped-def]
     filled = np.int64(0)
     for document in range(len(offsets) - 1):
-        filled += _tokens(
-            data,
-            offsets[document],
-            offsets[document + 1],
-            classes,
-            lower,
-            ascii_kinds,
-            hashes[filled:],
-            last[filled:],
-            counts,
-        )
+        start, end = offsets[document], offsets[document + 1]
+        filled += _tokens(data, start, end, classes, lower, ascii_kinds, hashes[filled:], last[filled:], counts)
         ends[document + 1] = filled
 
 
@@ -355,17 +325,7 @@ def _sum_rows(vectors, rows, factors, count, total):  # type: ignore[no-untyped-
 
 @numba.njit(nogil=True, cache=True)
 def _all_features(  # type: ignore[no-untyped-def]
-    data,
-    starts,
-    ends,
-    classes,
-    lower,
-    ascii_kinds,
-    slots,
-    grams,
-    words,
-    table_factors,
-    features,
+    data, starts, ends, classes, lower, ascii_kinds, slots, grams, words, table_factors, features
 ):
     longest = np.int64(1)
     for document in range(len(ends)):

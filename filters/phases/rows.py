@@ -10,10 +10,9 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,69 +27,51 @@ from filters.phases.phase import Job
 from filters.read.batch import Batch, Quarantined
 from filters.scores.rules import Rule, columns_of
 
-OWN_FIELDS = [
-    pa.field("id", pa.string(), nullable=False),
-    pa.field("text", pa.large_string(), nullable=False),
-    pa.field("score", pa.float32()),
-    pa.field("language", pa.string()),
-    pa.field("language_score", pa.float32()),
-    pa.field("tokens", pa.int32()),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("position", pa.int64(), nullable=False),
-]
-"""Columns of every shard, before the pass-through columns."""
-
-REJECTED_FIELDS = [
-    pa.field("reason", pa.string()),
-    pa.field("duplicate_of", pa.string()),
-    pa.field("similarity", pa.float64()),
-]
-"""Columns that rejected documents have beside those."""
-
-ATTRIBUTE_FIELDS = [
-    pa.field("id", pa.string(), nullable=False),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("position", pa.int64(), nullable=False),
-    pa.field("url", pa.string()),
-    pa.field("host", pa.string()),
-    pa.field("bytes", pa.int64(), nullable=False),
-    pa.field("tokens", pa.int32()),
-    pa.field("language", pa.string()),
-    pa.field("language_score", pa.float32()),
-    pa.field("score", pa.float32()),
-    pa.field("exact_hash", pa.binary(16)),
-    pa.field("exact_cluster", pa.int64()),
-    pa.field("near_cluster", pa.int64()),
-    pa.field("duplicate_of", pa.string()),
-    pa.field("similarity", pa.float64()),
-    pa.field("keep", pa.bool_(), nullable=False),
-    pa.field("reason", pa.string()),
-]
-"""Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not."""
-MEANINGS = {
-    "id": "id of the document: the input's, or derived from source and position; unique in the run",
-    "text": "text of the document",
-    "source": "name of the input file",
-    "position": "place in the input file: row (parquet, hub), line from 1 (jsonl), byte offset of the record (warc)",
-    "url": "address of the page; null if the input has none",
-    "host": "host of the address",
-    "bytes": "bytes of UTF-8 text",
-    "tokens": "estimated number of tokens",
-    "language": "ISO 639-1 code of the identified language; null if languages are not identified",
-    "language_score": "probability of the identified language",
-    "score": "score of the model; null if the document was removed before it was scored",
-    "exact_hash": "xxh3-128 of the text in lower case with white space collapsed",
-    "exact_cluster": "number of the first document with the same exact hash",
-    "near_cluster": "number of the document that stays, for it and its near copies",
-    "duplicate_of": "id of the document that this one is a copy of; null if it is no copy",
-    "similarity": "similarity of the two",
-    "keep": "whether the document is kept",
-    "reason": "why the document was removed; null if it is kept",
-    "cluster_size": "number of documents that name the same document that stays, itself included",
-    "copies": "how many times the document is written (with output.repeat)",
-    "bucket": "level of quality (with output.buckets)",
+_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "id": (pa.string(), "id of the document: the input's, or derived from source and position; unique in the run"),
+    "text": (pa.large_string(), "text of the document"),
+    "source": (pa.string(), "name of the input file"),
+    "position": (
+        pa.int64(),
+        "place in the input file: row (parquet, hub), line from 1 (jsonl), byte offset of the record (warc)",
+    ),
+    "url": (pa.string(), "address of the page; null if the input has none"),
+    "host": (pa.string(), "host of the address"),
+    "bytes": (pa.int64(), "bytes of UTF-8 text"),
+    "tokens": (pa.int32(), "estimated number of tokens"),
+    "language": (pa.string(), "ISO 639-1 code of the identified language; null if languages are not identified"),
+    "language_score": (pa.float32(), "probability of the identified language"),
+    "score": (pa.float32(), "score of the model; null if the document was removed before it was scored"),
+    "exact_hash": (pa.binary(16), "xxh3-128 of the text in lower case with white space collapsed"),
+    "exact_cluster": (pa.int64(), "number of the first document with the same exact hash"),
+    "near_cluster": (pa.int64(), "number of the document that stays, for it and its near copies"),
+    "duplicate_of": (pa.string(), "id of the document that this one is a copy of; null if it is no copy"),
+    "similarity": (pa.float64(), "similarity of the two"),
+    "keep": (pa.bool_(), "whether the document is kept"),
+    "reason": (pa.string(), "why the document was removed; null if it is kept"),
+    "cluster_size": (pa.int32(), "number of documents that name the same document that stays, itself included"),
+    "copies": (pa.int32(), "how many times the document is written (with output.repeat)"),
+    "bucket": (pa.string(), "level of quality (with output.buckets)"),
 }
-"""What each column means."""
+"""Type and meaning of every column."""
+_REQUIRED = frozenset({"id", "text", "source", "position", "bytes", "keep"})
+"""Columns without nulls."""
+
+
+def _fields(names: str) -> list[pa.Field]:
+    return [pa.field(name, _COLUMNS[name][0], nullable=name not in _REQUIRED) for name in names.split()]
+
+
+MEANINGS = {name: meaning for name, (_, meaning) in _COLUMNS.items()}
+OWN_FIELDS = _fields("id text score language language_score tokens source position")
+"""Columns of every shard, before the pass-through columns."""
+REJECTED_FIELDS = _fields("reason duplicate_of similarity")
+"""Columns that rejected documents have beside those."""
+ATTRIBUTE_FIELDS = _fields(
+    "id source position url host bytes tokens language language_score score exact_hash exact_cluster near_cluster "
+    "duplicate_of similarity keep reason"
+)
+"""Columns of the side files, before the columns of `input.slices`: a row for every input document, kept or not."""
 PLAIN_ATTRIBUTES = frozenset({"id", "url", "position", "exact_hash"})
 """Columns of the side files whose values are mostly distinct."""
 ATTRIBUTE_ROWS = 1_000_000
@@ -110,12 +91,8 @@ def quarantine_line(record: Quarantined) -> str:
 
 def added_fields(config: FilterConfig) -> list[pa.Field]:
     """Columns of decisions, in shards and side files: they depend on what the config asks for."""
-    fields = [pa.field("cluster_size", pa.int32())]
-    if config.output.repeat:
-        fields.append(pa.field("copies", pa.int32()))
-    if config.output.buckets:
-        fields.append(pa.field("bucket", pa.string()))
-    return fields
+    output = config.output
+    return _fields("cluster_size" + " copies" * bool(output.repeat) + " bucket" * bool(output.buckets))
 
 
 def columns_do_not_fit(source: str, error: Exception) -> InputError:
@@ -191,17 +168,8 @@ SLICE = "slice:"
 
 SCHEMA = pa.schema(
     [
-        pa.field("position", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("url", pa.string()),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("tokens", pa.int32()),
-        pa.field("language", pa.string()),
-        pa.field("language_score", pa.float32()),
-        pa.field("score", pa.float32()),
-        pa.field("exact_hash", pa.binary(16)),
+        *_fields("position id url bytes tokens language language_score score exact_hash reason"),
         pa.field("has_signature", pa.bool_()),
-        pa.field("reason", pa.string()),
         pa.field("checksum", pa.uint64(), nullable=False),
     ]
 )
@@ -214,61 +182,49 @@ is recognised when the input is read again.
 """
 
 
-class RowsWriter:
-    """Writes rows.arrow. Use as a context manager.
+@contextmanager
+def rows_file(path: Path, slices: Sequence[str] = ()) -> Iterator[Callable[[Batch], None]]:
+    """Write rows.arrow: appends the batches it is called with, all of whose steps are done.
 
     Args:
         path: of the file.
         slices: pass-through columns that attributes are to be sliced by, kept as strings named `SLICE` + name.
+
+    Raises:
+        InputError: a column of `slices` is missing, or cannot be a string.
     """
+    schema = pa.schema([*SCHEMA, *(pa.field(SLICE + name, pa.string()) for name in slices)])
+    with pa.ipc.new_stream(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
 
-    def __init__(self, path: Path, slices: Sequence[str] = ()) -> None:
-        self._slices = slices
-        schema = pa.schema([*SCHEMA, *(pa.field(SLICE + name, pa.string()) for name in slices)])
-        self._writer = pa.ipc.new_stream(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        def write(batch: Batch) -> None:
+            columns = _columns_of(batch) | {SLICE + name: slice_column(batch, name) for name in slices}
+            writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
 
-    def write(self, batch: Batch) -> None:
-        """Append a batch all of whose steps are done.
-
-        Raises:
-            InputError: a column of `slices` is missing, or cannot be a string.
-        """
-        rows = to_rows(batch)
-        for name in self._slices:
-            rows = rows.append_column(SLICE + name, slice_column(batch, name))
-        self._writer.write_batch(rows)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._writer.close()
+        yield write
 
 
-def to_rows(batch: Batch) -> pa.RecordBatch:
-    """The rows of a batch, with the columns of `SCHEMA`."""
+def _columns_of(batch: Batch) -> dict[str, pa.Array]:
+    """The columns of `SCHEMA`."""
     found, n = batch.attributes, len(batch)
     dead = ~batch.alive
-    language = pa.array(found["language"], pa.string()) if "language" in found else pa.nulls(n, pa.string())
-    columns = {
+    language, language_score = pa.nulls(n, pa.string()), pa.nulls(n, pa.float32())
+    if "language" in found:
+        language = pa.array(found["language"], pa.string())
+        language_score = pc.if_else(language.is_valid(), pa.array(found["language_score"]), None)
+    return {
         "position": pa.array(batch.position),
         "id": batch.id,
         "url": batch.columns["url"].cast(pa.string()) if "url" in batch.columns else pa.nulls(n, pa.string()),
         "bytes": pa.array(batch.text_bytes),
         "tokens": pa.array(found["tokens"], mask=dead),
         "language": language,
-        "language_score": pc.if_else(language.is_valid(), pa.array(found["language_score"]), None)
-        if "language" in found
-        else pa.nulls(n, pa.float32()),
+        "language_score": language_score,
         "score": pa.array(found["score"], mask=dead),
         "exact_hash": exact_column(found["exact"], dead),
         "has_signature": pa.array(found["has_signature"], mask=dead),
         "reason": pa.array(batch.reason, pa.string()),
         "checksum": pa.array(text_checksums(batch.text)),
     }
-    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
 def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:

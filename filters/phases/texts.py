@@ -8,11 +8,10 @@ text that a heuristic edited) is kept once, in `text.arrow` of the phase `attrib
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,42 +39,31 @@ def keeps_text(config: FilterConfig, unit: Unit) -> bool:
     return dear or any(heuristic.name in EDITING for heuristic in config.heuristics)
 
 
-class TextWriter:
-    """Writes text.arrow: text and pass-through columns, a record batch for each batch. Use as a context manager.
+@contextmanager
+def text_file(path: Path, *, rejected: bool) -> Iterator[Callable[[Batch], None]]:
+    """Write text.arrow: appends text and pass-through columns of the batches it is called with, all steps done.
 
-    Each record batch is an Arrow stream of its own after its length, for pass-through columns may change type.
+    Each batch is an Arrow stream of its own after its length, for pass-through columns may change type.
 
     Args:
         path: of the file.
         rejected: keep the text of removed documents too.
     """
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
+    with path.open("wb") as file:
 
-    def __init__(self, path: Path, *, rejected: bool) -> None:
-        self._file = path.open("wb")
-        self._rejected = rejected
-        self._options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
+        def write(batch: Batch) -> None:
+            text = batch.text if rejected else pc.if_else(pa.array(batch.alive), batch.text, "")
+            arrays = [text, *batch.columns.values()]
+            arrays = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
+            rows = pa.RecordBatch.from_arrays(arrays, names=["text", *batch.columns])
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, rows.schema, options=options) as writer:
+                writer.write_batch(rows)
+            file.write(len(sink.getvalue()).to_bytes(8, "little"))
+            file.write(sink.getvalue())
 
-    def write(self, batch: Batch) -> None:
-        """Append a batch all of whose steps are done."""
-        text = batch.text if self._rejected else pc.if_else(pa.array(batch.alive), batch.text, "")
-        names = ["text", *batch.columns]
-        arrays = [text, *batch.columns.values()]
-        arrays = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
-        record_batch = pa.RecordBatch.from_arrays(arrays, names=names)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, record_batch.schema, options=self._options) as writer:
-            writer.write_batch(record_batch)
-        buffer = sink.getvalue()
-        self._file.write(len(buffer).to_bytes(8, "little"))
-        self._file.write(buffer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
+        yield write
 
 
 def read_texts(job: Job, unit: int, wanted: npt.NDArray[np.int64] | None = None) -> Iterator[tuple[int, Batch]]:

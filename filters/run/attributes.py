@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from filters.dedup.bands import open_bands
 from filters.phases.phase import Job
-from filters.phases.rows import ATTRIBUTES, ROWS, RowsWriter, quarantine_line
-from filters.phases.texts import TEXT, TextWriter, keeps_text
+from filters.phases.rows import ATTRIBUTES, ROWS, quarantine_line, rows_file
+from filters.phases.texts import TEXT, keeps_text, text_file
 from filters.read.batch import NO_TEXT, Batch
 from filters.read.unit import Reading
 from filters.run.crashes import killers
@@ -50,20 +50,20 @@ class Attributes:
         reading: Reading | None = None
         schema: pa.Schema | None = None
         with ExitStack() as stack:
-            writer = stack.enter_context(RowsWriter(folder / ROWS, job.config.slices))
-            bands = stack.enter_context(open_bands(job, folder))
+            write_rows = stack.enter_context(rows_file(folder / ROWS, job.config.slices))
+            enter_bands = stack.enter_context(open_bands(job, folder))
             quarantine = stack.enter_context((folder / QUARANTINE).open("w", encoding="utf-8"))
-            texts = None
+            write_texts = None
             if keeps_text(job.config, job.units[unit]):
-                texts = stack.enter_context(TextWriter(folder / TEXT, rejected=job.config.output.rejected))
+                write_texts = stack.enter_context(text_file(folder / TEXT, rejected=job.config.output.rejected))
             for batch in self._batches(job, unit):
                 job.progress.tell(batch.records, batch.input_bytes)
-                writer.write(batch)
-                bands(batch)
+                write_rows(batch)
+                enter_bands(batch)
                 quarantine.writelines(quarantine_line(record) for record in batch.quarantined)
                 causes.update(record.cause.partition(":")[0] for record in batch.quarantined)
-                if texts is not None:
-                    texts.write(batch)
+                if write_texts is not None:
+                    write_texts(batch)
                 if schema is None and len(batch):
                     schema = pa.schema([(name, column.type) for name, column in batch.columns.items()])
                 without.update(reason for reason in batch.reason.tolist() if reason in NO_TEXT)

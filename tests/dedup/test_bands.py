@@ -11,8 +11,8 @@ import xxhash
 
 from filters.dedup import bands
 from filters.dedup.bands import BandReader, BandWriter, id_hashes
-from filters.kernels.pairs import partition_of
 from filters.phases.blocks import BlockFileError
+from tests.kernels.test_pairs import partition_of
 
 Entries = list[tuple[int, int]]
 

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from filters.arrays import Int64, UInt64
-from filters.kernels.pairs import KEPT, REMOVED, UNDECIDED, decide, mark, marked, partition_of, scatter, stars
+from filters.kernels.pairs import KEPT, REMOVED, UNDECIDED, decide, mark, marked, scatter, stars
 
 Row = tuple[int, int, int, int]
+
+
+def partition_of(keys: UInt64, partitions: int) -> Int64:
+    """int64[n]: the hash range of each key."""
+    return np.array([(key >> 32) * partitions >> 32 for key in keys.tolist()], np.int64)
 
 
 def star_rows(keys: UInt64, documents: Int64) -> set[Row]:

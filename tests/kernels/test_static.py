@@ -7,17 +7,29 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from filters.arrays import Int64, UInt64
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
-from filters.kernels.static import StaticTable, look_up, pair_hashes, static_features, static_tokens
+from filters.kernels.static import StaticTable, _find, pair_hashes, static_features, static_tokens
 from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, tables
 from tests.kernels.hostile import TEXTS
 
 MODULUS = 2**64
+
+
+@numba.njit
+def rows_of(slots, hashes):  # type: ignore[no-untyped-def]
+    return np.array([_find(slots, key) for key in hashes])
+
+
+def look_up(table: StaticTable, hashes: UInt64) -> Int64:
+    """The row of each hash; -1: it is not in the table."""
+    return np.asarray(rows_of(table.slots, hashes))
 
 
 class Token(NamedTuple):

@@ -16,7 +16,7 @@ from table_stand_in import WINDOW, stand_in, table_config
 import filters.model.kinds.static as static_table
 from filters.errors import ConfigError, ModelError
 from filters.kernels.packed import PackedText
-from filters.kernels.static import StaticTable, look_up, pair_hashes, static_features, static_tokens
+from filters.kernels.static import StaticTable, pair_hashes, static_features, static_tokens
 from filters.model import QualityModel
 from filters.model.folder import Manifest
 from filters.model.kinds import classifier_class
@@ -89,7 +89,6 @@ def test_features_are_sums_of_grams_and_means_of_words() -> None:
     assert not features[1].any()
     np.testing.assert_array_equal(features[2], features[0])
     np.testing.assert_array_equal(static_features(PackedText.from_strings(["SUN LIGHT, SUN"]), made)[0], features[0])
-    assert look_up(made, np.array([1], np.uint64)).tolist() == [-1]
     with pytest.raises(ModelError, match="distinct"):
         StaticTable.build(np.r_[keys, keys[:1]], grams, scales, idf, words, word_scales, weights)
 
