@@ -23,7 +23,7 @@ from filters.read.batch import (
     text_reason,
 )
 from filters.read.columns import NotJsonError
-from filters.read.unit import SUFFIXES, Unit, local_stamp
+from filters.read.unit import SUFFIXES, Unit, stored_file
 from filters.storage.remote import describe, is_local
 
 _READERS = {"parquet": "parquet", "json": "jsonl"}
@@ -66,13 +66,8 @@ def plan_dataset(config: InputConfig) -> list[Unit]:
         return [Unit(0, "stream", f"{name}/{config.split}", address)]
     root = os.path.abspath(address)
     return [
-        Unit(
-            0,
-            kind,
-            os.path.join(config.dataset, os.path.relpath(path, root)) if is_local(path) else shown(path),
-            path,
-            size=os.path.getsize(path) if is_local(path) else None,
-            stamp=local_stamp(path),
+        stored_file(
+            kind, os.path.join(config.dataset, os.path.relpath(path, root)) if is_local(path) else shown(path), path
         )
         for path in files[: config.max_files]
     ]

@@ -25,7 +25,7 @@ from filters.read.batch import (
     quarantined_only,
     slices,
 )
-from filters.read.columns import as_settled, is_binary, is_text, plain_type
+from filters.read.columns import is_binary, is_text, plain_type
 from filters.read.unit import ROWS_PER_UNIT, Reading, Unit, open_input, open_unit
 from filters.storage.remote import describe
 
@@ -193,7 +193,7 @@ def _joined(batches: Iterable[pa.RecordBatch | TooLarge]) -> Iterator[pa.RecordB
                     yield joined.pop()
                 yield some
                 continue
-            batch = _decoded(some)
+            batch = plainly(some)  # dictionaries of two batches may differ, and hide how large a batch is
             del some
             waiting.append(batch)
             rows, size = rows + batch.num_rows, size + batch.nbytes
@@ -214,12 +214,6 @@ def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-
-
-def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the bytes that it stands for: dictionaries of two batches may differ, and hide how large it is."""
-    columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +251,12 @@ def group_batches(
     for batch in coded.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
         sizes = sum((_row_bytes(batch[name]) for name in names), np.zeros(batch.num_rows, np.int64))
         if sizes.sum() <= min(most, BATCH_BYTES):
-            yield _plainly(batch, file.schema_arrow)
+            yield plainly(batch)
             continue
         first = held = 0
         for row, bytes_ in enumerate(sizes.tolist()):
             if row > first and (bytes_ > most or held + bytes_ > BATCH_BYTES):
-                yield _plainly(batch.take(pa.array(range(first, row))), file.schema_arrow)
+                yield plainly(batch.take(pa.array(range(first, row))))
                 first, held = row, 0
             if bytes_ > most:
                 yield TooLarge(bytes_)
@@ -270,20 +264,21 @@ def group_batches(
             else:
                 held += bytes_
         if first < batch.num_rows:
-            yield _plainly(batch.take(pa.array(range(first, batch.num_rows))), file.schema_arrow)
+            yield plainly(batch.take(pa.array(range(first, batch.num_rows))))
 
 
-def _plainly(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A batch in the plain types of its columns."""
-    names = batch.schema.names
-    kinds = [plain_type(schema.field(name).type) for name in names]
-    return pa.RecordBatch.from_arrays(
-        [
-            column if column.type == kind else column.cast(kind)
-            for kind, column in zip(kinds, batch.columns, strict=True)
-        ],
-        names=names,
-    )
+def plainly(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch in the plain types of its columns, with the bytes that it stands for."""
+    kinds = [plain_type(column.type) for column in batch.columns]
+    columns = [
+        column.dictionary_decode()
+        if pa.types.is_dictionary(column.type)
+        else column
+        if column.type == kind
+        else column.cast(kind)
+        for column, kind in zip(batch.columns, kinds, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _row_bytes(column: pa.Array) -> Int64:
@@ -404,10 +399,8 @@ def _largest_value(handle: BinaryIO, column: Any) -> int:
 
 
 def _batches(unit: Unit, first: int, records: pa.RecordBatch, config: InputConfig) -> Iterator[Batch]:
-    columns = {
-        name: _plain(column, name == config.text_key)
-        for name, column in zip(records.schema.names, records.columns, strict=True)
-    }
+    columns = dict(zip(records.schema.names, records.columns, strict=True))
+    columns[config.text_key] = _text_column(columns[config.text_key])
     causes = _invalid(columns)
     text = columns[config.text_key]
     lengths = pc.fill_null(pc.binary_length(text), 0).to_numpy(zero_copy_only=False)
@@ -458,22 +451,15 @@ def _batch(unit: Unit, positions: Any, columns: dict[str, pa.Array], config: Inp
         id=pa.array(ids, pa.string()),
         text=text,
         reason=reason,
-        columns=as_settled(passed, unit.columns, source, len(positions)),
+        columns=passed,
     )
 
 
-def _plain(column: pa.Array, as_text: bool) -> pa.Array:
-    """The column in its plain type; the text column as large_string, not yet known to be UTF-8."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not as_text:
-        kind = plain_type(column.type)
-        return column if column.type == kind else column.cast(kind)
-    if pa.types.is_large_string(column.type):
-        return column
-    if is_text(column.type) or pa.types.is_null(column.type):
-        return column.cast(pa.large_string())
-    return column.cast(pa.large_binary()).view(pa.large_string())
+def _text_column(column: pa.Array) -> pa.Array:
+    """The text column as large_string, not yet known to be UTF-8."""
+    if is_binary(column.type):
+        return column.cast(pa.large_binary()).view(pa.large_string())
+    return column.cast(pa.large_string())
 
 
 def _invalid(columns: dict[str, pa.Array]) -> dict[int, str]:

@@ -12,6 +12,7 @@ it can be missed by a stamp, but not by a digest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from dataclasses import dataclass
@@ -221,18 +222,21 @@ class Unit:
         return not (self.start if self.offset is None else self.offset)
 
 
-def local_stamp(address: str) -> str | None:
-    """The stamp of a local file, None of a remote one.
+def stored_file(kind: str, source: str, address: str) -> Unit:
+    """A file of the input, a local one with its size and its stamp.
 
     Raises:
         InputError: it cannot be read.
     """
     if not is_local(address):
-        return None
+        return Unit(0, kind, source, address)
     try:
-        return stamp_of(address)
+        stamp = stamp_of(address)
+        if not os.access(address, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
+    return Unit(0, kind, source, address, size=int(stamp.partition(" ")[0]), stamp=stamp)
 
 
 def open_input(address: str, config: InputConfig) -> BinaryIO:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import os
 import re
@@ -27,9 +26,9 @@ from filters.read.unit import (
     Reading,
     Unit,
     file_digest,
-    local_stamp,
     open_input,
     stamp_of,
+    stored_file,
 )
 from filters.storage.pace import Pace
 from filters.storage.remote import describe, file_system, is_local, retrying
@@ -77,11 +76,12 @@ def _files(config: InputConfig, notice: Callable[[str], None]) -> list[Unit]:
     named = _addresses(config, notice)
     if not named:
         raise InputError(f"{config.paths_file}: lists no paths")
-    sizes = _sizes([address for _, address in named], config)
-    return [
-        Unit(0, config.kind, source, address, size=sizes.get(address), stamp=local_stamp(address))
-        for source, (_, address) in zip(source_names([name for name, _ in named]), named, strict=True)
-    ]
+    sources = source_names([name for name, _ in named])
+    files = [stored_file(config.kind, source, address) for source, (_, address) in zip(sources, named, strict=True)]
+    remote = [address for _, address in named if not is_local(address)][:CHECKED_REMOTE_FILES]
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        sizes = dict(zip(remote, pool.map(lambda address: _remote_size(address, config), remote), strict=True))
+    return [replace(file, size=sizes.get(file.address, file.size)) for file in files]
 
 
 _OPENING = {
@@ -271,8 +271,9 @@ def _hidden(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
-def _pace(address: str, config: InputConfig) -> Pace:
-    return Pace(address, config.requests_per_second)
+def _asked(ask: Callable[[], Any], address: str, config: InputConfig) -> Any:
+    """What a server answers, asked again where it is busy."""
+    return retrying(ask, config.retries, address, pace=Pace(address, config.requests_per_second))
 
 
 def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], None]) -> list[str]:
@@ -280,14 +281,14 @@ def _expand_remote(pattern: str, config: InputConfig, notice: Callable[[str], No
     system.invalidate_cache()  # of an earlier run in this process
     on_web = pattern.lower().startswith(("http:", "https:"))
     if glob.has_magic(path.partition("?")[0] if on_web else path):
-        matches = retrying(lambda: system.glob(path), config.retries, pattern, pace=_pace(pattern, config))
+        matches = _asked(lambda: system.glob(path), pattern, config)
         if not matches:
             raise InputError(f"{pattern}: this pattern matches no file")
         return [str(system.unstrip_protocol(match)) for match in matches]
     if on_web:
         return [pattern]  # a web server has no folders
-    if retrying(lambda: system.isdir(path), config.retries, pattern, pace=_pace(pattern, config)):
-        inside = retrying(lambda: system.find(path), config.retries, pattern, pace=_pace(pattern, config))
+    if _asked(lambda: system.isdir(path), pattern, config):
+        inside = _asked(lambda: system.find(path), pattern, config)
         root = path.rstrip("/")
         below = {match.removeprefix(root).lstrip("/"): str(system.unstrip_protocol(match)) for match in inside}
         return _of_kind(pattern, below, config, notice)
@@ -349,28 +350,9 @@ def _listed(path: str, config: InputConfig) -> list[str]:
     return [line for line in (line.strip(" \t\r") for line in text.split("\n")) if line]
 
 
-def _sizes(addresses: Sequence[str], config: InputConfig) -> dict[str, int | None]:
-    """Stored bytes of local files, and of the first remote ones."""
-    remote = [address for address in addresses if not is_local(address)][:CHECKED_REMOTE_FILES]
-    sizes: dict[str, int | None] = {}
-    if remote:
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            sizes = dict(zip(remote, pool.map(lambda address: _remote_size(address, config), remote), strict=True))
-    for address in addresses:
-        if is_local(address):
-            try:
-                sizes[address] = os.stat(address).st_size
-                if not os.access(address, os.R_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            except OSError as error:
-                raise InputError(f"{address}: cannot read this input file: {error.strerror or error}") from error
-    return sizes
-
-
 def _remote_size(address: str, config: InputConfig) -> int | None:
     system, path = file_system(address, config.storage_options)
-    info: Callable[[], Any] = lambda: system.info(path)  # noqa: E731
-    size = retrying(info, config.retries, address, pace=_pace(address, config)).get("size")
+    size = _asked(lambda: system.info(path), address, config).get("size")
     return None if size is None else int(size)
 
 
@@ -508,31 +490,20 @@ def read_unit(unit: Unit, config: InputConfig, reading: Reading | None = None) -
             the run (what it holds is not damaged, only absent; a resumed run reads the unit again); damaged data
             costs quarantined records instead. Or a local file is not the one that was planned, or changes.
     """
-    batches = _batches(unit, config, reading)
-    return batches if unit.columns is None or unit.kind == "parquet" else _with_settled(unit, batches)
-
-
-def _with_settled(unit: Unit, batches: Iterator[Batch]) -> Iterator[Batch]:
-    for batch in batches:
+    for batch in _batches(unit, config, reading):
         batch.columns = as_settled(batch.columns, unit.columns, unit.source, len(batch))
         yield batch
 
 
 def _batches(unit: Unit, config: InputConfig, reading: Reading | None) -> Iterator[Batch]:
-    if unit.kind == "jsonl":
-        from filters.read.jsonl import read_jsonl
-
-        return read_jsonl(unit, config, reading)
-    if unit.kind == "parquet":
-        from filters.read.parquet import read_parquet
-
-        return read_parquet(unit, config, reading)
-    if unit.kind in ("warc", "wet"):
-        from filters.read.warc import read_warc
-
-        return read_warc(unit, config, reading)
     if unit.kind == "stream":
         from filters.read.hub import read_stream
 
         return read_stream(unit, config)
-    raise ValueError(f"unit {unit.index} is of unknown kind {unit.kind!r}")
+    if unit.kind == "jsonl":
+        from filters.read.jsonl import read_jsonl as read
+    elif unit.kind == "parquet":
+        from filters.read.parquet import read_parquet as read
+    else:
+        from filters.read.warc import read_warc as read
+    return read(unit, config, reading)
