@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import xxhash
 
 from filters.config.filter import InputConfig
-from filters.read.columns import BigInteger, json_text
+from filters.errors import InputError
+from filters.read.columns import BigInteger, NotJsonError, json_text
 from filters.read.unit import Reading
 
 FIRST_BYTES = 200
@@ -191,6 +192,25 @@ def batch_of_rows(
         reason=reason,
         columns=columns,
     )
+
+
+def batch_of_records(
+    source: str, positions: Sequence[int], records: Sequence[dict[str, Any]], config: InputConfig
+) -> Batch:
+    """A batch of n records, whose text is a string or None.
+
+    Raises:
+        InputError: a pass-through column holds a value that JSON has no form for.
+    """
+    texts = [record.get(config.text_key) for record in records]
+    columns = {}
+    for name in pass_through(config):
+        try:
+            columns[name] = string_column([record.get(name) for record in records])
+        except NotJsonError as error:
+            raise InputError(f"{source}: column {name!r}: {error}. Remedy: leave it out of input.columns") from error
+    ids = [None] * len(records) if config.id_key is None else [record.get(config.id_key) for record in records]
+    return batch_of_rows(source, positions, texts, [text_reason(text) for text in texts], ids, columns)
 
 
 def quarantined_only(source: str, records: Sequence[Quarantined]) -> Batch:

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from filters.config.filter import InputConfig
 from filters.errors import InputError, shown
 from filters.read.batch import (
@@ -15,14 +13,10 @@ from filters.read.batch import (
     BATCH_ROWS,
     Batch,
     Quarantined,
-    batch_of_rows,
-    pass_through,
+    batch_of_records,
     quarantined,
     quarantined_only,
-    string_column,
-    text_reason,
 )
-from filters.read.columns import NotJsonError
 from filters.read.unit import SUFFIXES, Unit, stored_file
 from filters.storage.remote import describe, is_local
 
@@ -139,38 +133,19 @@ def _bytes(text: Any) -> int:
 
 
 def _batch(source: str, first: int, rows: list[dict[str, Any]], config: InputConfig) -> Batch:
-    kept: list[dict[str, Any]] = []
-    texts: list[str | None] = []
-    positions: list[int] = []
+    kept: dict[int, dict[str, Any]] = {}
     rejected: list[Quarantined] = []
     for position, row in enumerate(rows, first):
         text = row.get(config.text_key)
-        cause = None
         if text is not None and not isinstance(text, str):
             cause = f"text_not_a_string: {config.text_key!r} is a {type(text).__name__}"
         elif _bytes(text) > config.max_document_bytes:
             cause = f"too_large: text of more than {config.max_document_bytes:,} bytes (input.max_document_bytes)"
-        if cause is not None:
-            rejected.append(quarantined(source, position, cause, repr(text)[:200].encode("utf-8", "replace")))
+        else:
+            kept[position] = row
             continue
-        kept.append(row)
-        texts.append(text)
-        positions.append(position)
-    batch = batch_of_rows(
-        source,
-        positions,
-        texts,
-        [text_reason(text) for text in texts],
-        [row.get(config.id_key) if config.id_key else None for row in kept],
-        {name: _column(source, name, [row.get(name) for row in kept]) for name in pass_through(config)},
-    )
+        rejected.append(quarantined(source, position, cause, repr(text)[:200].encode("utf-8", "replace")))
+    batch = batch_of_records(source, [*kept], [*kept.values()], config)
     batch.quarantined = rejected
     batch.records = len(rows)
     return batch
-
-
-def _column(source: str, name: str, values: list[Any]) -> pa.Array:
-    try:
-        return string_column(values)
-    except NotJsonError as error:
-        raise InputError(f"{source}: column {name!r}: {error}. Remedy: leave it out of input.columns") from error

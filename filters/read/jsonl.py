@@ -19,11 +19,9 @@ from filters.read.batch import (
     FIRST_BYTES,
     Batch,
     Quarantined,
-    batch_of_rows,
+    batch_of_records,
     pass_through,
     quarantined,
-    string_column,
-    text_reason,
 )
 from filters.read.columns import loads_exactly, may_be_rounded
 from filters.read.decompress import READ_SIZE, DamagedError, MemberStream
@@ -190,8 +188,7 @@ def _parse(source: str, group: _Lines, config: InputConfig) -> Batch:
     rejected: list[Quarantined] = []
     try:  # all lines at once, as almost always can be done
         rows: list[dict[str, Any]] = [] if group.bad else [orjson.loads(line) for line in lines]
-        texts = [row.get(key) for row in rows]
-        whole = not group.bad and set(map(type, texts)) <= {str, type(None)}
+        whole = not group.bad and {type(row.get(key)) for row in rows} <= {str, type(None)}
     except (ValueError, AttributeError):  # a line that is no JSON, or no object
         whole = False
     if not whole:
@@ -205,20 +202,10 @@ def _parse(source: str, group: _Lines, config: InputConfig) -> Batch:
             else:
                 rejected.append(quarantined(source, position, *found))
         positions, lines = [position for position, _ in kept], [line for _, line in kept]
-        texts = [row.get(key) for row in rows]
-    reasons = [text_reason(text) for text in texts]
+    _read_rounded_again(rows, lines, [name for name in (config.id_key, *pass_through(config)) if name is not None])
+    batch = batch_of_records(source, positions, rows, config)
     if not whole:
-        reasons = [reason if line.strip() else "blank_line" for reason, line in zip(reasons, lines, strict=True)]
-    names = pass_through(config)
-    _read_rounded_again(rows, lines, names if config.id_key is None else (config.id_key, *names))
-    batch = batch_of_rows(
-        source,
-        positions,
-        texts,
-        reasons,
-        [None] * len(rows) if config.id_key is None else [row.get(config.id_key) for row in rows],
-        {name: string_column([row.get(name) for row in rows]) for name in names},
-    )
+        batch.reason[[not line.strip() for line in lines]] = "blank_line"
     batch.quarantined = rejected
     batch.records = len(group.lines)
     return batch
