@@ -29,25 +29,10 @@ SCORE_UNIT = 2.0**-20
 EDGES: Float32 = ((HIGH - LOW) * np.arange(BINS + 1) / BINS + LOW).astype(np.float32)
 """float32[BINS + 1]: borders of the bins; bin i holds EDGES[i] <= score < EDGES[i + 1]."""
 
-_UPPER = np.append(EDGES[1:-1], np.float32(np.inf))
-_LOWER = np.append(np.float32(-np.inf), EDGES[1:-1])
 
-
-def bins_of(scores: Float32) -> npt.NDArray[np.int32]:
-    """int32[n]: the bin of each score; what lies outside the scale belongs to the end bins.
-
-    Raises:
-        ValueError: a score is NaN.
-    """
-    scores = np.asarray(scores, dtype=np.float32)
-    guess = np.clip((scores - np.float32(LOW)) * np.float32(BINS / (HIGH - LOW)), 0, BINS - 1)
-    if np.isnan(guess).any():
-        raise ValueError("scores must not be NaN")
-    bins = guess.astype(np.int32)
-    # Float arithmetic may be one bin off at a border; the border itself decides.
-    bins += scores >= _UPPER[bins]
-    bins -= scores < _LOWER[bins]
-    return np.asarray(bins)
+def bins_of(scores: Float32) -> Int64:
+    """int64[n]: the bin of each score, none NaN; what lies outside the scale belongs to the end bins."""
+    return np.searchsorted(EDGES[1:-1], np.asarray(scores, np.float32), side="right").astype(np.int64)
 
 
 class Histogram:
@@ -75,9 +60,7 @@ class Histogram:
         Raises:
             ValueError: a score is NaN.
         """
-        part = _Accumulator(1)
-        part.add(np.zeros(len(scores), np.int64), scores, tokens, text_bytes)
-        self.merge(part.histogram(0))
+        self.merge(_count(np.zeros(len(scores), np.int64), 1, scores, tokens, text_bytes)[0])
 
     def merge(self, other: Histogram) -> Self:
         """Add another histogram's counts to this one's."""
@@ -88,13 +71,8 @@ class Histogram:
         return self
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Histogram):
-            return NotImplemented
-        return (
-            np.array_equal(self.counts, other.counts)
-            and np.array_equal(self.ties, other.ties)
-            and np.array_equal(self.score_sums, other.score_sums)
-            and (self.lowest, self.highest) == (other.lowest, other.highest)
+        return isinstance(other, Histogram) and all(
+            np.array_equal(mine, theirs) for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -136,15 +114,14 @@ class Histogram:
         if not 0 <= share <= 1:
             raise ValueError(f"share must be between 0 and 1, got {share}")
         counts = self.counts[WEIGHTS.index(weight)]
-        total = int(counts.sum())
-        if not total:
+        filled = np.flatnonzero(counts)
+        if not len(filled):
             return float("nan")
-        cumulated = np.append(0, np.cumsum(counts))
-        position = share * total
-        bin_ = int(np.clip(np.searchsorted(cumulated, position, side="left") - 1, 0, BINS - 1))
-        while not counts[bin_] and bin_ < BINS - 1:
-            bin_ += 1
-        part = (position - int(cumulated[bin_])) / int(counts[bin_]) if counts[bin_] else 0.0
+        cumulated = np.cumsum(counts[filled])
+        position = share * int(cumulated[-1])
+        place = min(int(np.searchsorted(cumulated, position)), len(filled) - 1)
+        bin_ = filled[place]
+        part = 1 - (int(cumulated[place]) - position) / int(counts[bin_])
         low, high = float(EDGES[bin_]), float(EDGES[bin_ + 1])
         return float(np.clip(low + part * (high - low), self.lowest, self.highest))
 
@@ -161,7 +138,7 @@ class Histogram:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return plot_histograms({"": self}, weight, bins=bins, log=log, axes=axes)
+        return _plot({"": self}, weight, bins, log, axes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain types; `from_json` reads it back.
@@ -208,8 +185,7 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
 
     def __init__(self, by: str) -> None:
         self.by = by
-        self._rows: dict[str | None, int] = {}
-        self._parts = _Accumulator(0)
+        self._parts: dict[str | None, Histogram] = {}
 
     def add(
         self,
@@ -233,41 +209,37 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
         present = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=len(values)))
         # One place more: where the index is -1, the document belongs to no slice.
         rows = np.full(len(values) + 1, -1, np.int64)
-        for place in present.tolist():
-            rows[place] = self._row(values[place])
-        self._parts.add(rows[indices], scores, tokens, text_bytes)
+        rows[present] = np.arange(len(present))
+        counted = _count(rows[indices], len(present), scores, tokens, text_bytes)
+        for place, part in zip(present.tolist(), counted, strict=True):
+            self._merge(values[place], part)
 
-    def _row(self, value: str | None) -> int:
-        if value not in self._rows:
-            self._rows[value] = len(self._rows)
-            if len(self._rows) > len(self._parts.counts):
-                self._parts.extend(len(self._rows))  # twice as many: growing stays cheap
-        return self._rows[value]
+    def _merge(self, value: str | None, part: Histogram) -> None:
+        self._parts.setdefault(value, Histogram()).merge(part)
 
     def merge(self, other: SlicedHistogram) -> Self:
         """Add another's counts to this one's."""
-        for value, histogram in other.items():
-            row = self._row(value)
-            self._parts.store(row, histogram.merge(self._parts.histogram(row)))
+        for value, part in other._parts.items():
+            self._merge(value, part)
         return self
 
     def __getitem__(self, value: str | None) -> Histogram:
-        return self._parts.histogram(self._rows[value])
+        return Histogram().merge(self._parts[value])
 
     def __iter__(self) -> Iterator[str | None]:
-        return iter(sorted(self._rows, key=lambda value: (value is None, value or "")))
+        return iter(sorted(self._parts, key=lambda value: (value is None, value or "")))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._parts)
 
     def largest(self, count: int, weight: str = "documents") -> list[str | None]:
-        """The `count` values with most weight, largest first."""
-        return sorted(self, key=lambda value: (-self[value].total(weight), value is None, value or ""))[:count]
+        """The `count` values with most weight, largest first; ties as they are sorted."""
+        return sorted(self, key=lambda value: -self._parts[value].total(weight))[:count]
 
     def total(self) -> Histogram:
         """The histogram of all slices together."""
         histogram = Histogram()
-        for part in self.values():
+        for part in self._parts.values():
             histogram.merge(part)
         return histogram
 
@@ -298,7 +270,7 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
             MissingExtraError: matplotlib is not installed.
         """
         shown = {str(value or "(none)"): self[value] for value in self.largest(largest, weight)}
-        return plot_histograms(shown, weight, bins=bins, log=log, axes=axes, shares=True)
+        return _plot(shown, weight, bins, log, axes, shares=True)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain types; `from_json` reads it back."""
@@ -312,53 +284,31 @@ class SlicedHistogram(Mapping[str | None, Histogram]):
             ValueError: other bins than this version's.
         """
         sliced = cls(by)
-        for part in data:
-            sliced._parts.store(sliced._row(part["value"]), Histogram.from_json(part["histogram"]))
+        sliced._parts = {part["value"]: Histogram.from_json(part["histogram"]) for part in data}
         return sliced
 
 
-class _Accumulator:
-    """Counts of several slices as arrays with a leading axis of slices, so that a batch is added in one go."""
+def _count(
+    slices: Int64, number: int, scores: Float32, tokens: npt.NDArray[np.integer], text_bytes: Int64
+) -> list[Histogram]:
+    """Histograms of documents whose slices are from 0 to `number` - 1; -1: the document is passed over."""
+    from filters.kernels.histogram import count_scores
 
-    def __init__(self, slices: int) -> None:
-        self.counts: Int64 = np.zeros((slices, len(WEIGHTS), BINS), np.int64)
-        self.ties: Int64 = np.zeros((slices, len(WEIGHTS), BINS + 1), np.int64)
-        self.score_sums: Int64 = np.zeros((slices, BINS), np.int64)
-        self.ends: npt.NDArray[np.float64] = np.tile([np.inf, -np.inf], (slices, 1))
-
-    def histogram(self, row: int) -> Histogram:
-        """A copy of one slice."""
+    scores = np.asarray(scores, dtype=np.float32)
+    if np.isnan(scores[slices >= 0]).any():
+        raise ValueError("scores must not be NaN")
+    counts = np.zeros((number, len(WEIGHTS), BINS), np.int64)
+    ties, sums = np.zeros((number, len(WEIGHTS), BINS + 1), np.int64), np.zeros((number, BINS), np.int64)
+    ends = np.tile([np.inf, -np.inf], (number, 1))
+    weights = np.asarray(tokens, np.int64), np.asarray(text_bytes, np.int64)
+    count_scores(slices, scores, *weights, EDGES, 1 / SCORE_UNIT, counts, ties, sums, ends)
+    histograms = []
+    for row in range(number):
         histogram = Histogram()
-        histogram.counts, histogram.ties = self.counts[row].copy(), self.ties[row].copy()
-        histogram.score_sums = self.score_sums[row].copy()
-        histogram.lowest, histogram.highest = self.ends[row].tolist()
-        return histogram
-
-    def store(self, row: int, histogram: Histogram) -> None:
-        """Put a histogram in the place of a slice."""
-        self.counts[row], self.ties[row] = histogram.counts, histogram.ties
-        self.score_sums[row] = histogram.score_sums
-        self.ends[row] = histogram.lowest, histogram.highest
-
-    def extend(self, slices: int) -> None:
-        """Append `slices` empty slices."""
-        new = _Accumulator(slices)
-        for name, array in vars(self).items():
-            setattr(self, name, np.concatenate([array, getattr(new, name)]))
-
-    def add(
-        self, slices: npt.NDArray[np.integer], scores: Float32, tokens: npt.NDArray[np.integer], text_bytes: Int64
-    ) -> None:
-        """Count n documents whose slices are `slices` (int[n], -1: passed over)."""
-        from filters.kernels.histogram import count_scores
-
-        slices, scores = np.asarray(slices, np.int64), np.asarray(scores, dtype=np.float32)
-        if np.isnan(scores[slices >= 0]).any():
-            raise ValueError("scores must not be NaN")
-        weights = np.asarray(tokens, np.int64), np.asarray(text_bytes, np.int64)
-        count_scores(
-            slices, scores, *weights, EDGES, 1 / SCORE_UNIT, self.counts, self.ties, self.score_sums, self.ends
-        )
+        histogram.counts, histogram.ties, histogram.score_sums = counts[row], ties[row], sums[row]
+        histogram.lowest, histogram.highest = ends[row].tolist()
+        histograms.append(histogram)
+    return histograms
 
 
 def nearest_edge(score: float) -> int:
@@ -366,33 +316,21 @@ def nearest_edge(score: float) -> int:
     return int(np.clip(round((score - LOW) / (HIGH - LOW) * BINS), 0, BINS))
 
 
-def plot_histograms(
-    histograms: Mapping[str, Histogram],
-    weight: str,
-    *,
-    bins: int,
-    log: bool = False,
-    axes: Axes | None = None,
-    shares: bool = False,
+def _plot(
+    histograms: Mapping[str, Histogram], weight: str, bins: int, log: bool, axes: Axes | None, *, shares: bool = False
 ) -> Axes:
-    """Step lines of several histograms on one pair of axes, with a legend where they have names.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Step lines of several histograms on one pair of axes, with a legend where they have names."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("plot()", "plots", str(error)) from error
     if axes is None:
         axes = Figure(figsize=(7, 3.5), layout="constrained").subplots()
-    edges = np.linspace(LOW, HIGH, bins + 1)
     for name, histogram in histograms.items():
         counts = histogram.coarse(bins, weight)
-        axes.stairs(counts / max(int(counts.sum()), 1) if shares else counts, edges, label=name, fill=not shares)
-    axes.set_xlabel("score")
-    axes.set_ylabel(f"share of {weight}" if shares else weight)
-    axes.set_xlim(LOW, HIGH)
+        heights = counts / max(int(counts.sum()), 1) if shares else counts
+        axes.stairs(heights, np.linspace(LOW, HIGH, bins + 1), label=name, fill=not shares)
+    axes.set(xlabel="score", ylabel=f"share of {weight}" if shares else weight, xlim=(LOW, HIGH))
     if log:
         axes.set_yscale("log")
     if any(histograms):
