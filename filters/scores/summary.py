@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,6 @@ import pyarrow.compute as pc
 
 from filters.arrays import Bool, Float32, Int64
 from filters.scores.histogram import SCORE_UNIT, Histogram, SlicedHistogram
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Indices = npt.NDArray[np.signedinteger[Any]]
 
@@ -34,16 +31,14 @@ SURVIVOR_COLUMNS = ("score", "tokens", "bytes", "reason")
 MAX_VALUES = 256
 """A column with more values is not in the manifest; its histograms are counted from the side files when asked for."""
 DICTIONARIES = ("reason", "language", "host", "source")
+SUMS = ("documents", "survivors", "kept", "tokens", "kept_tokens", "score_sum")
+"""documents: all; survivors: scored and left by deduplication; tokens and score_sum: of survivors."""
+PENDING = 500_000
+"""Rows that wait to be summed up, or a million numbers of clusters."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A document, by its row in the side files.
-
-    Attributes:
-        row: counted over all side files in order, from 0.
-        score: of the document.
-    """
+class Place(NamedTuple):
+    """A document, by its row in the side files, counted over all of them in order, from 0."""
 
     row: int
     score: float
@@ -54,9 +49,6 @@ class Survivors(NamedTuple):
 
     Attributes:
         rows: int64[n], their rows in the table.
-        scores: float32[n].
-        tokens: int64[n].
-        text_bytes: int64[n].
     """
 
     rows: Int64
@@ -132,6 +124,100 @@ class Histograms:
         return {by: sliced.to_json() for by, sliced in self.slices.items() if len(sliced) <= MAX_VALUES}
 
 
+@dataclass(frozen=True)
+class Group:
+    """One value of a column with very many of them.
+
+    Attributes:
+        value: of the column.
+        documents: with this value.
+        survivors: of these, with a score and left by deduplication.
+        kept: of these, kept.
+        tokens: of the survivors.
+        kept_tokens: of those kept.
+        mean_score: of the survivors; NaN without any.
+    """
+
+    value: str
+    documents: int
+    survivors: int
+    kept: int
+    tokens: int
+    kept_tokens: int
+    mean_score: float
+
+    @property
+    def keep_rate(self) -> float:
+        """Share of the survivors that is kept; NaN without survivors."""
+        return self.kept / self.survivors if self.survivors else float("nan")
+
+
+class Groups:
+    """Sums for each value of a column; documents without a value are not counted.
+
+    Args:
+        by: name of the column.
+    """
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self._sums = pa.table(
+            {"value": pa.array([], pa.large_string()), **dict.fromkeys(SUMS, pa.array([], pa.int64()))}
+        )
+        self._waiting: list[pa.Table] = []
+
+    def add(self, values: pa.Array, sums: Int64) -> None:
+        """Add sums by value.
+
+        Args:
+            values: string[n], no nulls; a value may come more than once.
+            sums: int64[n, 6], the columns of `SUMS`.
+        """
+        columns = {name: pa.array(sums[:, place]) for place, name in enumerate(SUMS)}
+        self._waiting.append(pa.table({"value": values.cast(pa.large_string()), **columns}))
+        if sum(part.num_rows for part in self._waiting) > PENDING:
+            self._settle()
+
+    def _settle(self) -> pa.Table:
+        """A row for each value, in no particular order."""
+        if self._waiting:
+            grouped = pa.concat_tables([self._sums, *self._waiting]).group_by("value", use_threads=False)
+            self._sums = grouped.aggregate([(name, "sum") for name in SUMS]).rename_columns(["value", *SUMS])
+            self._waiting = []
+        return self._sums
+
+    def __len__(self) -> int:
+        return int(self._settle().num_rows)
+
+    def largest(self, count: int) -> list[Group]:
+        """The `count` values with most survivors, ties by value."""
+        return _best(self._settle(), [("survivors", "descending")], count)
+
+    def ranked(self, count: int, *, best: bool, least: int = 1) -> list[Group]:
+        """The `count` values with the highest (or lowest) mean score, of those with at least `least` survivors."""
+        table = self._settle().filter(pc.field("survivors") >= max(least, 1))
+        mean = pc.divide(table["score_sum"].cast(pa.float64()), table["survivors"].cast(pa.float64()))
+        order = [("mean", "descending" if best else "ascending"), ("survivors", "descending")]
+        return _best(table.append_column("mean", mean), order, count)
+
+    def get(self, values: list[str]) -> dict[str, Group]:
+        """The groups of `values`, of those that exist."""
+        table = self._settle()
+        rows = table.filter(pc.is_in(table["value"], pa.array(values, pa.large_string())))
+        return {row["value"]: _group(row) for row in rows.to_pylist()}
+
+
+def _best(table: pa.Table, keys: list[tuple[str, str]], count: int) -> list[Group]:
+    order = pc.select_k_unstable(table, k=min(count, table.num_rows), sort_keys=[*keys, ("value", "ascending")])
+    return [_group(row) for row in table.take(order).to_pylist()]
+
+
+def _group(row: dict[str, Any]) -> Group:
+    survivors, score_sum = row["survivors"], row["score_sum"]
+    mean = score_sum * SCORE_UNIT / survivors if survivors else float("nan")
+    return Group(row["value"], mean_score=mean, **{name: row[name] for name in SUMS if name != "score_sum"})
+
+
 class Clusters:
     """Sizes of clusters of duplicates: the document that stayed, and its copies."""
 
@@ -143,18 +229,15 @@ class Clusters:
     def add(self, roots: Int64) -> None:
         """Count removed copies by the number of their cluster."""
         self._waiting.append(roots)
-        if sum(map(len, self._waiting)) > max(1_000_000, len(self._roots)):
+        if sum(map(len, self._waiting)) > max(2 * PENDING, len(self._roots)):
             self._settle()
 
     def _settle(self) -> None:
-        if not self._waiting:
-            return
-        roots, copies = np.unique(np.concatenate(self._waiting), return_counts=True)
+        new = np.concatenate([np.zeros(0, np.int64), *self._waiting])
         self._waiting = []
-        every, place = np.unique(np.concatenate([self._roots, roots]), return_inverse=True)
-        counts = np.zeros(len(every), np.int64)
-        np.add.at(counts, place, np.concatenate([self._copies, copies]))
-        self._roots, self._copies = every, counts
+        copies = np.concatenate([self._copies, np.ones(len(new), np.int64)])
+        self._roots, places = np.unique(np.concatenate([self._roots, new]), return_inverse=True)
+        self._copies = np.bincount(places, copies, len(self._roots)).astype(np.int64)
 
     def __len__(self) -> int:
         self._settle()
@@ -176,7 +259,7 @@ class Clusters:
     def largest(self, count: int) -> list[tuple[int, int]]:
         """(number of the cluster, its size) of the largest ones, ties by number."""
         self._settle()
-        order = np.lexsort((self._roots, -self._copies))[:count]
+        order = np.argsort(-self._copies, kind="stable")[:count]
         return list(zip(self._roots[order].tolist(), (self._copies[order] + 1).tolist(), strict=True))
 
 
@@ -190,79 +273,58 @@ class Summary:
 
     Attributes:
         rows: documents seen.
+        kept: documents kept.
         histograms: of the survivors.
         groups: column -> counts by its values.
         reasons: reason -> documents removed for it.
-        kept: documents kept.
         clusters: sizes of clusters of duplicates.
+        columns: that `add` reads.
     """
 
-    def __init__(
-        self,
-        slices: Iterable[str] = (),
-        groups: Iterable[str] = GROUPS,
-        *,
-        extremes: int = 0,
-    ) -> None:
+    def __init__(self, slices: Iterable[str] = (), groups: Iterable[str] = GROUPS, *, extremes: int = 0) -> None:
         self.rows = self.kept = 0
         self.histograms = Histograms(slices)
         self.groups = {by: Groups(by) for by in groups}
         self.reasons: Counter[str] = Counter()
         self.clusters = Clusters()
+        self.columns = list(dict.fromkeys([*PLAIN, "reason", *self.histograms.slices, *self.groups]))
         self._extremes = extremes
         self._ends: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
 
-    @property
-    def columns(self) -> list[str]:
-        """Columns that `add` reads."""
-        return list(dict.fromkeys([*PLAIN, "reason", *self.histograms.slices, *self.groups]))
-
     def add(self, table: pa.Table | pa.RecordBatch) -> None:
         """Count the next rows, with the columns `columns`; text columns are fastest dictionary-encoded."""
+        from filters.kernels.histogram import count_groups
+
         column = {name: _one_chunk(table[name]) for name in self.columns}
         scores, tokens, text_bytes = _scores(column["score"]), _integers(column["tokens"]), _integers(column["bytes"])
         keep = np.asarray(column["keep"].to_numpy(zero_copy_only=False), dtype=bool)
-        survives, copies = self._reasons(column["reason"], scores)
+        values, reasons = coded(column["reason"])
+        names: list[str] = values.to_pylist()
+        counts = np.bincount(reasons[reasons >= 0], minlength=len(names))
+        self.reasons.update({name: int(count) for name, count in zip(names, counts, strict=True) if count})
+        survives = _survive(names, reasons, scores)
         rows = np.flatnonzero(survives)
         self.histograms.count(pa.table(column), Survivors(rows, scores[rows], tokens[rows], text_bytes[rows]))
-        self._count_groups(column, survives, keep, scores, tokens)
-        self.clusters.add(_integers(column["near_cluster"].filter(pa.array(copies))))
-        self._remember(survives, scores)
-        self.kept += int(keep.sum())
-        self.rows += len(scores)
-
-    def _reasons(self, column: pa.Array, scores: Float32) -> tuple[Bool, Bool]:
-        """(survivors, copies), and the reasons counted."""
-        values, indices = coded(column)
-        names: list[str] = values.to_pylist()
-        counts = np.bincount(indices[indices >= 0], minlength=len(names))
-        self.reasons.update({name: int(count) for name, count in zip(names, counts, strict=True) if count})
-        copies = np.array([*(name in DUPLICATES for name in names), False])[indices]
-        return _survive(names, indices, scores), copies
-
-    def _count_groups(
-        self, column: dict[str, pa.Array], survives: Bool, keep: Bool, scores: Float32, tokens: Int64
-    ) -> None:
-        from filters.kernels.histogram import count_groups
-
         for name, groups in self.groups.items():
             values, indices = coded(column[name])
             sums = np.zeros((len(values), len(SUMS)), np.int64)
             count_groups(indices, survives, keep, scores, tokens, 1 / SCORE_UNIT, sums)
             used = sums[:, 0] > 0
             groups.add(values.filter(pa.array(used)), sums[used])
+        copies = np.array([*(name in DUPLICATES for name in names), False])[reasons]
+        self.clusters.add(_integers(column["near_cluster"].filter(pa.array(copies))))
+        self._remember(rows, scores)
+        self.kept += int(keep.sum())
+        self.rows += len(scores)
 
-    def _remember(self, survives: Bool, scores: Float32) -> None:
-        if not self._extremes:
-            return
-        for best, ends in self._ends.items():
+    def _remember(self, rows: Int64, scores: Float32) -> None:
+        for best, ends in self._ends.items() if self._extremes else ():
             # Ascending by (rank, row): the first one wins a tie.
-            ranks = -scores if best else scores
-            full = len(ends) == self._extremes
-            rows = np.flatnonzero(survives & (ranks < ends[-1][0]) if full else survives)
-            if len(rows) > self._extremes:
-                rows = rows[np.argsort(ranks[rows], kind="stable")[: self._extremes]]
-            ends += [(float(ranks[row]), self.rows + row) for row in rows.tolist()]
+            ranks = -scores[rows] if best else scores[rows]
+            near = ranks < ends[-1][0] if len(ends) == self._extremes else np.ones(len(rows), bool)
+            order = np.flatnonzero(near)
+            order = order[np.argsort(ranks[order], kind="stable")[: self._extremes]]
+            ends += zip(ranks[order].tolist(), (self.rows + rows[order]).tolist(), strict=True)
             ends.sort()
             del ends[self._extremes :]
 
@@ -295,126 +357,3 @@ def _integers(column: pa.Array) -> Int64:
     """int64[n], 0 where null."""
     filled = column.fill_null(0) if column.null_count else column
     return np.asarray(filled.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-SUMS = ("documents", "survivors", "kept", "tokens", "kept_tokens", "score_sum")
-"""documents: all; survivors: scored and left by deduplication; tokens and score_sum: of survivors."""
-PENDING_ROWS = 500_000
-
-
-@dataclass(frozen=True)
-class Group:
-    """One value of the column.
-
-    Attributes:
-        value: of the column.
-        documents: with this value.
-        survivors: of these, with a score and left by deduplication.
-        kept: of these, kept.
-        tokens: of the survivors.
-        kept_tokens: of those kept.
-        mean_score: of the survivors; NaN without any.
-    """
-
-    value: str
-    documents: int
-    survivors: int
-    kept: int
-    tokens: int
-    kept_tokens: int
-    mean_score: float
-
-    @property
-    def keep_rate(self) -> float:
-        """Share of the survivors that is kept; NaN without survivors."""
-        return self.kept / self.survivors if self.survivors else float("nan")
-
-
-class Groups:
-    """Sums for each value of a column; documents without a value are not counted.
-
-    Memory grows with the number of different values (about 100 bytes each), not with the number of documents.
-
-    Args:
-        by: name of the column.
-    """
-
-    def __init__(self, by: str) -> None:
-        self.by = by
-        self._parts: list[pa.Table] = []
-        self._pending = 0
-
-    def add(self, values: pa.Array, sums: Int64) -> None:
-        """Add sums by value.
-
-        Args:
-            values: string[n], no nulls; a value may come more than once.
-            sums: int64[n, 6], the columns of `SUMS`.
-        """
-        columns = {name: pa.array(sums[:, place]) for place, name in enumerate(SUMS)}
-        self._parts.append(pa.table({"value": values.cast(pa.large_string()), **columns}))
-        self._pending += len(values)
-        if self._pending > PENDING_ROWS:
-            self._parts = [self._merged()]
-            self._pending = 0
-
-    def merge(self, other: Groups) -> Self:
-        """Add another's sums to this one's."""
-        self._parts = [pa.concat_tables([self.table, other.table])]
-        self._parts = [self._merged()]
-        return self
-
-    def _merged(self) -> pa.Table:
-        if not self._parts:
-            return pa.table(
-                {"value": pa.array([], pa.large_string()), **{name: pa.array([], pa.int64()) for name in SUMS}}
-            )
-        grouped = pa.concat_tables(self._parts).group_by("value", use_threads=False)
-        table = grouped.aggregate([(name, "sum") for name in SUMS])
-        return pa.table({"value": table["value"], **{name: table[f"{name}_sum"] for name in SUMS}})
-
-    @property
-    def table(self) -> pa.Table:
-        """Columns value and `SUMS`, a row for each value, in no particular order."""
-        if len(self._parts) != 1 or self._pending:
-            self._parts, self._pending = [self._merged()], 0
-        return self._parts[0]
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def largest(self, count: int, weight: str = "survivors") -> list[Group]:
-        """The `count` values with the largest sum of `weight` (one of `SUMS`), ties by value."""
-        return self._best(self.table, [(weight, "descending")], count)
-
-    def ranked(self, count: int, *, best: bool, least: int = 1) -> list[Group]:
-        """The `count` values with the highest (or lowest) mean score, of those with at least `least` survivors."""
-        table = self.table.filter(pc.field("survivors") >= max(least, 1))
-        mean = pc.divide(table["score_sum"].cast(pa.float64()), table["survivors"].cast(pa.float64()))
-        table = table.append_column("mean", mean)
-        return self._best(table, [("mean", "descending" if best else "ascending"), ("survivors", "descending")], count)
-
-    @staticmethod
-    def _best(table: pa.Table, keys: list[tuple[str, str]], count: int) -> list[Group]:
-        order = pc.select_k_unstable(table, k=min(count, table.num_rows), sort_keys=[*keys, ("value", "ascending")])
-        return [_group(row) for row in table.take(order).to_pylist()]
-
-    def get(self, values: list[str]) -> dict[str, Group]:
-        """The groups of `values`, of those that exist."""
-        rows = self.table.filter(pc.is_in(self.table["value"], pa.array(values, pa.large_string())))
-        return {row["value"]: _group(row) for row in rows.to_pylist()}
-
-    def to_pandas(self) -> pd.DataFrame:
-        """A row for each value, most survivors first: the column, the counts, mean_score, keep_rate."""
-        table = self.table.sort_by([("survivors", "descending"), ("value", "ascending")])
-        frame: pd.DataFrame = table.to_pandas().rename(columns={"value": self.by})
-        frame["mean_score"] = frame.pop("score_sum") * SCORE_UNIT / frame["survivors"].where(frame["survivors"] > 0)
-        frame["keep_rate"] = frame["kept"] / frame["survivors"].where(frame["survivors"] > 0)
-        return frame
-
-
-def _group(row: dict[str, int | str]) -> Group:
-    survivors = int(row["survivors"])
-    mean = int(row["score_sum"]) * SCORE_UNIT / survivors if survivors else float("nan")
-    counts = {name: int(row[name]) for name in SUMS if name != "score_sum"}
-    return Group(str(row["value"]), mean_score=mean, **counts)
