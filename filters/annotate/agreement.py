@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from filters.annotate.ratings import JudgeAnswers, Rated
-from filters.annotate.store import Document
+from filters.annotate.ratings import Rated, RatedBy, make_panel
+from filters.annotate.store import Answer, Document
 from filters.arrays import Float64, Int64
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import token_estimate
@@ -20,6 +20,7 @@ from filters.model.kinds import classifier_class
 from filters.model.kinds.linear import LinearConfig
 from filters.scores.hosts import host_names
 from filters.statistics.agreement import (
+    Consensus,
     LabelMetrics,
     Panel,
     among,
@@ -34,11 +35,11 @@ from filters.statistics.resampling import (
     CONFIDENCE,
     Bootstrap,
     Estimate,
+    Measure,
     connected,
     group_folds,
     group_resamples,
     interval,
-    mean_estimates,
     near_pairs,
 )
 from filters.train.procedure import one_blas_thread
@@ -52,6 +53,13 @@ KEEP_SHARE = 0.3
 """Default keep rule, as a share of the rubric's scale: 1.5 on a scale of 0 to 5."""
 CONSENSUS = "rating = page + judge's severity + noise; least squares, severities add up to 0"
 _LENGTHS = (128, 512, 2048)
+
+CURVE_MEASURES = ("spearman", "best_f1")
+SMALLEST = 40
+"""Fewest labels a point of the learning curve is trained on."""
+MIN_LABELS = 100
+"""Below this a learning curve would say nothing."""
+_SIZES, _FOLDS, _REPEATS, _WINDOW = 6, 5, 3, 3000
 
 
 class _Part(BaseModel):
@@ -74,20 +82,37 @@ class Coefficients(_Part):
     bound: Estimate | None = None
 
 
+class RatingAgreement(_Part):
+    """Agreement on the page's score, or on one attribute.
+
+    Attributes:
+        within: of each judge's repeats.
+        between: of each pair of judges.
+        overall: of all pairs of judges pooled; None with fewer than three judges.
+    """
+
+    within: tuple[Coefficients, ...]
+    between: tuple[Coefficients, ...]
+    overall: Coefficients | None
+
+
+class AttributeAgreement(RatingAgreement):
+    """Agreement on one attribute of the rubric; `mean` is that of the consensus."""
+
+    name: str
+    mean: Estimate
+
+
 class JudgeSummary(_Part):
     """A judge and its answers.
 
     Attributes:
-        name: in the store.
         kind: model or human.
-        model: which it is.
         documents: with an answer that could be read.
-        answers: that could be read.
         rejected: answers that could not be read, by cause.
         failed: requests without an answer, by cause.
         scores: documents by rounded mean score.
         mean: of the expected scores.
-        kept_share: documents at or above the keep rule.
         severity: above (lenient) or below (strict) the other judges; None with one judge, and of one that shares no
             page with another.
         entropy: mean entropy of its score distributions, in nats; None where there are none.
@@ -109,7 +134,7 @@ class JudgeSummary(_Part):
     text_cut: int
 
 
-class Slice(_Part):
+class SliceAgreement(_Part):
     """Agreement inside a part of the documents: pairs of judges pooled; with one judge, pairs of its repeats."""
 
     facet: str
@@ -124,11 +149,9 @@ class ConsensusSummary(_Part):
 
     Attributes:
         model: what was assumed.
-        documents: with a consensus.
         noise: standard deviation of one judge's rating about page and severity; None if unknown.
         source: what it was estimated from.
         error: mean standard error of a page's consensus; None if unknown.
-        kept_share: at or above the keep rule.
         undecided_share: whose 95 % interval holds the keep rule; None if unknown.
     """
 
@@ -150,23 +173,38 @@ class Population(_Part):
     kept_share: Estimate
 
 
-class AgreementReport(_Part):
-    """Everything `finesieve annotate --report --json` prints.
+class CurvePoint(_Part):
+    """What a classifier trained on so many labels reaches; `measures` has the names in `CURVE_MEASURES`."""
+
+    labels: int
+    measures: dict[str, Estimate]
+
+
+class LearningCurve(_Part):
+    """Quality of a classifier by the number of labels it is trained on.
 
     Attributes:
-        source: store or file.
+        classifier: what was trained.
+        method: how.
+        points: ascending; their intervals cover the sample of pages and the draw of training labels.
+    """
+
+    classifier: str
+    method: str
+    points: tuple[CurvePoint, ...]
+
+
+class AgreementReport(RatingAgreement):
+    """Everything `finesieve annotate --report --json` prints; `within`, `between`, `overall` are of the page's score.
+
+    Attributes:
         rubric: name, version and digest of the rubric; None for a file.
         cut: the keep rule: a score of at least this.
         scale: lowest and highest score.
-        documents: rated ones.
-        groups: independent groups (host and near copies) of them; what the bootstrap draws.
-        judges: one by one.
-        within: agreement of each judge's repeats.
-        between: agreement of each pair of judges.
-        overall: of all pairs of judges pooled; None with fewer than three judges.
+        groups: independent groups (host and near copies) of the documents; what the bootstrap draws.
+        attributes: agreement on each attribute of the rubric.
         humans: keep decisions of each judge against each human's.
         slices: of `overall`, `between` or `within`, whichever there is.
-        consensus: of all judges.
         population: None where inclusion probabilities are not known.
         curve: None with too few labels, or where it was not wanted.
         notes: what a reader must know.
@@ -179,11 +217,9 @@ class AgreementReport(_Part):
     documents: int
     groups: int
     judges: tuple[JudgeSummary, ...]
-    within: tuple[Coefficients, ...]
-    between: tuple[Coefficients, ...]
-    overall: Coefficients | None
+    attributes: tuple[AttributeAgreement, ...]
     humans: tuple[Coefficients, ...]
-    slices: tuple[Slice, ...]
+    slices: tuple[SliceAgreement, ...]
     consensus: ConsensusSummary
     population: Population | None
     curve: LearningCurve | None
@@ -211,27 +247,72 @@ def make_report(
         random_state: of everything random.
         echo: told what takes long.
     """
-    low, high = rated.scale
-    cut = low + KEEP_SHARE * (high - low) if cut is None else cut
-    groups = _groups(rated.documents)
-    panel = Panel(
-        judges=tuple(judge.name for judge in rated.judges),
-        judge=np.repeat(np.arange(len(rated.judges)), [judge.score.shape[1] for judge in rated.judges]),
-        score=np.hstack([judge.score for judge in rated.judges]),
-        expected=np.hstack([judge.expected for judge in rated.judges]),
-        low=low,
-        high=high,
-        cut=cut,
-        groups=groups,
-    )
+    low, high = rated.scale.min, rated.scale.max
+    measure = Measure(low + KEEP_SHARE * (high - low) if cut is None else cut, resamples, random_state)
+    cut, groups = measure.min_score, _groups(rated.documents)
+    names = [judge.name for judge in rated.judges]
+    panel = make_panel(rated.answers, names, rated.scale, cut=cut, groups=groups)
     bootstrap = Bootstrap.draw(groups, resamples, random_state)
-    names = panel.judges
-    agreed = consensus(panel)
+    found, agreed = _agreement(panel, bootstrap), consensus(panel)
     strictness = severities(panel, bootstrap) if len(names) > 1 else [None]
-    judges = tuple(
-        _judge(panel, number, judge, severity, resamples, random_state)
-        for number, (judge, severity) in enumerate(zip(rated.judges, strictness, strict=True))
+    said: dict[str, list[Answer]] = {name: [] for name in names}
+    for name, answer in itertools.chain.from_iterable(rated.answers):
+        said[name].append(answer)
+    attributes = []
+    for name in rated.attributes:
+        part = make_panel(rated.answers, names, rated.scale, attribute=name, cut=cut, groups=groups)
+        score = consensus(part).score
+        known = np.isfinite(score)
+        (mean,) = measure.means([score[known]], [np.ones(known.sum())], groups[known])
+        attributes.append(AttributeAgreement(name=name, mean=mean, **dict(_agreement(part, bootstrap))))
+    labels = np.flatnonzero(np.isfinite(agreed.score))
+    trained = None
+    if curve and len(labels) >= MIN_LABELS:
+        echo("learning curve: training on parts of the labels")
+        scores = np.clip(agreed.score[labels], low, high)
+        texts = [rated.documents[row].text for row in labels]
+        trained = learning_curve(texts, scores, groups[labels], cut, scale=(low, high), random_state=random_state)
+    notes = [*rated.notes]
+    if not found.within and not found.between:
+        notes.append(
+            "nothing was rated twice: agreement is unknown. Ask in mode sample with `repeats: 2`, or add a judge"
+        )
+    again = {part.name for part in found.within}
+    notes += [
+        f"{judge.name} answers in mode expected: its repeats read one distribution again, and agree for that reason "
+        "alone unless it reasons first"
+        for judge in rated.judges
+        if judge.mode == "expected" and judge.name in again
+    ]
+    notes += unlinked(panel)
+    if curve and trained is None:
+        notes.append("too few labels, hosts or kept pages for a learning curve")
+    return AgreementReport(
+        **dict(found),
+        source=rated.source,
+        rubric=rated.rubric,
+        cut=cut,
+        scale=(low, high),
+        documents=len(panel),
+        groups=int(groups.max()) + 1,
+        judges=tuple(
+            _summary(panel, number, judge, said[judge.name], severity, measure)
+            for number, (judge, severity) in enumerate(zip(rated.judges, strictness, strict=True))
+        ),
+        attributes=tuple(attributes),
+        humans=_humans(panel, rated.humans, bootstrap),
+        slices=tuple(_slices(panel, rated, agreed.score, measure)),
+        consensus=_consensus(panel, agreed, measure),
+        population=_population(rated, panel, agreed.score, measure),
+        curve=trained,
+        resamples=resamples,
+        confidence=CONFIDENCE,
+        notes=tuple(notes),
     )
+
+
+def _agreement(panel: Panel, bootstrap: Bootstrap) -> RatingAgreement:
+    names = panel.judges
     repeats = [
         Coefficients(name=name, documents=count, coefficients=found, bound=correlation_bound(found["alpha"]))
         for number, name in enumerate(names)
@@ -248,48 +329,7 @@ def make_report(
     if len(names) > 2:
         count, found = among(panel, bootstrap)
         overall = Coefficients(name="all judges", documents=count, coefficients=found)
-    labels = np.flatnonzero(np.isfinite(agreed.score))
-    trained = None
-    if curve and len(labels) >= MIN_LABELS:
-        echo("learning curve: training on parts of the labels")
-        scores = np.clip(agreed.score[labels], low, high)
-        texts = [rated.documents[row].text for row in labels]
-        trained = learning_curve(texts, scores, groups[labels], cut, scale=rated.scale, random_state=random_state)
-    notes = [*rated.notes]
-    if not repeats and not pairs:
-        notes.append(
-            "nothing was rated twice: agreement is unknown. Ask in mode sample with `repeats: 2`, or add a judge"
-        )
-    again = {part.name for part in repeats}
-    notes += [
-        f"{judge.name} answers in mode expected: its repeats read one distribution again, and agree for that reason "
-        "alone unless it reasons first"
-        for judge in rated.judges
-        if judge.mode == "expected" and judge.name in again
-    ]
-    notes += unlinked(panel)
-    if curve and trained is None:
-        notes.append("too few labels, hosts or kept pages for a learning curve")
-    return AgreementReport(
-        source=rated.source,
-        rubric=rated.rubric,
-        cut=cut,
-        scale=rated.scale,
-        documents=len(panel),
-        groups=int(groups.max()) + 1,
-        judges=judges,
-        within=tuple(repeats),
-        between=tuple(pairs),
-        overall=overall,
-        humans=_humans(panel, rated.humans, bootstrap),
-        slices=tuple(_slices(panel, rated, agreed.score, resamples, random_state)),
-        consensus=_consensus(panel, agreed.score, agreed.error, agreed.noise, agreed.source, resamples, random_state),
-        population=_population(rated, panel, agreed.score, resamples, random_state),
-        curve=trained,
-        resamples=resamples,
-        confidence=CONFIDENCE,
-        notes=tuple(notes),
-    )
+    return RatingAgreement(within=tuple(repeats), between=tuple(pairs), overall=overall)
 
 
 def _groups(documents: Sequence[Document]) -> Int64:
@@ -299,29 +339,28 @@ def _groups(documents: Sequence[Document]) -> Int64:
     return connected(len(documents), pairs + near_pairs([document.text for document in documents]))
 
 
-def _judge(
-    panel: Panel, number: int, judge: JudgeAnswers, severity: Estimate | None, resamples: int, random_state: int
+def _summary(
+    panel: Panel, number: int, judge: RatedBy, answers: Sequence[Answer], severity: Estimate | None, measure: Measure
 ) -> JudgeSummary:
-    mean = panel.means[:, number]
-    rows = np.isfinite(mean)
-    average, kept = mean_estimates(
-        [mean[rows], mean[rows] >= panel.cut], [np.ones(rows.sum())] * 2, panel.groups[rows], resamples, random_state
-    )
-    whole = Counter(panel.rounded(mean[rows]).astype(int).tolist())
+    rows = np.isfinite(panel.means[:, number])
+    mean = panel.means[rows, number]
+    average, kept = measure.means([mean, mean >= panel.cut], [np.ones(len(mean))] * 2, panel.groups[rows])
+    whole = Counter(panel.rounded(mean).astype(int).tolist())
+    entropies = [answer.entropy for answer in answers if answer.entropy is not None]
     return JudgeSummary(
         name=judge.name,
         kind=judge.kind,
         model=judge.model,
-        documents=int(rows.sum()),
-        answers=int(np.isfinite(judge.expected).sum()),
+        documents=len(mean),
+        answers=len(answers),
         rejected=judge.rejected,
         failed=judge.failed,
         scores={score: whole[score] for score in range(panel.low, panel.high + 1)},
         mean=average,
         kept_share=kept,
         severity=None if severity is None or severity.value is None else severity,
-        entropy=judge.entropy,
-        text_cut=judge.text_cut,
+        entropy=float(np.mean(entropies)) if entropies else None,
+        text_cut=len({answer.document for answer in answers if answer.text_cut is not None}),
     )
 
 
@@ -339,7 +378,7 @@ def _humans(panel: Panel, humans: dict[str, Float64], bootstrap: Bootstrap) -> t
     return tuple(found)
 
 
-def _slices(panel: Panel, rated: Rated, scores: Float64, resamples: int, random_state: int) -> list[Slice]:
+def _slices(panel: Panel, rated: Rated, scores: Float64, measure: Measure) -> list[SliceAgreement]:
     found = []
     for facet, values in _facets(rated.documents).items():
         for name, size in Counter(values).most_common():
@@ -347,11 +386,13 @@ def _slices(panel: Panel, rated: Rated, scores: Float64, resamples: int, random_
             if size < MIN_SLICE or size == len(panel):
                 continue
             part = panel.select(rows)
-            bootstrap = Bootstrap.draw(part.groups, min(resamples, 300), random_state)
+            bootstrap = Bootstrap.draw(part.groups, min(measure.resamples, 300), measure.random_state)
             count, coefficients = among(part, bootstrap) if len(panel.judges) > 1 else within(part, 0, bootstrap)
             if count >= MIN_SLICE:
                 kept = float(np.mean(scores[rows] >= panel.cut))
-                found.append(Slice(facet=facet, name=name, documents=count, kept_share=kept, coefficients=coefficients))
+                found.append(
+                    SliceAgreement(facet=facet, name=name, documents=count, kept_share=kept, coefficients=coefficients)
+                )
     return found
 
 
@@ -377,67 +418,29 @@ def _facets(documents: Sequence[Document]) -> dict[str, list[str]]:
     return facets
 
 
-def _consensus(
-    panel: Panel, score: Float64, error: Float64, noise: float, source: str, resamples: int, random_state: int
-) -> ConsensusSummary:
-    rows = np.isfinite(score)
-    (kept,) = mean_estimates(
-        [score[rows] >= panel.cut], [np.ones(rows.sum())], panel.groups[rows], resamples, random_state
-    )
-    known = np.isfinite(noise)
+def _consensus(panel: Panel, agreed: Consensus, measure: Measure) -> ConsensusSummary:
+    rows = np.isfinite(agreed.score)
+    score, error = agreed.score[rows], agreed.error[rows]
+    (kept,) = measure.means([score >= panel.cut], [np.ones(len(score))], panel.groups[rows])
+    known = np.isfinite(agreed.noise)
     return ConsensusSummary(
         model=CONSENSUS if len(panel.judges) > 1 else "rating = page + noise; the mean of a page's repeats",
-        documents=int(rows.sum()),
-        noise=noise if known else None,
-        source=source,
-        error=float(error[rows].mean()) if known else None,
+        documents=len(score),
+        noise=agreed.noise if known else None,
+        source=agreed.source,
+        error=float(error.mean()) if known else None,
         kept_share=kept,
-        undecided_share=float(np.mean(np.abs(score[rows] - panel.cut) < 1.96 * error[rows])) if known else None,
+        undecided_share=float(np.mean(np.abs(score - panel.cut) < 1.96 * error)) if known else None,
     )
 
 
-def _population(rated: Rated, panel: Panel, scores: Float64, resamples: int, random_state: int) -> Population | None:
-    rows = np.isfinite(scores)
+def _population(rated: Rated, panel: Panel, scores: Float64, measure: Measure) -> Population | None:
     if rated.population is None:
         return None
+    rows = np.isfinite(scores)
     weights = np.array([1 / document.probability for document in rated.documents])[rows]
-    mean, kept = mean_estimates(
-        [scores[rows], scores[rows] >= panel.cut], [weights, weights], panel.groups[rows], resamples, random_state
-    )
+    mean, kept = measure.means([scores[rows], scores[rows] >= panel.cut], [weights, weights], panel.groups[rows])
     return Population(design=rated.documents[0].design, size=rated.population, mean=mean, kept_share=kept)
-
-
-MEASURES = ("spearman", "best_f1")
-SMALLEST = 40
-"""Fewest labels a point of the curve is trained on."""
-MIN_LABELS = 100
-"""Below this a curve would say nothing."""
-_SIZES, _FOLDS, _REPEATS, _WINDOW = 6, 5, 3, 3000
-
-
-class CurvePoint(BaseModel):
-    """What a classifier trained on so many labels reaches; `measures` has the names in `MEASURES`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    labels: int
-    measures: dict[str, Estimate]
-
-
-class LearningCurve(BaseModel):
-    """The learning curve: quality of a classifier by the number of labels it is trained on.
-
-    Attributes:
-        classifier: what was trained.
-        method: how.
-        points: ascending; their intervals cover the sample of pages and the draw of training labels.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    classifier: str
-    method: str
-    points: tuple[CurvePoint, ...]
 
 
 @one_blas_thread
@@ -473,7 +476,7 @@ def learning_curve(
     largest = len(texts) * (_FOLDS - 1) // _FOLDS
     sizes = np.unique(np.geomspace(max(SMALLEST, largest // 16), largest, _SIZES).astype(int))
     # measured[resample, repeat, size, measure]; resample 0 is the sample as it is
-    measured = np.full((1 + resamples, _REPEATS, len(sizes), len(MEASURES)), np.nan)
+    measured = np.full((1 + resamples, _REPEATS, len(sizes), len(CURVE_MEASURES)), np.nan)
     for repeat in range(_REPEATS):
         for place, size in enumerate(sizes.tolist()):
             scores = _out_of_fold(texts, targets, groups, kept, size, random_state + repeat)
@@ -481,14 +484,14 @@ def learning_curve(
             weightings = [np.ones(len(texts)), *group_resamples(groups, resamples, random_state)]
             for number, weights in enumerate(weightings):
                 found = agreement.metrics(weights)
-                measured[number, repeat, place] = [found[name] for name in MEASURES]
+                measured[number, repeat, place] = [found[name] for name in CURVE_MEASURES]
     rng = np.random.default_rng(random_state)
     values = measured.mean(axis=1)
     for number in range(1, 1 + resamples):
         values[number] = measured[number, rng.integers(0, _REPEATS, _REPEATS)].mean(axis=0)
 
     def point(labels: int, of: Float64) -> CurvePoint:
-        measures = {name: interval(of[0, k], of[1:, k]) for k, name in enumerate(MEASURES)}
+        measures = {name: interval(of[0, k], of[1:, k]) for k, name in enumerate(CURVE_MEASURES)}
         return CurvePoint(labels=labels, measures=measures)
 
     return LearningCurve(

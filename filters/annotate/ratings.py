@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from filters.annotate.config import AnnotateConfig
-from filters.annotate.rubric import Rubric
-from filters.annotate.store import KEEP_RUBRIC, Document, Store
-from filters.arrays import Float64
+from filters.annotate.rubric import Rubric, Scale
+from filters.annotate.store import KEEP_RUBRIC, Answer, Document, Store
+from filters.arrays import Float64, Int64
 from filters.errors import AnnotationsError
 from filters.read.labels import read_labels
+from filters.statistics.agreement import Panel
+
+Answers = Sequence[tuple[str, Answer]]
+"""(judge's name, readable answer) of one document."""
+FACETS = ("topic", "format", "language", "source", "sampling")
+"""Columns of a file of annotations that become slices of the report."""
 
 
 @dataclass(frozen=True)
-class JudgeAnswers:
-    """Answers of one judge.
+class RatedBy:
+    """A judge of the documents.
 
     Attributes:
-        name: in the store.
         kind: model or human.
         model: which it is.
-        score: float64[n, repeats], whole numbers; NaN where there is none.
-        expected: float64[n, repeats].
+        mode: in which it answers; "" where that is not known.
         rejected: answers that could not be read, by cause.
         failed: requests without an answer, by cause.
-        entropy: mean entropy of its score distributions, in nats; None where there are none.
-        text_cut: documents of which it was shown a part only.
-        mode: in which it answers; "" where that is not known.
     """
 
     name: str
-    kind: str
-    model: str
-    score: Float64
-    expected: Float64
+    kind: str = "model"
+    model: str = ""
+    mode: str = ""
     rejected: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
-    entropy: float | None = None
-    text_cut: int = 0
-    mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,10 @@ class Rated:
     Attributes:
         source: store or file.
         rubric: what it is called; None for a file.
-        scale: lowest and highest score.
+        scale: of the scores and of each attribute.
+        attributes: what the rubric has scored separately.
         documents: n documents.
+        answers: of each of them.
         judges: that scored at least one of them.
         humans: name -> float64[n], 1 keep, 0 drop, NaN for neither.
         population: documents that the sample, answered or not, was drawn from; None: inclusion probabilities unknown.
@@ -62,12 +63,62 @@ class Rated:
 
     source: str
     rubric: str | None
-    scale: tuple[int, int]
+    scale: Scale
+    attributes: tuple[str, ...]
     documents: tuple[Document, ...]
-    judges: tuple[JudgeAnswers, ...]
+    answers: tuple[Answers, ...]
+    judges: tuple[RatedBy, ...]
     humans: dict[str, Float64]
     population: int | None
     notes: tuple[str, ...]
+
+
+def make_panel(
+    answers: Sequence[Answers],
+    judges: Sequence[str],
+    scale: Scale,
+    *,
+    attribute: str | None = None,
+    cut: float = 0.0,
+    groups: Int64 | None = None,
+) -> Panel:
+    """Ratings as arrays: a column for each repeat of each judge that rated anything.
+
+    Args:
+        answers: of each document.
+        judges: names, in the order of the panel's.
+        scale: of the ratings; what a reward model says beyond its ends counts as the end.
+        attribute: rated; None: the page's score.
+        cut: kept is what is at least this.
+        groups: of the documents; None: each is one of its own.
+    """
+    repeats: Counter[str] = Counter()
+    for said in answers:
+        for name, answer in said:
+            repeats[name] = max(repeats[name], answer.repeat + 1)
+    names = [name for name in judges if repeats[name]]
+    first = dict(zip(names, np.cumsum([0, *(repeats[name] for name in names)]).tolist(), strict=False))
+    score, expected = np.full((2, len(answers), sum(repeats[name] for name in names)), np.nan)
+    for row, said in enumerate(answers):
+        for name, answer in said:
+            place = row, first[name] + answer.repeat
+            if attribute is None:
+                score[place], expected[place] = answer.score, answer.expected
+            else:
+                expected[place] = (answer.attributes or {}).get(attribute, np.nan)
+    if attribute is not None:
+        expected = np.clip(expected, scale.min, scale.max)
+        score = np.rint(expected)
+    return Panel(
+        judges=tuple(names),
+        judge=np.repeat(np.arange(len(names)), [repeats[name] for name in names]),
+        score=score,
+        expected=expected,
+        low=scale.min,
+        high=scale.max,
+        cut=cut,
+        groups=np.arange(len(answers)) if groups is None else groups,
+    )
 
 
 def read_rated(path: str | Path, rubric: str | None = None) -> Rated:
@@ -85,14 +136,14 @@ def read_rated(path: str | Path, rubric: str | None = None) -> Rated:
     path = Path(path)
     if path.suffix in (".yaml", ".yml"):
         config = AnnotateConfig.load(path)
-        wanted = Rubric.load(config.rubric, config.language).digest
-        with Store(config.store, create=False) as store:
-            return _of_store(store, wanted)
-    if not path.is_file():
+        rubric = Rubric.load(config.rubric, config.language).digest
+        path = Path(config.store)
+    elif not path.is_file():
         raise AnnotationsError(f"{path}: no such file. Remedy: give an answer store, a config of annotate, or labels")
-    with path.open("rb") as stream:
-        if stream.read(16) != b"SQLite format 3\x00":
-            return _of_labels(path)
+    else:
+        with path.open("rb") as stream:
+            if stream.read(16) != b"SQLite format 3\x00":
+                return _of_labels(path)
     try:
         with Store(path, create=False) as store:
             return _of_store(store, rubric)
@@ -110,7 +161,7 @@ def _of_store(store: Store, wanted: str | None) -> Rated:
             f"{names}. Remedy: run finesieve annotate first, or name another rubric"
         )
     record = max(chosen, key=lambda r: r.answers)
-    notes = []
+    rubric, notes = record.rubric, []
     if len(chosen) > 1:
         others = ", ".join(f"{r.rubric.name} {r.digest[:8]}" for r in chosen if r is not record)
         notes.append(f"other rubrics in this store are not shown: {others}")
@@ -122,51 +173,32 @@ def _of_store(store: Store, wanted: str | None) -> Rated:
         notes.append(
             f"{len(samples)} samples in this store: estimates for the population would mix them, none is given"
         )
-    judges = store.judges()
-    ratings = {judge.name: store.ratings(judge.number, record.number) for judge in judges}
-    rated = np.unique(np.concatenate([r.document for r in ratings.values()])) if ratings else np.empty(0, np.int64)
-    rated = rated[np.isin(rated, list(drawn))]
-    if not len(rated):
-        raise AnnotationsError(f"{store.path}: no answer of this rubric could be read. Remedy: see the causes it names")
-    entropies: dict[str, list[float]] = {}
-    cut: dict[str, set[int]] = {}
+    answers: dict[int, list[tuple[str, Answer]]] = {}
     for name, answer in store.answers(record.number):
-        if answer.entropy is not None:
-            entropies.setdefault(name, []).append(answer.entropy)
-        if answer.status == "ok" and answer.text_cut is not None:
-            cut.setdefault(name, set()).add(answer.document)
-    found = []
-    for judge in judges:
-        table = ratings[judge.name]
-        mine = np.isin(table.document, rated)
-        if not mine.any():
-            continue
-        rows = np.searchsorted(rated, table.document[mine])
-        columns = np.full((2, len(rated), int(table.repeat[mine].max()) + 1), np.nan)
-        columns[:, rows, table.repeat[mine]] = table.score[mine], table.expected[mine]
-        rejected, failed = store.causes(judge.number, record.number)
-        entropy = entropies.get(judge.name)
-        mean = float(np.mean(entropy)) if entropy else None
-        mode = "sample" if judge.logprobs == 0 else str(judge.settings.get("mode", ""))
-        part = len(cut.get(judge.name, set()) & set(rated.tolist()))
-        score, expected = columns
-        found.append(
-            JudgeAnswers(judge.name, judge.kind, judge.model, score, expected, rejected, failed, mean, part, mode)
-        )
-    keep = next((r for r in store.rubrics() if r.rubric == KEEP_RUBRIC), None)
+        if answer.status == "ok" and answer.document in drawn:
+            answers.setdefault(answer.document, []).append((name, answer))
+    if not answers:
+        raise AnnotationsError(f"{store.path}: no answer of this rubric could be read. Remedy: see the causes it names")
+    rating = {name for said in answers.values() for name, _ in said}
+    judges = store.judges()
+    keep = next((r.number for r in store.rubrics() if r.rubric == KEEP_RUBRIC), None)
     humans = {}
     for judge in judges:
         if keep is not None and judge.kind == "human":
-            table = store.ratings(judge.number, keep.number)
-            decided = dict(zip(table.document.tolist(), table.score.tolist(), strict=True))
-            humans[judge.name] = np.array([decided.get(number, np.nan) for number in rated.tolist()])
-    scale = record.rubric.scale
+            decided = store.scores(judge.number, keep)
+            humans[judge.name] = np.array([decided.get(number, np.nan) for number in answers])
     return Rated(
         source=str(store.path),
-        rubric=f"{record.rubric.name} {record.rubric.version} ({record.digest[:12]})",
-        scale=(scale.min, scale.max),
-        documents=tuple(drawn[number] for number in rated.tolist()),
-        judges=tuple(found),
+        rubric=f"{rubric.name} {rubric.version} ({record.digest[:12]})",
+        scale=rubric.scale,
+        attributes=tuple(attribute.name for attribute in rubric.attributes),
+        documents=tuple(drawn[number] for number in answers),
+        answers=tuple(answers.values()),
+        judges=tuple(
+            RatedBy(j.name, j.kind, j.model, j.answers_in, *store.causes(j.number, record.number))
+            for j in judges
+            if j.name in rating
+        ),
         humans={name: kept for name, kept in humans.items() if np.isfinite(kept).any()},
         population=round(sum(1 / d.probability for d in drawn.values())) if len(samples) == 1 else None,
         notes=tuple(notes),
@@ -181,33 +213,28 @@ def _of_labels(path: Path) -> Rated:
             f"{path}: found {', '.join(file.names)}; needed are `text` and ratings: a list column `scores`, or "
             "score or expected_score. Remedy: rename the columns"
         )
-    rows: list[list[float]]
     if "scores" in names:
-        rows = [[np.nan if value is None else value for value in row or ()] for row in file.lists("scores")]
+        rows = [list(row or ()) for row in file.lists("scores")]
     else:
         wanted = [n for n in ("expected_score", "score") if n in names][:1]
         wanted += [n for n in ("expected_score_2", "score_2") if n in names][:1]
-        columns = [file.numbers(name) for name in wanted]
-        rows = np.stack(columns, axis=1).tolist()
-    repeats = max((len(row) for row in rows), default=0)
-    expected = np.array([row + [np.nan] * (repeats - len(row)) for row in rows]).reshape(len(rows), repeats)
-    rated = np.isfinite(expected).any(axis=1)
-    if not rated.any():
+        rows = np.stack([file.numbers(name) for name in wanted], axis=1).tolist()
+    columns = {name: table[name].to_pylist() for name in ("url", "text_cut", *FACETS) if name in names}
+    absent = [None] * len(rows)
+    cuts, urls, texts = columns.pop("text_cut", absent), columns.pop("url", absent), file.strings("text")
+    documents, answers = [], []
+    for row, ratings in enumerate(rows):
+        known = [(k, float(r)) for k, r in enumerate(ratings) if r is not None and np.isfinite(r)]
+        if any(not 0 <= rating <= 5 for _, rating in known):
+            raise AnnotationsError(f"{path}: ratings must lie between 0 and 5. Remedy: map them to that scale")
+        if known:
+            facets = {name: values[row] for name, values in columns.items()}
+            documents.append(Document(texts[row] or "", url=urls[row], columns=facets))
+            answers.append(
+                [(path.stem, Answer(row, k, "ok", "", score=np.rint(r), expected=r, mode="", text_cut=cuts[row]))
+                 for k, r in known]
+            )  # fmt: skip
+    if not documents:
         raise AnnotationsError(f"{path}: no ratings in this file")
-    if expected[rated].min(initial=5, where=np.isfinite(expected[rated])) < 0 or np.nanmax(expected) > 5:
-        raise AnnotationsError(f"{path}: ratings must lie between 0 and 5. Remedy: map them to that scale")
-    rest = [name for name in names if name in ("topic", "format", "language", "source", "sampling")]
-    known = {name: table[name].to_pylist() for name in ("url", *rest) if name in names}
-    known["text"] = file.strings("text")
-    documents = tuple(
-        Document(
-            text=known["text"][row] or "",
-            url=known["url"][row] if "url" in known else None,
-            columns={name: known[name][row] for name in rest},
-        )
-        for row in np.flatnonzero(rated).tolist()
-    )
-    cut = np.array([value is not None for value in table["text_cut"].to_pylist()]) if "text_cut" in names else rated[:0]
-    part = int(cut[rated].sum()) if len(cut) else 0
-    judge = JudgeAnswers(path.stem, "model", "", np.rint(expected[rated]), expected[rated], text_cut=part)
-    return Rated(str(path), None, (0, 5), documents, (judge,), {}, None, ())
+    judges = (RatedBy(path.stem),)
+    return Rated(str(path), None, Scale(max=5), (), tuple(documents), tuple(answers), judges, {}, None, ())

@@ -21,6 +21,13 @@ from filters.errors import ConfigError
 Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z ]{0,39}$")]
 
 
+EXPORTED = {
+    "id", "url", "text", "source", "language", "score", "expected_score", "standard_error", "scores", "judges",
+    "attributes", "entropy", "text_cut", "sampling", "stratum", "inclusion_probability", "natural_weight",
+}  # fmt: skip
+"""Columns of exported annotations, whose names no attribute can have."""
+
+
 class Scale(Section):
     """Whole numbers from `min` to `max`."""
 
@@ -100,6 +107,12 @@ class Rubric(Section):
             ConfigError: names the file, the line where it is known, the key, and what is allowed.
         """
         rubric = load_config(cls, path)
+        for number, attribute in enumerate(rubric.attributes):
+            if attribute.name in EXPORTED:
+                raise ConfigError(
+                    f"{path}: attributes.{number}.name: annotations have a column {attribute.name!r} of another "
+                    "meaning. Remedy: give the attribute another name"
+                )
         return rubric if language is None else rubric.model_copy(update={"language": language})
 
     @model_validator(mode="after")

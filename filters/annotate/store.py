@@ -143,6 +143,11 @@ class JudgeRecord:
     settings: dict[str, Any]
     logprobs: int | None
 
+    @property
+    def answers_in(self) -> str:
+        """The mode in which it answers: `sample` where its servers have no log-probabilities; "" if unknown."""
+        return "sample" if self.logprobs == 0 else str(self.settings.get("mode", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class RubricRecord:
@@ -152,23 +157,6 @@ class RubricRecord:
     rubric: Rubric
     digest: str
     answers: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ratings:
-    """Readable answers of one judge under one rubric, ordered by document and repeat: arrays of n.
-
-    Attributes:
-        document: int64[n], numbers in the store.
-        repeat: int64[n].
-        score: float64[n].
-        expected: float64[n].
-    """
-
-    document: npt.NDArray[np.int64]
-    repeat: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float64]
-    expected: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -610,15 +598,14 @@ class Store:
                 fields[column] = None if fields[column] is None else json.loads(fields[column])
             yield judge, Answer(**fields)
 
-    def ratings(self, judge: int, rubric: int) -> Ratings:
-        """The readable answers of a judge under a rubric as arrays."""
+    def scores(self, judge: int, rubric: int) -> dict[int, float]:
+        """Document -> score of a judge's latest readable answer under a rubric."""
         rows = self._db.execute(
-            "SELECT document, repeat, score, expected FROM answers WHERE judge = ? AND rubric = ? AND status = 'ok' "
+            "SELECT document, score FROM answers WHERE judge = ? AND rubric = ? AND status = 'ok' "
             "ORDER BY document, repeat",
             (judge, rubric),
-        ).fetchall()
-        table = np.array(rows, dtype=np.float64).reshape(len(rows), 4)
-        return Ratings(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
+        )
+        return dict(rows.fetchall())
 
     def score_counts(self, judge: int, rubric: int) -> dict[int, int]:
         """Readable answers of a judge under a rubric by rounded expected score, ascending."""

@@ -221,6 +221,7 @@ def agreement_view(report: AgreementReport) -> RenderableType:
         ("judges' keep decisions against people's", report.humans),
     ):
         parts += [Text(), *_coefficients(title, rows)] if rows else []
+    parts += [Text(), _attributes(report)] if report.attributes else []
     parts += [Text(), _slices(report)] if report.slices else []
     parts += [Text(), *_consensus(report)]
     if report.curve is not None:
@@ -285,6 +286,18 @@ def _coefficients(title: str, rows: Iterable[Coefficients]) -> list[Text]:
         if row.bound is not None:
             lines.append(Text(f"        correlation with one rating, at most: {_narrow(row.bound)}, the root of alpha"))
     return lines
+
+
+def _attributes(report: AgreementReport) -> Table:
+    """Each attribute: all judges, one pair, or the repeats of one judge."""
+    table = make_table("attributes", "", "pages", "mean", "alpha", "F1 kept")
+    for part in report.attributes:
+        pooled = part.overall or next(iter((*part.between, *part.within)), None)
+        mean = "-" if part.mean.value is None else f"{part.mean.value:.2f}"
+        count = f"{pooled.documents:,}" if pooled else "-"
+        values = (_narrow(pooled.coefficients[measure]) if pooled else "-" for measure in ("alpha", "f1"))
+        table.add_row(Text(printable(part.name, 26)), count, mean, *values)
+    return table
 
 
 def _slices(report: AgreementReport) -> Table:

@@ -174,8 +174,7 @@ class ReadingTest:
 
     def result(self) -> ReadingResult:
         """What the answers so far say."""
-        ratings = self._store.ratings(self._judge, self._rubric)
-        decided = dict(zip(ratings.document.tolist(), (ratings.score >= 0.5).tolist(), strict=True))
+        decided = {n: score >= 0.5 for n, score in self._store.scores(self._judge, self._rubric).items()}
         drawn = list(self._store.drawn(self._sample))
         sizes: defaultdict[str, float] = defaultdict(float)
         agreed: dict[str, list[bool]] = {name: [] for name in STRATA}

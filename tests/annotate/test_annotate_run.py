@@ -133,7 +133,7 @@ def test_several_judges_and_a_pilot_before_the_rest(config: Make, serve: Serve) 
     assert run_annotate(made, Hooks(confirm=confirm)).outcome == "complete"
     assert (len(one.requests), len(two.requests)) == (50, 50)
     with Store(made.store) as store:
-        assert [store.ratings(judge.number, 1).score.tolist() for judge in store.judges()] == [[1] * 50, [4] * 50]
+        assert [list(store.scores(judge.number, 1).values()) for judge in store.judges()] == [[1] * 50, [4] * 50]
 
 
 def test_a_judge_without_a_tokenizer_is_warned_of(config: Make, serve: Serve, tmp_path: Any) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from rich.console import Console
 
+from filters.annotate.agreement import AgreementReport, make_report
 from filters.annotate.config import AnnotateConfig
 from filters.annotate.export import export_annotations
+from filters.annotate.ratings import read_rated
+from filters.annotate.rubric import EXPORTED
 from filters.annotate.run import run_annotate
-from filters.errors import AnnotationsError
+from filters.annotate.store import Answer, Store
+from filters.annotate.terminal import agreement_view
+from filters.errors import AnnotationsError, ConfigError
 from filters.train.annotations import read_annotations
 from tests.annotate.judge_server import JudgeServer, reply
 
@@ -59,6 +68,80 @@ def test_several_judges_are_brought_together(config: Make, serve: Serve, tmp_pat
     assert "kind\\|x" in card
     header = yaml.safe_load(card.split("---")[1])
     assert header["configs"][0]["data_files"] == "annotations.parquet"
+
+
+ATTRIBUTES = """
+name: several
+version: "1"
+scale: {min: 0, max: 10}
+label: Score
+prompt: Give this page scores for what it teaches and for how well it is written.
+attributes:
+  - {name: depth, weight: 1}
+  - {name: style, weight: 0}
+"""
+
+
+def several(config: Make, serve: Serve, tmp_path: Path, judges: int = 2) -> AnnotateConfig:
+    """A config whose rubric has two attributes, `depth` of page n being n % 11, and `style` 10 minus that."""
+    (tmp_path / "rubric.yaml").write_text(ATTRIBUTES)
+
+    def behave(n: int, body: dict[str, Any]) -> Any:
+        depth = int(body["messages"][-1]["content"].split("Page number ")[1].split()[0]) % 11
+        return reply(f"depth: {depth}\nstyle: {10 - depth}", logprobs=False)
+
+    made = config(serve(behave).url, 88, {"mode": "sample", "repeats": 2})
+    more = [made.judges[0].model_copy(update={"name": f"judge-{n}"}) for n in range(judges)]
+    return made.model_copy(update={"judges": tuple(more)})
+
+
+@pytest.mark.parametrize("judges", [1, 2])
+def test_each_attribute_is_a_column_and_a_target(config: Make, serve: Serve, tmp_path: Path, judges: int) -> None:
+    made = several(config, serve, tmp_path, judges)
+    run_annotate(made)
+    done = export_annotations(made, tmp_path / "labels")
+    table = pq.read_table(done.path)
+    assert EXPORTED | {"depth", "style"} == set(table.column_names)
+    for row in table.to_pylist():
+        depth = int(row["text"].split()[2]) % 11
+        assert (row["depth"], row["style"]) == pytest.approx((depth / 2, 5 - depth / 2))  # on the scale of training
+        assert row["expected_score"] == row["depth"]  # the weighted mean, and style weighs nothing
+        assert row["scores"] == [row["depth"]] * 2 * judges
+        assert row["attributes"] == [{"depth": depth / 2, "style": 5 - depth / 2}] * 2 * judges
+    read = read_annotations(done.path, target="style")
+    assert (read.target, len(read)) == ("style", 88)
+    assert read.expected.tolist() == table["style"].to_pylist()
+    assert read_annotations(done.path).target == "expected_score"
+    assert "`depth`, `style`: the consensus on each attribute" in (tmp_path / "labels" / "README.md").read_text()
+
+
+def test_agreement_is_reported_for_each_attribute(config: Make, serve: Serve, tmp_path: Path) -> None:
+    made = several(config, serve, tmp_path, 1)
+    run_annotate(made)
+    with Store(made.store) as store:  # a judge that reads depth alike, and style at random
+        judge, rubric = store.judge("second", "model", "m", {}).number, store.rubrics()[0].number
+        random = np.random.default_rng(0)
+        for number, said in {a.document: a for _, a in store.answers(rubric)}.items():
+            attributes = {"depth": (said.attributes or {})["depth"], "style": float(random.uniform(0, 10.9))}
+            store.save(1, judge, rubric, [Answer(number, 0, "ok", "", score=5, expected=5, attributes=attributes)])
+    report = make_report(read_rated(made.store), curve=False, resamples=50)
+    depth, style = report.attributes
+    assert (depth.name, style.name, depth.overall) == ("depth", "style", None)
+    assert depth.within[0].coefficients["alpha"].value == depth.between[0].coefficients["alpha"].value == 1
+    assert abs(style.between[0].coefficients["spearman"].value or 0) < 0.3
+    assert depth.mean.value == pytest.approx(5, abs=0.2)
+    assert AgreementReport.model_validate_json(report.model_dump_json()) == report
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(agreement_view(report))
+    shown = console.export_text()
+    assert re.search(r"depth +88 +5\.00 +1\.00 \[1\.0,1\.0\]", shown)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_an_attribute_called_as_a_column_is_refused(config: Make, tmp_path: Path) -> None:
+    (tmp_path / "rubric.yaml").write_text(ATTRIBUTES.replace("style", "source"))
+    with pytest.raises(ConfigError, match=r"attributes\.1\.name: annotations have a column 'source'"):
+        run_annotate(config("http://127.0.0.1:9/v1"))
 
 
 def test_rejected_pages_are_left_out_and_said(config: Make, serve: Serve, tmp_path: Path) -> None:

@@ -88,10 +88,8 @@ def test_what_was_saved_comes_back(store: Store) -> None:
     store.save(1, judge, rubric, [answer, ok(1)])
     assert list(store.answers(rubric)) == [("j", ok(1)), ("j", answer)]
     assert [a.document for _, a in store.answers(rubric, sample)] == [1, 2]
-    ratings = store.ratings(judge, rubric)
-    assert ratings.document.tolist() == [1, 2]
-    assert ratings.expected.tolist() == [2.25, 2.5]
-    assert len(store.ratings(judge, rubric + 9).score) == 0
+    assert store.scores(judge, rubric) == {1: 2, 2: 3}
+    assert store.scores(judge, rubric + 9) == {}
 
 
 def test_documents_come_back_with_their_probability(store: Store) -> None:
@@ -147,7 +145,7 @@ def test_a_human_s_latest_decision_counts(store: Store) -> None:
     store.record_keep("ann", Document("text 1"), keep=False)
     store.record_keep("ann", "a new page", keep=True)
     (judge,) = [judge for judge in store.judges() if judge.kind == "human"]
-    assert store.ratings(judge.number, store.rubric(KEEP_RUBRIC)).score.tolist() == [0, 1]
+    assert list(store.scores(judge.number, store.rubric(KEEP_RUBRIC)).values()) == [0, 1]
 
 
 def test_documents_are_asked_in_the_order_drawn(store: Store) -> None:

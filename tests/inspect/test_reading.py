@@ -45,7 +45,7 @@ def test_it_goes_on_where_it_stopped_and_nothing_is_shown_twice(run: Run, tmp_pa
     assert found.dropped_rightly.hits >= found.dropped_rightly.total - 2
     with Store(store, create=False) as opened:
         judge = opened.judge("ada", "human", "", {}).number
-        assert len(opened.ratings(judge, opened.rubric(KEEP_RUBRIC)).score) == COUNT
+        assert len(opened.scores(judge, opened.rubric(KEEP_RUBRIC))) == COUNT
 
 
 def test_both_sides_in_equal_numbers_the_same_for_the_same_seed(run: Run, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert labels.ratings.tolist() == data["scores"]
     assert read_pages(path).texts == data["text"]
     rated = read_rated(path)
-    assert rated.judges[0].expected.tolist() == data["scores"]
+    assert [[answer.expected for _, answer in said] for said in rated.answers] == data["scores"]
     assert [document.text for document in rated.documents] == data["text"]
     assert read_labels(path).names == tuple(data)
 
