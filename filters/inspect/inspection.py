@@ -111,7 +111,7 @@ class Inspection:
             hidden = len(slices) - len(shown)
             yield terminal.slices_view(slices.by, shown, self.min_score, unicode=unicode, hidden=hidden)
         if self.columns is not None:
-            yield terminal.cross_view(self.columns, self.cells, self.run.scores)
+            yield terminal.cross_view(self.columns, self.cells, self.run.score_columns)
         yield terminal.ledger_view(self.run.ledger)
         if len(summary.groups["host"]):
             yield terminal.groups_view(summary.groups["host"], HOSTS)
@@ -167,7 +167,7 @@ def inspect_run(
     rule = run.rule(where, target)
     ruled = None if rule is None else run.ruled(rule)
     for name in names:
-        if len(names) == 1 or name not in run.scores:
+        if len(names) == 1 or name not in run.score_columns:
             run.check_column(name)
     summary = run.summary(extremes=examples, groups=("host",))
     slices = columns = None

@@ -191,7 +191,7 @@ def cross_table(run: Run, columns: tuple[str, str], min_score: float | None = No
 def _grouped(run: Run, by: str) -> str:
     """SQL of the text by which a column is grouped."""
     name = '"' + by.replace('"', '""') + '"'
-    if by not in run.scores:
+    if by not in run.score_columns:
         run.check_column(by)
         return f"CAST({name} AS VARCHAR)"
     per_point = 10 if run.histogram().top == 1 else 2

@@ -96,7 +96,7 @@ class Run:
             ) from error
 
     @property
-    def scores(self) -> tuple[str, ...]:
+    def score_columns(self) -> tuple[str, ...]:
         """Columns of the side files that hold scores; the first is the one with the threshold."""
         return ("score",)
 
