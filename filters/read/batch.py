@@ -154,6 +154,21 @@ def pass_through(config: InputConfig) -> tuple[str, ...]:
     return config.columns if "url" in config.columns else (*config.columns, "url")
 
 
+def require_columns(source: str, names: Sequence[str], config: InputConfig) -> list[str]:
+    """The columns that a config wants of a table: text, id, pass-through columns.
+
+    Raises:
+        InputError: the table, with columns `names`, lacks one of them.
+    """
+    wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
+    if missing := [name for name in dict.fromkeys(wanted) if name not in names]:
+        raise InputError(
+            f"{source}: no column {', '.join(map(repr, missing))}; the file has {', '.join(names)}. "
+            "Set input.text_key, input.id_key and input.columns to columns it has"
+        )
+    return wanted
+
+
 def text_reason(text: str | None) -> str | None:
     """Why a document has no text, or None if it has some."""
     if text is None:

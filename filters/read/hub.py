@@ -16,6 +16,7 @@ from filters.read.batch import (
     batch_of_records,
     quarantined,
     quarantined_only,
+    require_columns,
 )
 from filters.read.unit import SUFFIXES, Unit, stored_file
 from filters.storage.remote import describe, is_local
@@ -101,7 +102,7 @@ def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
             failure = f"corrupt: {' '.join(describe(error).split())}; how many records follow is unknown"
             break
         if position == 0 and not group:
-            _require_columns(unit, names or list(row), config)
+            require_columns(unit.source, names or list(row), config)
         group.append(row)
         text = row.get(config.text_key)
         size += _bytes(text)
@@ -113,16 +114,6 @@ def read_stream(unit: Unit, config: InputConfig) -> Iterator[Batch]:
         yield _batch(unit.source, position, group, config)
     if failure is not None:
         yield quarantined_only(unit.source, [quarantined(unit.source, position + len(group), failure, b"")])
-
-
-def _require_columns(unit: Unit, names: list[str], config: InputConfig) -> None:
-    wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise InputError(
-            f"{unit.source}: no column {', '.join(map(repr, missing))}; the data set has {', '.join(names)}. "
-            "Set input.text_key, input.id_key and input.columns to columns it has"
-        )
 
 
 def _bytes(text: Any) -> int:

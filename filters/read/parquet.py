@@ -23,6 +23,7 @@ from filters.read.batch import (
     given_ids,
     quarantined,
     quarantined_only,
+    require_columns,
     slices,
 )
 from filters.read.columns import is_binary, is_text, plain_type
@@ -122,13 +123,7 @@ def read_columns(unit: Unit, schema: pa.Schema, config: InputConfig) -> list[str
     Raises:
         InputError: it lacks one of them, or its text is no text.
     """
-    wanted = [config.text_key, *([config.id_key] if config.id_key else []), *config.columns]
-    missing = [name for name in dict.fromkeys(wanted) if name not in schema.names]
-    if missing:
-        raise InputError(
-            f"{unit.source}: no column {', '.join(map(repr, missing))}; the file has {', '.join(schema.names)}. "
-            "Set input.text_key, input.id_key and input.columns to columns it has"
-        )
+    wanted = require_columns(unit.source, schema.names, config)
     if twice := [name for name in wanted if schema.names.count(name) > 1]:
         raise InputError(
             f"{unit.source}: two columns are called {twice[0]!r}. Remedy: rename one of them, or leave the name out of "

@@ -70,6 +70,13 @@ class Reading:
         self._file = file
 
 
+def _opened(path: str, source: str) -> io.FileIO:
+    try:
+        return io.FileIO(path)  # the caller closes it
+    except OSError as error:
+        raise InputError(f"{source}: cannot open this input file: {error.strerror or error}") from error
+
+
 class LocalFile(io.BufferedReader):
     """An input file, opened for one unit. At the end of its context, without an error, what is left of it is hashed.
 
@@ -83,10 +90,7 @@ class LocalFile(io.BufferedReader):
 
     def __init__(self, unit: Unit, reading: Reading | None) -> None:
         self.unit, self.reading = unit, reading
-        try:
-            super().__init__(io.FileIO(unit.address))
-        except OSError as error:
-            raise InputError(f"{unit.source}: cannot open this input file: {error.strerror or error}") from error
+        super().__init__(_opened(unit.address, unit.source))
         self.stamp = _stamp(os.fstat(self.fileno()))
         if unit.stamp is not None and unit.stamp != self.stamp:
             self.close()
@@ -249,10 +253,7 @@ def open_input(address: str, config: InputConfig) -> BinaryIO:
         InputError: the file does not exist, may not be read, or cannot be reached.
     """
     if is_local(address):
-        try:
-            return open(address, "rb")  # the caller closes it
-        except OSError as error:
-            raise InputError(f"{address}: cannot open this input file: {error.strerror or error}") from error
+        return io.BufferedReader(_opened(address, address))
     return cast(BinaryIO, ResumingFile(address, config.storage_options, config.retries, config.requests_per_second))
 
 

@@ -363,6 +363,15 @@ def test_relative_paths_are_relative_to_the_config_and_those_of_overrides_to_the
     assert FilterConfig.load("c.yaml", ["model=./edu-en"]).model == "./edu-en"
 
 
+def test_a_rubric_of_train_is_relative_to_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "train.yaml"
+    path.write_text("{annotations: a.parquet, output: out, name: m, rubric: edu.yaml, classifier: {kind: linear}}")
+    monkeypatch.chdir(tmp_path)
+    assert load_config(TrainConfig, path).rubric == "sub/edu.yaml"
+    assert load_config(TrainConfig, path, ["rubric=edu.yaml"]).rubric == "edu.yaml"
+
+
 def test_home_and_variables_are_expanded_or_refused(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("DUMP", "/dump")
