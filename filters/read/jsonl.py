@@ -269,11 +269,14 @@ def check_keys(units: Sequence[Unit], inputs: Sequence[InputConfig], notice: Cal
         files = [unit for unit in units if unit.input == place and unit.kind == "jsonl" and unit.is_first]
         # Every document has a `url`, null where its record has none.
         wanted = [name for name in (config.id_key, *config.columns) if name not in (None, "url")]
-        if not files or not wanted:
-            continue
-        seen = [keys_seen(unit, config) for unit in files[:_LOOKED_AT]]
-        keys = sum((keys for keys, _ in seen), Counter[str]())
-        everything = len(files) == len(seen) and all(whole for _, whole in seen)
+        keys: Counter[str] = Counter()
+        everything = len(files) <= _LOOKED_AT
+        for unit in files[:_LOOKED_AT] if wanted else ():
+            found, whole = keys_seen(unit, config)
+            keys += found
+            everything = everything and whole
+            if keys.keys() >= set(wanted):
+                break
         for name in wanted if keys else ():
             if name in keys:
                 continue
