@@ -86,19 +86,43 @@ def classifiers(name: str) -> Callable[[Results], str]:
     return make
 
 
-def _model() -> dict[str, Any]:
-    path = ROOT / "filters" / "models" / "edu-en" / "model.json"
-    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-    return metrics
-
-
 def embedded(results: Results) -> str:
     """Metrics of the embedded model, from its model.json."""
     rows = [
-        [name, *(_interval(_model()[part][metric]) for metric in ("f1", "best_f1", "pr_auc", "spearman", "mae"))]
+        [
+            name,
+            *(_interval(_metrics("edu-en")[part][metric]) for metric in ("f1", "best_f1", "pr_auc", "spearman", "mae")),
+        ]
         for name, part in (("all 5,281 labels", "sample"), ("natural mix of the crawl", "natural"))
     ]
     return _table(("measured on", "F1 at the keep rule", "best F1", "PR-AUC", "Spearman", "MAE"), 0, rows)
+
+
+def labels(results: Results) -> str:
+    """The embedded models that tell names apart, beside naming the commonest."""
+    rows = []
+    for name in ("topic-en", "format-en"):
+        metrics = _metrics(name)
+        for part, words in (("sample", "all 5,281 labels"), ("natural", "natural mix of the crawl")):
+            found = metrics[part]
+            least = [f"{found[key]['value']:.3f}" for key in ("majority_accuracy", "majority_macro_f1")]
+            rows.append(
+                [f"`{name}`", words, _interval(found["accuracy"]), least[0], _interval(found["macro_f1"]), least[1]]
+            )
+    return _table(("model", "measured on", "accuracy", "naming the commonest", "macro-F1", "the commonest"), 0, rows)
+
+
+def attributes(results: Results) -> str:
+    """The embedded models of numbers other than the score."""
+    rows = []
+    for name in ("promo-en", "depth-en"):
+        sample = _metrics(name)["sample"]
+        rows.append([f"`{name}`", *(_interval(sample[key]) for key in ("spearman", "qwk", "mae", "pr_auc"))])
+    return _table(("model", "Spearman", "QWK", "MAE", "PR-AUC of 1.5 and more"), 0, rows)
+
+
+def _metrics(name: str) -> Any:
+    return json.loads((ROOT / "filters" / "models" / name / "model.json").read_text(encoding="utf-8"))["metrics"]
 
 
 def bands(results: Results) -> str:
@@ -109,7 +133,7 @@ def bands(results: Results) -> str:
             _interval(row["coverage"]),
             *(f"{row[decision]:.1%}" for decision in ("keep", "undecided", "drop")),
         ]
-        for row in _model()["conformal"]
+        for row in _metrics("edu-en")["conformal"]
     ]
     return _table(("error rate", "share of judge's scores in the band", "keep", "undecided", "drop"), 3, rows)
 
@@ -261,6 +285,8 @@ SECTIONS: tuple[tuple[Path, str, Callable[[Results], str]], ...] = (
     (ROOT / "README.md", "readme-quality", readme_quality),
     (_LANGUAGES, "languages-tokens", languages_tokens),
     (_QUALITY, "embedded", embedded),
+    (_QUALITY, "labels", labels),
+    (_QUALITY, "attributes", attributes),
     (_QUALITY, "bands", bands),
     (_QUALITY, "probes", probes),
     (_QUALITY, "robustness", robustness),

@@ -30,6 +30,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "minhash_theory": ("--pairs", "1000"),
     "minhash_speed": ("--documents", "1000", "--stock-documents", "30", "--repeats", "2"),
     "fasttext_models": ("--documents", "1000", "--stock-documents", "100", "--repeats", "2"),
+    "heads": ("--documents", "1000", "--repeats", "2"),
     "kernels": ("--documents", "1000", "--repeats", "2"),
     "pipeline": ("--documents", "1000", "--stock-documents", "100", "--repeats", "2"),
     "stages": ("--documents", "4000"),

@@ -27,6 +27,7 @@ TARGETS = (
     "end_to_end",
     "formats",
     "decide",
+    "heads",
     "warc",
     "workers",
     "growth",
