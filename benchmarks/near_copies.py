@@ -1,6 +1,6 @@
 """Near copies on planted pages and on real ones: who is removed without resembling anything that stays.
 
-    python benchmarks/near_copies.py [--copies 100000] [--skip-datatrove]
+    python benchmarks/near_copies.py [--copies 100000] [--skip-datatrove] [--normalisations]
 
 Planted: pages with edits at a Jaccard similarity of .5 to .95, exact copies, chains that drift from page to page,
 template pages with different bodies, and one page many times. Held against each other are
@@ -36,7 +36,8 @@ from corpus import SHARED, machine
 
 from filters import FilterConfig, run_filter
 from filters.config.filter import NearConfig
-from filters.dedup.fingerprinter import near_keys
+from filters.dedup.fingerprinter import near_keys, shingles_of
+from filters.kernels.minhash import similarities
 from filters.kernels.packed import PackedText
 from filters.kernels.words import word_hashes
 
@@ -329,18 +330,62 @@ def on_real(folder: Path) -> dict[str, Any] | None:
     }
 
 
+def normalisations() -> dict[str, Any] | None:
+    """Pairs of real pages that share a band and are near copies, by how texts are normalised before they are cut.
+
+    `keep` and `fold` are `dedup.near.digits`; `datatrove` is its `simplify_text` before the words are cut as ours are:
+    numbers become 0, punctuation and diacritics go.
+    """
+    from datatrove.utils.text import simplify_text
+
+    paths = [SHARED / name for name in REAL if (SHARED / name).exists()]
+    if not paths:
+        return None
+    every = {text for path in paths for text in pq.read_table(path, columns=["text"])["text"].to_pylist() if text}
+    texts = sorted(every)
+    found: dict[str, set[tuple[int, int]]] = {}
+    for name, near, normal in (
+        ("keep", NEAR, texts),
+        ("fold", NearConfig(digits="fold"), texts),
+        ("datatrove", NEAR, [simplify_text(text) for text in texts]),
+    ):
+        packed = PackedText.from_strings(normal)
+        keys, signed = near_keys(packed, near)
+        buckets: dict[int, list[int]] = defaultdict(list)
+        for row in np.flatnonzero(signed).tolist():
+            for key in keys[row].tolist():
+                buckets[key].append(row)
+        small = (some for some in buckets.values() if 1 < len(some) <= 100)
+        pairs = np.array(sorted({pair for some in small for pair in itertools.combinations(some, 2)}), np.int64)
+        alike = similarities(shingles_of(packed, near), pairs[:, 0].copy(), pairs[:, 1].copy()) >= NEAR.similarity
+        found[name] = set(map(tuple, pairs[alike].tolist()))
+    return {
+        "pages": len(texts),
+        "pairs": {name: len(pairs) for name, pairs in found.items()},
+        "of_datatrove_not_by_keep": len(found["datatrove"] - found["keep"]),
+        "of_datatrove_not_by_fold": len(found["datatrove"] - found["fold"]),
+        "by_keep_not_of_datatrove": len(found["keep"] - found["datatrove"]),
+        "by_fold_not_of_datatrove": len(found["fold"] - found["datatrove"]),
+    }
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", type=int, default=100_000)
     parser.add_argument("--skip-datatrove", action="store_true")
+    parser.add_argument("--normalisations", action="store_true", help="measure only these; leave the rest as it is")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        found = {
-            "planted": on_planted(Path(name), arguments.copies, not arguments.skip_datatrove),
-            "real": on_real(Path(name)),
-            "machine": machine(),
-        }
+    if arguments.normalisations:
+        found = json.loads(RESULTS.read_text()) | {"normalisations": normalisations()}
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            found = {
+                "planted": on_planted(Path(name), arguments.copies, not arguments.skip_datatrove),
+                "real": on_real(Path(name)),
+                "normalisations": normalisations(),
+                "machine": machine(),
+            }
     print(json.dumps(found, indent=1))
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -22,7 +22,7 @@ from filters.storage.publish import publishing
 STATE = "state.json"
 DECIDING = (
     "config/filter.py", "dedup", "kernels", "model", "phases", "read", "scores",
-    *(f"run/{name}.py" for name in ("attributes", "blocks", "crashes", "documents", "heuristics", "json_rows",
+    *(f"run/{name}.py" for name in ("adopt", "attributes", "blocks", "crashes", "documents", "heuristics", "json_rows",
                                     "phase_list", "selection", "shard", "shards", "steps")),
 )  # fmt: skip
 """The code that decides the bytes of a run: a unit done by other code is not to be mixed with those done before. How a
