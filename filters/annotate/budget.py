@@ -19,19 +19,6 @@ class BudgetReachedError(Exception):
     """The next request might exceed a cap. Its only argument is the cap's key in the config."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """What one request may cost at most."""
-
-    tokens_in: int
-    tokens_out: int
-    cost: float
-
-    def spending(self) -> Spending:
-        """Tokens and money that a request of unknown fate counts for: it may have been served and billed."""
-        return Spending(1, self.tokens_in, self.tokens_out, self.cost)
-
-
 class Budget:
     """What all judges of a run may spend together.
 
@@ -44,56 +31,49 @@ class Budget:
     """
 
     def __init__(self, config: BudgetConfig, spent: Spending, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config = config
-        self.spent = spent
+        self.config, self.spent = config, spent
         self._clock = clock
         self._deadline = None if config.max_seconds is None else clock() + config.max_seconds
-        self._reserved: dict[int, Reservation] = {}
-        self._tokens = 0
-        self._money = 0.0
+        self._reserved = Spending()
         self._freed = asyncio.Event()
 
     def seconds_left(self) -> float | None:
         """Until the cap on time; None: no such cap."""
         return None if self._deadline is None else self._deadline - self._clock()
 
-    async def reserve(self, tokens_in: int, tokens_out: int, price: PriceConfig) -> Reservation:
+    async def reserve(self, tokens_in: int, tokens_out: int, price: PriceConfig) -> Spending:
         """Set aside what a request may cost, waiting for requests in flight where only they stand in the way.
+
+        Returns:
+            What is set aside. A request of unknown fate counts for it: it may have been served and billed.
 
         Raises:
             BudgetReachedError: it does not fit even when all of them have ended.
         """
-        wanted = Reservation(tokens_in, tokens_out, price.of(tokens_in, tokens_out))
-        while True:
-            reached = self._exceeded(wanted, self._tokens, self._money)
-            if reached is None:
-                break
-            if self._exceeded(wanted, 0, 0.0) is not None or not self._reserved:
+        wanted = Spending(1, tokens_in, tokens_out, price.of(tokens_in, tokens_out))
+        while (reached := self._exceeded(wanted, self._reserved)) is not None:
+            if self._exceeded(wanted, Spending()) is not None or not self._reserved.requests:
                 raise BudgetReachedError(reached)
             self._freed.clear()
             await self._freed.wait()
-        self._reserved[id(wanted)] = wanted
-        self._tokens += tokens_in + tokens_out
-        self._money += wanted.cost
+        self._reserved += wanted
         return wanted
 
-    def settle(self, reservation: Reservation, spent: Spending) -> None:
+    def settle(self, reserved: Spending, spent: Spending) -> None:
         """A request has ended, and this is what it cost."""
-        del self._reserved[id(reservation)]
-        self._tokens -= reservation.tokens_in + reservation.tokens_out
-        self._money = 0.0 if not self._reserved else self._money - reservation.cost
+        left = self._reserved - reserved
+        self._reserved = left if left.requests else Spending()  # without what rounding left
         self.spent += spent
         self._freed.set()
 
-    def _exceeded(self, wanted: Reservation, tokens: int, money: float) -> str | None:
-        config, spent = self.config, self.spent
+    def _exceeded(self, wanted: Spending, reserved: Spending) -> str | None:
         left = self.seconds_left()
         if left is not None and left <= 0:
             return "max_seconds"
-        total = spent.tokens_in + spent.tokens_out + tokens + wanted.tokens_in + wanted.tokens_out
-        if config.max_tokens is not None and total > config.max_tokens:
+        total, config = self.spent + reserved + wanted, self.config
+        if config.max_tokens is not None and total.tokens_in + total.tokens_out > config.max_tokens:
             return "max_tokens"
-        if config.max_money is not None and wanted.cost and spent.cost + money + wanted.cost > config.max_money:
+        if config.max_money is not None and wanted.cost and total.cost > config.max_money:
             return "max_money"
         return None
 
@@ -161,16 +141,16 @@ class Window:
         self.config = config
         self._outcomes: deque[str | None] = deque(maxlen=config.window)
 
-    def add(self, cause: str | None) -> None:
-        """A page was answered (None), or failed of `cause`."""
-        self._outcomes.append(cause)
+    def add(self, cause: str | None) -> str | None:
+        """Note that a page was answered (None), or failed of `cause`.
 
-    @property
-    def failed(self) -> str | None:
-        """The failures in words, where they are `config.max_failed_share` of a whole window; else None."""
-        causes = Counter(cause for cause in self._outcomes if cause is not None)
+        Returns:
+            The failures in words, where they are `config.max_failed_share` of a whole window; else None.
+        """
+        self._outcomes.append(cause)
+        causes = Counter(one for one in self._outcomes if one is not None)
         size = self.config.window
-        if len(self._outcomes) < size or causes.total() < self.config.max_failed_share * size:
+        if cause is None or len(self._outcomes) < size or causes.total() < self.config.max_failed_share * size:
             return None
-        cause, count = causes.most_common(1)[0]
-        return f"{causes.total()} of the last {size} pages failed, {count} times {cause}"
+        most, count = causes.most_common(1)[0]
+        return f"{causes.total()} of the last {size} pages failed, {count} times {most}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import time
 import urllib.request
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -175,11 +175,6 @@ class Endpoint:
         """Close its connections."""
         await self._session.close()
 
-    def succeeded(self) -> None:
-        """Note that the server answers."""
-        self.answered = True
-        self.strikes = self.pauses = 0
-
     def struck(self, error: RequestError, now: float) -> None:
         """A request brought no answer: after `STRIKES` in a row the server is dropped for a while."""
         self.trouble = str(error)
@@ -211,38 +206,30 @@ class Endpoints:
 
     def __init__(self, judge: JudgeConfig) -> None:
         self.judge = judge
-        key = None
-        if judge.api_key_env is not None:
-            key = os.environ.get(judge.api_key_env, "").strip()
-            if not key.isascii() or not key.isprintable():
-                raise ConfigError(
-                    f"judges.{judge.name}.api_key_env: {judge.api_key_env} holds characters that no key has. Remedy: "
-                    "export the key again"
+        name, key = judge.api_key_env, None
+        if name is not None:
+            key = os.environ.get(name, "").strip()
+            if not key or not key.isascii() or not key.isprintable():
+                said = (
+                    f"{name} holds characters that no key has. Remedy: export the key again"
+                    if key
+                    else f"the environment variable {name} is not set. Remedy: export it, or leave api_key_env out for "
+                    "a server that needs no key"
                 )
-            if not key:
-                raise ConfigError(
-                    f"judges.{judge.name}.api_key_env: the environment variable {judge.api_key_env} is not set. "
-                    "Remedy: export it, or leave api_key_env out for a server that needs no key"
-                )
+                raise ConfigError(f"judges.{judge.name}.api_key_env: {said}")
         self.all = [Endpoint(url, judge, key) for url in judge.base_urls]
         self.stopping = asyncio.Event()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._timer is not None:
-            self._timer.cancel()
         for endpoint in self.all:
             await endpoint.close()
 
     def stop(self) -> None:
-        """Send nothing more: whoever waits for a slot gets `StoppingError`."""
+        """Send nothing more: whoever waits for a server gets `StoppingError`."""
         self.stopping.set()
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
+        self._changed.set()
 
     @property
     def in_flight(self) -> int:
@@ -255,15 +242,13 @@ class Endpoints:
         return self.judge.max_concurrency * sum(endpoint.fatal is None for endpoint in self.all)
 
     async def acquire(self) -> Endpoint:
-        """Wait for a server that may take a request, the one with the fewest in flight; `release` or `cancel` ends it.
+        """Wait for a server that may take a request, the one with the fewest in flight; `release` ends it.
 
         Raises:
             StoppingError: the run is ending.
             JudgeStoppedError: no server can be used any more.
         """
-        while True:
-            if self.stopping.is_set():
-                raise StoppingError
+        while not self.stopping.is_set():
             self._check_alive()
             now = time.monotonic()
             open_ = [endpoint for endpoint in self.all if endpoint.open(now)]
@@ -271,89 +256,57 @@ class Endpoints:
                 endpoint = min(open_, key=lambda each: each.in_flight)
                 endpoint.in_flight += 1
                 return endpoint
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            self._wake_when_open(now)
-            try:
-                await future
-            except asyncio.CancelledError:
-                self._wake(1)
-                raise
+            closed = [each.closed_until - now for each in self.all if each.fatal is None and each.closed_until > now]
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(closed) + 0.001 if closed else None)
+        raise StoppingError
 
-    def release(self, endpoint: Endpoint, error: RequestError | None) -> None:
-        """A request has ended."""
+    def release(self, endpoint: Endpoint, error: RequestError | None = None, *, sent: bool = True) -> None:
+        """A request has ended, or (`sent` is False) was given up before its answer came."""
         endpoint.in_flight -= 1
-        if error is None:
-            endpoint.succeeded()
-        else:
+        if error is not None:
             endpoint.struck(error, time.monotonic())
-        self._wake(2)
-
-    def cancel(self, endpoint: Endpoint) -> None:
-        """A request was not sent."""
-        endpoint.in_flight -= 1
-        self._wake(1)
+        elif sent:
+            endpoint.answered = True
+            endpoint.strikes = endpoint.pauses = 0
+        self._changed.set()
 
     def _check_alive(self) -> None:
-        if all(endpoint.fatal is not None for endpoint in self.all):
+        alive = [endpoint for endpoint in self.all if endpoint.fatal is None]
+        if not alive:
             reasons = "; ".join(f"{endpoint.url}: {endpoint.fatal}" for endpoint in self.all)
             raise JudgeStoppedError(
                 f"no server can be used: {reasons}. Remedy: check base_urls, model and the key, then start again"
             )
-        tired = [each for each in self.all if each.fatal is None]
-        if all(each.pauses > self.judge.retries and each.strikes >= STRIKES for each in tired):
-            reasons = "; ".join(f"{each.url}: {each.trouble}" for each in tired)
+        if all(each.pauses > self.judge.retries and each.strikes >= STRIKES for each in alive):
+            reasons = "; ".join(f"{each.url}: {each.trouble}" for each in alive)
             raise JudgeStoppedError(
                 f"no server can be reached, tried {self.judge.retries} times more: {reasons}. Remedy: start the "
                 "server, then start again; answers so far are kept"
             )
 
-    def _wake(self, most: int) -> None:
-        while most and self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                most -= 1
-
-    def _wake_when_open(self, now: float) -> None:
-        closed = [each.closed_until for each in self.all if each.fatal is None and each.closed_until > now]
-        if not closed:
-            return
-        loop = asyncio.get_running_loop()
-        due = loop.time() + min(closed) - now + 0.001
-        if self._timer is not None and not self._timer.cancelled() and loop.time() < self._timer.when() <= due:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = loop.call_later(max(due - loop.time(), 0.0), self._wake, len(self._waiting) or 1)
-
 
 def refusal(status: int, body: bytes | dict[str, Any], headers: Mapping[str, str] | None = None) -> RequestError:
     """What a reply means that is no answer, by its status and the server's words in its body."""
-    if isinstance(body, bytes):
-        try:
-            said = _words(json.loads(body))
-        except (ValueError, RecursionError):
-            said = body.decode(errors="replace")
-    else:
-        said = _words(body)
-    retry_after = pace.retry_after(headers or {})
-    cause = f"http_{status}"
+    try:
+        said = _words(json.loads(body) if isinstance(body, bytes) else body)
+    except (ValueError, RecursionError):
+        assert isinstance(body, bytes)
+        said = body.decode(errors="replace")
+    headers = headers or {}
+    retry_after, cause = pace.retry_after(headers), f"http_{status}"
     if 300 <= status < 400:
-        to = (headers or {}).get("location", "")
-        said = (
-            f"redirects to {to.partition('?')[0]}, which is not followed; if that is the server, name it in base_urls"
-        )
+        to = headers.get("location", "").partition("?")[0]
+        said = f"redirects to {to}, which is not followed; if that is the server, name it in base_urls"
         return RequestError("fatal", cause, said)
     if status not in (401, 402, 403, 404) and _TOO_LONG.search(said[:4000]):
         return RequestError("too_long", "too_long", said)
     if status < 300:
         return RequestError("bad_answer", "malformed_reply", f"no chat completion: {said}", billed=True)
-    if status == 429 or status == 503:
+    if status in (408, 429, 503):
         if retry_after is not None and retry_after > LONGEST_WAIT:
             return RequestError("fatal", cause, f"asks to wait {retry_after:,.0f} s: {said}")
-        return RequestError("busy", cause, said, retry_after=retry_after)
-    if status == 408:
         return RequestError("busy", cause, said, retry_after=retry_after)
     if status >= 500 or status == 409:
         return RequestError("broken", cause, said, retry_after=retry_after, billed=True)

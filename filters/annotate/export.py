@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -117,7 +116,7 @@ def _table(
     # a scale that lies inside the 0 to 5 of training stays as it is
     factor, offset = (1.0, 0) if scale.max <= HIGHEST else (HIGHEST / (scale.max - scale.min), scale.min)
 
-    def scaled(values: npt.ArrayLike) -> Float64:
+    def scaled(values: Any) -> Float64:
         return np.clip((np.asarray(values, np.float64) - offset) * factor, LOWEST, HIGHEST).round(4)
 
     expected = scaled(together.score)

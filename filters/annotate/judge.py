@@ -20,11 +20,12 @@ import asyncio
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from filters.annotate.budget import Budget, BudgetReachedError, JudgeProgress, Reservation, Window
+from filters.annotate.budget import Budget, BudgetReachedError, JudgeProgress, Window
 from filters.annotate.config import ANSWER_TOKENS, FALLBACK_REPEATS, JudgeConfig, Mode, StopConfig
 from filters.annotate.endpoints import (
     LONGEST_PAUSE,
@@ -110,14 +111,15 @@ class Judge:
         self.prompt = Prompt(rubric, config.mode)
         self._count = token_counter(config.tokenizer)
         self.page_tokens = page_tokens(config, self.prompt, self._count)
+        self._answer_tokens = answer_tokens(config, rubric)
         self.record = store.judge(config.name, "model", config.model, settings(config))
         self.rubric_number = store.rubric(rubric)
         self.endpoints = Endpoints(config)
         self.progress = JudgeProgress()
         self._warn = warn
         self._top = config.top_logprobs if self.record.logprobs is None else self.record.logprobs
-        self._unaligned: dict[str, int] = {}
-        self._told: set[str] = set()
+        self._unaligned: Counter[str] = Counter()
+        self._told_of_reasoning = False
         self._window = Window(stop)
         self._counted: tuple[int, ...] = ()
         self._answers: list[Answer] = []
@@ -134,17 +136,13 @@ class Judge:
     @property
     def repeats(self) -> int:
         """Answers per page."""
-        if self._fell_back and self._temperature > 0:
-            return max(self.config.answers, FALLBACK_REPEATS)
-        return self.config.answers
-
-    @property
-    def _fell_back(self) -> bool:
-        return self.mode != self.config.mode
+        fell_back = self.mode != self.config.mode and self._temperature > 0
+        return max(self.config.answers, FALLBACK_REPEATS) if fell_back else self.config.answers
 
     @property
     def _temperature(self) -> float:
-        return 1.0 if self._fell_back and self.config.temperature is None else self.config.drawn_at
+        fell_back = self.mode != self.config.mode
+        return 1.0 if fell_back and self.config.temperature is None else self.config.drawn_at
 
     async def ask(self, sample: int, until: int = LAST) -> None:
         """Have every document of a sample, up to place `until`, answered; what fails is left for another run.
@@ -155,12 +153,12 @@ class Judge:
             StoppingError: `stop` was called.
             AnnotationsError: the store cannot be written.
         """
-        while True:
+        repeats = 0
+        while repeats != self.repeats:  # more of them once it fell back to another mode
             repeats = self.repeats
-            self.recount(sample, until)
-            jobs = self._jobs(sample, until)
             most = self.config.max_concurrency * len(self.endpoints.all)
-            open_ = self.progress.left
+            open_ = self.recount(sample, until)
+            jobs = self._jobs(sample, until)
             workers = [asyncio.ensure_future(self._work(jobs)) for _ in range(max(1, min(most, open_)))]
             self.progress.begin()
             try:
@@ -175,12 +173,6 @@ class Judge:
                 raise self._ended
             if self.endpoints.stopping.is_set():
                 raise StoppingError
-            if repeats == self.repeats:
-                return
-
-    def stop(self) -> None:
-        """Send nothing more; requests under way are waited for."""
-        self.endpoints.stop()
 
     async def close(self) -> None:
         """Write what has not been written, and close all connections."""
@@ -198,13 +190,8 @@ class Judge:
         return self.progress.left
 
     def _jobs(self, sample: int, until: int) -> Iterator[tuple[Pending, int]]:
-        place = 0
-        while True:
-            chunk = self.store.pending(
-                sample, self.record.number, self.rubric_number, self.repeats, after=place, until=until
-            )
-            if not chunk:
-                return
+        place, keys = 0, (sample, self.record.number, self.rubric_number, self.repeats)
+        while chunk := self.store.pending(*keys, after=place, until=until):
             for pending in chunk:
                 for repeat in pending.repeats:
                     yield pending, repeat
@@ -223,8 +210,7 @@ class Judge:
                 return
 
     def _end(self, error: BudgetReachedError | JudgeStoppedError | FinesieveError) -> None:
-        if self._ended is None:
-            self._ended = error
+        self._ended = self._ended or error
         self.endpoints.stop()
 
     # --- one answer
@@ -249,7 +235,8 @@ class Judge:
                 text_cut=page.shown if page.truncated else None,
             )
             try:
-                answer = await self._request(endpoint, body, page, blank)
+                self._done(await self._request(endpoint, body, page, blank))
+                return
             except RequestError as error:
                 if error.trouble == "fatal":
                     continue  # another server, or `acquire` raises
@@ -272,41 +259,38 @@ class Judge:
                     else:
                         self._fail(Failure(pending.document, repeat, error.cause, attempts), error)
                     return
-                self.progress.retries += 1
-                await self._pause(pause_before(failed - 1, LONGEST_PAUSE))
-                continue
-            self._done(answer)
-            return
+            self.progress.retries += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.endpoints.stopping.wait(), pause_before(failed - 1, LONGEST_PAUSE))
 
     async def _request(self, endpoint: Endpoint, body: dict[str, Any], page: Delimited, blank: Answer) -> Answer:
         """Send one request and account for it, whatever becomes of it; the answer is `blank`, filled in."""
-        price = self.config.price
+        reserved, spent = None, Spending()
+        begun, failure = time.monotonic(), None
+        sent = False
         try:
-            reservation = await self.budget.reserve(self.prompt.most_tokens(page), self._answer_tokens(), price)
-        except BaseException:
-            self.endpoints.cancel(endpoint)
-            raise
-        begun = time.monotonic()
-        try:
+            most = self.prompt.most_tokens(page)
+            reserved = await self.budget.reserve(most, self._answer_tokens, self.config.price)
             if self.endpoints.stopping.is_set():  # while it waited for its reservation
                 raise StoppingError
-            received = await endpoint.post(body, self._most_bytes(), self.budget.seconds_left())
-            answer = self._read(parse(received), reservation, blank)
+            begun, spent = time.monotonic(), reserved  # of unknown fate from now on
+            most_bytes = SPARE_BYTES + self._answer_tokens * (2 + self._top) * BYTES_PER_CANDIDATE
+            received = await endpoint.post(body, most_bytes, self.budget.seconds_left())
+            answer = self._read(parse(received), reserved, blank)
+            spent, sent = Spending(1, answer.tokens_in, answer.tokens_out, answer.cost), True
+            return replace(answer, seconds=round(time.monotonic() - begun, 4))
         except RequestError as error:
-            key = self._key_of(error)
+            failure, key = error, self._key_of(error)
             if key is not None:
-                error = RequestError("fatal", error.cause, f"{error.message} -> set judges.{self.config.name}.{key}")
-            self._settle(reservation, reservation.spending() if error.billed else Spending(1))
-            self.endpoints.release(endpoint, error)
-            raise error from None
-        except BaseException as error:
-            unsent = isinstance(error, StoppingError)
-            self._settle(reservation, Spending() if unsent else reservation.spending())
-            self.endpoints.cancel(endpoint)
-            raise
-        self._settle(reservation, Spending(1, answer.tokens_in, answer.tokens_out, answer.cost))
-        self.endpoints.release(endpoint, None)
-        return replace(answer, seconds=round(time.monotonic() - begun, 4))
+                failure = RequestError("fatal", error.cause, f"{error.message} -> set judges.{self.config.name}.{key}")
+            spent = spent if error.billed else Spending(1)
+            raise failure from None
+        finally:
+            if reserved is not None:
+                self.budget.settle(reserved, spent)
+                self._unsaved += spent
+                self.progress.spent += spent
+            self.endpoints.release(endpoint, failure, sent=sent)
 
     def _key_of(self, error: RequestError) -> str | None:
         """The key of the config that helps where a server refuses a parameter of every request; None: no such thing."""
@@ -315,48 +299,30 @@ class Judge:
             return None
         config = self.config
         if config.mode != "reward":
-            other = "max_completion_tokens" if config.answer_limit == "max_tokens" else "max_tokens"
             if re.search(rf"\b{config.answer_limit}\b", said):
                 if re.search(r"too large|at most|less than", said, re.I):
                     return "max_answer_tokens: a lower limit on the answer"
+                other = "max_completion_tokens" if config.answer_limit == "max_tokens" else "max_tokens"
                 return f"answer_limit: {other}"
             if re.search(r"\btemperature\b", said):
                 return "temperature: a value that this model allows"
         extra = next((key for key in config.extra_body if re.search(rf"\b{re.escape(key)}\b", said)), None)
         return None if extra is None else f"extra_body: leave out {extra}"
 
-    def _settle(self, reservation: Reservation, spent: Spending) -> None:
-        self.budget.settle(reservation, spent)
-        self._unsaved += spent
-        self.progress.spent += spent
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.endpoints.stopping.wait(), seconds)
-        if self.endpoints.stopping.is_set():
-            raise StoppingError
-
-    def _answer_tokens(self) -> int:
-        return answer_tokens(self.config, self.rubric)
-
-    def _most_bytes(self) -> int:
-        return SPARE_BYTES + self._answer_tokens() * (2 + self._top) * BYTES_PER_CANDIDATE
-
     def _body(self, messages: list[Message]) -> dict[str, Any]:
         config = self.config
         body: dict[str, Any] = {"model": config.model, "messages": messages}
         if config.mode != "reward":
-            body[config.answer_limit] = self._answer_tokens()
-            body["temperature"] = self._temperature
+            body |= {config.answer_limit: self._answer_tokens, "temperature": self._temperature}
         if self.mode == "expected":
             body |= {"logprobs": True, "top_logprobs": self._top}
         return body | config.extra_body
 
     # --- reading
 
-    def _read(self, raw: dict[str, Any], reservation: Reservation, blank: Answer) -> Answer:
+    def _read(self, raw: dict[str, Any], reserved: Spending, blank: Answer) -> Answer:
         names = (self.config.model, *self.config.served_as)
-        reply = Reply.of(raw, names, reservation.tokens_in, reservation.tokens_out)
+        reply = Reply.of(raw, names, reserved.tokens_in, reserved.tokens_out)
         readable = self.mode != "expected" or self._see_logprobs(reply, blank.endpoint)
         answer = replace(
             blank,
@@ -368,40 +334,29 @@ class Judge:
             cost=self.config.price.of(reply.tokens_in, reply.tokens_out),
         )
         try:
-            reading = self._reading(reply, answer.mode)
+            return replace(answer, status="ok", **asdict(self._reading(reply, answer.mode)))
         except UnreadableError as error:
             return replace(answer, cause=error.cause)
-        return replace(
-            answer,
-            status="ok",
-            score=reading.score,
-            expected=reading.expected,
-            entropy=reading.entropy,
-            coverage=reading.coverage,
-            distribution=reading.distribution,
-            attributes=reading.attributes,
-        )
 
     def _reading(self, reply: Reply, mode: str) -> Reading:
         if reply.finish == "content_filter":
             raise UnreadableError("content_filter")
-        cut = reply.finish == "length"
-        if cut and not reply.text.strip():
-            self._tell("an answer was cut off before it began; a model that reasons first needs max_answer_tokens")
-        if cut and (not reply.text.strip() or mode == "justify" or goes_on(reply.text, self.rubric.scale)):
-            raise UnreadableError("cut_off")
+        if reply.finish == "length":
+            empty = not reply.text.strip()
+            if empty and not self._told_of_reasoning:
+                self._told_of_reasoning = True
+                self._warn(
+                    f"judge {self.config.name}: an answer was cut off before it began; a model that reasons first "
+                    "needs max_answer_tokens"
+                )
+            if empty or mode == "justify" or goes_on(reply.text, self.rubric.scale):
+                raise UnreadableError("cut_off")
         if mode == "reward":
             return read_reward(reply.text, self.rubric)
         if mode == "justify":
             return read_justified(reply.text, self.rubric)
         written = read_score(reply.text, self.rubric)
         return read_expected(reply.tokens, self.rubric) if mode == "expected" else written
-
-    def _tell(self, what: str) -> None:
-        """Warn once."""
-        if what not in self._told:
-            self._told.add(what)
-            self._warn(f"judge {self.config.name}: {what}")
 
     # --- log-probabilities
 
@@ -418,7 +373,7 @@ class Judge:
             if self.record.logprobs != self._top:
                 self._learn(self._top)
             return True
-        self._unaligned[url] = self._unaligned.get(url, 0) + 1
+        self._unaligned[url] += 1
         if self.record.logprobs is None or self._unaligned[url] >= STRIKES:
             self._fall_back(url, "its answers hold no log-probabilities of their own tokens' alternatives")
         return False
@@ -432,7 +387,6 @@ class Judge:
             self._fall_back(url, message)
 
     def _fall_back(self, url: str, why: str) -> None:
-        self._top = 0
         self._learn(0)
         self._warn(
             f"judge {self.config.name}: {url} cannot do mode expected ({why}); falling back to mode sample with "
@@ -440,15 +394,15 @@ class Judge:
         )
 
     def _learn(self, candidates: int) -> None:
+        self._top = candidates
         self.store.learn_logprobs(self.record.number, candidates)
-        self.record = self.store.judge(self.config.name, "model", self.config.model, settings(self.config))
+        self.record = replace(self.record, logprobs=candidates)
 
     # --- keeping
 
     def _done(self, answer: Answer, error: RequestError | None = None) -> None:
         """Keep an answer; `error` says that nobody could read the reply."""
-        if answer.status == "ok":
-            assert answer.expected is not None
+        if answer.expected is not None:
             self.progress.scores[round(answer.expected)] += 1
         else:
             self.progress.rejected[str(answer.cause)] += 1
@@ -461,22 +415,18 @@ class Judge:
         self._note(error)
 
     def _note(self, error: RequestError | None) -> None:
-        self._window.add(None if error is None else error.cause)
-        if error is not None:
-            self.progress.words[error.cause] = error.message
-        self._save_soon()
-        failed = self._window.failed
-        if error is not None and failed is not None:
-            raise JudgeStoppedError(
-                f"{failed} (the last one: {error.message}). Remedy: look at the server, then start again; "
-                "answers so far are kept"
-            )
-
-    def _save_soon(self) -> None:
         if len(self._answers) >= FLUSH_ROWS:
             self._save()
         elif self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._save)
+        failed = self._window.add(None if error is None else error.cause)
+        if error is not None:
+            self.progress.words[error.cause] = error.message
+            if failed is not None:
+                raise JudgeStoppedError(
+                    f"{failed} (the last one: {error.message}). Remedy: look at the server, then start again; "
+                    "answers so far are kept"
+                )
 
     def _save(self) -> None:
         if self._flush is not None:

@@ -213,7 +213,7 @@ class _Run:
         if self.outcome == "complete":
             self.outcome = outcome
         for judge in self.judges:
-            judge.stop()
+            judge.endpoints.stop()
 
     @contextlib.asynccontextmanager
     async def _shown(self, judges: Sequence[Judge], budget: Budget) -> AsyncIterator[None]:

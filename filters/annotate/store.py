@@ -127,6 +127,9 @@ class Spending:
             self.cost + other.cost,
         )
 
+    def __sub__(self, other: Spending) -> Spending:
+        return self + Spending(-other.requests, -other.tokens_in, -other.tokens_out, -other.cost)
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeRecord:
