@@ -68,7 +68,10 @@ class Bench:
         self.classifier = self._train(texts)
         self.stock = [Document(text=text, id=str(row)) for row, text in enumerate(texts[:stock_documents])]
         self.batches = list(ReadUnits(self.units, self.config.reads).run())
-        self.blocks = [Fingerprint(self.config.dedup), Score("edu-en"), Score(f"{self.classifier}#__label__keep")]
+        self.blocks = [
+            Fingerprint(self.config.dedup, None),
+            Score({"score": "edu-en", "keep": f"{self.classifier}#__label__keep"}),
+        ]
         self.language = IdentifyLanguage(LanguageConfig())
 
     def _train(self, texts: list[str]) -> Path:

@@ -52,6 +52,8 @@ MANIFEST = {
     "selected_from": "only of `finesieve select`: the finished run: its name, and the digest of its manifest",
     "dedup": "pairs that were compared, crowded buckets, clusters, and sources that lost too much",
     "histogram": "histogram of the scores of the documents that survive deduplication",
+    "scores": "the models of `scores`: column -> name, digest, and the labels that it tells apart",
+    "score_histograms": "scores of each of them, of the documents that survived deduplication",
     "slices": "columns that `finesieve inspect` can slice by",
     "histograms": "the same histogram for each value of these columns, and of language",
     "files": "every file of the run: size, SHA-256, rows",
@@ -348,7 +350,7 @@ def files_page() -> str:
             },
         }
     )
-    added = added_fields(config)
+    added = added_fields(config, {})
     return (
         "\n\n".join(
             [
@@ -359,7 +361,7 @@ def files_page() -> str:
                 columns([*OWN_FIELDS, *added]),
                 "`rejected/` has these columns too:",
                 columns(REJECTED_FIELDS),
-                "## Side files {#attributes}\n\nColumns of `attributes/`, then the columns of `input.slices`.",
+                "## Side files {#attributes}\n\nColumns of `attributes/`, those of `scores`, then the columns of `input.slices`.",
                 columns([*ATTRIBUTE_FIELDS, *added]),
                 "## Reasons of removal {#reasons}",
                 table(("reason", "the document"), ([f"`{name}`", meaning] for name, meaning in REASONS.items())),

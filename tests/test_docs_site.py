@@ -70,7 +70,7 @@ def test_columns_files_and_keys_are_those_of_a_run(tmp_path: Path) -> None:
     assert set(result.manifest) == set(MANIFEST) - {"selected_from"}  # of finesieve select alone
     written = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
     assert written == {name.split("/")[0].split(",")[0] for name in FILES}
-    added = {field.name for field in added_fields(config)}
+    added = {field.name for field in added_fields(config, {})}
     assert set(pq.read_schema(next((tmp_path / "run" / "attributes").iterdir())).names) == added | {
         field.name for field in ATTRIBUTE_FIELDS
     }

@@ -526,6 +526,10 @@ class FilterConfig(InputsConfig):
     """Removal of copies."""
     model: ModelText = "edu-en"
     """Name of an embedded model, a model folder, or a fastText .bin with "#__label__name" for the label to score."""
+    scores: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")], ModelText] = Field(default_factory=dict)
+    """More models, by the name of the column that each one's score stands in: {hq: "dclm.bin#__label__hq"}. Without
+    `model`, the first of them is the model of the column `score` too, by which the keep rule, copies and budgets go. A
+    model that tells labels apart gives a column of labels, NAME, and one of their probabilities, NAME_score."""
     keep: KeepConfig = KeepConfig()
     """The rule that decides which documents are kept."""
     output: OutputConfig
@@ -536,12 +540,26 @@ class FilterConfig(InputsConfig):
     """When records that cannot be read stop the run."""
 
     @property
+    def models(self) -> dict[str, str]:
+        """The models as they are loaded, by the column of their score; `score` comes first."""
+        return {name: model_at(self, model) for name, model in {"score": self.model, **self.scores}.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_score_decides(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "model" not in data and isinstance(scores := data.get("scores"), dict) and scores:
+            return data | {"model": next(iter(scores.values()))}
+        return data
+
+    @property
     def tokenizer(self) -> str | None:
         """Where `tokens.tokenizer` lies."""
         return None if self.tokens.tokenizer is None else self.at(self.tokens.tokenizer)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if "score" in self.scores:
+            raise ValueError("scores: 'score' is the column of `model`; give this score another name")
         dedup, output, kept = self.dedup, self.output, self.keep.buckets
         if (dedup.against or dedup.keep_fingerprints) and not (dedup.exact or dedup.near):
             raise ValueError("dedup.against and dedup.keep_fingerprints need dedup.exact or dedup.near")

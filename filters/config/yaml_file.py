@@ -358,6 +358,9 @@ def _prepared(
 
         if isinstance(value, list) and (mark or inner):
             value = [of(item, (*place, number)) for number, item in enumerate(value)]
+        if isinstance(value, dict) and mark:
+            done[name] = {key: of(item, (*place, key)) for key, item in value.items()}
+            continue
         done[name] = of(value, place)
     return done
 

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from filters.config.filter import FilterConfig
 from filters.errors import RunError
 from filters.read.unit import Unit
+from filters.scores.rules import Kind
 from filters.storage.publish import publishing, sha256, xxh3
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Job:
         config: of the run; its executor and output path decide nothing about the bytes.
         units: of the input, in input order; unit n of the phases that follow the input is units[n].
         min_score: threshold of the config, or else of the model; used where neither a share nor a budget is asked for.
-        loaded: the model of the config, where this process has loaded it already.
+        scores: columns of `config.scores`, and what they hold.
+        loaded: the models of the config by the columns of their scores, where this process has loaded them already.
         run: folder or address of a finished run that is decided anew about; None: the input is read.
         run_options: given to fsspec as they are, if `run` is an address.
     """
@@ -94,7 +96,8 @@ class Job:
     config: FilterConfig
     units: tuple[Unit, ...]
     min_score: float
-    loaded: QualityModel | None = None
+    scores: Mapping[str, Kind] = field(default_factory=dict)
+    loaded: Mapping[str, QualityModel] | None = None
     run: str | None = None
     run_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,6 +114,7 @@ class Job:
                 "folder": self.config.folder,
                 "units": [asdict(unit) for unit in self.units],
                 "min_score": self.min_score,
+                "scores": dict(self.scores),
                 "run": self.run,
                 "run_options": dict(self.run_options),
             }
@@ -123,7 +127,7 @@ class Job:
         data = json.loads((work / "job.json").read_text())
         config = FilterConfig.in_folder(data["config"], data["folder"])
         units = tuple(Unit(**unit) for unit in data["units"])
-        return cls(work, config, units, data["min_score"], None, data["run"], data["run_options"])
+        return cls(work, config, units, data["min_score"], data["scores"], None, data["run"], data["run_options"])
 
     def folder(self, phase: str, unit: int) -> Path:
         """Folder of a finished unit's files."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from filters.errors import InputError
 from filters.kernels.packed import PackedText
 from filters.phases.phase import Job
 from filters.read.batch import Batch, Quarantined
-from filters.scores.rules import Rule, columns_of
+from filters.scores.rules import Kind, Rule, columns_of
 
 _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "id": (pa.string(), "id of the document: the input's, or derived from source and position; unique in the run"),
@@ -89,10 +89,16 @@ def quarantine_line(record: Quarantined) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def added_fields(config: FilterConfig) -> list[pa.Field]:
-    """Columns of decisions, in shards and side files: they depend on what the config asks for."""
+def score_fields(scores: Mapping[str, Kind]) -> list[pa.Field]:
+    """Columns of `scores` of a config."""
+    return [pa.field(name, pa.string() if kind == "text" else pa.float32()) for name, kind in scores.items()]
+
+
+def added_fields(config: FilterConfig, scores: Mapping[str, Kind]) -> list[pa.Field]:
+    """Columns of shards and side files that depend on what the config asks for: scores, and decisions."""
     output = config.output
-    return _fields("cluster_size" + " copies" * bool(output.repeat) + " bucket" * bool(output.buckets))
+    decided = _fields("cluster_size" + " copies" * bool(output.repeat) + " bucket" * bool(output.buckets))
+    return score_fields(scores) + decided
 
 
 def columns_do_not_fit(source: str, error: Exception) -> InputError:
@@ -127,8 +133,12 @@ def slice_names(slices: Sequence[str]) -> list[str]:
     return pass_through_names(slices, (field.name for field in ATTRIBUTE_FIELDS))
 
 
-def rule_of(config: FilterConfig) -> Rule | None:
+def rule_of(config: FilterConfig, scores: Mapping[str, Kind]) -> Rule | None:
     """What `keep.where` and `keep.by` ask for; None where neither is given.
+
+    Args:
+        config: of the run.
+        scores: columns of its `scores`.
 
     Raises:
         ConfigError: one of them is no rule, or contradicts `keep.min_score`.
@@ -136,12 +146,15 @@ def rule_of(config: FilterConfig) -> Rule | None:
     keep = config.keep
     if keep.where is None and keep.by is None:
         return None
-    return _checked(keep.where, keep.by, tuple(slice_names(config.slices)), keep.min_score, config.folder)
+    columns = columns_of(slice_names(config.slices), scores)
+    return _checked(keep.where, keep.by, tuple(columns.items()), keep.min_score, config.folder)
 
 
 @functools.lru_cache(maxsize=16)
-def _checked(where: str | None, by: str | None, slices: tuple[str, ...], min_score: float | None, folder: str) -> Rule:
-    return Rule(where, by, columns_of(slices), min_score=min_score, folder=folder)
+def _checked(
+    where: str | None, by: str | None, columns: tuple[tuple[str, Kind], ...], min_score: float | None, folder: str
+) -> Rule:
+    return Rule(where, by, dict(columns), min_score=min_score, folder=folder)
 
 
 def slice_column(batch: Batch, column: str) -> pa.Array:
@@ -182,22 +195,31 @@ is recognised when the input is read again.
 """
 
 
+def rows_schema(slices: Sequence[str], scores: Mapping[str, Kind]) -> pa.Schema:
+    """Columns of rows.arrow in a run with more scores, and with slices."""
+    return pa.schema([*SCHEMA, *score_fields(scores), *(pa.field(SLICE + name, pa.string()) for name in slices)])
+
+
 @contextmanager
-def rows_file(path: Path, slices: Sequence[str] = ()) -> Iterator[Callable[[Batch], None]]:
+def rows_file(path: Path, slices: Sequence[str], scores: Mapping[str, Kind]) -> Iterator[Callable[[Batch], None]]:
     """Write rows.arrow: appends the batches it is called with, all of whose steps are done.
 
     Args:
         path: of the file.
         slices: pass-through columns that attributes are to be sliced by, kept as strings named `SLICE` + name.
+        scores: columns of the config's `scores`.
 
     Raises:
         InputError: a column of `slices` is missing, or cannot be a string.
     """
-    schema = pa.schema([*SCHEMA, *(pa.field(SLICE + name, pa.string()) for name in slices)])
+    schema = rows_schema(slices, scores)
     with pa.ipc.new_stream(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
 
         def write(batch: Batch) -> None:
-            columns = _columns_of(batch) | {SLICE + name: slice_column(batch, name) for name in slices}
+            columns, alive = _columns_of(batch), pa.array(batch.alive)
+            for field in score_fields(scores):
+                columns[field.name] = pc.if_else(alive, pa.array(batch.attributes[field.name], field.type), None)
+            columns |= {SLICE + name: slice_column(batch, name) for name in slices}
             writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
 
         yield write

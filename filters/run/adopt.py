@@ -33,11 +33,11 @@ from filters.phases.rows import (
     ATTRIBUTES,
     OWN_FIELDS,
     ROWS,
-    SCHEMA,
     SLICE,
     added_fields,
     first_rows,
     read_rows,
+    rows_schema,
     slice_names,
 )
 from filters.phases.texts import EDITING
@@ -173,7 +173,7 @@ class AdoptedAttributes:
         run = adopted_run(job)
         names = dict(zip(job.config.slices, slice_names(job.config.slices), strict=True))
         own = ["id", "position", "url", "bytes", "tokens", "language", "language_score", "score", "exact_hash"]
-        found, folders = _rows_of(job, unit, [*own, "reason", "keep", *names.values()]), streams(run)
+        found, folders = _rows_of(job, unit, [*own, *job.scores, "reason", "keep", *names.values()]), streams(run)
         n = found.num_rows
         undone = pc.is_in(found["reason"], pa.array([*BELOW, *REASONS[1:]], pa.string()))
         columns = {name: found[name] for name in own} | {
@@ -182,7 +182,8 @@ class AdoptedAttributes:
             "checksum": pa.array(np.zeros(n, np.uint64)),
         }
         columns |= {SLICE + column: found[name] for column, name in names.items()}
-        schema = pa.schema([*SCHEMA, *(pa.field(SLICE + name, pa.string()) for name in names)])
+        columns |= {name: found[name] for name in job.scores}
+        schema = rows_schema(list(names), job.scores)
         table = pa.table(columns).select(schema.names).cast(schema).combine_chunks()
         source = job.units[unit].source
         with pa.ipc.new_stream(str(folder / ROWS), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
@@ -235,7 +236,7 @@ def _passed(run: Run) -> pa.Schema:
             schema = file.schema_arrow
     except DAMAGE as error:
         raise _damaged(run.path / folder, error) from error
-    own = len(OWN_FIELDS) + len(added_fields(config_of(run)))
+    own = len(OWN_FIELDS) + len(added_fields(config_of(run), run.score_columns))
     return pa.schema([schema.field(place) for place in range(own, len(schema))])
 
 

@@ -50,7 +50,7 @@ class Attributes:
         reading: Reading | None = None
         schema: pa.Schema | None = None
         with ExitStack() as stack:
-            write_rows = stack.enter_context(rows_file(folder / ROWS, job.config.slices))
+            write_rows = stack.enter_context(rows_file(folder / ROWS, job.config.slices, job.scores))
             enter_bands = stack.enter_context(open_bands(job, folder))
             quarantine = stack.enter_context((folder / QUARANTINE).open("w", encoding="utf-8"))
             write_texts = None

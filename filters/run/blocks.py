@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from datatrove.pipeline.base import PipelineStep
 
@@ -18,6 +19,7 @@ from filters.config.filter import (
     InputConfig,
     LanguageConfig,
 )
+from filters.errors import ModelError
 from filters.read.batch import Batch
 from filters.read.unit import Reading, Unit
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from filters.dedup.fingerprinter import Fingerprinter
     from filters.kernels.language import LanguageIdentifier
+    from filters.kernels.packed import PackedText
     from filters.model import QualityModel
     from filters.read.benchmark import Benchmark
 
@@ -240,27 +243,69 @@ class Fingerprint(_BatchStep):
             batch.attributes[name] = column
 
 
+def load_models(names: Mapping[str, str]) -> dict[str, QualityModel]:
+    """Load models by column; one that stands there twice once.
+
+    Raises:
+        ModelError: see `QualityModel.load`; names the column of a further score.
+    """
+    from filters.model import QualityModel
+
+    loaded: dict[str, QualityModel] = {}
+    for column, name in names.items():
+        try:
+            loaded[name] = loaded.get(name) or QualityModel.load(name)
+        except ModelError as error:
+            raise error if column == "score" else ModelError(f"scores.{column}: {error}") from error
+    return {column: loaded[name] for column, name in names.items()}
+
+
+def predicted(models: Mapping[str, QualityModel], packed: PackedText) -> dict[str, npt.NDArray[Any]]:
+    """What models say of n texts, by column: float32[n], of labels object[n]. What models share is done once."""
+    from filters.model import predict_together
+
+    distinct = {model.digest: model for model in models.values()}
+    found = dict(zip(distinct, predict_together(list(distinct.values()), packed), strict=True))
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for column, model in models.items():
+        one = found[model.digest]
+        if one.label is None:
+            columns[column] = one.score
+        else:
+            columns[column] = np.array(model.labels, dtype=object)[one.label]
+            columns[f"{column}_score"] = one.score
+    return columns
+
+
 class Score(_BatchStep):
-    """Attribute `score` (float32[n], NaN for removed documents) on the judge's 0-5 scale.
+    """An attribute for each model: float32[n], NaN for removed documents; for `score` on the judge's 0-5 scale.
+
+    A model that tells labels apart gives string[n] and, with "_score" at the end of its name, their probabilities.
 
     Args:
-        model: a loaded model, or a name as for `QualityModel.load`, loaded in the process that runs the step.
+        models: loaded models, or names as for `QualityModel.load`, loaded in the process that runs the step.
     """
 
     name = "Score"
 
-    def __init__(self, model: str | QualityModel) -> None:
+    def __init__(self, models: Mapping[str, QualityModel] | Mapping[str, str]) -> None:
         super().__init__()
-        self.model = model
+        self.models = models
+        self._loaded: dict[str, QualityModel] | None = None
 
     def apply(self, batch: Batch) -> None:
-        """Score the documents that are alive."""
+        """Score the documents that are alive; what models share is done once."""
         from filters.kernels.packed import PackedText
-        from filters.model import QualityModel
 
-        if isinstance(self.model, str):
-            self.model = QualityModel.load(self.model)
+        if self._loaded is None:
+            names = {column: model for column, model in self.models.items() if isinstance(model, str)}
+            self._loaded = load_models(names) | {
+                column: model for column, model in self.models.items() if not isinstance(model, str)
+            }
         alive = batch.alive
-        scores = np.full(len(batch), np.nan, dtype=np.float32)
-        scores[alive] = self.model.score_packed(PackedText.from_arrow(batch.text.filter(pa.array(alive))))
-        batch.attributes["score"] = scores
+        packed = PackedText.from_arrow(batch.text.filter(pa.array(alive)))
+        for column, values in predicted(self._loaded, packed).items():
+            text = values.dtype == np.object_
+            spread = np.full(len(batch), None if text else np.nan, dtype=values.dtype)
+            spread[alive] = values
+            batch.attributes[column] = spread

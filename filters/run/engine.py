@@ -85,7 +85,7 @@ def run_here(
         with disk_errors_told(plan.output):
             job = prepare(plan, observer, force_new=force_new)
             with only_resumable_work_kept(job):
-                if pool is None and plan.model.scorer.in_threads:
+                if pool is None and plan.in_threads:
                     (job.work / IN_THREADS).touch()
                     stack.callback((job.work / IN_THREADS).unlink, missing_ok=True)
                     pool = stack.enter_context(ThreadPool(settings.executor.workers))
@@ -135,7 +135,7 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
     Raises:
         RunError: the work folder holds another run.
     """
-    job = Job(plan.output / WORK, plan.config, tuple(plan.units), plan.min_score, plan.model)
+    job = Job(plan.output / WORK, plan.config, tuple(plan.units), plan.min_score, plan.scores, plan.models)
 
     def check() -> None:
         check_content(plan.output, plan.units, readings(job, range(len(plan.units))))

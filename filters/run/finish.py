@@ -17,7 +17,7 @@ from filters.dedup.earlier_runs import FINGERPRINTS, SETS
 from filters.errors import RunError
 from filters.models import embedded_models
 from filters.phases.phase import Job
-from filters.phases.rows import ATTRIBUTES, rule_of, slice_names
+from filters.phases.rows import ATTRIBUTES, rule_of
 from filters.read.units import digests_of_read, input_versions, is_file, is_local_file
 from filters.run.attributes import QUARANTINE, readings
 from filters.run.card import card
@@ -26,9 +26,9 @@ from filters.run.folder import CARD, FINISHED, MANIFEST, publish, write_input_fo
 from filters.run.ledger import Account, Ledger
 from filters.run.observer import Observer
 from filters.run.phase_list import phase_named
-from filters.run.plan import Plan
+from filters.run.plan import Plan, stated_scores
 from filters.run.selection import of_deduplication, summary_of_select
-from filters.run.shard import SHARD
+from filters.run.shard import SHARD, histograms_of
 from filters.run.state import check_unchanged, read_state
 from filters.scores.histogram import Histogram, SlicedHistogram
 from filters.scores.summary import MAX_VALUES, Histograms
@@ -120,7 +120,7 @@ def publish_files(
     ledger = Ledger(sources)
     for unit in range(len(job.units)):
         book_input(ledger, job, unit)
-    histograms = Histograms(slice_names(job.config.slices))
+    histograms = histograms_of(job)
     files, lines = _stage(job, new, ledger, histograms)
     rows: Counter[str] = Counter()
     for file in files:
@@ -193,6 +193,8 @@ def _stage(job: Job, new: Path, ledger: Ledger, histograms: Histograms) -> tuple
 
 def _merge(histograms: Histograms, found: dict[str, Any]) -> None:
     histograms.total.merge(Histogram.from_json(found["total"]))
+    for name, histogram in histograms.scores.items():
+        histogram.merge(Histogram.from_json(found["scores"][name]))
     for by in list(histograms.slices):
         if by in found["slices"] and len(histograms.slices[by]) <= MAX_VALUES:
             histograms.slices[by].merge(SlicedHistogram.from_json(by, found["slices"][by]))
@@ -228,8 +230,8 @@ def _has_relative(job: Job) -> bool:
     config = job.config
     names = [unit.source for unit in job.units if is_local_file(unit)]
     names += [one.dataset for one in config.reads if one.dataset is not None and os.path.isdir(one.at(one.dataset))]
-    names += [] if config.model in embedded_models() else [config.model]
-    names += () if (rule := rule_of(config)) is None else rule.lists
+    names += [name for name in (config.model, *config.scores.values()) if name not in embedded_models()]
+    names += () if (rule := rule_of(config, job.scores)) is None else rule.lists
     names += config.dedup.against
     names += () if config.decontaminate is None else config.decontaminate.files
     return any(is_local(name) and not os.path.isabs(name) for name in names)
@@ -255,6 +257,7 @@ def _stated(plan: Plan, job: Job, versions: Mapping[str, str | None]) -> dict[st
             "digest": plan.model.digest,
             "reliability": plan.model.metadata.metrics.get("reliability"),
         },
+        "scores": stated_scores(plan.models),
         "benchmarks": [benchmark.to_json() for benchmark in plan.benchmarks],
         "inputs": [
             {"source": source, "bytes": size, "xxh3_128": digests.get(source)}
@@ -269,7 +272,7 @@ def _manifest(
     job: Job, stated: Mapping[str, Any], ledger: Ledger, histograms: Histograms, files: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Everything that decided the output and what it is; no times, no machine, no number of workers."""
-    before = {name: stated[name] for name in ("model", "benchmarks", "inputs")}
+    before = {name: stated[name] for name in ("model", "scores", "benchmarks", "inputs")}
     return {
         "format": FORMAT,
         "finesieve": version("finesieve"),
@@ -279,7 +282,8 @@ def _manifest(
         **summary_of_select(job),
         **{name: value for name, value in stated.items() if name not in before},
         "histogram": histograms.total.to_json(),
-        "slices": slice_names(job.config.slices),
+        "score_histograms": histograms.scores_to_json(),
+        "slices": [name for name in histograms_of(job).slices if name != "language"],
         "histograms": histograms.to_json(),
         "files": files,
     }

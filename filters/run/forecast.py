@@ -143,7 +143,7 @@ def forecast(plan: Plan, *, documents: int | None = None, seed: int = 0, duplica
         InputError: an input that cannot be sampled, or has no documents.
         FinesieveError: what the run itself would end with.
     """
-    in_threads = threads_will_do(plan.config) and plan.model.scorer.in_threads
+    in_threads = threads_will_do(plan.config) and plan.in_threads
     if documents is None:
         documents = DOCUMENTS if in_threads else SLOW_DOCUMENTS
     if documents < 1:

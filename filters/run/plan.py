@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filters.config.filter import FilterConfig, model_at
+from filters.config.filter import FilterConfig
 from filters.errors import ConfigError
-from filters.phases.rows import rule_of
+from filters.phases.rows import ATTRIBUTE_FIELDS, OWN_FIELDS, REJECTED_FIELDS, SCHEMA, rule_of
 from filters.read.jsonl import check_keys
 from filters.read.unit import Unit
 from filters.read.units import plan_units
+from filters.run.blocks import load_models
+from filters.scores.rules import COLUMNS, DECIDED, Kind
 
 if TYPE_CHECKING:
     from filters.model import QualityModel
@@ -26,7 +28,7 @@ class Plan:
     Attributes:
         config: as validated.
         units: pieces of input a worker takes at a time, in input order.
-        model: what scores the documents.
+        models: what scores the documents, by the column of the score; that of `score` decides.
         min_score: the keep rule, from the config or else the model.
         output: the folder the run is made in: its own, or where output.path is an address, that of `output.work`.
         benchmarks: what `decontaminate` removes documents for.
@@ -36,11 +38,26 @@ class Plan:
 
     config: FilterConfig
     units: list[Unit]
-    model: QualityModel
+    models: Mapping[str, QualityModel]
     min_score: float
     output: Path
     benchmarks: tuple[Benchmark, ...] = ()
     not_taken: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> QualityModel:
+        """The model of the column `score`."""
+        return self.models["score"]
+
+    @property
+    def scores(self) -> dict[str, Kind]:
+        """Columns of the further models, and what they hold."""
+        return score_columns(self.models)
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether threads of one process can score side by side."""
+        return all(model.scorer.in_threads for model in self.models.values())
 
     @property
     def sources(self) -> dict[str, int | None]:
@@ -84,6 +101,8 @@ class Plan:
             rows.append(("", f"of copies {stays} stays"))
         rows += [("", f"against {run}") for run in config.dedup.against]
         rows.append(("score", f"{self.model.name} (digest {self.model.digest[:12]})"))
+        rows += [("", f"{name}: {self.models[name].name} (digest {self.models[name].digest[:12]})") for name in
+                 config.scores]  # fmt: skip
         rows.append(("keep", self._keep_rule()))
         if config.output.repeat:
             rows.append(("repeat", f"by {config.output.repeat.by}, {config.output.repeat.max} times at most"))
@@ -103,6 +122,7 @@ class Plan:
             "not_taken": list(self.not_taken),
             "steps": [list(step) for step in self.steps()],
             "model": {"name": self.model.name, "digest": self.model.digest},
+            "scores": stated_scores(self.models),
             "min_score": self.min_score,
             "executor": self.config.executor.model_dump(mode="json"),
             "output": str(self.output),
@@ -140,20 +160,16 @@ def make_plan(config: FilterConfig) -> Plan:
         RunError: a run in dedup.against is none, or its fingerprints do not fit.
     """
     from filters.dedup.earlier_runs import open_earlier
-    from filters.model import QualityModel
 
-    if (rule := rule_of(config)) is not None:
-        for path in rule.lists:
-            rule.read(path)
     not_taken: list[str] = []
     units = plan_units(config.reads, not_taken.append)
     check_keys(units, config.reads, not_taken.append)
-    model = QualityModel.load(model_at(config, config.model))
-    if model.labels:
-        raise ConfigError(
-            f"model: {model.name} tells labels apart ({', '.join(model.labels[:3])}, ...) and gives no score. "
-            "Remedy: a model that gives a score"
-        )
+    models = load_models(config.models)
+    model, scores = models["score"], score_columns(models)
+    _check_scores(config, models)
+    if (rule := rule_of(config, scores)) is not None:
+        for path in rule.lists:
+            rule.read(path)
     if config.heuristics:
         from filters.run.heuristics import load_filter  # all of datatrove's filters
 
@@ -165,9 +181,58 @@ def make_plan(config: FilterConfig) -> Plan:
         load_tokenizer(config.tokenizer, "tokens.tokenizer")
     open_earlier(config.dedup)
     min_score = model.keep.min_score if config.keep.min_score is None else config.keep.min_score
-    plan = Plan(config, units, model, min_score, config.output.place, _benchmarks(config), tuple(not_taken))
+    plan = Plan(config, units, models, min_score, config.output.place, _benchmarks(config), tuple(not_taken))
     check_quota(config, plan.sources)
     return plan
+
+
+def score_columns(models: Mapping[str, QualityModel]) -> dict[str, Kind]:
+    """Columns of models beside `score`, and what they hold."""
+    found: dict[str, Kind] = {}
+    for name, model in models.items():
+        if name != "score":
+            found |= {name: "text", f"{name}_score": "float"} if model.labels else {name: "float"}
+    return found
+
+
+def stated_scores(models: Mapping[str, QualityModel]) -> dict[str, dict[str, Any]]:
+    """What a manifest says of models beside that of `score`."""
+    return {
+        name: {"name": model.name, "digest": model.digest, "labels": list(model.labels)}
+        for name, model in models.items()
+        if name != "score"
+    }
+
+
+def _check_scores(config: FilterConfig, models: Mapping[str, QualityModel]) -> None:
+    """Refuse a deciding model without scores, and scores that are called like another column.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if labels := models["score"].labels:
+        first = next(iter(config.scores.items()), None)
+        key = f"scores.{first[0]}" if first is not None and first[1] == config.model else "model"
+        raise ConfigError(
+            f"{key}: {models['score'].name} tells labels apart ({', '.join(labels[:3])}, ...) and gives no score, by "
+            "which a run decides. Remedy: model: a model that gives a score"
+        )
+    taken = {field.name for field in (*OWN_FIELDS, *ATTRIBUTE_FIELDS, *REJECTED_FIELDS, *SCHEMA)}
+    taken |= {*COLUMNS, *DECIDED, *config.slices, *(name for one in config.reads for name in one.columns)}
+    for name, model in models.items():
+        for column in score_columns({name: model}):
+            if column in taken:
+                raise ConfigError(
+                    f"scores.{name}: a column {column!r} is there already. Remedy: give the score another name"
+                )
+            taken.add(column)
+        wanted = () if config.language is None else config.language.keep
+        language = model.metadata.language
+        if name != "score" and language is not None and wanted and language not in wanted:
+            raise ConfigError(
+                f"scores.{name}: {model.name} is for texts in {language!r}, and language.keep lets only "
+                f"{', '.join(wanted)} through. Remedy: a model for these languages"
+            )
 
 
 def _benchmarks(config: FilterConfig) -> tuple[Benchmark, ...]:

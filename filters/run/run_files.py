@@ -17,8 +17,7 @@ from filters.arrays import UInt64
 from filters.dedup.bands import id_hashes
 from filters.kernels import GOLDEN
 from filters.run.blocks import KILLED_WORKER
-from filters.scores.histogram import Histogram
-from filters.scores.summary import SURVIVOR_COLUMNS, survivors
+from filters.scores.summary import SURVIVOR_COLUMNS, Histograms
 from filters.storage.location import Location, parquet_file
 
 _COMPARED = ["id", "text", "score", "language", "tokens", "source", "position"]
@@ -62,6 +61,7 @@ class SideFiles:
     Args:
         files: of attributes/.
         by: column that the run's quotas look at; None without quotas.
+        scores: columns of further scores.
 
     Attributes:
         rows: how many.
@@ -69,25 +69,27 @@ class SideFiles:
         accounts: documents by (source, reason); kept ones have the reason None.
         documents: those that are kept, each as often as it is written.
         histogram: scores of the survivors.
+        scores: histograms of the further scores.
         lowest_kept: lowest score of a kept document; None where none is.
         highest_dropped: highest score of a survivor that nothing but its score removed; None where there is none.
         kept_from: value of `by` -> lowest score of its kept documents.
         over_quota: value of `by` -> (lowest, highest) score of its documents that a quota removed.
     """
 
-    def __init__(self, files: Iterable[Location], by: str | None = None) -> None:
+    def __init__(self, files: Iterable[Location], by: str | None = None, scores: Iterable[str] = ()) -> None:
         self.rows = self.copies = 0
         self._by = by
         self.kept_from: dict[str | None, float] = {}
         self.over_quota: dict[str | None, tuple[float, float]] = {}
         self.accounts: Counter[tuple[str, str | None]] = Counter()
         self.documents = DocumentSum()
-        self.histogram = Histogram()
+        self._histograms = Histograms((), scores)
+        self.histogram, self.scores = self._histograms.total, self._histograms.scores
         self.lowest_kept: float | None = None
         self.highest_dropped: float | None = None
         for file in files:
-            for table in tables(file, list(dict.fromkeys([*SURVIVOR_COLUMNS, "id", "source", "keep", "copies", *(
-                [by] if by else [])]))):  # fmt: skip
+            columns = [*SURVIVOR_COLUMNS, "id", "source", "keep", "copies", "language", *self.scores]
+            for table in tables(file, list(dict.fromkeys([*columns, *([by] if by else [])]))):
                 self._add(table)
 
     def _add(self, table: pa.Table) -> None:
@@ -100,10 +102,7 @@ class SideFiles:
         times = np.nan_to_num(times).astype(np.int64)
         self.copies += int(times.sum())
         self.documents.add(table["id"].combine_chunks(), table["score"].combine_chunks(), times)
-        scored = survivors(table)
-        part = Histogram()
-        part.add(scored.scores, tokens=scored.tokens, text_bytes=scored.text_bytes)
-        self.histogram.merge(part)
+        self._histograms.add(table)
         low = pc.min(table["score"].filter(table["keep"])).as_py()
         high = pc.max(table["score"].filter(pc.equal(table["reason"], "low_score"))).as_py()
         if self._by is not None:
@@ -174,8 +173,8 @@ def tables(file: Location, columns: list[str]) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
-def documents_at(file: Location, rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Documents of a shard by their rows, ascending; only the row groups that hold some are read."""
+def documents_at(file: Location, rows: npt.NDArray[np.int64], scores: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Documents of a shard by their rows, ascending, with further scores; only row groups that hold some are read."""
     if not file.name.endswith(".parquet"):
         wanted = set(rows.tolist())
         with file.open("rb") as stored, zstandard.open(stored, "rt", encoding="utf-8") as lines:
@@ -188,17 +187,17 @@ def documents_at(file: Location, rows: npt.NDArray[np.int64]) -> list[dict[str, 
         here = rows[(rows >= first) & (rows < first + count)] - first
         first += count
         if len(here):
-            found += parquet.read_row_group(group, columns=_COMPARED).take(pa.array(here)).to_pylist()
+            found += parquet.read_row_group(group, columns=[*_COMPARED, *scores]).take(pa.array(here)).to_pylist()
     return found
 
 
 def rows_of_unit(
-    files: Iterable[Location], source: str, start: int | None, stop: int | None, most: int
+    files: Iterable[Location], source: str, start: int | None, stop: int | None, most: int, scores: Iterable[str]
 ) -> dict[int, dict[str, Any]]:
     """Side file rows of the first documents of an input unit, by position; some more than `most`, where there are."""
     rows: dict[int, dict[str, Any]] = {}
     for file in files:
-        for table in tables(file, ["source", "position", "exact_hash", "score"]):
+        for table in tables(file, ["source", "position", "exact_hash", *scores]):
             mine = pc.equal(table["source"], source)
             if start is not None and stop is not None:
                 position = table["position"]
@@ -210,12 +209,12 @@ def rows_of_unit(
     return rows
 
 
-def rows_by_id(files: Iterable[Location], ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Side file rows of documents."""
+def rows_by_id(files: Iterable[Location], ids: Iterable[str], scores: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Side file rows of documents, with these scores."""
     wanted = pa.array(sorted(set(ids)), pa.string())
     found: dict[str, dict[str, Any]] = {}
     for file in files:
-        for table in tables(file, [*(name for name in _COMPARED if name != "text"), "exact_hash"]):
+        for table in tables(file, list(dict.fromkeys([*_COMPARED, *scores, "exact_hash"]).keys() - {"text"})):
             mine = table.filter(pc.is_in(table["id"], value_set=wanted))
             found |= {row["id"]: row for row in mine.to_pylist()}
     return found

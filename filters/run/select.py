@@ -64,7 +64,7 @@ def run_select(
         )
     if str(run.path) == output.path:
         raise RunError(f"{run.path}: is the run that is decided about. Remedy: name another folder with --output")
-    rule = rule_of(config)
+    rule = rule_of(config, run.score_columns)
     check_quota(config, run.ledger["sources"])
     lists = {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists}
     with ExitStack() as stack:
@@ -76,7 +76,16 @@ def run_select(
             destination = Destination(output)
             stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
         min_score = run.min_score if config.keep.min_score is None else config.keep.min_score
-        job = Job(output.place / WORK, config, tuple(units), min_score, None, str(run.path), dict(options or {}))
+        job = Job(
+            output.place / WORK,
+            config,
+            tuple(units),
+            min_score,
+            run.score_columns,
+            None,
+            str(run.path),
+            dict(options or {}),
+        )
         now = {
             "config": config.deciding("quarantine"),
             "run": hashlib.sha256((run.path / MANIFEST).read_bytes()).hexdigest(),
@@ -87,7 +96,7 @@ def run_select(
         }
         with disk_errors_told(output.place):
             begin(job, output.place, now, observer, lambda: None, force_new=force_new)
-            stated = {name: run.manifest[name] for name in ("model", "benchmarks", "inputs", "dedup")}
+            stated = {name: run.manifest[name] for name in ("model", "scores", "benchmarks", "inputs", "dedup")}
             stated["selected_from"] = {"run": run.path.name, "digest": run.manifest["digest"]}
             pool = stack.enter_context(ThreadPool(config.executor.workers))
             with only_resumable_work_kept(job):

@@ -95,11 +95,11 @@ class Tally:
     def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
         """Look at the survivors of an input unit."""
         repeat = job.config.output.repeat
-        rule = rule_of(job.config)
+        rule = rule_of(job.config, job.scores)
         columns = ["bytes", "score", "tokens", "language", "reason"]
         columns += ["id"] * (repeat is not None or rule is not None)
         if rule is not None:
-            columns += ["url", "position", "language_score", *(SLICE + name for name in job.config.slices)]
+            columns += ["url", "position", "language_score", *job.scores, *(SLICE + name for name in job.config.slices)]
         about = read_rows(job, unit, columns)
         stay, sizes = survivors(job, unit, about["reason"].is_null().to_numpy())
         score = about["score"].to_numpy(zero_copy_only=False).astype(np.float32)
@@ -289,7 +289,7 @@ def _solve(job: Job, histogram: Histogram, borders: Float32) -> Solution:
 
 
 def _rule(job: Job, solution: Solution, borders: Float32, histogram: Histogram) -> dict[str, Any]:
-    config, rule = job.config, rule_of(job.config)
+    config, rule = job.config, rule_of(job.config, job.scores)
     rank = config.keep.by is not None
     found: dict[str, Any] = {
         "min_score": min(histogram.lowest, 0.0) if rank else solution.threshold,

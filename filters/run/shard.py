@@ -117,7 +117,7 @@ class Shard:
 def _write_documents(job: Job, files: tuple[tuple[int, OutputFile], ...], folder: Path) -> dict[str, Any]:
     config = job.config.output
     kind = files[0][1]
-    own = [*OWN_FIELDS, *added_fields(job.config), *(REJECTED_FIELDS if kind.rejected else [])]
+    own = [*OWN_FIELDS, *added_fields(job.config, job.scores), *(REJECTED_FIELDS if kind.rejected else [])]
     passed = column_schema(job)
     names = pass_through_names(passed.names, [field.name for field in own])
     schema = pa.schema([*own, *(pa.field(name, passed.field(n).type) for n, name in enumerate(names))])
@@ -160,6 +160,12 @@ def _write_documents(job: Job, files: tuple[tuple[int, OutputFile], ...], folder
     return {"files": written}
 
 
+def histograms_of(job: Job) -> Histograms:
+    """Empty histograms of a run: by its slices and columns of labels, and of its further scores."""
+    slices = [*slice_names(job.config.slices), *(name for name, kind in job.scores.items() if kind == "text")]
+    return Histograms(slices, [name for name, kind in job.scores.items() if kind == "float"])
+
+
 def check_texts(job: Job) -> None:
     """Refuse to decide anew where texts are needed that neither the run nor an unchanged input has.
 
@@ -187,7 +193,7 @@ def _documents(job: Job, files: tuple[tuple[int, OutputFile], ...]) -> Iterator[
     first, last = files[0][1], files[-1][1]
     if not last.rows:
         return
-    own = [*OWN_FIELDS, *added_fields(job.config), *(REJECTED_FIELDS if first.rejected else [])]
+    own = [*OWN_FIELDS, *added_fields(job.config, job.scores), *(REJECTED_FIELDS if first.rejected else [])]
     for unit in range(first.first[0], last.stop[0] + 1):
         decided = decisions(job, unit)
         chosen = decided.copies == 0 if first.rejected else decided.copies > first.turn
@@ -219,7 +225,7 @@ def _texts(job: Job, unit: int, ids: pa.Array, chosen: Bool) -> Iterator[tuple[i
 
 def _about(job: Job, unit: int, decided: Decisions, columns: tuple[str, ...] = ()) -> pa.Table:
     """Everything but text and source that shards and side files say of the documents of an input unit."""
-    names = ["position", "score", "language", "language_score", "tokens", *columns]
+    names = ["position", "score", "language", "language_score", "tokens", *job.scores, *columns]
     found = decided.verdicts
     own = read_rows(job, unit, names)
     table = {name: own[name] for name in names} | {
@@ -237,9 +243,10 @@ def _about(job: Job, unit: int, decided: Decisions, columns: tuple[str, ...] = (
 
 def _write_attributes(job: Job, part: int, folder: Path) -> dict[str, Any]:
     slices = dict(zip(job.config.slices, slice_names(job.config.slices), strict=True))
-    fields = [*ATTRIBUTE_FIELDS, *added_fields(job.config), *(pa.field(name, pa.string()) for name in slices.values())]
+    fields = [*ATTRIBUTE_FIELDS, *added_fields(job.config, job.scores)]
+    fields += [pa.field(name, pa.string()) for name in slices.values()]
     schema = pa.schema(fields)
-    histograms = Histograms(slices.values())
+    histograms = histograms_of(job)
     accounts: dict[str, Counter[str | None]] = {}
     renamed: Counter[str] = Counter()
     bounds = first_rows(job)
@@ -275,8 +282,9 @@ def _write_attributes(job: Job, part: int, folder: Path) -> dict[str, Any]:
     }
     return {
         "files": [file],
-        "histograms": {"total": histograms.total.to_json(), "slices": histograms.to_json()},
-    }
+        "histograms": {"total": histograms.total.to_json(), "slices": histograms.to_json(),
+                       "scores": histograms.scores_to_json()},
+    }  # fmt: skip
 
 
 def _attributes(job: Job, unit: int, decided: Decisions, slices: dict[str, str]) -> pa.Table:

@@ -15,7 +15,7 @@ from filters.errors import InputError, RunError
 from filters.phases.rows import rule_of
 from filters.read.unit import Reading, Unit
 from filters.read.units import input_digest, input_versions, is_local_file
-from filters.run.plan import Plan
+from filters.run.plan import Plan, stated_scores
 from filters.storage.location import location
 from filters.storage.publish import publishing
 
@@ -39,12 +39,13 @@ def identity(plan: Plan) -> dict[str, Any]:
     stop it are no part of it.
     """
     config = plan.config.deciding("quarantine")
-    rule, tokenizer = rule_of(plan.config), plan.config.tokenizer
+    rule, tokenizer = rule_of(plan.config, plan.scores), plan.config.tokenizer
     for key in ("max_source_loss", "on_source_loss"):
         del config["dedup"][key]
     return {
         "config": config,
         "model": {"name": plan.model.name, "digest": plan.model.digest},
+        "scores": stated_scores(plan.models),
         "benchmarks": {benchmark.path: benchmark.sha256 for benchmark in plan.benchmarks},
         "inputs": _inputs(plan),
         "tokenizer": None if tokenizer is None else hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest(),

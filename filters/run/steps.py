@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datatrove.pipeline.base import PipelineStep
 
-from filters.config.filter import FilterConfig, model_at
+from filters.config.filter import FilterConfig
 from filters.read.batch import Batch
 from filters.read.unit import Unit
 from filters.run.blocks import (
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
     from filters.model import QualityModel
 
 
-def unit_steps(config: FilterConfig, units: Sequence[Unit], model: QualityModel | None = None) -> list[PipelineStep]:
+def unit_steps(
+    config: FilterConfig, units: Sequence[Unit], models: Mapping[str, QualityModel] | None = None
+) -> list[PipelineStep]:
     """What is done to each unit by itself: everything up to the scores. Loads nothing yet.
 
     Args:
         config: of the run.
         units: of the input.
-        model: the model of the config, where it is loaded already.
+        models: the models of the config by column, where they are loaded already.
     """
     by_address = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name == "url"]
     by_text = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name != "url"]
@@ -47,7 +49,7 @@ def unit_steps(config: FilterConfig, units: Sequence[Unit], model: QualityModel 
         *by_text,
         *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
         Fingerprint(config.dedup, config.tokenizer),
-        Score(model or model_at(config, config.model)),
+        Score(models or config.models),
     ]
 
 

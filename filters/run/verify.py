@@ -8,18 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import zstandard
 
-from filters.config.filter import FilterConfig, InputConfig, model_at
+from filters.config.filter import FilterConfig, InputConfig
 from filters.errors import FinesieveError, RunError, as_shown, without_secrets
 from filters.kernels.packed import PackedText
 from filters.phases.rows import rule_of
 from filters.read.unit import Unit
 from filters.read.units import input_digest, input_version, plan_units
+from filters.run.blocks import load_models, predicted
 from filters.run.finish import FORMAT, manifest_digest, manifest_text
 from filters.run.folder import MANIFEST, input_folder
 from filters.run.ledger import Ledger
@@ -40,6 +41,9 @@ from filters.scores.summary import BELOW
 from filters.storage.location import Location, inner_name, sizes_below
 from filters.storage.publish import sha256
 from filters.terminal import printable
+
+if TYPE_CHECKING:
+    from filters.model import QualityModel
 
 MAX_SCORE_DIFFERENCE = 1e-4
 """Scores may differ so much between processors, whose libraries add in another order; a decision must not change."""
@@ -133,7 +137,8 @@ class _Verifier:
         opens: Sequence[InputConfig] = (),
     ) -> None:
         self.path = path
-        self.manifest = Run(path).manifest
+        run = Run(path)
+        self.manifest, self.scores = run.manifest, run.score_columns
         self.size, self.random = sample, np.random.default_rng(seed)
         if self.manifest.get("format") != FORMAT:
             raise RunError(
@@ -164,7 +169,8 @@ class _Verifier:
     @cached_property
     def _side_files(self) -> SideFiles:
         quota = self.config.keep.quota
-        return SideFiles(self._files("attributes"), quota.by if quota else None)
+        numbers = [name for name, kind in self.scores.items() if kind == "float"]
+        return SideFiles(self._files("attributes"), quota.by if quota else None, numbers)
 
     def manifest_itself(self) -> Iterator[Check]:
         """The manifest is as it was written, to the byte."""
@@ -206,6 +212,11 @@ class _Verifier:
             wrong.append(f"shards have {rows:,} rows, the side files ask for {side.copies:,}")
         if side.histogram.to_json() != self.manifest["histogram"]:
             wrong.append("the histogram of manifest.json is not that of the side files")
+        wrong += [
+            f"the histogram of {name} in manifest.json is not that of the side files"
+            for name, histogram in side.scores.items()
+            if histogram.to_json() != self.manifest["score_histograms"][name]
+        ]
         wrong += self._wrong_decisions(side)
         total = ledger.total
         good = (
@@ -233,7 +244,7 @@ class _Verifier:
 
     def rule(self) -> Iterator[Check]:
         """The rule says of each survivor what was decided."""
-        rule = rule_of(self.config)
+        rule = rule_of(self.config, self.scores)
         if rule is None:
             return
         stated = self.manifest["keep"]["rule"]
@@ -271,13 +282,18 @@ class _Verifier:
         yield _check("documents", wrong, f"{found.count:,} documents in shards are those the side files keep")
 
     def model(self) -> Iterator[Check]:
-        """The model is the one the run was scored with."""
-        from filters.model import QualityModel
+        """The models are those the run was scored with."""
+        stated = {"score": self.manifest["model"], **self.manifest["scores"]}
+        names = {"score": self.config.model, **self.config.scores}
+        for column, model in self._models.items():
+            digest, expected = model.digest, stated[column]["digest"]
+            wrong = [f"{names[column]} has digest {digest[:12]}, the run used {expected[:12]}"]
+            title = "model" if column == "score" else f"model of {column}"
+            yield _check(title, wrong if digest != expected else [], f"{names[column]}, digest {digest[:12]}")
 
-        digest = QualityModel.load(model_at(self.config, self.config.model)).digest
-        expected = self.manifest["model"]["digest"]
-        wrong = [f"{self.config.model} has digest {digest[:12]}, the run used {expected[:12]}"]
-        yield _check("model", wrong if digest != expected else [], f"{self.config.model}, digest {digest[:12]}")
+    @cached_property
+    def _models(self) -> dict[str, QualityModel]:
+        return load_models(self.config.models)
 
     def _units(self) -> list[Unit]:
         return plan_units(self.config.reads)
@@ -323,7 +339,9 @@ class _Verifier:
         unit = units[number]
         killers = killers_of(self.path / "quarantine.jsonl", unit.source)
         batches = unit_batches(unit_steps(self.config, units), number, len(units), killers)
-        rows = rows_of_unit(self._files("attributes"), unit.source, unit.start, unit.stop, REREAD_ROWS)
+        rows = rows_of_unit(
+            self._files("attributes"), unit.source, unit.start, unit.stop, REREAD_ROWS, ("score", *self.scores)
+        )
         wrong, seen = [], 0
         for batch in batches:
             for n, position in enumerate(batch.position.tolist()):
@@ -335,8 +353,10 @@ class _Verifier:
                 exact = batch.attributes["exact"][n].tobytes()
                 if row["exact_hash"] is not None and row["exact_hash"] != exact:
                     wrong.append(f"{where}: another fingerprint")
-                if row["score"] is not None and not _close(row["score"], float(batch.attributes["score"][n])):
-                    wrong.append(f"{where}: score {batch.attributes['score'][n]:.4f}, was {row['score']:.4f}")
+                for name in ("score", *self.scores):
+                    now = batch.attributes[name][n]
+                    if row[name] is not None and not _same(row[name], now):
+                        wrong.append(f"{where}: {name} {_shown(now)}, was {_shown(row[name])}")
             seen += len(batch)
             if seen >= REREAD_ROWS:
                 break
@@ -371,32 +391,35 @@ class _Verifier:
             here = drawn[(drawn >= first) & (drawn < first + rows)] - first
             first += rows
             if len(here):
-                found += documents_at(self.path / name, here)
+                found += documents_at(self.path / name, here, self.scores)
         return found
 
     def sample_again(self) -> Iterator[Check]:
         """A random sample of the shards, scored and fingerprinted again."""
         from filters.dedup.fingerprinter import exact_hashes
-        from filters.model import QualityModel
 
         sample = self._sample()
         if not sample:
             yield Check("sample", None, "no document was kept")
             return
         texts = [str(document["text"]) for document in sample]
-        scores = QualityModel.load(model_at(self.config, self.config.model)).score(texts)
-        exact = exact_hashes(PackedText.from_strings(texts))
-        known = rows_by_id(self._files("attributes"), [document["id"] for document in sample])
+        packed = PackedText.from_strings(texts)
+        again, exact = predicted(self._models, packed), exact_hashes(packed)
+        known = rows_by_id(self._files("attributes"), [document["id"] for document in sample], again)
         wrong = []
-        for document, score, found in zip(sample, scores.tolist(), exact, strict=True):
+        for place, (document, found) in enumerate(zip(sample, exact, strict=True)):
             name, row = document["id"], known.get(document["id"])
             if row is None:
                 wrong.append(f"{name}: not in the side files")
             elif row["exact_hash"] != (found.tobytes() if self.config.dedup.exact else None):
                 wrong.append(f"{name}: another fingerprint, so another text")
-            elif not _close(row["score"], score) or not _close(document["score"], score):
-                shown = row["score"] if _close(document["score"], row["score"]) else document["score"]
-                wrong.append(f"{name}: score {score:.4f}, was {shown:.4f}")
+            elif odd := [
+                f"{name}: {column} {_shown(values[place])}, was {_shown(before)}"
+                for column, values in again.items()
+                for before in (row[column], document[column])
+                if not _same(before, values[place])
+            ]:
+                wrong.append(odd[0])
             else:
                 columns = ("language", "tokens", "source", "position")
                 other = next((column for column in columns if document[column] != row[column]), None)
@@ -435,8 +458,15 @@ def _check(name: str, wrong: list[str], good: str) -> Check:
     return Check(name, False, "; ".join(wrong[:_SHOWN]) + more)
 
 
-def _close(before: float | None, now: float) -> bool:
-    return before is not None and abs(before - now) <= MAX_SCORE_DIFFERENCE
+def _same(before: float | str | None, now: Any) -> bool:
+    """Whether a score is near enough, or a label the same."""
+    if isinstance(before, float):
+        return abs(before - float(now)) <= MAX_SCORE_DIFFERENCE
+    return before is not None and before == str(now)
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, str | pa.Scalar) or value is None else f"{float(value):.4f}"
 
 
 def check_view(check: Check) -> str:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from filters.errors import RunError
 from filters.scores.histogram import WEIGHTS, Histogram, SlicedHistogram
-from filters.scores.rules import Rule, columns_of
+from filters.scores.rules import Kind, Rule, columns_of
 from filters.scores.summary import DICTIONARIES, GROUPS, SURVIVOR_COLUMNS, Place, Summary, survivors, values_of
 from filters.scores.threshold import Scored, Solution, Target, Weights, solve
 from filters.storage.location import Location, files_below, location, parquet_dataset, parquet_file
@@ -71,6 +71,7 @@ class Run:
         manifest: content of manifest.json.
         min_score: the run's threshold.
         ledger: what became of every record.
+        score_columns: columns of further models, and what they hold.
         slices: columns with few values that its histograms can be sliced by.
 
     Raises:
@@ -85,6 +86,9 @@ class Run:
             self.ledger: dict[str, Any] = self.manifest["ledger"]
             self.slices: tuple[str, ...] = tuple(self.manifest["slices"])
             self.manifest["histograms"].keys()
+            self.score_columns: dict[str, Kind] = {}
+            for name, about in self.manifest.get("scores", {}).items():
+                self.score_columns |= {name: "text", f"{name}_score": "float"} if about["labels"] else {name: "float"}
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{path}: no manifest.json here, so no finished run. Remedy: name the output.path of a filter run"
@@ -98,7 +102,7 @@ class Run:
     @property
     def score_columns(self) -> tuple[str, ...]:
         """Columns of the side files that hold scores; the first is the one with the threshold."""
-        return ("score",)
+        return ("score", *(name for name, kind in self.score_columns.items() if kind == "float"))
 
     @property
     def files(self) -> list[Location]:
@@ -218,7 +222,7 @@ class Run:
         if where is None and by is None:
             return None
         threshold = target.value if target is not None and target.rule == "min_score" else None
-        return Rule(where, by, columns_of(self.slices), ("--where", "--keep"), threshold)
+        return Rule(where, by, columns_of(self.slices, self.score_columns), ("--where", "--keep"), threshold)
 
     def ruled(self, rule: Rule) -> Ruled:
         """What a rule keeps of the documents that survived deduplication.

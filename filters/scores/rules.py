@@ -1,6 +1,6 @@
 """Rules: a condition, or a number to rank by, in SQL over what a run knows of each document; DuckDB computes them.
 
-    rule = Rule("score >= 1.5 and (language = 'en' or draw(id) < 0.1)", None, columns_of(()))
+    rule = Rule("score >= 1.5 and (language = 'en' or draw(id) < 0.1)", None, columns_of((), {}))
     decided = rule.decide(table)  # a pyarrow.Table with the columns `rule.columns`
 
 DuckDB parses a rule and never runs its text: the tree that it parses to is checked node by node against the lists
@@ -108,13 +108,14 @@ _KINDS = {"text": "text", "float": "a number", "double": "a number", "number": "
           "null": "NULL"}  # fmt: skip
 
 
-def columns_of(slices: Iterable[str]) -> dict[str, Kind]:
+def columns_of(slices: Iterable[str], scores: Mapping[str, Kind]) -> dict[str, Kind]:
     """Columns that a rule of a run may name, by what they hold.
 
     Args:
         slices: names that the columns of `input.slices` have in the side files.
+        scores: columns of the run's `scores`.
     """
-    return COLUMNS | dict.fromkeys(slices, "text")
+    return COLUMNS | dict.fromkeys(slices, "text") | dict(scores)
 
 
 @dataclass(frozen=True)

@@ -88,14 +88,17 @@ class Histograms:
 
     Args:
         slices: columns with few values, besides `language`.
+        scores: columns of further scores.
 
     Attributes:
         total: of all survivors.
         slices: column -> histograms by its values.
+        scores: column -> histogram of its values, those of survivors that have one.
     """
 
-    def __init__(self, slices: Iterable[str] = ()) -> None:
+    def __init__(self, slices: Iterable[str] = (), scores: Iterable[str] = ()) -> None:
         self.total = Histogram()
+        self.scores = {name: Histogram() for name in scores}
         self.slices = {by: SlicedHistogram(by) for by in dict.fromkeys(("language", *slices))}
 
     def add(self, table: pa.Table | pa.RecordBatch) -> None:
@@ -109,6 +112,10 @@ class Histograms:
             values, places = values_of(table, by, found.rows)
             part.add(values, places, found.scores, tokens=found.tokens, text_bytes=found.text_bytes)
             sliced.merge(part)
+        for name, histogram in self.scores.items():
+            scores = _scores(table[name])[found.rows]
+            has = ~np.isnan(scores)
+            histogram.add(scores[has], tokens=found.tokens[has], text_bytes=found.text_bytes[has])
         # Each survivor has a value, or is in the slice None.
         self.total.merge(part.total())
 
@@ -117,7 +124,13 @@ class Histograms:
         self.total.merge(other.total)
         for by, sliced in other.slices.items():
             self.slices[by].merge(sliced)
+        for name, histogram in other.scores.items():
+            self.scores[name].merge(histogram)
         return self
+
+    def scores_to_json(self) -> dict[str, Any]:
+        """Histograms of the further scores in plain types."""
+        return {name: histogram.to_json() for name, histogram in self.scores.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Histograms by slice in plain types; columns with more than `MAX_VALUES` values are left out."""

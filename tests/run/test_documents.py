@@ -17,7 +17,7 @@ def test_documents_go_through_our_steps_and_keep_their_metadata(tmp_path: Path) 
     texts = [page(n) for n in range(25)]
     jsonl(tmp_path / "in.jsonl", [{"id": f"d{n}", "text": text, "kept": n} for n, text in enumerate(texts)])
     data = JsonlReader(str(tmp_path), glob_pattern="*.jsonl", compression=None).run()
-    for step in (ToBatches(size=10), IdentifyLanguage(LanguageConfig()), Score("edu-en"), ToDocuments()):
+    for step in (ToBatches(size=10), IdentifyLanguage(LanguageConfig()), Score({"score": "edu-en"}), ToDocuments()):
         data = step.run(data)
     documents = list(data)
     assert [document.id for document in documents] == [f"d{n}" for n in range(25)]

@@ -13,7 +13,7 @@ import pytest
 from filters.errors import ConfigError
 from filters.scores.rules import LONGEST, Rule, UrlList, columns_of
 
-COLUMNS = columns_of(["topic"])
+COLUMNS = columns_of(["topic"], {})
 
 
 @pytest.fixture

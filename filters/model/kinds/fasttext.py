@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, JsonValue
@@ -17,6 +18,9 @@ from filters.config.yaml_file import Section
 from filters.errors import FinesieveError, ModelError
 from filters.kernels.packed import PackedText
 from filters.model.kinds import Classifier, Options, Scorer
+
+if TYPE_CHECKING:
+    from filters.kernels.fasttext import CompiledFastText
 
 
 class FastTextFeatures(Options):
@@ -50,11 +54,10 @@ class FastTextScorer(Scorer):
         Raises:
             ModelError: the file is no supervised fastText model, or it lacks one of the labels.
         """
-        from filters.kernels.fasttext import CompiledFastText
-
         if not path.is_file():
             raise ModelError(f"{path}: no such file. Remedy: give the path of a fastText .bin")
-        model = CompiledFastText.load(path)
+        about = path.stat()
+        model = _compiled(path.resolve(), about.st_size, about.st_mtime_ns)
         known = set(model.labels)
         options = FastTextFeatures(
             values={
@@ -69,11 +72,24 @@ class FastTextScorer(Scorer):
             )
         return cls(path, model, options)
 
+    @property
+    def embedding(self) -> Hashable:
+        """The loaded file: several labels of it share the probabilities."""
+        return id(self.model)
+
+    def embed(self, packed: PackedText, window: int) -> Float32:
+        """float32[n, labels]: probabilities over the first `window` characters of each text."""
+        found: Float32 = self.model.predict_proba(packed.head(window))
+        return found
+
+    def head(self, features: Float32) -> Float32:
+        """float32[n]: expected values."""
+        values = np.array([self.options.values.get(label, 0.0) for label in self.model.labels], dtype=np.float32)
+        return np.asarray(features @ values, dtype=np.float32)
+
     def score(self, packed: PackedText, window: int) -> Float32:
         """float32[n]: expected values over the first `window` characters of each text."""
-        values = np.array([self.options.values.get(label, 0.0) for label in self.model.labels], dtype=np.float32)
-        probabilities: Float32 = self.model.predict_proba(packed.head(window))
-        return np.asarray(probabilities @ values, dtype=np.float32)
+        return self.head(self.embed(packed, window))
 
     def write(self, folder: Path) -> None:
         """Copy the .bin as model.bin."""
@@ -87,6 +103,14 @@ class FastTextScorer(Scorer):
             ModelError: options or labels that do not fit.
         """
         return cls.load(folder / "model.bin", FastTextFeatures.parse(folder, features))
+
+
+@functools.lru_cache(maxsize=2)
+def _compiled(path: Path, size: int, changed: int) -> CompiledFastText:
+    """A compiled file, once for all its labels."""
+    from filters.kernels.fasttext import CompiledFastText
+
+    return CompiledFastText.load(path)
 
 
 class FastTextConfig(Section):

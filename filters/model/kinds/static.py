@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,27 +185,28 @@ class StaticScorer(HeadScorer):
                 f"{folder / MANIFEST}: features.table_sha256: no model that comes with finesieve has the table of "
                 f"sha256 {(shared or '')[:12]}.... Remedy: install the finesieve of its training, or train again"
             )
-        vectors, table = load_table(path, options.table)
+        digest = shared or json.loads((folder / MANIFEST).read_bytes())["files"][TABLE]["sha256"]
+        vectors, table = load_table(path, digest, options.table)
         return cls(options, vectors, table, read_head(folder / HEAD, options.head, table.columns))
 
 
-def load_table(path: Path, shape: TableShape) -> tuple[Vectors, StaticTable]:
-    """A table as stored and for look-up, once per process for all models that share it.
+_tables: dict[tuple[str, TableShape], tuple[Vectors, StaticTable]] = {}
+
+
+def load_table(path: Path, digest: str, shape: TableShape) -> tuple[Vectors, StaticTable]:
+    """A table as stored and for look-up, once per process for all models that have it, wherever it lies.
 
     Raises:
-        ModelError: arrays that do not fit.
+        ModelError: it is missing, or arrays do not fit.
     """
-    try:
-        about = path.stat()
-    except OSError as error:
-        raise ModelError(f"{path}: missing: {error}. Remedy: copy the whole model folder again") from error
-    return _loaded(path.resolve(), about.st_size, about.st_mtime_ns, shape)
-
-
-@functools.lru_cache(maxsize=4)
-def _loaded(path: Path, size: int, changed: int, shape: TableShape) -> tuple[Vectors, StaticTable]:
-    vectors = Vectors.read(path, shape)
-    return vectors, vectors.table()
+    if (digest, shape) not in _tables:
+        if not path.is_file():
+            raise ModelError(f"{path}: missing. Remedy: copy the whole model folder again")
+        vectors = Vectors.read(path, shape)
+        if len(_tables) >= 4:
+            _tables.pop(next(iter(_tables)), None)
+        return _tables.setdefault((digest, shape), (vectors, vectors.table()))
+    return _tables[digest, shape]
 
 
 ABOUT = "table.json"
@@ -276,7 +278,7 @@ def read_table(folder: str | Path) -> StaticTableFolder:
     for name, file in files.items():
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != info.files[name]:
             raise ModelError(f"{file}: missing, or not the file {ABOUT} speaks of. Remedy: build the table again")
-    vectors, look_up = load_table(files[TABLE], info.shape)
+    vectors, look_up = load_table(files[TABLE], info.files[TABLE], info.shape)
     if info.columns != look_up.columns:
         raise ModelError(
             f"{path}: features of {info.columns} columns, and there are {look_up.columns} now. Remedy: build the table "

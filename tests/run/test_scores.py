@@ -1,0 +1,209 @@
+"""Several models in one pass: each score is a column, and what models share is done once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from filters import FilterConfig, QualityModel, Run, run_filter
+from filters.errors import ConfigError, FinesieveError, RunError
+from filters.model.kinds import fasttext, static
+from filters.model.kinds.fasttext import trainer
+from filters.model.kinds.heads import LogisticHead, RidgeHead
+from filters.run.select import run_select, selection_config
+from filters.run.verify import verify_run
+from filters.scores.histogram import Histogram
+from filters.storage.location import location
+from tests.model.test_together import TEXTS, head_on_edu_en
+from tests.run.conftest import jsonl, page, run_in_process
+from tests.run.test_select import documents
+
+Make = Callable[..., FilterConfig]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head of labels, a head of numbers, and a fastText file of two labels."""
+    folder = tmp_path_factory.mktemp("models")
+    lengths = [float(len(text)) for text in TEXTS]
+    head_on_edu_en(RidgeHead(l2=(1.0,)), lengths).save(folder / "long")
+    low, high = np.quantile(lengths, [0.3, 0.7])
+    topics = head_on_edu_en(LogisticHead(), [2.0 if n < low else 0.0 if n > high else 1.0 for n in lengths])
+    topics.save(folder / "topic")
+    lines = folder / "lines.txt"
+    lines.write_text("".join(f"__label__{'hq' if 'water' in text else 'lq'} {text}\n" for text in TEXTS))
+    trained = trainer().train_supervised(str(lines), dim=8, epoch=3, thread=1, verbose=0, bucket=100)
+    trained.save_model(str(folder / "two.bin"))
+    return folder
+
+
+@pytest.fixture
+def make(tmp_path: Path, models: Path) -> Make:
+    rows = [
+        {"id": f"{n}", "text": TEXTS[n % 30] if n % 3 else page(n % 40), "kind": ["a", "b"][n % 2], "hq_now": n}
+        for n in range(80)
+    ]
+    source = jsonl(tmp_path / "in.jsonl", [*rows, {"id": "empty", "text": ""}])
+
+    def config(name: str, keep: dict[str, Any], **sections: Any) -> FilterConfig:
+        scores = {"edu": "edu-en", "hq": f"{models}/two.bin#__label__hq", "lq": f"{models}/two.bin#__label__lq",
+                  "long": str(models / "long"), "topic": str(models / "topic")}  # fmt: skip
+        data = {
+            "input": {"kind": "jsonl", "paths": [str(source)], "id_key": "id", "slices": ["kind"]},
+            "scores": scores, "keep": keep, "output": {"path": str(tmp_path / name), "rejected": True},
+        }  # fmt: skip
+        return FilterConfig.model_validate(data | sections)
+
+    return config
+
+
+def test_each_score_is_a_column_as_its_model_alone_gives_it(make: Make, tmp_path: Path, models: Path) -> None:
+    result = run_filter(make("run", {"min_score": 0.5}))
+    for folder in ("data", "rejected", "attributes"):
+        table = pq.read_table(tmp_path / "run" / folder)
+        alive = table["score"].is_valid()
+        assert table["topic"].is_valid().equals(alive)
+        assert table["edu"].equals(table["score"])
+        if folder == "attributes":
+            continue
+        texts = table.filter(alive)["text"].to_pylist()
+        for column, name in (("hq", "two.bin#__label__hq"), ("lq", "two.bin#__label__lq"), ("long", "long")):
+            alone = QualityModel.load(f"{models}/{name}").score(texts)
+            np.testing.assert_array_equal(table.filter(alive)[column].to_numpy(), alone)
+        said = QualityModel.load(models / "topic").predict(texts)
+        assert said.label is not None
+        labels = ["lessons", "mixed", "shops"]
+        assert table.filter(alive)["topic"].to_pylist() == [labels[number] for number in said.label]
+        np.testing.assert_array_equal(table.filter(alive)["topic_score"].to_numpy(), said.score)
+    stated = result.manifest["scores"]
+    assert list(stated) == ["edu", "hq", "lq", "long", "topic"]
+    assert stated["hq"]["digest"] == QualityModel.load(f"{models}/two.bin#__label__hq").digest
+    assert result.manifest["slices"] == ["kind", "topic"]
+    rows = pq.read_table(tmp_path / "run" / "attributes")
+    survivors = rows.filter(pa.compute.is_in(rows["reason"], pa.array([None, "low_score"])))
+    assert Histogram.from_json(result.manifest["score_histograms"]["hq"]).total() == survivors.num_rows
+    assert sum(part.total() for part in Run(str(tmp_path / "run")).histogram("topic").values()) == survivors.num_rows
+    checks = verify_run(location(str(tmp_path / "run")))
+    assert all(check.ok is not False for check in checks), checks
+    assert "model of hq" in [check.name for check in checks]
+
+
+def test_what_models_share_is_done_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each batch."""
+    calls: list[str] = []
+    features, loaded = static.static_features, fasttext._compiled
+    monkeypatch.setattr(static, "static_features", lambda *args: calls.append("table") or features(*args))
+
+    def load(*about: Any) -> Any:
+        found = loaded(*about)
+        if not hasattr(found, "counted"):
+            found.counted, predict = True, found.predict_proba
+            monkeypatch.setattr(found, "predict_proba", lambda packed: calls.append("fasttext") or predict(packed))
+        return found
+
+    monkeypatch.setattr(fasttext, "_compiled", load)
+    run_in_process(make("run", {"min_score": 0.5}))
+    assert calls
+    assert calls == ["table", "fasttext"] * (len(calls) // 2)
+
+
+def test_a_copy_of_a_table_is_the_same_table(models: Path, tmp_path: Path) -> None:
+    lengths = [float(len(text)) for text in TEXTS]
+    model = head_on_edu_en(RidgeHead(l2=(1.0,)), lengths)
+    options = model.scorer.options.model_copy(update={"table_sha256": None})
+    own = replace(model, scorer=replace(model.scorer, options=options))
+    own = replace(own, metadata=own.metadata.model_copy(update={"features": own.scorer.features()}))
+    assert own.save(tmp_path / "own").scorer.embedding == QualityModel.load(models / "long").scorer.embedding
+    assert (tmp_path / "own" / "table.safetensors").exists()
+
+
+@pytest.mark.parametrize("stays", ["first", "best", "none"])
+def test_select_by_several_scores_is_filter_by_the_same_rule(make: Make, tmp_path: Path, stays: str) -> None:
+    dedup = {"keep": stays}
+    rule = {"where": "topic <> 'shops' and (hq > 0.3 or long > 2) and topic_score > 0.1", "fraction": 0.7, "by": "hq"}
+    first = run_filter(make("first", {"where": "hq > 0.5"}, dedup=dedup))
+    wanted = run_filter(make("wanted", rule, dedup=dedup))
+    run = Run(str(first.path))
+    result = run_select(run, selection_config(run, rule, str(tmp_path / "new")))
+    assert documents(result.path) == documents(wanted.path)
+    for key in ("scores", "score_histograms", "histograms", "slices", "ledger", "keep", "config"):
+        assert result.manifest[key] == wanted.manifest[key], key
+    if stays != "none":
+        assert result.ledger.total.kept > 0
+    assert result.ledger.total.removed["rule"]
+    assert all(check.ok is not False for check in verify_run(location(str(result.path))))
+
+
+def test_the_short_form_stays_and_scores_come_beside_it(make: Make, models: Path) -> None:
+    config = make("run", {"min_score": 0.1}, model=f"{models}/two.bin#__label__hq", scores={"edu": "edu-en"})
+    result = run_filter(config)
+    table = pq.read_table(Path(result.path) / "data")
+    np.testing.assert_array_equal(
+        table["score"].to_numpy(), QualityModel.load(f"{models}/two.bin#__label__hq").score(table["text"].to_pylist())
+    )
+    np.testing.assert_array_equal(table["edu"].to_numpy(), QualityModel.load("edu-en").score(table["text"].to_pylist()))
+    assert FilterConfig.model_validate(config.model_dump()).models == config.models
+    assert FilterConfig.model_validate({**config.model_dump(exclude={"model"})}).model == "edu-en"
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"scores": {"topic": "MODELS/topic"}}, r"scores\.topic: made-up tells labels apart .* gives no score"),
+        ({"model": "MODELS/topic"}, r"^model: made-up tells labels apart"),
+        ({"scores": {"a": "edu-en", "tokens": "edu-en"}}, r"scores\.tokens: a column 'tokens' is there already"),
+        ({"scores": {"a": "edu-en", "kind": "edu-en"}}, r"scores\.kind: a column 'kind' is there already"),
+        ({"scores": {"a": "edu-en", "score": "MODELS/long"}}, r"scores: 'score' is the column of `model`"),
+        ({"scores": {"a": "edu-en", "topic": "MODELS/topic", "topic_score": "edu-en"}},
+         r"scores\.topic_score: a column 'topic_score' is there already"),
+        ({"scores": {"a": "edu-en", "b": "MODELS/nothing"}}, r"scores\.b: .*nothing: no such model"),
+        ({"scores": {"a": "edu-en", "b": "MODELS/two.bin#__label__x"}}, r"scores\.b: .*has no label '__label__x'"),
+        ({"scores": {"a": "edu-en"}, "keep": {"where": "b > 1"}}, r"keep\.where: .*no column.*'b'"),
+    ],
+)  # fmt: skip
+def test_bad_scores_are_refused_before_anything_is_done(
+    make: Make, tmp_path: Path, models: Path, sections: dict[str, Any], message: str
+) -> None:
+    sections = json.loads(json.dumps(sections).replace("MODELS", str(models)))
+    with pytest.raises((FinesieveError, ValueError), match=message):
+        run_filter(make("run", sections.pop("keep", {"min_score": 1.0}), **sections))
+    assert not (tmp_path / "run" / ".work" / "done").exists()
+
+
+def test_a_name_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "input: {kind: jsonl, paths: [a.jsonl]}\noutput: {path: run}\nscores:\n  hq: edu-en\n  hq: ./models/x\n"
+    )
+    with pytest.raises(ConfigError, match="the key 'hq' stands here twice"):
+        FilterConfig.load(path)
+    path.write_text(
+        "input: {kind: jsonl, paths: [a.jsonl]}\noutput: {path: run}\nscores: {edu: edu-en, hq: models/x}\n"
+    )
+    assert FilterConfig.load(path).models == {"score": "edu-en", "edu": "edu-en", "hq": str(tmp_path / "models/x")}
+
+
+def test_an_interrupted_run_is_not_resumed_with_another_scorer(
+    make: Make, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from filters.run.shard import Shard
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_filter(make("run", {"min_score": 0.5}))
+    other = {"edu": "edu-en", "hq": f"{models}/two.bin#__label__lq"}
+    with pytest.raises(RunError, match=r"scores[^\n]*hq"):
+        run_filter(make("run", {"min_score": 0.5}, scores=other))
+    assert run_filter(make("run", {"min_score": 0.5})).ledger.total.records == 81
