@@ -361,7 +361,7 @@ def files_page() -> str:
                 columns([*OWN_FIELDS, *added]),
                 "`rejected/` has these columns too:",
                 columns(REJECTED_FIELDS),
-                "## Side files {#attributes}\n\nColumns of `attributes/`, those of `scores`, then the columns of `input.slices`.",
+                "## Side files {#attributes}\n\nColumns of `attributes/`, then those of `scores` and `input.slices`.",
                 columns([*ATTRIBUTE_FIELDS, *added]),
                 "## Reasons of removal {#reasons}",
                 table(("reason", "the document"), ([f"`{name}`", meaning] for name, meaning in REASONS.items())),
