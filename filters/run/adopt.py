@@ -236,7 +236,7 @@ def _passed(run: Run) -> pa.Schema:
             schema = file.schema_arrow
     except DAMAGE as error:
         raise _damaged(run.path / folder, error) from error
-    own = len(OWN_FIELDS) + len(added_fields(config_of(run), run.score_columns))
+    own = len(OWN_FIELDS) + len(added_fields(config_of(run), run.scores))
     return pa.schema([schema.field(place) for place in range(own, len(schema))])
 
 

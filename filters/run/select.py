@@ -64,7 +64,7 @@ def run_select(
         )
     if str(run.path) == output.path:
         raise RunError(f"{run.path}: is the run that is decided about. Remedy: name another folder with --output")
-    rule = rule_of(config, run.score_columns)
+    rule = rule_of(config, run.scores)
     check_quota(config, run.ledger["sources"])
     lists = {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists}
     with ExitStack() as stack:
@@ -81,7 +81,7 @@ def run_select(
             config,
             tuple(units),
             min_score,
-            run.score_columns,
+            run.scores,
             None,
             str(run.path),
             dict(options or {}),

@@ -138,7 +138,7 @@ class _Verifier:
     ) -> None:
         self.path = path
         run = Run(path)
-        self.manifest, self.scores = run.manifest, run.score_columns
+        self.manifest, self.scores = run.manifest, run.scores
         self.size, self.random = sample, np.random.default_rng(seed)
         if self.manifest.get("format") != FORMAT:
             raise RunError(

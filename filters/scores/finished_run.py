@@ -71,7 +71,7 @@ class Run:
         manifest: content of manifest.json.
         min_score: the run's threshold.
         ledger: what became of every record.
-        score_columns: columns of further models, and what they hold.
+        scores: columns of further models, and what they hold.
         slices: columns with few values that its histograms can be sliced by.
 
     Raises:
@@ -86,9 +86,9 @@ class Run:
             self.ledger: dict[str, Any] = self.manifest["ledger"]
             self.slices: tuple[str, ...] = tuple(self.manifest["slices"])
             self.manifest["histograms"].keys()
-            self.score_columns: dict[str, Kind] = {}
+            self.scores: dict[str, Kind] = {}
             for name, about in self.manifest.get("scores", {}).items():
-                self.score_columns |= {name: "text", f"{name}_score": "float"} if about["labels"] else {name: "float"}
+                self.scores |= {name: "text", f"{name}_score": "float"} if about["labels"] else {name: "float"}
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{path}: no manifest.json here, so no finished run. Remedy: name the output.path of a filter run"
@@ -102,7 +102,7 @@ class Run:
     @property
     def score_columns(self) -> tuple[str, ...]:
         """Columns of the side files that hold scores; the first is the one with the threshold."""
-        return ("score", *(name for name, kind in self.score_columns.items() if kind == "float"))
+        return ("score", *(name for name, kind in self.scores.items() if kind == "float"))
 
     @property
     def files(self) -> list[Location]:
@@ -222,7 +222,7 @@ class Run:
         if where is None and by is None:
             return None
         threshold = target.value if target is not None and target.rule == "min_score" else None
-        return Rule(where, by, columns_of(self.slices, self.score_columns), ("--where", "--keep"), threshold)
+        return Rule(where, by, columns_of(self.slices, self.scores), ("--where", "--keep"), threshold)
 
     def ruled(self, rule: Rule) -> Ruled:
         """What a rule keeps of the documents that survived deduplication.
