@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from filters.arrays import Int64, UInt64
-from filters.config.filter import DedupConfig, NearConfig
+from filters.config.filter import DedupConfig
 from filters.dedup.bands import partitions, reading_bands
 from filters.dedup.fingerprinter import shingles_of_rows
 from filters.errors import RunError
@@ -84,8 +84,13 @@ def _writer(path: Path, schema: pa.Schema, columns: list[str]) -> pq.ParquetWrit
 class EarlierRun:
     """A finished run whose fingerprints a new run is held against.
 
-    Args:
+    Attributes:
         path: its folder, as the config names it.
+        starts: row of the first document of each file of shingles; [0] where there are none.
+        digests: SHA-256 of each file of fingerprints.
+
+    Args:
+        path: see there.
         dedup: of the new run.
 
     Raises:
@@ -97,43 +102,61 @@ class EarlierRun:
         folder = location(dedup.at(path), dedup.storage_options)
         try:
             manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            _refuse_earlier_version(path, manifest["config"]["dedup"])
-            theirs = DedupConfig.model_validate(manifest["config"]["dedup"])
+            before = manifest["config"]["dedup"]
+            if "scope" in before or "verify" in (before.get("near") or {}):
+                raise self._error(
+                    "made by an earlier version, whose fingerprints do not show how alike two documents are",
+                    "run it again",
+                )
+            theirs = DedupConfig.model_validate(before)
             files: dict[str, dict[str, Any]] = {str(entry["path"]): entry for entry in manifest["files"]}
         except FileNotFoundError:
-            raise RunError(
-                f"dedup.against: {path}: no manifest.json here, so no finished run. Remedy: name its output.path"
-            ) from None
+            raise self._error("no manifest.json here, so no finished run", "name its output.path") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"dedup.against: {folder / 'manifest.json'}: not the manifest of a run: {error!r}"
             ) from error
-        if not any(name.startswith(f"{FOLDER}/") for name in files):
-            raise RunError(
-                f"dedup.against: {path}: this run kept no fingerprints. Remedy: run it again with "
-                "dedup.keep_fingerprints: true"
+
+        def kept(kind: str) -> list[str]:
+            return [name for name in sorted(files) if inner_name(name).startswith(f"{FOLDER}/{kind}")]
+
+        if not kept(""):
+            raise self._error("this run kept no fingerprints", "run it again with dedup.keep_fingerprints: true")
+        self._refuse_other_options(theirs, dedup)
+        if theirs.near is not None and not kept("sets-"):
+            raise self._error(
+                "this run kept band keys but no shingles, so nobody can tell how alike two documents are; it was made "
+                "by an earlier version",
+                "run it again",
             )
-        _refuse_other_options(path, theirs, dedup)
-        named = {
-            int(inner_name(name).removeprefix(f"{FOLDER}/sets-").partition(".")[0]): name
-            for name in files
-            if inner_name(name).startswith(f"{FOLDER}/sets-")
-        }
-        if theirs.near is not None and not named:
-            raise RunError(
-                f"dedup.against: {path}: this run kept band keys but no shingles, so nobody can tell how alike two "
-                "documents are; it was made by an earlier version. Remedy: run it again"
-            )
-        self._sets = [folder / named[first] for first in sorted(named)]
-        self.starts = sorted(named) or [0]
-        """Row of the first document of each file of shingles; 0 where there are none."""
-        self._files = {
-            kind: [folder / name for name in sorted(files) if inner_name(name).startswith(f"{FOLDER}/{kind}-")]
-            for kind in ("near", "exact")
-        }
+        starts = {int(inner_name(name).partition("sets-")[2].partition(".")[0]): name for name in kept("sets-")}
+        self.starts = sorted(starts) or [0]
+        self._sets = [folder / starts[first] for first in sorted(starts)]
+        self._keys = {kind: [folder / name for name in kept(f"{kind}-")] for kind in ("near", "exact")}
         self._attributes = [folder / name for name in sorted(files) if name.startswith("attributes/")]
         self._rows = [int(files[f"attributes/{path.name}"]["rows"]) for path in self._attributes]
         self.digests = {name: str(entry["sha256"]) for name, entry in files.items() if name.startswith(f"{FOLDER}/")}
+
+    def _error(self, what: str, remedy: str) -> RunError:
+        return RunError(f"dedup.against: {self.path}: {what}. Remedy: {remedy}")
+
+    def _refuse_other_options(self, theirs: DedupConfig, ours: DedupConfig) -> None:
+        if theirs.exact != ours.exact:
+            raise self._error(f"made with dedup.exact: {theirs.exact}, this config has {ours.exact}", "use the same")
+        if theirs.near is None or ours.near is None:
+            if theirs.near is not ours.near:
+                raise self._error(
+                    f"near duplicates were {'not ' * (theirs.near is None)}looked for there, and are "
+                    f"{'not ' * (ours.near is None)}here",
+                    "use the same dedup.near",
+                )
+            return
+        for name, value in ours.near.model_dump(exclude={"similarity", "measure"}).items():
+            if (before := getattr(theirs.near, name)) != value:
+                raise self._error(
+                    f"made with dedup.near.{name}: {before}, this config has {value}; their band keys never meet",
+                    "use the same shingle, bands, rows, seed and digits",
+                )
 
     @property
     def rows(self) -> int:
@@ -166,7 +189,7 @@ class EarlierRun:
         wanted = (pc.field("key") >= pa.scalar(first, pa.uint64())) & (pc.field("key") <= pa.scalar(last, pa.uint64()))
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
-        dataset = parquet_dataset(self._files[kind], schema=KEY_SCHEMA, format=parquet)
+        dataset = parquet_dataset(self._keys[kind], schema=KEY_SCHEMA, format=parquet)
         return dataset.scanner(filter=wanted, use_threads=False)
 
     def shingles(self, part: int, rows: Int64) -> Iterator[tuple[Int64, Ragged]]:
@@ -228,37 +251,6 @@ def open_earlier(dedup: DedupConfig) -> list[EarlierRun]:
         RunError: see `EarlierRun`.
     """
     return [EarlierRun(path, dedup) for path in dedup.against]
-
-
-def _refuse_earlier_version(path: str, dedup: dict[str, Any]) -> None:
-    if "scope" in dedup or "verify" in (dedup.get("near") or {}):
-        raise RunError(
-            f"dedup.against: {path}: made by an earlier version, whose fingerprints do not show how alike two "
-            "documents are. Remedy: run it again"
-        )
-
-
-def _refuse_other_options(path: str, theirs: DedupConfig, ours: DedupConfig) -> None:
-    def options(near: NearConfig | None) -> dict[str, Any]:
-        return {} if near is None else near.model_dump(exclude={"similarity", "measure"})
-
-    if theirs.exact != ours.exact:
-        raise RunError(
-            f"dedup.against: {path}: made with dedup.exact: {theirs.exact}, this config has {ours.exact}. Remedy: use "
-            "the same"
-        )
-    if (theirs.near is None) != (ours.near is None):
-        raise RunError(
-            f"dedup.against: {path}: near duplicates were {'not ' * (theirs.near is None)}looked for there, and are "
-            f"{'not ' * (ours.near is None)}here. Remedy: use the same dedup.near"
-        )
-    before, now = options(theirs.near), options(ours.near)
-    for name, value in now.items():
-        if before[name] != value:
-            raise RunError(
-                f"dedup.against: {path}: made with dedup.near.{name}: {before[name]}, this config has {value}; their "
-                "band keys never meet. Remedy: use the same shingle, bands, rows, seed and digits"
-            )
 
 
 FINGERPRINTS, SETS = "fingerprints", "sets"
