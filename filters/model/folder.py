@@ -167,53 +167,40 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         ModelError: names the file at fault: missing or unlisted files, links, names that leave the folder, sizes or
             digests that differ, an unknown format version, JSON that does not fit the schema.
     """
-    if not folder.is_dir():
-        raise ModelError(
-            f"{folder}: no such model folder. Remedy: give the name of an embedded model or a folder that "
-            "`finesieve train` wrote"
-        )
+
+    def check(where: Path | str, sound: bool, fault: str, remedy: str) -> None:
+        if not sound:
+            raise ModelError(f"{where}: {fault}. Remedy: {remedy}")
+
+    written = "give the name of an embedded model, or a folder that `finesieve train` wrote"
+    check(folder, folder.is_dir(), "no such model folder", written)
     path = folder / MANIFEST
-    if path.is_symlink() or not path.is_file():
-        raise ModelError(
-            f"{path}: missing, so this is no model folder. Remedy: give the folder `finesieve train` wrote"
-        )
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ModelError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, which no model.json is. Remedy: train again")
+    check(path, path.is_file() and not path.is_symlink(), "missing, so this is no model folder", written)
+    small = path.stat().st_size <= MAX_MANIFEST_BYTES
+    check(path, small, f"larger than {MAX_MANIFEST_BYTES} bytes, which no model.json is", "train again")
     raw = path.read_bytes()
     manifest = _parse(path, raw)
+    distrust = "do not use this model unless you trust who made it; train it again"
     for name in (*manifest.files, *manifest.members):
-        if not _NAME.fullmatch(name) or name in (MANIFEST, CARD):
-            raise ModelError(
-                f"{path}: files: {name!r} is not a plain file name inside the folder. Remedy: do not use "
-                "this model unless you trust who made it; train it again"
-            )
+        plain = _NAME.fullmatch(name) is not None and name not in (MANIFEST, CARD)
+        check(path, plain, f"files: {name!r} is not a plain file name inside the folder", distrust)
+    known = {*manifest.files, MANIFEST, CARD}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name in manifest.members and entry.is_dir(follow_symlinks=False):
             continue
-        if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
-            raise ModelError(
-                f"{entry.path}: a link or a folder; a model folder holds plain files only. Remedy: copy "
-                "the model folder again, following links"
-            )
-        if entry.name not in manifest.files and entry.name not in (MANIFEST, CARD):
-            raise ModelError(
-                f"{entry.path}: not listed in {MANIFEST}. Remedy: remove it if you put it there; otherwise "
-                "get the model from its source again"
-            )
+        plain = entry.is_file(follow_symlinks=False)
+        fault = "a link or a folder; a model folder holds plain files only"
+        check(entry.path, plain, fault, "copy the model folder again, following links")
+        remedy = "remove it if you put it there; otherwise get the model from its source again"
+        check(entry.path, entry.name in known, f"not listed in {MANIFEST}", remedy)
     for name, expected in manifest.files.items():
         file = folder / name
-        if not file.is_file():
-            raise ModelError(f"{file}: listed in {MANIFEST} but missing. Remedy: copy the whole model folder again")
-        if file.stat().st_size != expected.bytes:
-            raise ModelError(
-                f"{file}: {file.stat().st_size} bytes where {MANIFEST} says {expected.bytes}. Remedy: the "
-                "copy is incomplete or altered; copy it again"
-            )
-        if sha256(file) != expected.sha256:
-            raise ModelError(
-                f"{file}: its sha256 differs from the one in {MANIFEST}. Remedy: the file is damaged or "
-                "altered; copy it again"
-            )
+        check(file, file.is_file(), f"listed in {MANIFEST} but missing", "copy the whole model folder again")
+        size = file.stat().st_size
+        fault = f"{size} bytes where {MANIFEST} says {expected.bytes}"
+        check(file, size == expected.bytes, fault, "the copy is incomplete or altered; copy it again")
+        fault = f"its sha256 differs from the one in {MANIFEST}"
+        check(file, sha256(file) == expected.sha256, fault, "the file is damaged or altered; copy it again")
     for name, digest in manifest.members.items():
         # Read whole, with its own digests, when the scorer loads it.
         member = folder / name / MANIFEST

@@ -15,8 +15,6 @@ from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.statistics.agreement import HIGHEST, LOWEST, Scores
 
-Residual = Literal["absolute", "signed"]
-
 KEEP, UNDECIDED, DROP = 1, 0, -1
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 BINS = 8
@@ -50,7 +48,7 @@ class ConformalTable(Section):
     """Residual quantiles per bin of the score: a few hundred bytes that go into a model folder.
 
     Attributes:
-        residual: "absolute" (the band reaches as far down as up) or "signed" (each end misses alpha / 2).
+        residual: "absolute": the band reaches as far down as up.
         edges: upper ends of all bins but the last; a score on an edge belongs to the bin above.
         rows: residuals behind each bin.
         alphas: error rates for which quantiles are stored, ascending.
@@ -58,7 +56,7 @@ class ConformalTable(Section):
         above: the same above the score.
     """
 
-    residual: Residual
+    residual: Literal["absolute"]
     edges: tuple[float, ...]
     rows: tuple[int, ...]
     alphas: tuple[float, ...] = Field(min_length=1)
@@ -85,7 +83,6 @@ class ConformalTable(Section):
         expected: Float64,
         *,
         bins: int = BINS,
-        residual: Residual = "absolute",
         alphas: Sequence[float] = ALPHAS,
     ) -> Self:
         """Take the quantiles.
@@ -94,31 +91,21 @@ class ConformalTable(Section):
             scores: float[n], calibrated scores of pages the model has not seen (out-of-fold or held out).
             expected: float64[n], the judge's scores of the same pages.
             bins: bins of the score with about the same number of rows; 1: one band width for all scores.
-            residual: see the attributes.
             alphas: error rates to store.
         """
         values = np.asarray(scores, dtype=np.float64)
         edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
         place = np.searchsorted(edges, values, side="right")
-        rest = np.asarray(expected, dtype=np.float64) - values
-        rows, below, above = [], [], []
-        for number in range(len(edges) + 1):
-            inside = rest[place == number]
-            rows.append(len(inside))
-            if residual == "absolute":
-                down = up = tuple(_quantile(np.abs(inside), alpha) for alpha in sorted(alphas))
-            else:
-                down = tuple(_quantile(-inside, alpha / 2) for alpha in sorted(alphas))
-                up = tuple(_quantile(inside, alpha / 2) for alpha in sorted(alphas))
-            below.append(down)
-            above.append(up)
+        rest = np.abs(np.asarray(expected, dtype=np.float64) - values)
+        inside = [rest[place == number] for number in range(len(edges) + 1)]
+        reach = tuple(tuple(_quantile(each, alpha) for alpha in sorted(alphas)) for each in inside)
         return cls(
-            residual=residual,
+            residual="absolute",
             edges=tuple(edges.tolist()),
-            rows=tuple(rows),
+            rows=tuple(map(len, inside)),
             alphas=tuple(sorted(alphas)),
-            below=tuple(below),
-            above=tuple(above),
+            below=reach,
+            above=reach,
         )
 
     def interval(self, scores: Scores, alpha: float) -> tuple[Float64, Float64]:

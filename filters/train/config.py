@@ -47,8 +47,6 @@ class DistillConfig(Section):
     """Most texts to use, drawn by random_state. null: all."""
     weight: Annotated[float, Field(gt=0, le=10)] = 0.5
     """Weight of a row that the teacher labelled; a row that the judge labelled has weight 1."""
-    soften: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the teacher's out-of-fold prediction in the targets of labelled rows."""
     compare: bool = True
     """Cross-validate the classifier without distillation as well, and report the difference."""
 

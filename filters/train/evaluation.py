@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from filters.arrays import Float64
 from filters.errors import AnnotationsError
-from filters.model.reliability import BINS, DROP, KEEP, ConformalTable, Residual
+from filters.model.reliability import BINS, DROP, KEEP, ConformalTable
 from filters.statistics.agreement import METRICS, LabelMetrics, Scores
 from filters.statistics.resampling import Estimate, Measure, estimate, group_folds, group_resamples, interval, number
 from filters.train.annotations import Annotations
@@ -157,7 +158,7 @@ class Coverage(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     alpha: float
-    residual: Residual
+    residual: Literal["absolute"]
     coverage: Estimate
     width: float
     keep: float
@@ -173,9 +174,6 @@ def measure_coverage(
     labels: Annotations,
     measure: Measure,
     alphas: Sequence[float] = REPORTED,
-    *,
-    residual: Residual = "absolute",
-    bins: int = BINS,
 ) -> tuple[Coverage, ...]:
     """Cross-conformal evaluation: quantiles from four fifths of the groups, coverage on the fifth, five times.
 
@@ -184,8 +182,6 @@ def measure_coverage(
         labels: the judge's labels of the n texts; folds are of whole groups (host and near copies).
         measure: the keep rule, the bootstrap, and the seed of the folds.
         alphas: error rates.
-        residual: see `ConformalTable`.
-        bins: see `ConformalTable.fit`.
 
     Returns:
         One for each error rate; none where there are fewer groups than folds.
@@ -197,13 +193,11 @@ def measure_coverage(
     low, high = np.zeros((len(alphas), len(values))), np.zeros((len(alphas), len(values)))
     decision = np.zeros((len(alphas), len(values)), dtype=np.int8)
     for training, test in group_folds(labels.groups, wanted, _FOLDS, measure.random_state):
-        table = ConformalTable.fit(
-            values[training], labels.expected[training], bins=bins, residual=residual, alphas=alphas
-        )
+        table = ConformalTable.fit(values[training], labels.expected[training], alphas=alphas)
         for k, alpha in enumerate(alphas):
             low[k, test], high[k, test] = table.interval(values[test], alpha)
             decision[k, test] = table.decide(values[test], alpha, measure.min_score)
-    edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
+    edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
     place = np.searchsorted(edges, values, side="right")
     results = []
     for k, alpha in enumerate(alphas):
@@ -216,7 +210,7 @@ def measure_coverage(
         results.append(
             Coverage(
                 alpha=alpha,
-                residual=residual,
+                residual="absolute",
                 coverage=coverage,
                 width=float(np.mean(high[k] - low[k])),
                 keep=float(keep.mean()),

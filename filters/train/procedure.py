@@ -215,7 +215,7 @@ class Procedure:
             self.notes = (note,)
         self.kept = labels.expected >= config.keep.min_score
         self.weights = row_weights(config, labels)
-        self._taught: dict[tuple[bytes, int], tuple[Float64, Float64]] = {}
+        self._taught: dict[tuple[bytes, int], Float64] = {}
 
     def folds(self, rows: Int64, folds: int, seed: int) -> list[tuple[Int64, Int64]]:
         """(training rows, test rows) of each part, grouped, with rows on both sides of the keep rule in every test.
@@ -302,9 +302,9 @@ class Procedure:
         texts = [self.labels.texts[row] for row in rows]
         targets, weights, groups = self.labels.expected[rows], self._balanced(rows), self.labels.groups[rows]
         if distill is not None:
-            taught, softened = self._teach(distill, rows, seed)
+            taught = self._teach(rows, seed)
             texts += self.raw_texts
-            targets = np.r_[softened, taught]
+            targets = np.r_[targets, taught]
             weights = np.r_[weights, np.full(len(taught), distill.weight * weights.mean())]
             groups = np.r_[groups, self.labels.groups.max() + 1 + np.arange(len(taught))]
         fit_texts(self.config, classifier, texts, targets, weights, groups, seed)
@@ -316,22 +316,15 @@ class Procedure:
         factor = float(weights[~kept].sum() / weights[kept].sum())
         return np.where(kept, weights * (factor if self.config.balance == "full" else factor**0.5), weights)
 
-    def _teach(self, distill: DistillConfig, rows: Int64, seed: int) -> tuple[Float64, Float64]:
-        """(the teacher's scores of the raw texts, targets of `rows`) by a teacher fitted to `rows` only."""
+    def _teach(self, rows: Int64, seed: int) -> Float64:
+        """The scores of the raw texts by a teacher fitted to `rows` only."""
         key = (rows.tobytes(), seed)
         if key not in self._taught:
             if len(self._taught) > 64:
                 self._taught.clear()
             teacher = self.teacher(rows, seed)
             taught = np.clip(score_texts(self.config, teacher, self.raw_texts), 0, 5).astype(np.float64)
-            softened = self.labels.expected[rows]
-            if distill.soften > 0:
-                own = np.zeros(len(self.labels))
-                for training, test in self.folds(rows, self.config.validation.inner_folds, seed + 1):
-                    fold = self.teacher(training, seed)
-                    own[test] = score_texts(self.config, fold, [self.labels.texts[row] for row in test])
-                softened = (1 - distill.soften) * softened + distill.soften * np.clip(own[rows], 0, 5)
-            self._taught[key] = taught, softened
+            self._taught[key] = taught
         return self._taught[key]
 
     @one_blas_thread

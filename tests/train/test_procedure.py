@@ -118,7 +118,7 @@ def test_the_highest_percentile_of_any_member_counts() -> None:
 
 
 def test_distillation_says_what_it_gains(folder: Path) -> None:
-    distill = {"teacher": LINEAR | {"bits": 14}, "texts": [str(folder / "raw.parquet")], "soften": 0.3}
+    distill = {"teacher": LINEAR | {"bits": 14}, "texts": [str(folder / "raw.parquet")]}
     lines: list[str] = []
     result = train(config(folder, distill=distill), echo=lines.append)
     assert set(result.compared) == {"undistilled", "teacher"}
@@ -134,7 +134,7 @@ def test_distillation_says_what_it_gains(folder: Path) -> None:
 
 def test_no_teacher_sees_a_row_its_student_must_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = read_annotations(folder / "labels.parquet")
-    distill = {"teacher": LINEAR | {"bits": 14}, "texts": [str(folder / "raw.parquet")], "soften": 0.3}
+    distill = {"teacher": LINEAR | {"bits": 14}, "texts": [str(folder / "raw.parquet")]}
     procedure = Procedure(config(folder, distill=distill), labels)
     ((rows, test), *_) = procedure.folds(np.arange(len(labels)), 3, 0)
     seen: list[set[str]] = []
@@ -160,7 +160,7 @@ def test_labels_do_not_leak_through_distillation(folder: Path) -> None:
     for name in ("score", "expected_score"):
         data[name] = [data[name][row] for row in order]
     write(folder / "labels.parquet", data)
-    distill = {"teacher": LINEAR, "texts": [str(folder / "raw.parquet")], "soften": 0.5, "compare": False}
+    distill = {"teacher": LINEAR, "texts": [str(folder / "raw.parquet")], "compare": False}
     result = train(config(folder, distill=distill), echo=quiet)
     assert abs(result.sample["spearman"].value or 0) < 0.2
 
