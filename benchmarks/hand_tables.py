@@ -279,11 +279,23 @@ def languages_tokens(results: Results) -> str:
     return _table(("script or language", "pages", "o200k", "DeepSeek V4", "sum, o200k", "sum, DeepSeek V4"), 5, rows)
 
 
+def languages_words(results: Results) -> str:
+    """What unrelated pages share, and what is found of edited copies, by language."""
+    rows = []
+    for code, row in results["languages"]["words"].items():
+        shared = [f"{100 * row['shared'][size]:.2f} %" for size in ("4", "5", "7", "11", "14")]
+        shared.append(f"{100 * row['shared, 13 widened']:.2f} %")
+        rows.append([f"`{code}`", *shared, *(f"{100 * found:.0f} %" for found in row["recall"].values())])
+    sizes = [*(f"{size} in a row" for size in (4, 5, 7, 11, 14)), "13, as the leak check counts"]
+    return _table(("language", *sizes, "1 % edited", "2 %", "5 %"), 9, rows)
+
+
 _LANGUAGES = ROOT / "docs" / "languages.md"
 _QUALITY, _SPEED = (ROOT / "docs" / "results" / name for name in ("quality.md", "speed.md"))
 SECTIONS: tuple[tuple[Path, str, Callable[[Results], str]], ...] = (
     (ROOT / "README.md", "readme-quality", readme_quality),
     (_LANGUAGES, "languages-tokens", languages_tokens),
+    (_LANGUAGES, "languages-words", languages_words),
     (_QUALITY, "embedded", embedded),
     (_QUALITY, "labels", labels),
     (_QUALITY, "attributes", attributes),

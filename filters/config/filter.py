@@ -254,7 +254,8 @@ class DecontaminateConfig(Section):
     files: Annotated[tuple[InputPath, ...], Field(min_length=1)]
     """Benchmarks: .jsonl, .parquet, or text with a blank line between items; JSON lines and text also as .gz, .zst."""
     ngram: Annotated[int, Field(ge=4, le=200)] = 13
-    """Number of words in a row that a document must share with an item. Items with fewer words cannot be found."""
+    """Number of words in a row that a document must share with an item; characters of scripts without spaces count for
+    less (see Languages). Items with fewer words cannot be found."""
     keys: tuple[str, ...] = ()
     """Columns of the benchmarks that hold items. Empty: every string of a row is an item, except in columns that hold
     instructions (`instruction`, `system`, ..., and columns with the same text in row after row)."""

@@ -12,7 +12,7 @@ import xxhash
 
 from filters.arrays import Bool, Float64, Int32, Int64, UInt64
 from filters.config.filter import NearConfig
-from filters.kernels.canonical import fold_digits, recomposed
+from filters.kernels.canonical import fold_digits
 from filters.kernels.minhash import CONTAINMENT, JACCARD, band_keys, shingle_sets, similarities
 from filters.kernels.packed import PackedText, Ragged
 from filters.kernels.tokens import exact_tokens, load_tokenizer, token_estimate
@@ -39,26 +39,12 @@ def near_keys(packed: PackedText, near: NearConfig) -> tuple[UInt64, Bool]:
 
     Texts are taken in NFC and in lower case; with `digits: fold`, all numbers are one word.
     """
-
-    def keys_of(texts: PackedText) -> tuple[UInt64, Bool]:
-        return band_keys(_words(texts, near), shingle=near.shingle, bands=near.bands, rows=near.rows, seed=near.seed)
-
-    keys, has_signature = keys_of(packed)
-    rows, composed = recomposed(packed)
-    if len(rows):
-        keys[rows], has_signature[rows] = keys_of(composed)
-    return keys, has_signature
+    return band_keys(_words(packed, near), shingle=near.shingle, bands=near.bands, rows=near.rows, seed=near.seed)
 
 
 def shingles_of(packed: PackedText, near: NearConfig) -> Ragged:
     """The shingles of n texts, which are taken as by `near_keys`."""
-    sets = shingle_sets(_words(packed, near), shingle=near.shingle)
-    rows, composed = recomposed(packed)
-    if not len(rows):
-        return sets
-    chosen = np.arange(len(packed))
-    chosen[rows] = len(packed) + np.arange(len(rows))
-    return Ragged.joined([sets, shingle_sets(_words(composed, near), shingle=near.shingle)], np.uint32).take(chosen)
+    return shingle_sets(_words(packed, near), shingle=near.shingle)
 
 
 def shingles_of_rows(job: Job, unit: int, rows: Int64) -> Iterator[tuple[Int64, Ragged]]:
@@ -76,7 +62,7 @@ def shingles_of_rows(job: Job, unit: int, rows: Int64) -> Iterator[tuple[Int64, 
 
 
 def _words(packed: PackedText, near: NearConfig) -> WordHashes:
-    return word_hashes(fold_digits(packed) if near.digits == "fold" else packed, clusters=True)
+    return word_hashes(fold_digits(packed) if near.digits == "fold" else packed)
 
 
 def measure_of(near: NearConfig) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.arrays import Int64, UInt8
+from filters.arrays import UInt8
 from filters.kernels.packed import PackedText
 from filters.kernels.unicode import decode, encode
 from filters.kernels.vectors import WINDOW, non_ascii, trailing_zeros
@@ -24,8 +24,8 @@ _COMPOSES = 255
 _SAME, _CHANGES, _TOO_LONG = 0, 1, 2
 
 
-def recomposed(packed: PackedText) -> tuple[Int64, PackedText]:
-    """The texts that are not in NFC, as int64[m] row numbers, and in NFC. The others are only looked at.
+def in_nfc(packed: PackedText) -> PackedText:
+    """The texts in NFC; `packed` itself if they are.
 
     Invalid UTF-8 is left as it is, and so is a text with more than `LONGEST_RUN` combining marks in a row.
     """
@@ -33,8 +33,24 @@ def recomposed(packed: PackedText) -> tuple[Int64, PackedText]:
     states = np.empty(len(packed), np.uint8)
     _check(packed.data, packed.offsets, classes, leads, states)
     rows = [row for row in np.flatnonzero(states == _CHANGES).tolist() if _is_utf8(packed[row])]
+    if not rows:
+        return packed
     texts = pa.array([packed[row] for row in rows], pa.large_binary()).cast(pa.large_string())
-    return np.array(rows, np.int64), PackedText.from_arrow(pc.utf8_normalize(texts, form="NFC"))
+    composed = PackedText.from_arrow(pc.utf8_normalize(texts, form="NFC"))
+    lengths = packed.lengths.copy()
+    lengths[rows] = composed.lengths
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    data = np.empty(int(offsets[-1]) + WINDOW, np.uint8)
+    before = 0
+    for number, row in enumerate([*rows, len(packed)]):
+        first, last = packed.offsets[before], packed.offsets[row]
+        data[offsets[before] : offsets[row]] = packed.data[first:last]
+        if row < len(packed):
+            data[offsets[row] : offsets[row + 1]] = composed.data[
+                composed.offsets[number] : composed.offsets[number + 1]
+            ]
+        before = row + 1
+    return PackedText(data, offsets)
 
 
 def fold_digits(packed: PackedText) -> PackedText:

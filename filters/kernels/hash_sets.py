@@ -1,7 +1,7 @@
 """Sets of 64-bit hashes in open-addressing tables: keys of documents met before, and the n-grams of a benchmark.
 
-Words are those of `filters.kernels.words`, lower-cased and hashed; an n-gram is a hash of n of them in order. Two
-different n-grams get the same 64 bits with probability 2^-64: against a set of ten million n-grams, a document of a
+Words are those of `filters.kernels.words`, hashed and `widened`; an n-gram is a hash of n in order. Two different
+n-grams get the same 64 bits with probability 2^-64: against a set of ten million n-grams, a document of a
 thousand words is found by mistake with probability 5e-10.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from filters.arrays import Bool, Int64, UInt64
 from filters.kernels import GOLDEN
 from filters.kernels.packed import PackedText
-from filters.kernels.words import finish, word_hashes
+from filters.kernels.words import finish, widened, word_hashes
 
 _FIRST_SLOTS = 1 << 16
 _EMPTY = np.uint64(0)
@@ -122,7 +122,7 @@ class NgramSet:
         parts: list[tuple[UInt64, Int64]] = []
         too_short = 0
         for packed in texts:
-            words = word_hashes(packed)
+            words = widened(word_hashes(packed), size)
             too_short += int((np.diff(words.offsets) < size).sum())
             parts.append(np.unique(_ngrams(words.hashes, words.offsets, size), return_counts=True))
         every = np.concatenate([np.zeros(0, np.uint64), *(found for found, _ in parts)])
@@ -142,13 +142,13 @@ class NgramSet:
             counts: as of `tally`; n-grams counted more than `most` times are passed over.
             most: see `counts`.
         """
-        words = word_hashes(packed)
+        words = widened(word_hashes(packed), self.size)
         counted = np.zeros(0, np.int64) if counts is None else counts
         return np.asarray(_found(words.hashes, words.offsets, self.size, self.slots, counted, most))
 
     def tally(self, packed: PackedText, counts: Int64 | None = None) -> Int64:
         """int64[slots]: how many texts have the n-gram of each slot, added to `counts` of other texts."""
-        words = word_hashes(packed)
+        words = widened(word_hashes(packed), self.size)
         counts = np.zeros(len(self.slots), np.int64) if counts is None else counts
         _count(words.hashes, words.offsets, self.size, self.slots, counts, np.full(len(self.slots), -1, np.int64))
         return counts

@@ -16,8 +16,9 @@ import numpy as np
 from filters.arrays import Float32, Int64, UInt32
 from filters.errors import ModelError
 from filters.kernels import GOLDEN
+from filters.kernels.canonical import in_nfc
 from filters.kernels.packed import PackedText
-from filters.kernels.unicode import IGNORED, SINGLE, WORD, class_of, decode, tables
+from filters.kernels.unicode import CLUSTER, IGNORED, SINGLE, WORD, class_of, decode, tables
 from filters.kernels.words import finish
 
 MAX_BITS = 28
@@ -71,6 +72,7 @@ def hashed_features(
     """
     _check(bits, word_ngrams, char_ngrams)
     shortest, longest = char_ngrams or (1, 0)
+    packed = in_nfc(packed)
     if max_characters is not None:
         packed = packed.head(max_characters)
     classes, lower = tables()
@@ -123,6 +125,7 @@ def score_hashed(
         raise ModelError(f"idf must have the shape of the weights {weights.shape}, got {idf.shape}")
     if not np.isfinite(weights).all() or not (idf is None or np.isfinite(idf).all()):
         raise ModelError("weights or idf have values that are no finite numbers")
+    packed = in_nfc(packed)
     if max_characters is not None:
         packed = packed.head(max_characters)
     shortest, longest = char_ngrams or (1, 0)
@@ -168,7 +171,10 @@ def _characters(data, position, end, classes, lower, characters, word_ends):  # 
                 word_ends[words] = count
                 words += 1
                 started = count
-            if kind == SINGLE:
+            if kind == CLUSTER:
+                characters[count] = code
+                count += 1
+            elif kind == SINGLE:
                 characters[count] = code
                 count += 1
                 word_ends[words] = count

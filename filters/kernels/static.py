@@ -20,7 +20,7 @@ from filters.arrays import Float32, Int8, Int64, UInt64
 from filters.errors import ModelError
 from filters.kernels import GOLDEN
 from filters.kernels.packed import PackedText
-from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, decode, tables
+from filters.kernels.unicode import CLUSTER, IGNORED, SPACE, WORD, class_of, decode, tables
 from filters.kernels.vectors import SPAN, WINDOW, letters, prefetch, sum_rows, trailing_zeros
 from filters.kernels.words import finish
 
@@ -221,7 +221,7 @@ def _tokens(data, position, end, classes, lower, ascii_kinds, hashes, last, coun
             if what == IGNORED:
                 position += size
                 continue
-            kind = _LETTER if what == WORD else (_BLANK if what == SPACE else _OTHER)
+            kind = _LETTER if what in (WORD, CLUSTER) else (_BLANK if what == SPACE else _OTHER)
         position += size
         if kind == _LETTER:
             if digits > 0:

@@ -5,8 +5,9 @@ The class of a code point is one of
 - SEPARATOR: punctuation, symbols, emoji, controls, U+FFFD and therefore every invalid byte;
 - SPACE: what `str.isspace` calls white space;
 - WORD: letters, marks, numbers, connector punctuation such as "_", and code points no character has yet;
-- SINGLE: a word by itself: Han, kana and bopomofo, written without spaces. Thai, Lao, Khmer and Burmese stay WORD:
-  their letters one by one say too little, and their phrases are set off by spaces;
+- SINGLE: a word by itself: Han, kana and bopomofo, written without spaces;
+- CLUSTER: begins a word, to which the marks after it belong: letters of Thai, Lao, Khmer, Burmese and other scripts
+  that set no spaces between words;
 - IGNORED: inside a word but no part of it: soft hyphen, joiners, directional marks, variation selectors.
 
 Tables cover the Basic Multilingual Plane. Above it, code points from U+20000 to U+3FFFF are SINGLE (Han), the planes
@@ -25,7 +26,7 @@ import numpy as np
 
 from filters.arrays import UInt8, UInt16
 
-SEPARATOR, SPACE, WORD, SINGLE, IGNORED = range(5)
+SEPARATOR, SPACE, WORD, SINGLE, IGNORED, CLUSTER = range(6)
 
 REPLACEMENT = 0xFFFD
 
@@ -41,6 +42,17 @@ _SINGLE_BLOCKS = (
     (0xF900, 0xFAFF),
     (0xFF66, 0xFF9F),  # half-width katakana
 )
+_CLUSTER_BLOCKS = (
+    (0x0E00, 0x0EFF),  # Thai and Lao
+    (0x1000, 0x109F),  # Burmese
+    (0x1780, 0x17FF),  # Khmer
+    (0x1950, 0x19DF),  # Tai Le, New Tai Lue
+    (0x1A20, 0x1AAF),  # Tai Tham
+    (0xA980, 0xA9FF),  # Javanese, Burmese
+    (0xAA60, 0xAADF),  # Burmese, Tai Viet
+)
+_AM = (0x0E33, 0x0EB3)
+"""Vowels of Thai and Lao that are letters, and belong to the letter before them as marks do."""
 
 
 @functools.cache
@@ -65,6 +77,10 @@ def tables() -> tuple[UInt8, UInt16]:
     for first, last in _SINGLE_BLOCKS:
         block = classes[first : last + 1]
         block[block == WORD] = SINGLE
+    for first, last in _CLUSTER_BLOCKS:
+        for code in range(first, last + 1):
+            if classes[code] == WORD and unicodedata.category(chr(code)) in ("Lo", "Lm") and code not in _AM:
+                classes[code] = CLUSTER
     # Blocks in which versions of Unicode still disagree about what is assigned.
     classes[0x2FF0:0x3000] = SEPARATOR
     classes[0x31C0:0x31F0] = SEPARATOR

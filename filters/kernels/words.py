@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import unicodedata
 from dataclasses import dataclass
 
 import numba
@@ -11,8 +9,9 @@ import numpy as np
 
 from filters.arrays import Int64, UInt8, UInt64
 from filters.kernels import GOLDEN
+from filters.kernels.canonical import in_nfc
 from filters.kernels.packed import PackedText
-from filters.kernels.unicode import IGNORED, SINGLE, SPACE, WORD, class_of, decode, encode, tables
+from filters.kernels.unicode import CLUSTER, IGNORED, SINGLE, SPACE, WORD, class_of, decode, encode, tables
 from filters.kernels.vectors import (
     WINDOW,
     copy_lower,
@@ -30,10 +29,10 @@ _SHIFT = np.uint64(32)
 _NONE, _ONE = np.uint64(0), np.uint64(1)
 _SHORT = 8
 """Letters that most words have at most."""
-_CLUSTER = 5
-"""Class of a letter that begins a word of its own, to which the marks after it belong."""
-_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))
-"""Thai and Lao, Burmese, Khmer."""
+_HAN, _KANA, _LETTER = 1, 2, 3
+_REACH = np.array([1.0, 1.5, 2.2, 2.8])
+"""Characters of Han, of kana and clusters that say as much as a word: pages that have nothing to do with each other
+share 5 words of English as rarely as 7 to 8 characters of Chinese, 11 of Japanese and 14 clusters of Thai."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +42,41 @@ class WordHashes:
     Attributes:
         hashes: uint64[m], a hash of each word's lower-cased code points.
         offsets: int64[n + 1].
+        kinds: uint8[m], 0 where a word is none of Han, kana or a cluster.
     """
 
     hashes: UInt64
     offsets: Int64
+    kinds: UInt8
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
 
-def word_hashes(packed: PackedText, *, clusters: bool = False) -> WordHashes:
-    """Split each text into words (see `filters.kernels.unicode` for what a word is) and hash them lower-cased.
-
-    Args:
-        packed: n texts.
-        clusters: in Thai, Lao, Burmese and Khmer, which set no spaces between words, each letter with its marks is a
-            word. Else what stands between two spaces is.
-    """
+def word_hashes(packed: PackedText) -> WordHashes:
+    """Split each text, in NFC, into words (see `filters.kernels.unicode` for what a word is); hash them lower-cased."""
+    packed = in_nfc(packed)
     classes, lower = tables()
-    if clusters:
-        classes = _with_clusters()
     # A word is a run of at least one byte and the separator after it, or one character of at least three bytes.
-    hashes = np.empty(int(packed.lengths.sum()) // 2 + len(packed), np.uint64)
+    most = int(packed.lengths.sum()) // 2 + len(packed)
+    hashes, kinds = np.empty(most, np.uint64), np.zeros(most, np.uint8)
     offsets = np.zeros(len(packed) + 1, np.int64)
-    _hash_words(packed.data, packed.offsets, classes, lower, hashes, offsets)
-    return WordHashes(hashes[: offsets[-1]], offsets)
+    _hash_words(packed.data, packed.offsets, classes, lower, hashes, offsets, kinds)
+    return WordHashes(hashes[: offsets[-1]], offsets, kinds[: offsets[-1]])
+
+
+def widened(words: WordHashes, size: int) -> WordHashes:
+    """Words of which `size` in a row say about as much in each script.
+
+    A character of Han or kana, or a cluster, is hashed with those after it, so that `size` of them reach over `size`
+    times `_REACH`. The last ones of a text, after which too little comes, are left out.
+    """
+    if not words.kinds.any():
+        return words
+    reach = np.rint(size * _REACH).astype(np.int64) - size + 1
+    hashes, offsets = np.empty(len(words.hashes), np.uint64), np.zeros(len(words.offsets), np.int64)
+    _widen(words.hashes, words.offsets, words.kinds, reach, hashes, offsets)
+    return WordHashes(hashes[: offsets[-1]], offsets, np.zeros(int(offsets[-1]), np.uint8))
 
 
 def normalize(packed: PackedText) -> PackedText:
@@ -84,18 +93,6 @@ def normalize(packed: PackedText) -> PackedText:
     return PackedText(data[: offsets[-1]], offsets)
 
 
-@functools.cache
-def _with_clusters() -> UInt8:
-    """The table of classes, with `_CLUSTER` for letters of scripts without spaces whose marks are characters."""
-    classes = tables()[0].copy()
-    for first, last in _UNSPACED:
-        for code in range(first, last + 1):
-            if classes[code] == WORD and unicodedata.category(chr(code))[0] == "L":
-                classes[code] = _CLUSTER
-    classes.flags.writeable = False
-    return classes
-
-
 @numba.njit(nogil=True, cache=True, inline="always")
 def finish(h):  # type: ignore[no-untyped-def]
     """Spread the entropy of a multiplicative hash over all its bits."""
@@ -104,7 +101,7 @@ def finish(h):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no-untyped-def]
+def _hash_words(data, offsets, classes, lower, hashes, ends, kinds):  # type: ignore[no-untyped-def]
     ascii_letters = np.zeros(256, np.uint64)  # the lower case of a word character of ASCII, else 0
     for code in range(128):
         if classes[code] == WORD:
@@ -172,12 +169,34 @@ def _hash_words(data, offsets, classes, lower, hashes, ends):  # type: ignore[no
                     inside = False
                 if kind == SINGLE:
                     hashes[count] = finish((_START ^ np.uint64(code)) * GOLDEN)
+                    kinds[count] = _KANA if 0x3040 <= code < 0x3200 or 0xFF66 <= code < 0xFFA0 else _HAN
                     count += 1
-                elif kind == _CLUSTER:
+                elif kind == CLUSTER:
+                    kinds[count] = _LETTER
                     h = (_START ^ np.uint64(code)) * GOLDEN
                     inside = True
         if inside:
             hashes[count] = finish(h)
+            count += 1
+        ends[document + 1] = count
+
+
+@numba.njit(nogil=True, cache=True)
+def _widen(words, bounds, kinds, reach, hashes, ends):  # type: ignore[no-untyped-def]
+    count = 0
+    for document in range(len(bounds) - 1):
+        end = bounds[document + 1]
+        for place in range(bounds[document], end):
+            width = reach[kinds[place]]
+            if place + width > end:
+                continue
+            h = words[place]
+            if width > 1:
+                h = np.uint64(0)
+                for k in range(width):
+                    h = (h + words[place + k]) * GOLDEN
+                h = finish(h)
+            hashes[count] = h
             count += 1
         ends[document + 1] = count
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from filters.kernels import hash_sets
 from filters.kernels.hash_sets import KeySet, NgramSet
 from filters.kernels.packed import PackedText
-from filters.kernels.words import word_hashes
+from filters.kernels.words import widened, word_hashes
 
 
 @pytest.mark.parametrize("first_slots", [16, 1 << 16])
@@ -44,7 +44,7 @@ def test_no_documents() -> None:
 
 
 def grams(text: str, size: int) -> set[tuple[int, ...]]:
-    words = word_hashes(PackedText.from_strings([text])).hashes.tolist()
+    words = widened(word_hashes(PackedText.from_strings([text])), size).hashes.tolist()
     return {tuple(words[place : place + size]) for place in range(len(words) - size + 1)}
 
 
@@ -78,6 +78,25 @@ def test_a_leak_in_a_long_text_is_found_at_any_place_whatever_case_and_punctuati
     documents = [" ".join(page), *(" ".join([*page[:at], shouted, *page[at:]]) for at in (0, 1777, 4000))]
     documents.append(" ".join([*page[:9], *question.split()[:12], "w", question.split()[12]]))
     assert ngrams.found_in(PackedText.from_strings(documents)).tolist() == [False, True, True, True, False]
+
+
+def test_an_ngram_says_as_much_in_scripts_without_spaces() -> None:
+    """A name of 13 characters is no leak; a question of 40 is, wherever it stands, with whatever around it."""
+    draw = random.Random(1)
+    for first, last in ((0x4E00, 0x5E00), (0x3042, 0x3090), (0x0E01, 0x0E2E), (0x1780, 0x17A2), (0x1000, 0x1020)):
+        letters = [chr(code) for code in range(first, last)]
+        question, page = ("".join(draw.choices(letters, k=k)) for k in (40, 3000))
+        ngrams = NgramSet.of([PackedText.from_strings([question, question[:13]])], 13)
+        assert ngrams.too_short == 1
+        documents = [
+            page,
+            page[:99] + question[:15] + page[99:],
+            page[:99] + question[-15:],
+            page[:99] + question,
+            question,
+        ]
+        documents += [page[:99] + question + page[99:], f"{page[:9]}, english words {question} and more words."]
+        assert ngrams.found_in(PackedText.from_strings(documents)).tolist() == [False] * 3 + [True] * 4
 
 
 def test_frequent_ngrams_can_be_left_out() -> None:

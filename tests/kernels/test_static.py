@@ -16,7 +16,7 @@ from filters.arrays import Int64, UInt64
 from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.kernels.static import StaticTable, _find, pair_hashes, static_features, static_tokens
-from filters.kernels.unicode import IGNORED, SPACE, WORD, class_of, tables
+from filters.kernels.unicode import CLUSTER, IGNORED, SPACE, WORD, class_of, tables
 from tests.kernels.hostile import TEXTS
 
 MODULUS = 2**64
@@ -74,7 +74,7 @@ def kind_of(character: str, after: str) -> str:
         if character in "\n\r":
             return "N"
         return "L" if character.isalpha() else "D" if character.isdigit() else "B" if character.isspace() else "O"
-    return {WORD: "L", SPACE: "B", IGNORED: "I"}.get(int(class_of(ord(character), tables()[0])), "O")
+    return {WORD: "L", CLUSTER: "L", SPACE: "B", IGNORED: "I"}.get(int(class_of(ord(character), tables()[0])), "O")
 
 
 def expected_tokens(text: bytes) -> list[Token]:

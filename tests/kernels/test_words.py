@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from filters.kernels.canonical import in_nfc
 from filters.kernels.packed import PackedText
-from filters.kernels.unicode import IGNORED, SEPARATOR, SINGLE, SPACE, WORD, tables
-from filters.kernels.words import normalize, word_hashes
+from filters.kernels.unicode import CLUSTER, IGNORED, SEPARATOR, SINGLE, SPACE, WORD, tables
+from filters.kernels.words import normalize, widened, word_hashes
 from tests.kernels.hostile import TEXTS, characters
 
 MASK = 2**64 - 1
@@ -30,15 +31,23 @@ def lower(code: int) -> int:
     return int(tables()[1][code]) if code < 0x10000 else code
 
 
+def composed(text: bytes) -> list[str]:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return list(characters(text))
+    return list(next(iter(in_nfc(PackedText.from_bytes([text])))).decode())
+
+
 def words_of(text: bytes) -> list[str]:
     words, word = [], ""
-    for character in characters(text):
+    for character in composed(text):
         kind = class_of(ord(character))
         if kind == WORD:
             word += chr(lower(ord(character)))
         elif kind != IGNORED:
             words += [word, character] if kind == SINGLE else [word]
-            word = ""
+            word = character if kind == CLUSTER else ""
     return [word for word in [*words, word] if word]
 
 
@@ -97,13 +106,40 @@ def test_any_bytes(texts: list[bytes]) -> None:
         ("co\u00adop zero\u200bwidth", ["coop", "zero", "width"]),
         ("I \u2764\ufe0f \U0001f600 you", ["i", "you"]),
         ("Straße ÆBLE İ", ["straße", "æble", "i"]),
-        ("안녕 мир สวัสดี", ["안녕", "мир", "สวัสดี"]),
+        ("안녕 мир", ["안녕", "мир"]),
+        (
+            "\u0e2a\u0e27\u0e31\u0e2a\u200b\u0e14\u0e35 \u0e19\u0e33",
+            ["\u0e2a", "\u0e27\u0e31", "\u0e2a", "\u0e14\u0e35", "\u0e19\u0e33"],
+        ),
+        ("\u1798\u17b6\u1793", ["\u1798\u17b6", "\u1793"]),
+        ("\u1019\u103c\u1014\u103a", ["\u1019\u103c", "\u1014\u103a"]),
+        ("cafe\u0301 \u0301\u0301", ["caf\u00e9", "\u0301\u0301"]),
+        ("\u0643\u064e\u062a\u064e\u0628\u064e", ["\u0643\u064e\u062a\u064e\u0628\u064e"]),
+        ("\uff11\uff12 \ue000\u043f\u0430y", ["\uff11\uff12", "\u043f\u0430y"]),
         ("\u0939\u093f\u0928\u094d\u0926\u0940", ["\u0939\u093f\u0928\u094d\u0926\u0940"]),
     ],
 )
 def test_what_a_word_is(text: str, words: list[str]) -> None:
     found = word_hashes(PackedText.from_strings([text])).hashes.tolist()
     assert found == [hash_of(word) for word in words]
+
+
+def test_words_that_say_little_are_widened() -> None:
+    texts = [
+        "seven words of plain English stay alone",
+        "\u4e00\u4e01\u4e03\u4e07\u4e08\u4e09\u4e0a\u4e0b",
+        "\u0e01\u0e02\u0e03 x",
+        "",
+    ]
+    words = word_hashes(PackedText.from_strings(texts))
+    wide = widened(words, 4)  # a character of Han reaches over 3, a cluster over 8
+    assert np.diff(wide.offsets).tolist() == [7, 6, 1, 0]
+    assert wide.hashes[:7].tolist() == words.hashes[:7].tolist()
+    assert len({*wide.hashes[7:13].tolist()}) == 6
+    other = word_hashes(PackedText.from_strings([texts[1][1:] + "\u4e0d"]))
+    assert widened(other, 4).hashes[:5].tolist() == wide.hashes[8:13].tolist()
+    plain = word_hashes(PackedText.from_strings(texts[:1]))
+    assert widened(plain, 4) is plain
 
 
 def test_normal_form() -> None:
@@ -122,16 +158,14 @@ def test_large_words() -> None:
 def test_tables_are_the_same_with_every_version_of_unicode() -> None:
     """Fingerprints must not depend on the Python they are computed with (3.11 has Unicode 14.0, 3.13 has 15.1)."""
     digest = hashlib.sha256(tables()[0].tobytes() + tables()[1].tobytes()).hexdigest()
-    assert digest == "34d9528d9ed6ad2d335c4c39c9a1d29369ce43eb76d857247348e696e87b8377"
+    assert digest == "5a6c32e6d3c05f04bd052760e127bfeea290861a7b8a1659fc2ccaeee68f60b8"
 
 
 def test_letters_with_their_marks_are_words_in_scripts_without_spaces() -> None:
     texts = ["กำลัง ที่", "ປະເທດ", "မြန်မာ", "ភាសាខ្មែរ", "plain ไทย text", "ค" * 300]
-    for clusters in (False, True):
-        found = word_hashes(PackedText.from_strings(texts), clusters=clusters)
-        counts = np.diff(found.offsets).tolist()
-        assert counts == ([2, 1, 1, 1, 3, 1] if not clusters else [*map(letters, texts[:4]), 5, 300])
+    counts = np.diff(word_hashes(PackedText.from_strings(texts)).offsets).tolist()
+    assert counts == [*map(letters, texts[:4]), 5, 300]
 
 
 def letters(text: str) -> int:
-    return sum(unicodedata.category(c)[0] == "L" for c in text)
+    return sum(unicodedata.category(c)[0] == "L" and c != "\u0e33" for c in text)
