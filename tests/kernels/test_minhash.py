@@ -25,6 +25,8 @@ from tests.kernels.hostile import TEXTS
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
 
+NO_KINDS = np.zeros(0, np.uint8)
+
 
 def finish(h: int) -> int:
     h = ((h ^ (h >> 32)) * 0xD6E8FEB86659FD93) & MASK
@@ -124,7 +126,7 @@ def _joined(similarity: float, shingles: int, pairs: int) -> tuple[Bool, float]:
     words, common = shingles + 4, shared + 4
     texts = draw.integers(0, 2**64, (pairs, 2, words), np.uint64)
     texts[:, 1, :common] = texts[:, 0, :common]
-    keys, _ = band_keys(WordHashes(texts.ravel(), np.arange(0, 2 * pairs * words + 1, words)))
+    keys, _ = band_keys(WordHashes(texts.ravel(), np.arange(0, 2 * pairs * words + 1, words), NO_KINDS))
     keys = keys.reshape(pairs, 2, -1)
     return (keys[:, 0] == keys[:, 1]).any(axis=1), shared / (2 * shingles - shared)
 
@@ -145,7 +147,7 @@ def test_row_agreement_estimates_the_similarity() -> None:
     draw = np.random.default_rng(3)
     texts = draw.integers(0, 2**64, (2000, 2, 300), np.uint64)
     texts[:, 1, :200] = texts[:, 0, :200]
-    minima, _ = signatures(WordHashes(texts.ravel(), np.arange(0, 4000 * 300 + 1, 300)), shingle=1)
+    minima, _ = signatures(WordHashes(texts.ravel(), np.arange(0, 4000 * 300 + 1, 300), NO_KINDS), shingle=1)
     minima = minima.reshape(2000, 2, -1)
     agreement = (minima[:, 0] == minima[:, 1]).mean(axis=1)
     assert agreement.mean() == pytest.approx(0.5, abs=0.005)
@@ -188,7 +190,7 @@ def test_shingles_ascend_however_often_a_text_says_the_same() -> None:
     ]
     lengths = np.array([len(row) for row in rows])
     words = Ragged.of_lengths(np.concatenate(rows).astype(np.uint64), lengths)
-    found = shingle_sets(WordHashes(words.values, words.offsets), shingle=3)
+    found = shingle_sets(WordHashes(words.values, words.offsets, NO_KINDS), shingle=3)
     for row, some in enumerate(rows):
         width = 3 if len(some) > 3 else 1
         values = found.values[found.offsets[row] : found.offsets[row + 1]].tolist()
