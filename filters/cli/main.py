@@ -31,6 +31,7 @@ from filters.errors import FinesieveError, without_secrets
 from filters.terminal import guard_streams
 
 _log = logging.getLogger("finesieve")
+_PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     name="finesieve",
@@ -104,14 +105,13 @@ def main() -> None:
     guard_streams()
     try:
         app()
-    except FinesieveError as error:
-        sys.stderr.write(f"finesieve: {error}\n")
-        _log.info("where the error came from", exc_info=error)
-        sys.exit(1)
-    except OSError as error:
-        if error.filename is None or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
-            raise
-        sys.stderr.write(f"finesieve: {without_secrets(str(error.filename))}: {error.strerror}\n")
+    except (FinesieveError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError):
+            if error.filename is None or error.errno not in _PATH_ERRORS:
+                raise
+            message = f"{without_secrets(str(error.filename))}: {error.strerror}"
+        sys.stderr.write(f"finesieve: {message}\n")
         _log.info("where the error came from", exc_info=error)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as error:

@@ -278,14 +278,6 @@ def _salvaged(inner: zlib._Decompress, piece: bytes, stream: MemberStream) -> It
             raise damage from error
 
 
-def _bz2(stream: MemberStream) -> Iterator[bytes]:
-    return _blocks(bz2.BZ2Decompressor(), stream)
-
-
-def _xz(stream: MemberStream) -> Iterator[bytes]:
-    return _blocks(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), stream)
-
-
 def _blocks(inner: bz2.BZ2Decompressor | lzma.LZMADecompressor, stream: MemberStream) -> Iterator[bytes]:
     ended = False
     while not ended:
@@ -362,6 +354,9 @@ def _pass_over(stream: MemberStream, start: bytes) -> None:
 
 
 _DECODERS: dict[Compression, Callable[[MemberStream], Iterator[bytes]]] = {
-    "gzip": _gzip, "bz2": _bz2, "xz": _xz, "zstd": _zstd
-}  # fmt: skip
+    "gzip": _gzip,
+    "bz2": lambda stream: _blocks(bz2.BZ2Decompressor(), stream),
+    "xz": lambda stream: _blocks(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), stream),
+    "zstd": _zstd,
+}
 """The decompressed pieces of the member that begins here, by compression."""

@@ -48,13 +48,14 @@ class Reading:
     Attributes:
         stamp: of the file.
         digest: xxh3-128 of all of its bytes, in hexadecimal; None from a unit that begins inside the file.
+        file: as long as it is read.
 
-    Both are None until the unit has come to its end, and where its input is no local file.
+    Stamp and digest are None until the unit has come to its end, and where its input is no local file.
     """
 
     def __init__(self, stamp: str | None = None, digest: str | None = None) -> None:
         self.stamp, self.digest = stamp, digest
-        self._file: LocalFile | None = None
+        self.file: LocalFile | None = None
 
     def check(self) -> None:
         """See that the file did not change since it was opened.
@@ -62,12 +63,8 @@ class Reading:
         Raises:
             InputError: it did; names it.
         """
-        if self._file is not None:
-            self._file.check()
-
-    def opened(self, file: LocalFile) -> None:
-        """Called by the file that is read."""
-        self._file = file
+        if self.file is not None:
+            self.file.check()
 
 
 def _opened(path: str, source: str) -> io.FileIO:
@@ -98,7 +95,7 @@ class LocalFile(io.BufferedReader):
         sequential = unit.kind != "parquet" and unit.is_first
         self._hash = xxhash.xxh3_128() if reading is not None and sequential else None
         if reading is not None:
-            reading.opened(self)
+            reading.file = self
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to another byte: what passes from then on is not all of the file in its order, and is not hashed."""
