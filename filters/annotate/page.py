@@ -13,7 +13,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 
 OPEN = "<page>"
 CLOSE = "</page>"
@@ -279,21 +278,6 @@ def _heading(text: str, shape: str) -> str:
 
 # --- invisible characters
 
-_NAMES = {
-    0x7F: "DEL", 0x061C: "ALM", 0x115F: "FILLER", 0x1160: "FILLER", 0x180E: "MVS", 0x200B: "ZWSP",
-    0x200C: "ZWNJ", 0x200D: "ZWJ", 0x200E: "LRM", 0x200F: "RLM", 0x202A: "LRE", 0x202B: "RLE", 0x202C: "PDF",
-    0x202D: "LRO", 0x202E: "RLO", 0x2060: "WJ", 0x2066: "LRI", 0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI",
-    0x3164: "FILLER", 0xFEFF: "BOM", 0xFFA0: "FILLER",
-}  # fmt: skip
-# fmt: off
-_CONTROLS = [
-    "NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "HT", "LF", "VT", "FF", "CR", "SO", "SI", "DLE",
-    "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US",
-]
-# fmt: on
-_NAMES |= dict(enumerate(_CONTROLS))
-"""Abbreviations of Unicode's own; other characters are shown by their code point."""
-
 _UNSEEN = (
     "\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
@@ -307,12 +291,12 @@ _INVISIBLE = re.compile(
     rf"|(?<=[{_SYMBOL}])[\ufe00-\ufe0f](?![\ufe00-\ufe0f\U000e0100-\U000e01ef]))"
     rf"|[{_UNSEEN}]+)"
 )
-_GROUPS = 8
-"""More kinds of invisible characters than this in one run are only counted: text smuggled in them is not spelt out."""
+_SPELT_OUT = 8
+"""Longer runs of invisible characters are only counted: text smuggled in them is not spelt out."""
 
 
 def _show_invisible(text: str) -> tuple[str, int]:
-    """(text with control and invisible characters as names in brackets, number of runs)."""
+    """(text with control and invisible characters as code points in brackets, number of runs)."""
     if text.isascii() and not _CONTROL.search(text):
         return text, 0
     runs = 0
@@ -323,11 +307,8 @@ def _show_invisible(text: str) -> tuple[str, int]:
         if match["stays"]:
             return run
         runs += 1
-        groups = [(ord(character), len(list(same))) for character, same in groupby(run)]
-        if len(groups) > _GROUPS:
+        if len(run) > _SPELT_OUT:
             return f"[{len(run)} invisible characters]"
-        return "".join(
-            f"[{_NAMES.get(code, f'U+{code:04X}')}{f' x{count}' if count > 1 else ''}]" for code, count in groups
-        )
+        return "".join(f"[U+{ord(character):04X}]" for character in run)
 
     return _INVISIBLE.sub(show, text), runs

@@ -167,7 +167,7 @@ def _of_store(store: Store, wanted: str | None) -> Rated:
         notes.append(f"other rubrics in this store are not shown: {others}")
     drawn: dict[int, Document] = {}
     samples = store.samples()
-    for number, _ in samples:
+    for number in samples:
         drawn |= dict(store.drawn(number))
     if len(samples) > 1:
         notes.append(

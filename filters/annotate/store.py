@@ -13,7 +13,8 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import add, sub
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -120,15 +121,10 @@ class Spending:
     cost: float = 0.0
 
     def __add__(self, other: Spending) -> Spending:
-        return Spending(
-            self.requests + other.requests,
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-            self.cost + other.cost,
-        )
+        return Spending(*map(add, astuple(self), astuple(other)))
 
     def __sub__(self, other: Spending) -> Spending:
-        return self + Spending(-other.requests, -other.tokens_in, -other.tokens_out, -other.cost)
+        return Spending(*map(sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,35 +177,35 @@ RAISE = {1: "ALTER TABLE answers ADD COLUMN text_cut INTEGER"}
 """What makes a store of an earlier format one of the next: its answers were paid for."""
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS documents (
+CREATE TABLE documents (
     document INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, id TEXT, url TEXT, source TEXT, position INTEGER,
     language TEXT, columns TEXT NOT NULL, text TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS samples (
+CREATE TABLE samples (
     sample INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, description TEXT NOT NULL, complete INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS draws (
+CREATE TABLE draws (
     place INTEGER PRIMARY KEY, sample INTEGER NOT NULL, document INTEGER NOT NULL, probability REAL NOT NULL,
     design TEXT NOT NULL, stratum TEXT, UNIQUE (sample, document));
-CREATE TABLE IF NOT EXISTS rubrics (
+CREATE TABLE rubrics (
     rubric INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
     content TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS judges (
+CREATE TABLE judges (
     judge INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, model TEXT NOT NULL,
     settings TEXT NOT NULL, logprobs INTEGER);
-CREATE TABLE IF NOT EXISTS answers (
+CREATE TABLE answers (
     judge INTEGER NOT NULL, rubric INTEGER NOT NULL, document INTEGER NOT NULL, repeat INTEGER NOT NULL,
     status TEXT NOT NULL, cause TEXT, score REAL, expected REAL, entropy REAL, coverage REAL, distribution TEXT,
     attributes TEXT, raw TEXT NOT NULL, mode TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
     tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, cost REAL NOT NULL, seconds REAL NOT NULL,
     attempts INTEGER NOT NULL, time REAL NOT NULL, text_cut INTEGER);
-CREATE UNIQUE INDEX IF NOT EXISTS answered ON answers (judge, rubric, document, repeat);
-CREATE INDEX IF NOT EXISTS rejected ON answers (judge, rubric, cause) WHERE status = 'rejected';
-CREATE TABLE IF NOT EXISTS failures (
+CREATE UNIQUE INDEX answered ON answers (judge, rubric, document, repeat);
+CREATE INDEX rejected ON answers (judge, rubric, cause) WHERE status = 'rejected';
+CREATE TABLE failures (
     judge INTEGER NOT NULL, rubric INTEGER NOT NULL, document INTEGER NOT NULL, repeat INTEGER NOT NULL,
     cause TEXT NOT NULL, attempts INTEGER NOT NULL, time REAL NOT NULL,
     PRIMARY KEY (judge, rubric, document, repeat)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS runs (
+CREATE TABLE runs (
     run INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL, outcome TEXT, config TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS spending (
+CREATE TABLE spending (
     run INTEGER NOT NULL, judge INTEGER NOT NULL, requests INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
     tokens_out INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (run, judge)) WITHOUT ROWID;
 """
@@ -333,25 +329,26 @@ class Store:
             self._db.execute("ROLLBACK")
             raise
 
+    def _one(self, query: str, *values: Any) -> Any:
+        """The first row of an answer, or None."""
+        return self._db.execute(query, values).fetchone()
+
     # --- documents and samples
 
     def find_sample(self, description: dict[str, Any]) -> int | None:
         """Number of the completely drawn sample of this description (input and design); None: there is none."""
-        row = self._db.execute(
-            "SELECT sample FROM samples WHERE digest = ? AND complete", (_digest(description),)
-        ).fetchone()
+        row = self._one("SELECT sample FROM samples WHERE digest = ? AND complete", _digest(description))
         return None if row is None else int(row[0])
 
     def begin_sample(self, description: dict[str, Any]) -> int:
         """Number of a sample to be drawn. What an interrupted run had drawn of it is forgotten."""
+        digest = _digest(description)
         with self._transaction() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO samples VALUES (NULL, ?, ?, 0)",
-                (_digest(description), json.dumps(description, sort_keys=True)),
-            )
-            number = db.execute("SELECT sample FROM samples WHERE digest = ?", (_digest(description),)).fetchone()[0]
+            written = json.dumps(description, sort_keys=True)
+            db.execute("INSERT OR IGNORE INTO samples VALUES (NULL, ?, ?, 0)", (digest, written))
+            number = int(self._one("SELECT sample FROM samples WHERE digest = ?", digest)[0])
             db.execute("DELETE FROM draws WHERE sample = ?", (number,))
-            return int(number)
+            return number
 
     def draw(self, sample: int, documents: Iterable[Document]) -> int:
         """Fill a sample, all or nothing. A text that comes twice is one document; the first draw counts.
@@ -371,31 +368,21 @@ class Store:
 
     def sample_size(self, sample: int, until: int = LAST) -> int:
         """Documents in a sample, up to place `until`."""
-        row = self._db.execute("SELECT count(*) FROM draws WHERE sample = ? AND place <= ?", (sample, until))
-        return int(row.fetchone()[0])
+        return int(self._one("SELECT count(*) FROM draws WHERE sample = ? AND place <= ?", sample, until)[0])
 
-    def samples(self) -> list[tuple[int, dict[str, Any]]]:
-        """(number, description) of every completely drawn sample, the latest last."""
-        rows = self._db.execute("SELECT sample, description FROM samples WHERE complete ORDER BY sample")
-        return [(int(number), json.loads(description)) for number, description in rows]
+    def samples(self) -> list[int]:
+        """Number of every completely drawn sample, the latest last."""
+        return [number for (number,) in self._db.execute("SELECT sample FROM samples WHERE complete ORDER BY sample")]
 
     def _enter(self, db: sqlite3.Connection, document: Document) -> int:
         digest = text_digest(document.text)
-        row = db.execute("SELECT document FROM documents WHERE digest = ?", (digest,)).fetchone()
+        row = self._one("SELECT document FROM documents WHERE digest = ?", digest)
         if row is not None:
             return int(row[0])
+        known = (document.id, document.url, document.source, document.position, document.language)
+        columns = json.dumps(document.columns, ensure_ascii=False, default=str)
         cursor = db.execute(
-            "INSERT INTO documents VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                digest,
-                document.id,
-                document.url,
-                document.source,
-                document.position,
-                document.language,
-                json.dumps(document.columns, ensure_ascii=False, default=str),
-                document.text,
-            ),
+            "INSERT INTO documents VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", (digest, *known, columns, document.text)
         )
         return int(cursor.lastrowid or 0)
 
@@ -403,31 +390,23 @@ class Store:
         """(number, document) of a sample, in the order drawn."""
         rows = self._db.execute(
             "SELECT d.document, d.text, d.id, d.url, d.source, d.position, d.language, w.probability, w.design, "
-            "w.stratum, d.columns FROM draws w JOIN documents d USING (document) WHERE w.sample = ? "
-            "ORDER BY w.place",
+            "w.stratum, d.columns FROM draws w JOIN documents d USING (document) WHERE w.sample = ? ORDER BY w.place",
             (sample,),
         )
-        for number, text, name, url, source, position, language, probability, design, stratum, columns in rows:
-            yield (
-                number,
-                Document(
-                    text, name, url, source, position, language, probability, design, stratum, json.loads(columns)
-                ),
-            )
+        names = ("text", "id", "url", "source", "position", "language", "probability", "design", "stratum")
+        for number, *values, columns in rows:
+            yield number, Document(**dict(zip(names, values, strict=True)), columns=json.loads(columns))
 
     # --- judges and rubrics
 
     def rubric(self, rubric: Rubric) -> int:
         """Number of a rubric, which is entered if it is new."""
-        row = self._db.execute("SELECT rubric FROM rubrics WHERE digest = ?", (rubric.digest,)).fetchone()
+        row = self._one("SELECT rubric FROM rubrics WHERE digest = ?", rubric.digest)
         if row is not None:
             return int(row[0])
         with self._transaction() as db:
-            cursor = db.execute(
-                "INSERT INTO rubrics VALUES (NULL, ?, ?, ?, ?)",
-                (rubric.digest, rubric.name, rubric.version, rubric.model_dump_json()),
-            )
-            return int(cursor.lastrowid or 0)
+            values = (rubric.digest, rubric.name, rubric.version, rubric.model_dump_json())
+            return int(db.execute("INSERT INTO rubrics VALUES (NULL, ?, ?, ?, ?)", values).lastrowid or 0)
 
     def rubrics(self) -> list[RubricRecord]:
         """Every rubric that was used, oldest first."""
@@ -443,17 +422,14 @@ class Store:
         Raises:
             AnnotationsError: a judge of this name answered before with another model or other settings.
         """
-        found = self._judge(name)
+        written = json.dumps(settings, sort_keys=True)
+        found = next((judge for judge in self.judges() if judge.name == name), None)
         if found is None:
             with self._transaction() as db:
-                db.execute(
-                    "INSERT INTO judges VALUES (NULL, ?, ?, ?, ?, NULL)",
-                    (name, kind, model, json.dumps(settings, sort_keys=True)),
-                )
-            found = self._judge(name)
-            assert found is not None
+                db.execute("INSERT INTO judges VALUES (NULL, ?, ?, ?, ?, NULL)", (name, kind, model, written))
+            return self.judges()[-1]
         before = {"kind": found.kind, "model": found.model} | found.settings
-        now = {"kind": kind, "model": model} | json.loads(json.dumps(settings))
+        now = {"kind": kind, "model": model} | json.loads(written)
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
                 raise AnnotationsError(
@@ -469,9 +445,6 @@ class Store:
             JudgeRecord(number, name, kind, model, json.loads(settings), logprobs)
             for number, name, kind, model, settings, logprobs in rows
         ]
-
-    def _judge(self, name: str) -> JudgeRecord | None:
-        return next((judge for judge in self.judges() if judge.name == name), None)
 
     def learn_logprobs(self, judge: int, candidates: int) -> None:
         """Remember how many candidates per token a judge's servers give, so that a resumed run need not find out."""
@@ -489,9 +462,7 @@ class Store:
         Raises:
             AnnotationsError: a model of this name answers in this store.
         """
-        number = self.judge(judge, "human", "", {}).number
-        rubric = self.rubric(KEEP_RUBRIC)
-        score = float(keep)
+        number, rubric, score = self.judge(judge, "human", "", {}).number, self.rubric(KEEP_RUBRIC), float(keep)
         with self._transaction() as db:
             entered = self._enter(db, Document(document) if isinstance(document, str) else document)
             answer = Answer(entered, 0, "ok", "keep" if keep else "drop", score=score, expected=score, mode="human")
@@ -510,21 +481,19 @@ class Store:
             "USING (document) ORDER BY w.place",
             (sample, after, until, judge, rubric, repeats, repeats, limit),
         ).fetchall()
-        return [Pending(place, n, text, self._missing(judge, rubric, n, repeats)) for place, n, text in rows]
-
-    def _missing(self, judge: int, rubric: int, document: int, repeats: int) -> tuple[int, ...]:
-        rows = self._db.execute(
-            "SELECT repeat FROM answers WHERE judge = ? AND rubric = ? AND document = ?", (judge, rubric, document)
-        )
-        done = {repeat for (repeat,) in rows}
-        return tuple(repeat for repeat in range(repeats) if repeat not in done)
+        found = []
+        for place, number, text in rows:
+            answered = self._db.execute(
+                "SELECT repeat FROM answers WHERE judge = ? AND rubric = ? AND document = ?", (judge, rubric, number)
+            )
+            missing = sorted(set(range(repeats)) - {repeat for (repeat,) in answered})
+            found.append(Pending(place, number, text, tuple(missing)))
+        return found
 
     def place(self, sample: int, number: int) -> int:
         """Place of the `number`-th draw of a sample, from 1; of the last one if it has fewer."""
-        row = self._db.execute(
-            "SELECT max(place) FROM (SELECT place FROM draws WHERE sample = ? ORDER BY place LIMIT ?)", (sample, number)
-        ).fetchone()
-        return int(row[0] or 0)
+        places = "SELECT place FROM draws WHERE sample = ? ORDER BY place LIMIT ?"
+        return int(self._one(f"SELECT max(place) FROM ({places})", sample, number)[0] or 0)  # noqa: S608
 
     def costs(self, sample: int, judge: int, rubric: int, limit: int = 10_000) -> npt.NDArray[np.float64]:
         """float64[n, 4]: answers, prompt tokens, answer tokens and money of a document, of the first `limit` drawn."""
@@ -538,12 +507,11 @@ class Store:
 
     def answered(self, sample: int, judge: int, rubric: int, repeats: int, until: int = LAST) -> int:
         """Answers of a judge to a sample up to place `until`, rejected ones included, up to `repeats` a document."""
-        row = self._db.execute(
+        query = (
             "SELECT count(*) FROM draws w CROSS JOIN answers a ON a.judge = ? AND a.rubric = ? AND "
-            "a.document = w.document AND a.repeat < ? WHERE w.sample = ? AND w.place <= ?",
-            (judge, rubric, repeats, sample, until),
-        ).fetchone()
-        return int(row[0])
+            "a.document = w.document AND a.repeat < ? WHERE w.sample = ? AND w.place <= ?"
+        )
+        return int(self._one(query, judge, rubric, repeats, sample, until)[0])
 
     def missing(self, texts: Sequence[str], judge: str, rubric: Rubric, repeats: int) -> npt.NDArray[np.int64]:
         """int64[n]: how many of `repeats` answers each text lacks from a judge, which need not be in the store."""
@@ -552,7 +520,7 @@ class Store:
             "JOIN documents d USING (document) WHERE d.digest = ? AND j.name = ? AND r.digest = ? AND repeat < ?"
         )
         digest = rubric.digest
-        done = [self._db.execute(query, (text_digest(text), judge, digest, repeats)).fetchone()[0] for text in texts]
+        done = [self._one(query, text_digest(text), judge, digest, repeats)[0] for text in texts]
         return repeats - np.array(done, np.int64)
 
     def save(
@@ -567,28 +535,25 @@ class Store:
         """Write what came in, in one transaction. An answer clears an earlier failure of the same request."""
         with self._transaction() as db:
             self._save_answers(db, judge, rubric, answers)
-            if failures:
-                db.executemany(
-                    "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [(judge, rubric, f.document, f.repeat, f.cause, f.attempts, time.time()) for f in failures],
-                )
+            db.executemany(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(judge, rubric, *astuple(failure), time.time()) for failure in failures],
+            )
             if spent is not None:
                 db.execute(
                     "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                     "requests = requests + excluded.requests, tokens_in = tokens_in + excluded.tokens_in, "
                     "tokens_out = tokens_out + excluded.tokens_out, cost = cost + excluded.cost",
-                    (run, judge, spent.requests, spent.tokens_in, spent.tokens_out, spent.cost),
+                    (run, judge, *astuple(spent)),
                 )
 
     def _save_answers(self, db: sqlite3.Connection, judge: int, rubric: int, answers: Sequence[Answer]) -> None:
         now = time.time()
         rows = []
         for answer in answers:
-            values = [getattr(answer, name) for name in ANSWER_COLUMNS]
-            for column in JSON_COLUMNS:
-                place = ANSWER_COLUMNS.index(column)
-                values[place] = None if values[place] is None else json.dumps(values[place])
-            rows.append((judge, rubric, now, *values))
+            values = {name: getattr(answer, name) for name in ANSWER_COLUMNS}
+            values |= {name: json.dumps(values[name]) for name in JSON_COLUMNS if values[name] is not None}
+            rows.append((judge, rubric, now, *values.values()))
         db.executemany(INSERT_ANSWER, rows)
         keys = [(judge, rubric, answer.document, answer.repeat) for answer in answers]
         db.executemany("DELETE FROM failures WHERE judge = ? AND rubric = ? AND document = ? AND repeat = ?", keys)
@@ -597,40 +562,28 @@ class Store:
         """(judge's name, answer) under a rubric, by document, judge and repeat; of one sample, or of all documents."""
         for judge, *values in self._db.execute(SELECT_ANSWERS, (rubric, sample)):
             fields = dict(zip(ANSWER_COLUMNS, values, strict=True))
-            for column in JSON_COLUMNS:
-                fields[column] = None if fields[column] is None else json.loads(fields[column])
+            fields |= {name: json.loads(fields[name]) for name in JSON_COLUMNS if fields[name] is not None}
             yield judge, Answer(**fields)
 
     def scores(self, judge: int, rubric: int) -> dict[int, float]:
         """Document -> score of a judge's latest readable answer under a rubric."""
-        rows = self._db.execute(
-            "SELECT document, score FROM answers WHERE judge = ? AND rubric = ? AND status = 'ok' "
-            "ORDER BY document, repeat",
-            (judge, rubric),
-        )
-        return dict(rows.fetchall())
+        return self._counts("document, score", judge, rubric, "status = 'ok' ORDER BY document, repeat")
 
     def score_counts(self, judge: int, rubric: int) -> dict[int, int]:
         """Readable answers of a judge under a rubric by rounded expected score, ascending."""
-        rows = self._db.execute(
-            "SELECT CAST(round(expected) AS INTEGER), count(*) FROM answers WHERE judge = ? AND rubric = ? AND "
-            "status = 'ok' GROUP BY 1 ORDER BY 1",
-            (judge, rubric),
-        )
-        return dict(rows.fetchall())
+        columns = "CAST(round(expected) AS INTEGER), count(*)"
+        return self._counts(columns, judge, rubric, "status = 'ok' GROUP BY 1 ORDER BY 1")
 
     def causes(self, judge: int, rubric: int) -> tuple[dict[str, int], dict[str, int]]:
         """(rejected answers by cause, failed requests by cause), the most frequent first."""
-        rejected = self._db.execute(
-            "SELECT cause, count(*) FROM answers WHERE judge = ? AND rubric = ? AND status = 'rejected' "
-            "GROUP BY cause ORDER BY 2 DESC, 1",
-            (judge, rubric),
-        )
-        failed = self._db.execute(
-            "SELECT cause, count(*) FROM failures WHERE judge = ? AND rubric = ? GROUP BY cause ORDER BY 2 DESC, 1",
-            (judge, rubric),
-        )
-        return dict(rejected.fetchall()), dict(failed.fetchall())
+        grouped = "GROUP BY cause ORDER BY 2 DESC, 1"
+        rejected = self._counts("cause, count(*)", judge, rubric, f"status = 'rejected' {grouped}")
+        return rejected, self._counts("cause, count(*)", judge, rubric, f"1 {grouped}", "failures")
+
+    def _counts(self, columns: str, judge: int, rubric: int, rest: str, table: str = "answers") -> dict[Any, Any]:
+        """Two columns of a judge's rows under a rubric."""
+        query = f"SELECT {columns} FROM {table} WHERE judge = ? AND rubric = ? AND {rest}"  # noqa: S608 (all ours)
+        return dict(self._db.execute(query, (judge, rubric)).fetchall())
 
     # --- runs
 
@@ -645,11 +598,7 @@ class Store:
         with self._transaction() as db:
             db.execute("UPDATE runs SET ended = ?, outcome = ? WHERE run = ?", (time.time(), outcome, run))
 
-    def spent(self, judge: int | None = None) -> Spending:
-        """What all runs on this store have cost, of one judge or of all."""
-        row = self._db.execute(
-            "SELECT ifnull(sum(requests), 0), ifnull(sum(tokens_in), 0), ifnull(sum(tokens_out), 0), "
-            "ifnull(sum(cost), 0.0) FROM spending WHERE ?1 IS NULL OR judge = ?1",
-            (judge,),
-        ).fetchone()
-        return Spending(*row)
+    def spent(self) -> Spending:
+        """What all runs on this store have cost."""
+        columns = "ifnull(sum(requests), 0), ifnull(sum(tokens_in), 0), ifnull(sum(tokens_out), 0)"
+        return Spending(*self._one(f"SELECT {columns}, ifnull(sum(cost), 0.0) FROM spending"))  # noqa: S608
