@@ -132,15 +132,12 @@ class ProbeResult(BaseModel):
 
     Attributes:
         probe: name in `PROBES`.
-        meaning: what was changed.
         flips: share of all decisions that flip.
         natural: the same in the natural mix of the crawl; None where the annotations have no weights.
         near: share of flips among pages with a score at most `NEAR` from the threshold.
         near_rows: how many those are (averaged over repeated predictions).
         gained: share of all pages that turn from drop to keep.
         lost: share of all pages that turn from keep to drop.
-        shift: mean change of the score.
-        above_reference: whether `flips` is above `REFERENCE`.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -50,8 +50,6 @@ class Subject(_Part):
     """What was measured.
 
     Attributes:
-        name: of the model.
-        kind: of the classifier.
         digest: sha256 of the model folder; of a cross-validated config, of the config's settings.
         window: characters that it reads of a text.
     """
@@ -66,11 +64,8 @@ class Source(_Part):
     """The annotations.
 
     Attributes:
-        name: of the file.
         sha256: of the file as stored.
-        rows: labelled texts measured on.
         groups: independent groups (host and near copies) of them.
-        target: the column compared with.
         seen: texts of the file that were left out, because the model was trained on them or near copies of them (or the
             model it is compared with was); None: which texts it was trained on is not known.
     """
@@ -144,33 +139,18 @@ class Report(_Part):
     """Agreement of one model with one annotations file: schema of `finesieve evaluate --json`.
 
     Attributes:
-        format: name of this schema.
         version: of this schema; a change that breaks readers raises it.
-        finesieve: version of the package that measured.
-        subject: what was measured.
         protocol: whether the pages were kept from the model.
-        annotations: what it was measured against.
         min_score: the keep rule, for scores and labels.
-        confidence: of all intervals.
         resamples: of the bootstrap over groups (slices: at most `SLICE_RESAMPLES`).
         predictions: predictions averaged over (repetitions of the cross-validation).
-        random_state: of everything random.
         sample: metric -> estimate, every row counting once. The names are the keys of `METRICS`.
         natural: the same for the natural mix of the crawl; None where the file has no `natural_weight`.
-        baselines: what the model must beat.
         judge: the judge's second rating in the place of a model; None without second ratings.
-        facets: metrics in slices of the pages.
-        confusion: counts at the keep rule.
-        reliability: bins of the score, ascending.
         curve: the precision-recall curve, from high thresholds to low.
-        histogram: scores by the judge's decision.
         conformal: cross-conformal bands at several error rates; empty where there are too few groups.
         probes: robustness; None where they were not run.
-        probe_reference: the share of flips that `above_reference` compares with.
         probe_near: half-width of "near the threshold".
-        comparison: with another model, where one was given.
-        examples: the largest disagreements.
-        notes: what a reader of the numbers must know.
     """
 
     format: Literal["finesieve-evaluation"] = "finesieve-evaluation"

@@ -35,10 +35,6 @@ class Slice(BaseModel):
     """One slice.
 
     Attributes:
-        name: of the slice, as the column has it.
-        rows: texts in it.
-        judge_kept_share: share that the judge keeps.
-        kept_share: share that the model keeps.
         metrics: the names in `SLICE_METRICS`; undefined in slices that are too small.
     """
 

@@ -47,8 +47,6 @@ class Table:
     """A table of a report.
 
     Attributes:
-        columns: their names.
-        rows: cells of text.
         bold: number of the row of the model itself; -1: none.
         terminal: numbers of the columns that a terminal has room for; none: the page alone has the table.
         width: most characters of a name in a terminal.

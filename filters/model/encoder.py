@@ -245,9 +245,6 @@ class Encoder(ABC):
     """A language model that turns texts into features.
 
     Attributes:
-        options: which model, layers and pooling.
-        device: where it computes.
-        precision: in what.
         width: of a layer's states.
         causal: whether a token's state is blind to later tokens.
         max_tokens: of a text that are read.

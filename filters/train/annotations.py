@@ -42,8 +42,6 @@ class Annotations:
     """n labelled texts.
 
     Attributes:
-        name: file name.
-        sha256: of the file as stored.
         texts: n texts, none empty, no two equal.
         score: int64[n], the judge's score, 0 to 5; of `scores` the mean, rounded half to even.
         expected: float64[n], what to predict: expected_score, or where the file has no such column score, or the mean

@@ -55,8 +55,6 @@ class Difference(BaseModel):
     """A metric of one model minus the same metric of another, on the same rows.
 
     Attributes:
-        first: value of the first model.
-        second: value of the second model.
         difference: first - second, with its interval.
         wins: share of resamples in which the first is higher; ties count half.
     """
@@ -144,15 +142,10 @@ class Coverage(BaseModel):
 
     Attributes:
         alpha: the error rate asked for.
-        residual: kind of band.
         coverage: share of pages whose judge's score lies in the band; 1 - alpha or a little more is right.
         width: mean width of the band.
-        keep: share decided "keep".
-        drop: share decided "drop".
-        undecided: the rest.
         wrong_keep: share of the keep decisions that the judge would drop; undefined without any.
         wrong_drop: share of the drop decisions that the judge would keep.
-        bins: coverage by bins of the score.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -242,13 +235,7 @@ class SelfAgreement(BaseModel, frozen=True):
     """The judge's second rating measured against its first, as if it were a model.
 
     It is no ceiling: the second rating is as noisy as the first. The highest Spearman a model can reach is about
-    `filters.statistics.agreement.correlation_bound` of this one.
-
-    Attributes:
-        source: the columns.
-        rows: texts with two ratings.
-        metrics: the names of `METRICS`.
-    """
+    `filters.statistics.agreement.correlation_bound` of this one."""
 
     source: str
     rows: int

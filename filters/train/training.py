@@ -36,14 +36,11 @@ class TrainResult:
     """What a training left behind.
 
     Attributes:
-        path: the model folder.
-        model: the model as written.
         sample: cross-validated metrics, every row counting once.
         natural: the same under natural_weight; None where the annotations have none.
         compared: with distillation: the same as `sample` for "undistilled", the classifier on labels alone, and for
             "teacher"; otherwise empty.
         held_out: float32[n] for each repetition: calibrated scores of every row by models that have not seen it.
-        seconds: how long it took.
     """
 
     path: Path
