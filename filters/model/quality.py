@@ -212,7 +212,8 @@ class QualityModel:
             if self.trained_on is not None:
                 self.trained_on.write(temporary)
 
-        write_folder(Path(folder), self.metadata, write, card, overwrite)
+        features = self.scorer.stored(self.metadata.features, Path(folder))
+        write_folder(Path(folder), self.metadata.model_copy(update={"features": features}), write, card, overwrite)
         return self._read(Path(folder))
 
     @property

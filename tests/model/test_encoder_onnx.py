@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -153,6 +154,19 @@ def test_the_contract_without_torch(folder: Path, tmp_path: Path, monkeypatch: p
     QualityModel(scorer, None, manifest, "").save(tmp_path / "model")
     model = QualityModel.load(tmp_path / "model")
     np.testing.assert_allclose(model.score(texts), scores, atol=1e-5)
+    # A relative path is relative to the folder that names it, whatever the working directory is.
+    monkeypatch.chdir(folder.parent)
+    relative = scorer.options.encoder.model_copy(update={"encoder": folder.name})
+    near = scorer.options.model_copy(update={"encoder": relative})
+    (tmp_path / "deep").mkdir()
+    QualityModel(dataclasses.replace(scorer, options=near), None, manifest, "").save(tmp_path / "deep" / "model")
+    monkeypatch.chdir(tmp_path)
+    stored = json.loads((tmp_path / "deep" / "model" / "model.json").read_text())["features"]["encoder"]["encoder"]
+    assert (tmp_path / "deep" / "model" / stored).resolve() == folder.resolve()
+    assert not Path(stored).is_absolute()
+    moved = QualityModel.load(tmp_path / "deep" / "model")
+    np.testing.assert_allclose(moved.score(texts), scores, atol=1e-5)
+    np.testing.assert_allclose(moved.save(tmp_path / "again").score(texts), scores, atol=1e-5)
     write_graph(folder / "onnx" / "model.onnx", causal=True)
     with pytest.raises(ModelError, match="was trained with"):
         QualityModel.load(tmp_path / "model")

@@ -76,6 +76,10 @@ class Scorer(Protocol):
         """Options of the kind, as model.json holds them."""
         return self.options.model_dump(mode="json")
 
+    def stored(self, features: dict[str, JsonValue], folder: Path) -> dict[str, JsonValue]:
+        """`features` as model.json in `folder` holds them: paths are relative to the folder."""
+        return features
+
     def write(self, folder: Path) -> None:
         """Write the scorer's files into `folder`."""
 

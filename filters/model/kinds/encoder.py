@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from filters.errors import ModelError
 from filters.kernels.packed import PackedText
 from filters.model.encoder import (
     TUNED,
+    WHEELS,
     Encoder,
     EncoderOptions,
     TunedFeatures,
@@ -118,6 +120,17 @@ class EncoderFeatures(KnownEncoder):
     tuned: TunedFeatures | None = None
     beside: Annotated[tuple[KnownEncoder, ...], Field(max_length=7)] = ()
 
+    def moved(self, path: Callable[[str], str]) -> Self:
+        """The same with another path for each relative one; names and absolute paths stay."""
+
+        def other(known: KnownEncoder) -> EncoderOptions:
+            name = known.encoder.encoder
+            stays = name in WHEELS or os.path.isabs(name)
+            return known.encoder if stays else known.encoder.model_copy(update={"encoder": path(name)})
+
+        beside = tuple(known.model_copy(update={"encoder": other(known)}) for known in self.beside)
+        return self.model_copy(update={"encoder": other(self), "beside": beside})
+
 
 @dataclass(frozen=True)
 class EncoderScorer(HeadScorer):
@@ -160,6 +173,10 @@ class EncoderScorer(HeadScorer):
         """float32[n, columns]: the states of the first `window` characters of each text."""
         return self.states(strings(packed, window))
 
+    def stored(self, features: dict[str, JsonValue], folder: Path) -> dict[str, JsonValue]:
+        """Relative paths of encoders as seen from the model folder."""
+        return self.options.moved(lambda path: os.path.relpath(path, folder)).model_dump(mode="json")
+
     def write(self, folder: Path) -> None:
         """Write the head, and the tuned weights."""
         self.head.write(folder / HEAD)
@@ -178,7 +195,7 @@ class EncoderScorer(HeadScorer):
         """
         if "path" in features:
             return SequenceScorer.read(folder, features)
-        options = EncoderFeatures.parse(folder, features)
+        options = EncoderFeatures.parse(folder, features).moved(lambda path: os.path.abspath(folder / path))
         for about in (options, *options.beside):
             name = about.encoder.encoder
             if locate(name).onnx is None:
