@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from filters.arrays import Float32, Int64
 from filters.errors import InputError
 from filters.evaluate.report import Report
 from filters.evaluate.view import chart, charts_of
@@ -19,7 +20,7 @@ from filters.inspect.evidence import ModelCard, model_card
 from filters.inspect.thresholds import thresholds, what_if
 from filters.model.reliability import Reliability
 from filters.page import check_page, make_page, publish_page
-from filters.scores.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram, SlicedHistogram
+from filters.scores.histogram import BINS, EDGES, HIGH, LOW, SCORE_UNIT, WEIGHTS, Histogram, SlicedHistogram, bins_of
 from filters.scores.summary import GROUPS, SURVIVOR_COLUMNS, Summary, survivors, values_of
 from filters.scores.threshold import Target
 from filters.terminal import path_end, printable
@@ -106,6 +107,8 @@ SLICES = 24
 CLUSTERS = 24
 CANDIDATES = 400
 """Largest clusters among which those with near copies are looked for."""
+PAIRS, GRID = 8, 50
+"""Further scores that are shown against the run's own, on a grid of so many cells either way."""
 SOURCES = FILES = 50
 NAME, ORIGIN, CONFIG, CARD = 120, 300, 20_000, 60_000
 """Characters at most."""
@@ -162,6 +165,7 @@ def page_data(
         },
         "thresholds": list(thresholds(histogram, run.min_score)),
         "expected": _expected(run, histogram, report, labelled),
+        "pairs": _pairs(run, histogram),
         "slices": _slices(run, summary),
         "samples": _samples(run, summary, characters),
         "clusters": _clusters(run, summary, characters),
@@ -219,6 +223,39 @@ def _slices(run: Run, summary: Summary) -> list[dict[str, Any]]:
             total = len(part) if by in few else len(summary.groups[by])
             shown.append({"by": printable(by, NAME), "total": total, "items": items})
     return shown
+
+
+def _pairs(run: Run, histogram: Histogram) -> list[dict[str, Any]]:
+    """The run's score against each further one: counts on a grid, and the further one's histogram."""
+    others = {name: run.score_histogram(name) for name in run.score_columns[1 : PAIRS + 1]}
+    grids = {name: np.zeros(GRID * GRID, np.int64) for name in others}
+    for table in run.tables([*SURVIVOR_COLUMNS, *others]) if others else ():
+        found = survivors(table)
+        across = _grid_places(found.scores, histogram.top)
+        for name, other in others.items():
+            scores = table[name].to_numpy()[found.rows].astype(np.float32)
+            has = ~np.isnan(scores)
+            places = across[has] * GRID + _grid_places(scores[has], other.top)
+            grids[name] += np.bincount(places, minlength=GRID * GRID)
+    pairs = []
+    for name, other in others.items():
+        filled = np.flatnonzero(grids[name])
+        pairs.append(
+            {
+                "name": name,
+                "top": other.top,
+                "score_top": histogram.top,
+                "grid": GRID,
+                "cells": np.stack([*np.divmod(filled, GRID), grids[name][filled]], axis=1).tolist(),
+                "bars": other.coarse(GRID, top=other.top).tolist(),
+                "threshold": round(other.quantile(0.9) * GRID / other.top) * other.top / GRID if len(filled) else 0,
+            }
+        )
+    return pairs
+
+
+def _grid_places(scores: Float32, top: float) -> Int64:
+    return np.minimum(bins_of(scores) // round(BINS * top / HIGH / GRID), GRID - 1)
 
 
 def _of_largest(run: Run, summary: Summary) -> dict[str, SlicedHistogram]:

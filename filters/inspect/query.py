@@ -194,7 +194,7 @@ def _grouped(run: Run, by: str) -> str:
     if by not in run.score_columns:
         run.check_column(by)
         return f"CAST({name} AS VARCHAR)"
-    per_point = 10 if run.histogram().top == 1 else 2
+    per_point = 10 if run.score_histogram(by).top == 1 else 2
     place = f"least(greatest(floor({name} * {per_point}), 0), 9)"
     return f"printf('%.1f-%.1f', {place} / {per_point}, ({place} + 1) / {per_point})"
 

@@ -104,6 +104,18 @@ class Run:
         """Columns of the side files that hold scores; the first is the one with the threshold."""
         return ("score", *(name for name, kind in self.scores.items() if kind == "float"))
 
+    def score_histogram(self, name: str) -> Histogram:
+        """Values of a column of scores, of the documents that survived deduplication and have one.
+
+        Raises:
+            RunError: the manifest is damaged.
+        """
+        stored = self.manifest["histogram"] if name == "score" else self.manifest["score_histograms"][name]
+        try:
+            return Histogram.from_json(stored)
+        except (KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{self.path / 'manifest.json'}: histogram of {name}: {error!r}") from error
+
     @property
     def files(self) -> list[Location]:
         """The side files, in order."""
@@ -167,12 +179,7 @@ class Run:
         Raises:
             RunError: the run has no such column, or its files are damaged.
         """
-        if by is not None:
-            return self._sliced(by, largest)
-        try:
-            return Histogram.from_json(self.manifest["histogram"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise RunError(f"{self.path / 'manifest.json'}: key histogram: {error!r}") from error
+        return self.score_histogram("score") if by is None else self._sliced(by, largest)
 
     def _sliced(self, by: str, largest: int) -> SlicedHistogram:
         self.check_column(by)

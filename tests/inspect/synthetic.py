@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.phases.rows import ATTRIBUTE_FIELDS
-from filters.scores.summary import Histograms
+from filters.scores.histogram import Histogram
+from filters.scores.summary import Histograms, survivors
 
 
 def write_run(
@@ -84,4 +85,18 @@ def write_run(
         "histograms": histograms.to_json(),
     }
     (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def add_score(path: Path, name: str, seed: int = 0) -> Path:
+    """Give a run's documents one more score: a probability that goes with the score; null where there is none."""
+    generator, histogram = np.random.default_rng(seed), Histogram()
+    for file in sorted((path / "attributes").glob("*.parquet")):
+        table = pq.read_table(file)
+        scores = table["score"].to_numpy().astype(np.float32) / 5 * generator.random(table.num_rows).astype(np.float32)
+        pq.write_table(table.append_column(name, pa.array(scores, from_pandas=True)), file)
+        found = survivors(table)
+        histogram.add(scores[found.rows], tokens=found.tokens, text_bytes=found.text_bytes)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"score_histograms": {name: histogram.to_json()}}))
     return path

@@ -30,6 +30,7 @@ from filters.scores.finished_run import Run
 from filters.scores.histogram import EDGES
 from filters.scores.threshold import Target
 from tests.inspect.runs import ATTACKS, hostile_pages, make_run, pages
+from tests.inspect.synthetic import add_score
 
 
 class Elements(HTMLParser):
@@ -238,6 +239,18 @@ def test_readable_text_controls_nothing(text: str, shown: str) -> None:
 def test_readable_text_is_bounded_however_long_it_is() -> None:
     assert readable(ATTACKS["long"], 100) == "w" * 100
     assert len(readable("\u202e" * 10**6 + "end", 100)) == 0
+
+
+def test_a_further_score_is_shown_against_the_first(tmp_path: Path) -> None:
+    path = Path(str(add_score(Path(str(make_run(tmp_path, pages(60)).path)), "hq")))
+    run = Run(path)
+    (pair,) = data(run)["pairs"]
+    assert (pair["name"], pair["top"], pair["grid"]) == ("hq", 1, 50)
+    survivors = run.histogram().total()
+    assert sum(count for _, _, count in pair["cells"]) == sum(pair["bars"]) == survivors
+    assert max(cell[1] for cell in pair["cells"]) < 50
+    assert 0 <= pair["threshold"] <= 1
+    assert data(make_run(tmp_path / "one", pages(30)))["pairs"] == []
 
 
 def test_samples_are_documents_of_the_run_with_their_texts(run: Run) -> None:

@@ -21,7 +21,7 @@ from filters.scores.finished_run import Run
 from filters.scores.histogram import Histogram
 from filters.scores.threshold import Target
 from filters.terminal import short
-from tests.inspect.synthetic import write_run
+from tests.inspect.synthetic import add_score, write_run
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,18 @@ def test_two_columns_are_counted_against_each_other(runs: tuple[Path, Path], kee
     text = call(runs[0], "--by", "topic,score", *options)[1]
     assert text.index("0.0-0.5") < text.index("0.5-1.0") < text.index("1.0-1.5")
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_two_scores_are_counted_against_each_other(tmp_path: Path) -> None:
+    path = add_score(write_run(tmp_path / "run", 900, seed=3), "hq")
+    status, output = call(path, "--by", "score,hq", "--json")
+    assert status == 0
+    rows = Run(path).attributes(["score", "hq", "reason"]).to_pylist()
+    for cell in json.loads(output)["cells"]["values"]:
+        (low, high), (first, last) = (map(float, value.split("-")) for value in cell["values"])
+        inside = [row for row in rows if low <= row["score"] < high + (high == 5) and row["reason"] != "near_duplicate"]
+        expected = sum(first <= row["hq"] < np.float32(last) + (last == 1) for row in inside)
+        assert abs(cell["documents"] - expected) <= 1  # a probability may lie on a border of tenths
 
 
 @pytest.mark.parametrize(("option", "command"), [("--against", "compare"), ("--leaks", "leaks"), ("--read", "read")])

@@ -188,7 +188,7 @@ makeBar();
 makeScores();
 // The threshold can be dragged from here on; the other sections follow one by one, so that the page never stands still.
 document.documentElement.dataset.usable = String(Math.round(performance.now()));
-const sections = [makeSolver, makeSlices, makeDocuments, makeDuplicates, makeLedger, makeTrust, makeLineage];
+const sections = [makeSolver, makePairs, makeSlices, makeDocuments, makeDuplicates, makeLedger, makeTrust, makeLineage];
 function next() {
   const making = sections.shift();
   if (making) { making(); setTimeout(next); return; }
