@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from filters.arrays import Float32, Int64
 from filters.errors import InputError
 from filters.evaluate.report import Report
 from filters.evaluate.view import chart, charts_of
@@ -228,34 +227,39 @@ def _slices(run: Run, summary: Summary) -> list[dict[str, Any]]:
 def _pairs(run: Run, histogram: Histogram) -> list[dict[str, Any]]:
     """The run's score against each further one: counts on a grid, and the further one's histogram."""
     others = {name: run.score_histogram(name) for name in run.score_columns[1 : PAIRS + 1]}
-    grids = {name: np.zeros(GRID * GRID, np.int64) for name in others}
+    wide, columns = _grid(histogram)
+    grids = {name: np.zeros((columns, _grid(other)[1]), np.int64) for name, other in others.items()}
     for table in run.tables([*SURVIVOR_COLUMNS, *others]) if others else ():
         found = survivors(table)
-        across = _grid_places(found.scores, histogram.top)
-        for name, other in others.items():
+        for name, grid in grids.items():
             scores = table[name].to_numpy()[found.rows].astype(np.float32)
             has = ~np.isnan(scores)
-            places = across[has] * GRID + _grid_places(scores[has], other.top)
-            grids[name] += np.bincount(places, minlength=GRID * GRID)
+            places = bins_of(found.scores[has]) // wide, bins_of(scores[has]) // _grid(others[name])[0]
+            np.add.at(grid, places, 1)
     pairs = []
-    for name, other in others.items():
-        filled = np.flatnonzero(grids[name])
+    for name, grid in grids.items():
+        tall, rows = _grid(others[name])
+        filled = np.nonzero(grid)
         pairs.append(
             {
                 "name": name,
-                "top": other.top,
-                "score_top": histogram.top,
-                "grid": GRID,
-                "cells": np.stack([*np.divmod(filled, GRID), grids[name][filled]], axis=1).tolist(),
-                "bars": other.coarse(GRID, top=other.top).tolist(),
-                "threshold": round(other.quantile(0.9) * GRID / other.top) * other.top / GRID if len(filled) else 0,
+                "score_step": wide * (HIGH - LOW) / BINS,
+                "columns": columns,
+                "step": tall * (HIGH - LOW) / BINS,
+                "rows": rows,
+                "cells": np.stack([*filled, grid[filled]], axis=1).tolist(),
+                "bars": others[name].counts[0, : tall * rows].reshape(rows, tall).sum(axis=1).tolist(),
+                "threshold": others[name].quantile(0.9) if others[name].total() else 0.0,
             }
         )
     return pairs
 
 
-def _grid_places(scores: Float32, top: float) -> Int64:
-    return np.minimum(bins_of(scores) // round(BINS * top / HIGH / GRID), GRID - 1)
+def _grid(histogram: Histogram) -> tuple[int, int]:
+    """(bins in a cell, cells) of at most `GRID` cells up to the highest score."""
+    end = int(np.flatnonzero(histogram.counts[0]).max(initial=0)) + 1
+    bins = -(-end // GRID)
+    return bins, -(-end // bins)
 
 
 def _of_largest(run: Run, summary: Summary) -> dict[str, SlicedHistogram]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from filters import FilterConfig, run_filter
@@ -15,6 +17,7 @@ from filters.inspect.html import write_page
 from filters.scores.finished_run import Run
 from filters.scores.threshold import Target
 from tests.inspect.runs import hostile_pages, make_run, pages
+from tests.inspect.synthetic import add_score
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; make test-browser does it")
 
@@ -124,6 +127,31 @@ def drag(shown: Page, to: float) -> None:
     shown.mouse.move(surface["x"] + to * surface["width"], height, steps=12)
     shown.mouse.up()
     settle(shown)
+
+
+def test_both_thresholds_are_set_where_two_scores_are_clicked(opened: Any, tmp_path: Path) -> None:
+    run = Run(add_score(Path(str(make_run(tmp_path, pages(120)).path)), "hq"))
+    write_page(run, tmp_path / "page.html")
+    shown = opened(run)
+    surface = shown.locator("#pairs .surface").first
+    box = surface.bounding_box()
+    assert box is not None
+    surface.click(position={"x": box["width"] * 0.3, "y": box["height"] * 0.7})
+    settle(shown)
+    rows = run.attributes(["score", "hq", "reason"]).to_pylist()
+    rows = [row for row in rows if row["reason"] in (None, "low_score") and row["score"] is not None]
+    both = re.match(
+        r"([\d,.\s]+) documents? \(.*?score ≥ ([\d.]+) and hq ≥ ([\d.]+);", shown.locator("#pair-answer").inner_text()
+    )
+    assert both is not None
+    count, score, hq = int(re.sub(r"\D", "", both[1])), float(both[2]), float(both[3])
+    assert abs(threshold(shown) - score) <= 0.05
+    assert float(shown.locator("#other-threshold").input_value()) == hq
+    above = sum(row["score"] >= np.float32(score) and row["hq"] >= np.float32(hq) for row in rows)
+    assert abs(count - above) <= 1
+    shown.locator("#other-threshold").fill("0")
+    shown.locator("#other-threshold").press("Enter")
+    assert "hq ≥ 0.00" in shown.locator("#pair-answer").inner_text()
 
 
 def test_the_page_opens_with_what_the_run_kept(real: Run, opened: Any) -> None:

@@ -192,76 +192,73 @@ function makeScores() {
 function makePairs() {
   if (!data.pairs.length) return;
   const part = section("pairs", "Two scores", "Documents by the run's score and by another score of the same run. The lines are both thresholds: click where they shall cross.");
-  let pair = data.pairs[0], other = pair.threshold, moves = [];
+  let pair = data.pairs[0], other = 0, moves = [];
   const chosen = make("span", { class: "segments" }), answer = make("p", { role: "status", id: "pair-answer" });
   const input = make("input", { id: "other-threshold", type: "number", inputmode: "decimal" });
   const map = make("figure", {}), bars = make("figure", {});
   part.append(make("div", { class: "tools" }, make("fieldset", {}, make("legend", {}, "other score"), chosen),
     make("div", {}, make("label", { for: "other-threshold" }, "its threshold"), make("br"), input)), answer,
     make("div", { class: "columns" }, map, bars));
-  const cell = () => pair.top / pair.grid, round = (value) => clamp(Math.round(value / cell()), 0, pair.grid) * cell();
+  const right = () => pair.score_step * pair.columns, top = () => pair.step * pair.rows;
   const move = () => {
-    const at = Math.round(clamp(score(), 0, pair.score_top) / pair.score_top * pair.grid), up = Math.round(other / cell());
+    const at = clamp(Math.round(score() / pair.score_step), 0, pair.columns), up = Math.round(other / pair.step);
     const some = (test) => d3.sum(pair.cells.filter(test), (one) => one[2]), all = some(() => true);
     const both = some((one) => one[0] >= at && one[1] >= up), first = some((one) => one[0] >= at), second = some((one) => one[1] >= up);
-    answer.textContent = `${whole(both)} documents (${percent(both, all)}) reach both: about ${compact(first)} have score ≥ ${said(at * pair.score_top / pair.grid)}, ` +
-      `${compact(second)} have ${pair.name} ≥ ${other.toFixed(2)}, of ${compact(all)} that have both scores.`;
+    answer.textContent = `${many(both, "document")} (${percent(both, all)}) with score ≥ ${(at * pair.score_step).toFixed(2)} and ${pair.name} ≥ ${other.toFixed(2)}; ` +
+      `${whole(first)} with the one, ${whole(second)} with the other, of ${whole(all)} that have both scores.`;
     for (const one of moves) one();
   };
   function setOther(value) {
-    other = round(value);
+    other = clamp(Math.round(value / pair.step), 0, pair.rows) * pair.step;
     input.value = other.toFixed(2);
     move();
   }
   function draw() {
-    input.step = cell();
-    input.max = pair.top;
-    const { svg, plot, x, y } = frame_(map.clientWidth || 420, [0, pair.score_top], [0, pair.top], "score", pair.name);
+    const { svg, plot, x, y } = frame_(map.clientWidth || 420, [0, right()], [0, top()], "score", pair.name);
     const shade = d3.scaleLog().domain([1, Math.max(2, d3.max(pair.cells, (one) => one[2]) || 1)]).range([0.12, 1]);
-    const wide = x(pair.score_top / pair.grid) - x(0), tall = y(0) - y(cell());
+    const wide = x(pair.score_step) - x(0), tall = y(0) - y(pair.step);
     plot.selectAll(".cell").data(pair.cells).enter().append("rect").attr("class", "kept").attr("fill-opacity", (one) => shade(one[2]))
       .attr("x", (one) => x(0) + one[0] * wide).attr("width", Math.max(1, wide - 0.4))
       .attr("y", (one) => y(0) - (one[1] + 1) * tall).attr("height", Math.max(1, tall - 0.4));
-    const right = x(pair.score_top), across = plot.append("line").attr("class", "rule").attr("x1", 0).attr("x2", right);
+    const across = plot.append("line").attr("class", "rule").attr("x1", 0).attr("x2", x(right()));
     const upright = plot.append("line").attr("class", "rule").attr("y1", 0).attr("y2", y(0));
-    const surface = plot.append("rect").attr("class", "surface").attr("width", right).attr("height", y(0)).node();
+    const surface = plot.append("rect").attr("class", "surface").attr("width", x(right())).attr("height", y(0)).node();
     surface.addEventListener("click", (event) => {
-      const [left, top] = d3.pointer(event, surface);
+      const [left, down] = d3.pointer(event, surface);
       setBorder(nearest(x.invert(left)));
-      setOther(y.invert(top));
+      setOther(y.invert(down));
     });
     surface.addEventListener("pointermove", (event) => {
-      const [left, top] = d3.pointer(event, surface);
-      const place = [Math.floor(left / wide), Math.floor((y(0) - top) / tall)];
+      const [left, down] = d3.pointer(event, surface);
+      const place = [Math.floor(left / wide), Math.floor((y(0) - down) / tall)];
       const one = pair.cells.find((some) => some[0] === place[0] && some[1] === place[1]);
       if (!one) { hideTip(); return; }
       const range = (at, step) => `${(at * step).toFixed(2)} to ${((at + 1) * step).toFixed(2)}`;
-      showTip(event, `score ${range(one[0], pair.score_top / pair.grid)}\n${pair.name} ${range(one[1], cell())}\n${many(one[2], "document")}`);
+      showTip(event, `score ${range(one[0], pair.score_step)}\n${pair.name} ${range(one[1], pair.step)}\n${many(one[2], "document")}`);
     });
     surface.addEventListener("pointerleave", hideTip);
-    put(map, svg.node(), make("figcaption", {}, "Darker cells hold more documents (log scale)."));
+    put(map, svg.node(), make("figcaption", {}, "The stronger its colour, the more documents a cell holds (log scale)."));
     const most = d3.max(pair.bars) || 1;
-    const side = frame_(bars.clientWidth || 420, [0, pair.top], [0, most], pair.name, "documents", { format: "~s" });
-    side.plot.selectAll(".bar-of").data(pair.bars).enter().append("rect").attr("class", "kept").attr("width", Math.max(1, side.x(cell()) - 1))
-      .attr("x", (count, i) => side.x(i * cell())).attr("y", (count) => side.y(count)).attr("height", (count) => side.y(0) - side.y(count));
+    const side = frame_(bars.clientWidth || 420, [0, top()], [0, most], pair.name, "documents");
+    side.plot.selectAll(".bar-of").data(pair.bars).enter().append("rect").attr("class", "kept").attr("width", Math.max(1, side.x(pair.step) - 1))
+      .attr("x", (count, i) => side.x(i * pair.step)).attr("y", (count) => side.y(count)).attr("height", (count) => side.y(0) - side.y(count));
     const rule = side.plot.append("line").attr("class", "rule").attr("y1", 0).attr("y2", side.y(0));
     put(bars, side.svg.node(), make("figcaption", {}, `${pair.name} of documents that survived deduplication.`));
     moves = [() => across.attr("y1", y(other)).attr("y2", y(other)), () => rule.attr("x1", side.x(other)).attr("x2", side.x(other)),
-      () => upright.attr("x1", x(Math.min(score(), pair.score_top))).attr("x2", x(Math.min(score(), pair.score_top)))];
+      () => upright.attr("x1", x(Math.min(score(), right()))).attr("x2", x(Math.min(score(), right())))];
     move();
   }
-  const choose = () => segments(chosen, "pair", data.pairs.map((one) => [one.name, one.name]), pair.name, (name) => {
+  const choose = (name) => {
     pair = data.pairs.find((one) => one.name === name);
-    other = pair.threshold;
-    input.value = other.toFixed(2);
+    input.step = pair.step;
     draw();
-  });
+    setOther(pair.threshold);
+  };
+  segments(chosen, "pair", data.pairs.map((one) => [one.name, one.name]), pair.name, choose);
   input.addEventListener("change", () => { if (input.value !== "") setOther(Number(input.value)); });
-  choose();
-  input.value = other.toFixed(2);
   on("threshold", move);
+  choose(pair.name);
   new ResizeObserver(draw).observe(map);
-  draw();
 }
 
 // One small chart for each slice; each is scaled to its own highest bar.
