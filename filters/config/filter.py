@@ -583,6 +583,10 @@ class FilterConfig(InputsConfig):
             )
         return self
 
+    def short(self) -> dict[str, Any]:
+        """What was given, as JSON types that `in_folder` reads back."""
+        return {**self.model_dump(mode="json", exclude_defaults=True), "model": self.model}
+
     def deciding(self, *others: str) -> dict[str, Any]:
         """The config as JSON types, without what decides nothing about the output: who does the work, where it is
         written, and what opens an address, which may be secret: options, and the signature in it.

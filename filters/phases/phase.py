@@ -87,6 +87,7 @@ class Job:
         units: of the input, in input order; unit n of the phases that follow the input is units[n].
         min_score: threshold of the config, or else of the model; used where neither a share nor a budget is asked for.
         scores: columns of `config.scores`, and what they hold.
+        added: those of `scores` that a finished run did not have.
         loaded: the models of the config by the columns of their scores, where this process has loaded them already.
         run: folder or address of a finished run that is decided anew about; None: the input is read.
         run_options: given to fsspec as they are, if `run` is an address.
@@ -97,6 +98,7 @@ class Job:
     units: tuple[Unit, ...]
     min_score: float
     scores: Mapping[str, Kind] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
     loaded: Mapping[str, QualityModel] | None = None
     run: str | None = None
     run_options: Mapping[str, Any] = field(default_factory=dict)
@@ -110,11 +112,12 @@ class Job:
         """Write job.json."""
         with publishing(self.work / "job.json") as temporary:
             data = {
-                "config": self.config.model_dump(mode="json", exclude_defaults=True),
+                "config": self.config.short(),
                 "folder": self.config.folder,
                 "units": [asdict(unit) for unit in self.units],
                 "min_score": self.min_score,
                 "scores": dict(self.scores),
+                "added": self.added,
                 "run": self.run,
                 "run_options": dict(self.run_options),
             }
@@ -127,7 +130,8 @@ class Job:
         data = json.loads((work / "job.json").read_text())
         config = FilterConfig.in_folder(data["config"], data["folder"])
         units = tuple(Unit(**unit) for unit in data["units"])
-        return cls(work, config, units, data["min_score"], data["scores"], None, data["run"], data["run_options"])
+        scores, added = data["scores"], tuple(data["added"])
+        return cls(work, config, units, data["min_score"], scores, added, None, data["run"], data["run_options"])
 
     def folder(self, phase: str, unit: int) -> Path:
         """Folder of a finished unit's files."""

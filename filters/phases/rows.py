@@ -177,6 +177,8 @@ def slice_column(batch: Batch, column: str) -> pa.Array:
 ATTRIBUTES = "attributes"
 """Name of the phase."""
 ROWS = "rows.arrow"
+ADDED = "added"
+"""Name of the phase that scores the documents of a finished run with more models; its rows.arrow has their columns."""
 SLICE = "slice:"
 
 SCHEMA = pa.schema(
@@ -255,7 +257,16 @@ def read_rows(job: Job, unit: int, columns: list[str]) -> pa.Table:
     Raises:
         DamagedError: the file is missing or not what its entry says.
     """
-    path = job.file(ATTRIBUTES, unit, ROWS)
+    added = [name for name in columns if name in job.added]
+    if not added:
+        return _read(job.file(ATTRIBUTES, unit, ROWS), columns)
+    found = _read(job.file(ATTRIBUTES, unit, ROWS), [name for name in columns if name not in added])
+    for name, column in zip(added, _read(job.file(ADDED, unit, ROWS), added).columns, strict=True):
+        found = found.append_column(name, column)
+    return found.select(columns)
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         with pa.ipc.open_stream(source) as reader:
             numbers = [reader.schema.get_field_index(name) for name in columns]

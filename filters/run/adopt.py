@@ -24,12 +24,13 @@ import pyarrow.parquet as pq
 
 from filters.arrays import Bool, Int64, UInt8
 from filters.config.filter import FilterConfig
-from filters.dedup.clusters import FOUND, REASONS, VERDICT_DTYPES, VERDICTS
+from filters.dedup.clusters import FOUND, REASONS, VERDICT_DTYPES, VERDICTS, survivors
 from filters.errors import InputError, RunError
 from filters.kernels.packed import PackedText, Ragged
 from filters.phases.blocks import BlockReader, BlockWriter
 from filters.phases.phase import Job
 from filters.phases.rows import (
+    ADDED,
     ATTRIBUTES,
     OWN_FIELDS,
     ROWS,
@@ -38,14 +39,15 @@ from filters.phases.rows import (
     first_rows,
     read_rows,
     rows_schema,
+    score_fields,
     slice_names,
 )
 from filters.phases.texts import EDITING
 from filters.read.batch import Batch
 from filters.read.unit import Unit
 from filters.read.units import input_digest, input_version, plan_units
-from filters.run.attributes import QUARANTINE
-from filters.run.blocks import Extract
+from filters.run.attributes import QUARANTINE, column_schema
+from filters.run.blocks import Extract, Score
 from filters.run.folder import MANIFEST, input_folder
 from filters.scores.finished_run import DAMAGE, Run
 from filters.scores.summary import BELOW
@@ -172,8 +174,9 @@ class AdoptedAttributes:
         """Take over the rows of a unit."""
         run = adopted_run(job)
         names = dict(zip(job.config.slices, slice_names(job.config.slices), strict=True))
+        scores = {name: kind for name, kind in job.scores.items() if name not in job.added}
         own = ["id", "position", "url", "bytes", "tokens", "language", "language_score", "score", "exact_hash"]
-        found, folders = _rows_of(job, unit, [*own, *job.scores, "reason", "keep", *names.values()]), streams(run)
+        found, folders = _rows_of(job, unit, [*own, *scores, "reason", "keep", *names.values()]), streams(run)
         n = found.num_rows
         undone = pc.is_in(found["reason"], pa.array([*BELOW, *REASONS[1:]], pa.string()))
         columns = {name: found[name] for name in own} | {
@@ -182,8 +185,8 @@ class AdoptedAttributes:
             "checksum": pa.array(np.zeros(n, np.uint64)),
         }
         columns |= {SLICE + column: found[name] for column, name in names.items()}
-        columns |= {name: found[name] for name in job.scores}
-        schema = rows_schema(list(names), job.scores)
+        columns |= {name: found[name] for name in scores}
+        schema = rows_schema(list(names), scores)
         table = pa.table(columns).select(schema.names).cast(schema).combine_chunks()
         source = job.units[unit].source
         with pa.ipc.new_stream(str(folder / ROWS), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
@@ -269,6 +272,56 @@ class AdoptedVerdicts:
                 witness.values, nothing, nothing,
             )  # fmt: skip
         return {}
+
+
+class AddedScores:
+    """rows.arrow: what further models say of the documents that deduplication left; null for the others."""
+
+    name = ADDED
+
+    def units(self, job: Job) -> int:
+        """The stretches of side files."""
+        return len(job.units)
+
+    def run(self, job: Job, unit: int, folder: Path) -> dict[str, Any]:
+        """Score the documents of a unit."""
+        chosen = _to_score(job, unit)
+        schema = pa.schema(score_fields({name: job.scores[name] for name in job.added}))
+        stated = adopted_run(job).manifest["scores"]
+        models = {name: model for name, model in job.config.models.items() if name != "score" and name not in stated}
+        score = Score(job.loaded or models)
+        columns = {
+            field.name: np.full(len(chosen), np.nan if pa.types.is_floating(field.type) else None, dtype=object)
+            for field in schema
+        }
+        ids = read_rows(job, unit, ["id"])["id"].combine_chunks()
+        for start, batch in adopted_texts(job, unit, ids, chosen, column_schema(job)):
+            job.progress.tell()
+            batch.remove(~chosen[start : start + len(batch)], "not scored")
+            score.apply(batch)
+            for name, values in columns.items():
+                values[start : start + len(batch)] = batch.attributes[name]
+        arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema]
+        with pa.ipc.new_stream(str(folder / ROWS), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        return {}
+
+
+def _to_score(job: Job, unit: int) -> Bool:
+    """bool[n]: the rows of a unit that deduplication left."""
+    return survivors(job, unit, read_rows(job, unit, ["reason"])["reason"].is_null().to_numpy())[0]
+
+
+def check_texts_to_score(job: Job) -> None:
+    """Refuse to score where texts are needed that neither the run nor an unchanged input has.
+
+    Raises:
+        RunError: see `check_inputs`.
+    """
+    needed: Counter[str] = Counter()
+    for unit in range(len(job.units)):
+        needed += missing_texts(job, unit, _to_score(job, unit))
+    check_inputs(job, needed)
 
 
 def stored_in(job: Job, unit: int) -> UInt8:

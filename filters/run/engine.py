@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filters.config.filter import FilterConfig, OutputConfig
+from filters.dedup.clusters import VERDICTS
 from filters.dedup.earlier_runs import SELECT
 from filters.dedup.losses import LOSSES, check_losses
 from filters.errors import RunError
 from filters.phases.phase import DamagedError, Job, Phase
 from filters.phases.rows import ATTRIBUTES
+from filters.run.adopt import check_texts_to_score
 from filters.run.attributes import readings
 from filters.run.destination import Destination
 from filters.run.finish import RunResult, book_input, publish_job
@@ -135,7 +137,7 @@ def prepare(plan: Plan, observer: Observer, *, force_new: bool) -> Job:
     Raises:
         RunError: the work folder holds another run.
     """
-    job = Job(plan.output / WORK, plan.config, tuple(plan.units), plan.min_score, plan.scores, plan.models)
+    job = Job(plan.output / WORK, plan.config, tuple(plan.units), plan.min_score, plan.scores, (), plan.models)
 
     def check() -> None:
         check_content(plan.output, plan.units, readings(job, range(len(plan.units))))
@@ -249,6 +251,8 @@ class Engine:
             if job.run is None:
                 self._healing(lambda: check_readable(job))
             self._ledger.check_quarantine(job.config.quarantine, at_end=True)
+        if phase.name == VERDICTS and job.added:
+            self._healing(lambda: check_texts_to_score(job))
         if phase.name == LOSSES:
             self._healing(lambda: check_losses(job, self.observer.notice))
         if phase.name == SELECT:

@@ -166,7 +166,7 @@ def make_plan(config: FilterConfig) -> Plan:
     check_keys(units, config.reads, not_taken.append)
     models = load_models(config.models)
     model, scores = models["score"], score_columns(models)
-    _check_scores(config, models)
+    check_scores(config, models)
     if (rule := rule_of(config, scores)) is not None:
         for path in rule.lists:
             rule.read(path)
@@ -204,13 +204,13 @@ def stated_scores(models: Mapping[str, QualityModel]) -> dict[str, dict[str, Any
     }
 
 
-def _check_scores(config: FilterConfig, models: Mapping[str, QualityModel]) -> None:
+def check_scores(config: FilterConfig, models: Mapping[str, QualityModel]) -> None:
     """Refuse a deciding model without scores, and scores that are called like another column.
 
     Raises:
         ConfigError: names the key.
     """
-    if labels := models["score"].labels:
+    if "score" in models and (labels := models["score"].labels):
         first = next(iter(config.scores.items()), None)
         key = f"scores.{first[0]}" if first is not None and first[1] == config.model else "model"
         raise ConfigError(

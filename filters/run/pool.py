@@ -94,7 +94,7 @@ class WorkerPool:
         self._answers: queue.Queue[tuple[int, int, Answer | None]] = queue.Queue()
         self._warm = None
         if config is not None:
-            self._warm = {"warm": config.model_dump(mode="json", exclude_defaults=True), "folder": config.folder}
+            self._warm = {"warm": config.short(), "folder": config.folder}
         self._starts = 0
         self._processes: list[_Process] = []
         for number in range(workers):

@@ -7,27 +7,30 @@ the phases behind it do what they do in every run. What is kept is what `finesie
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from filters.config.filter import LISTS, FilterConfig
 from filters.errors import ConfigError, RunError
+from filters.model import QualityModel
+from filters.models import embedded_models
 from filters.phases.phase import Job
 from filters.phases.rows import rule_of
 from filters.run.adopt import config_of, plan_adoption
+from filters.run.blocks import load_models
 from filters.run.destination import Destination
 from filters.run.engine import Engine, begin, check_vacant, disk_errors_told, only_resumable_work_kept
 from filters.run.finish import FORMAT, RunResult, publish_files
 from filters.run.folder import MANIFEST, WORK, held
 from filters.run.observer import Observer
-from filters.run.plan import check_quota
+from filters.run.plan import check_quota, check_scores, score_columns, stated_scores
 from filters.run.state import code_digest
 from filters.run.threads import ThreadPool
 from filters.scores.finished_run import Run
@@ -43,6 +46,7 @@ def run_select(
     options: Mapping[str, Any] | None = None,
     force_new: bool = False,
     observer: Observer | None = None,
+    added: Mapping[str, QualityModel] | None = None,
 ) -> RunResult:
     """Write the shards of a new decision; one that was interrupted goes on.
 
@@ -52,6 +56,7 @@ def run_select(
         options: given to fsspec as they are, if the run lies behind an address.
         force_new: replace a finished run, or an unfinished one that is another, in the output folder.
         observer: told of progress, and of what a user should know.
+        added: models that score the documents, by their names in `config.scores`.
 
     Raises:
         FinesieveError: the rule is none; a file of the run, or an input whose text is needed, is missing or not what it
@@ -62,9 +67,11 @@ def run_select(
         raise RunError(
             f"executor.kind {config.executor.kind}: select runs on this machine. Remedy: executor.kind: local"
         )
-    if str(run.path) == output.path:
+    added = added or {}
+    if str(run.path) == output.path and not added:
         raise RunError(f"{run.path}: is the run that is decided about. Remedy: name another folder with --output")
-    rule = rule_of(config, run.scores)
+    new = score_columns(added)
+    rule = rule_of(config, run.scores | new)
     check_quota(config, run.ledger["sources"])
     lists = {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists}
     with ExitStack() as stack:
@@ -76,27 +83,21 @@ def run_select(
             destination = Destination(output)
             stack.enter_context(destination.held(force_new=force_new, notice=observer.notice))
         min_score = run.min_score if config.keep.min_score is None else config.keep.min_score
-        job = Job(
-            output.place / WORK,
-            config,
-            tuple(units),
-            min_score,
-            run.scores,
-            None,
-            str(run.path),
-            dict(options or {}),
-        )
+        of_run = run.scores | new, tuple(new), added or None, str(run.path), dict(options or {})
+        job = Job(output.place / WORK, config, tuple(units), min_score, *of_run)
         now = {
             "config": config.deciding("quarantine"),
             "run": hashlib.sha256((run.path / MANIFEST).read_bytes()).hexdigest(),
             "lists": lists,
+            "scores": stated_scores(added),
             "inputs": {},
             "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
             | {package: metadata.version(package) for package in ("duckdb", "numpy", "pyarrow")},
         }
         with disk_errors_told(output.place):
             begin(job, output.place, now, observer, lambda: None, force_new=force_new)
-            stated = {name: run.manifest[name] for name in ("model", "scores", "benchmarks", "inputs", "dedup")}
+            stated = {name: run.manifest[name] for name in ("model", "benchmarks", "inputs", "dedup")}
+            stated["scores"] = run.manifest["scores"] | stated_scores(added)
             stated["selected_from"] = {"run": run.path.name, "digest": run.manifest["digest"]}
             pool = stack.enter_context(ThreadPool(config.executor.workers))
             with only_resumable_work_kept(job):
@@ -105,12 +106,57 @@ def run_select(
                 )
 
 
+def score_run(
+    run: Run,
+    models: Mapping[str, str],
+    output: str | None = None,
+    *,
+    opens: FilterConfig | None = None,
+    options: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> RunResult:
+    """Score the documents that deduplication left of a finished run with more models.
+
+    The run's decision stays as it is; nothing is extracted, fingerprinted or scored by its old models again. One that
+    was interrupted goes on.
+
+    Args:
+        run: the finished run, which is replaced, once the new one is complete, unless `output` is given.
+        models: name of the column -> model, as for `QualityModel.load`.
+        output: folder or address of a new run.
+        opens: see `selection_config`.
+        options: see `run_select`.
+        observer: see `run_select`.
+
+    Raises:
+        FinesieveError: a model cannot be loaded, a name is taken, or a text is needed that is not there any more.
+    """
+    if output is None and not isinstance(run.path, Path):
+        raise ConfigError(f"{run.path}: a run behind an address is not replaced. Remedy: name a new one with --output")
+    if output is None and run.manifest["config"]["dedup"]["keep_fingerprints"]:
+        raise ConfigError(
+            f"{run.path}: has fingerprints for later runs, which a scored run has not. Remedy: name a new run "
+            "with --output"
+        )
+    place = output or str(run.path)
+    given = {name: value for name, value in run.manifest["config"]["keep"].items() if value is not None}
+    config = selection_config(run, given, place, opens=opens, scores=models)
+    loaded = load_models({name: config.models[name] for name in models})
+    check_scores(config, loaded)
+    if taken := sorted(score_columns(loaded).keys() & run.scores.keys()):
+        raise ConfigError(f"--add {taken[0]}: the run has this column already. Remedy: give the score another name")
+    begun = (config.output.place / WORK / "done").exists()
+    replace = output is None and not begun
+    return run_select(run, config, options=options, force_new=replace, observer=observer, added=loaded)
+
+
 def selection_config(
     run: Run,
     keep: Mapping[str, Any],
     output: str,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     opens: FilterConfig | None = None,
+    scores: Mapping[str, str] | None = None,
 ) -> FilterConfig:
     """The config of a run with another decision.
 
@@ -121,6 +167,7 @@ def selection_config(
         overrides: section of `SECTIONS` -> keys that are set in it.
         opens: the config of the run, whose `storage_options` open inputs behind addresses, and the new output where it
             is one; no manifest has them.
+        scores: models beside those of the run, as the working directory knows them.
 
     Raises:
         ConfigError: the sections are no config together.
@@ -137,16 +184,24 @@ def selection_config(
             f"{run.path}: its shards are {before.output.format}, from which no text is taken over. Remedy: filter with "
             "output.format: parquet"
         )
-    data = json.loads(before.model_dump_json(exclude_defaults=True))
+    data = before.short()
     data["dedup"] = {**data.get("dedup", {}), "keep_fingerprints": False}
     data["keep"] = dict(keep)
     data["output"] = {**data["output"], "path": output}
     if opens is not None and "://" in output:
         data["output"]["storage_options"] = opens.output.storage_options
+    if scores:
+        if taken := sorted(data.get("scores", {}).keys() & scores.keys()):
+            raise ConfigError(f"--add {taken[0]}: the run has this score already. Remedy: give it another name")
+        data["scores"] = {
+            **data.get("scores", {}),
+            **{name: model if model in embedded_models() else _relative(model, before.folder)
+               for name, model in scores.items()},
+        }  # fmt: skip
     for section, values in (overrides or {}).items():
         data[section] = {**data.get(section, {}), **values}
     for key in ("where", "by"):  # a list of the command lies in the working directory, one of a config beside it
-        if isinstance(data["keep"].get(key), str) and before.folder:
+        if isinstance(data["keep"].get(key), str) and before.folder and not scores:
             data["keep"][key] = LISTS.sub(lambda found: _beside(found, before.folder), data["keep"][key])
     try:
         config = FilterConfig.in_folder(data, before.folder)
@@ -165,10 +220,12 @@ def selection_config(
 
 def _beside(found: re.Match[str], folder: str) -> str:
     """The name of a list in a rule, relative to a folder instead of the working directory."""
-    path = found[1].replace("''", "'")
-    if os.path.isabs(path):
-        return found[0]
-    return found[0].replace(found[1], os.path.relpath(path, folder).replace("'", "''"))
+    return found[0].replace(found[1], _relative(found[1].replace("''", "'"), folder).replace("'", "''"))
+
+
+def _relative(path: str, folder: str) -> str:
+    """A path of the working directory, relative to a folder where there is one."""
+    return path if os.path.isabs(path) or not folder else os.path.relpath(path, folder)
 
 
 def overrides_of(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

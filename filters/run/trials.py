@@ -157,9 +157,8 @@ class Trials:
         }
         numbered = tuple(replace(unit, index=index) for index, unit in enumerate(units))
         least = self._plan.min_score if keep else _NEVER
-        job = Job(
-            self._new(name), config.model_copy(update=sections), numbered, least, self._plan.scores, self._plan.models
-        )
+        job = Job(self._new(name), config.model_copy(update=sections), numbered, least, self._plan.scores)
+        job = replace(job, loaded=self._plan.models)
         job.save()
         return Engine(job, self._pool, Observer()).run(lambda: _found(job, ranges))
 

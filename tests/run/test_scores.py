@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from filters import FilterConfig, QualityModel, Run, run_filter
+from filters.cli.main import app
 from filters.errors import ConfigError, FinesieveError, RunError
 from filters.model.kinds import fasttext, static
 from filters.model.kinds.fasttext import trainer
 from filters.model.kinds.heads import LogisticHead, RidgeHead
-from filters.run.select import run_select, selection_config
+from filters.run.select import run_select, score_run, selection_config
 from filters.run.verify import verify_run
 from filters.scores.histogram import Histogram
 from filters.storage.location import location
@@ -27,6 +29,13 @@ from tests.run.conftest import jsonl, page, run_in_process
 from tests.run.test_select import documents
 
 Make = Callable[..., FilterConfig]
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    if isinstance(result.exception, FinesieveError):
+        return 1, str(result.exception)
+    return result.exit_code, result.output
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +216,55 @@ def test_an_interrupted_run_is_not_resumed_with_another_scorer(
     with pytest.raises(RunError, match=r"scores[^\n]*hq"):
         run_filter(make("run", {"min_score": 0.5}, scores=other))
     assert run_filter(make("run", {"min_score": 0.5})).ledger.total.records == 81
+
+
+def test_a_finished_run_is_scored_with_more_models(
+    make: Make, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"hq": f"{models}/two.bin#__label__hq", "topic": str(models / "topic")}
+    rule = {"where": "hq > 0.5 or topic = 'lessons'"}
+    wanted = run_filter(make("wanted", rule, scores={"edu": "edu-en", **more}))
+    first = run_filter(make("first", {"min_score": 1.0}, scores={"edu": "edu-en"}))
+    before = pq.read_table(tmp_path / "first" / "attributes")
+    monkeypatch.chdir(models)
+    added = score_run(Run(str(first.path)), {"hq": "two.bin#__label__hq", "topic": "topic"})
+    assert Path(added.path) == Path(first.path)
+    after, whole = (pq.read_table(tmp_path / name / "attributes") for name in ("first", "wanted"))
+    assert after.select(before.column_names).equals(before)
+    stays = pa.compute.is_in(whole["reason"], pa.array([None, "rule"]))
+    for name in ("hq", "topic", "topic_score"):
+        assert after.filter(stays)[name].equals(whole.filter(stays)[name])
+        assert after[name].null_count == after.num_rows - pa.compute.sum(stays).as_py()
+    assert list(added.manifest["scores"]) == ["edu", "hq", "topic"]
+    assert added.manifest["score_histograms"] == wanted.manifest["score_histograms"]
+    assert added.ledger.to_json() == first.ledger.to_json()
+    checks = verify_run(location(str(first.path)))
+    assert all(check.ok is not False for check in checks), checks
+    run = Run(str(first.path))
+    chosen = run_select(run, selection_config(run, rule, str(tmp_path / "new")))
+    kept, expected = (pq.read_table(Path(one.path) / "data") for one in (chosen, wanted))
+    assert kept.select(["id", "text", "hq", "topic"]).equals(expected.select(["id", "text", "hq", "topic"]))
+    with pytest.raises(ConfigError, match="--add hq: the run has this score already"):
+        score_run(run, {"hq": "edu-en"}, str(tmp_path / "again"))
+    with pytest.raises(ConfigError, match=r"scores\.tokens: a column 'tokens' is there already"):
+        score_run(run, {"tokens": "edu-en"}, str(tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_command_adds_a_score(make: Make, tmp_path: Path, models: Path) -> None:
+    first = run_filter(make("first", {"min_score": 1.0}, scores={"edu": "edu-en"}))
+    new = tmp_path / "new"
+    code, text = call("score", first.path, "--add", f"long={models / 'long'}", "--output", new)
+    assert code == 0, text
+    assert "long" in pq.read_schema(next((new / "data").iterdir())).names
+    assert "long" not in Run(str(first.path)).scores
+    for arguments, message in (
+        ((first.path, "--add", "long"), "write NAME=MODEL"),
+        ((first.path, "--add", "a=edu-en", "--add", "a=edu-en"), "each name once"),
+        ((first.path, "x.jsonl", "--add", "a=edu-en"), "leave out FILES"),
+        ((first.path, "--add", "a=nothing"), "no such model"),
+        (("edu-en",), "what is to be scored is missing"),
+    ):
+        code, text = call("score", *arguments)
+        assert code
+        assert message in text
