@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +16,16 @@ import numpy.typing as npt
 from filters.arrays import Float32, Float64, Int64
 from filters.errors import AnnotationsError
 from filters.model import QualityModel
-from filters.model.folder import Manifest, TrainingData, check_free
+from filters.model.folder import check_free
 from filters.model.kinds import Classifier, Scorer, classifier_class
 from filters.model.kinds.heads import probabilities
 from filters.model.trained_on import TrainedOn
-from filters.statistics.resampling import CONFIDENCE, Estimate, estimate, group_folds, group_resamples
+from filters.statistics.resampling import Estimate, estimate, group_folds, group_resamples
 from filters.train.annotations import Annotations, read_annotations
 from filters.train.card import LABEL_METRICS, write_label_card
 from filters.train.config import TrainConfig
 from filters.train.procedure import fit_texts, one_blas_thread, row_weights, score_texts
-from filters.train.training import TrainResult, read_rubric, train
+from filters.train.training import TrainResult, manifest_of, metrics_of, read_rubric, train
 
 _BINS = 10
 
@@ -64,35 +63,8 @@ def train_names(config: TrainConfig, overwrite: bool = False, echo: Callable[[st
         echo(f"cross-validated {words}: {sample[name]}")
     classifier = _fit(config, labels, np.arange(len(labels)), config.random_state)
     echo(f"final model: {classifier.setting}")
-    metrics: dict[str, Any] = {
-        "method": "nested cross-validation, grouped by host and near copy",
-        "folds": config.validation.folds,
-        "repeats": config.validation.repeats,
-        "inner_folds": config.validation.inner_folds,
-        "resamples": config.validation.resamples,
-        "confidence": CONFIDENCE,
-        "groups": groups,
-        "sample": {name: value.model_dump() for name, value in sample.items()},
-        "natural": natural and {name: value.model_dump() for name, value in natural.items()},
-        "labels": _by_label(held_out, labels),
-    }
-    manifest = Manifest(
-        name=config.name,
-        kind=config.classifier.kind,
-        language=config.language,
-        rubric=rubric,
-        training=TrainingData(
-            name=labels.name, sha256=labels.sha256, rows=len(labels), target=labels.target, notes=labels.notes
-        ),
-        window=config.window,
-        windows=config.windows,
-        normalisation=classifier.scorer.normalisation,
-        features=classifier.scorer.features(),
-        labels=labels.names,
-        metrics=metrics,
-        settings=config.model_dump(mode="json", exclude={"annotations": True, "output": True, "rubric": True})
-        | {"chosen": classifier.setting},
-    )
+    metrics = metrics_of(config, labels, sample, natural) | {"labels": _by_label(held_out, labels)}
+    manifest = manifest_of(config, labels, labels.notes, classifier, metrics, rubric=rubric, labels=labels.names)
     trained_on = TrainedOn.of(labels.texts, manifest.reads)
     model = QualityModel(classifier.scorer, None, manifest, digest="", trained_on=trained_on)
     written = model.save(config.output, card=write_label_card(manifest), overwrite=overwrite)

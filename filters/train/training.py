@@ -20,6 +20,7 @@ from filters.arrays import Float32
 from filters.errors import ConfigError
 from filters.model import ConformalTable, QualityModel
 from filters.model.folder import Manifest, Rubric, TrainingData, check_free
+from filters.model.kinds import Classifier, Scorer
 from filters.model.reliability import Reliability
 from filters.model.trained_on import TrainedOn
 from filters.statistics.resampling import CONFIDENCE, Estimate, Measure
@@ -28,7 +29,7 @@ from filters.train.calibration import METHOD
 from filters.train.card import write_card
 from filters.train.config import TrainConfig
 from filters.train.evaluation import check_agreement, compare, estimates, measure_coverage
-from filters.train.procedure import Procedure, one_blas_thread, score_texts
+from filters.train.procedure import Fitted, Procedure, one_blas_thread, score_texts
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,6 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
     fitted = procedure.fit(np.arange(len(labels)), config.random_state)
     echo(f"final model: {fitted.setting}")
     metrics: dict[str, Any] = {
-        "method": "nested cross-validation, grouped by host and near copy",
-        "folds": config.validation.folds,
-        "repeats": config.validation.repeats,
-        "inner_folds": config.validation.inner_folds,
-        "resamples": config.validation.resamples,
-        "confidence": CONFIDENCE,
-        "groups": groups,
-        "sample": {name: estimate.model_dump() for name, estimate in sample.items()},
-        "natural": natural and {name: estimate.model_dump() for name, estimate in natural.items()},
         "conformal": [row.model_dump(exclude={"bins"}) for row in coverage],
         "reliability": _reliability(predictions["model"], labels, config.keep.min_score).to_json(),
     }
@@ -119,32 +111,62 @@ def train(config: TrainConfig, overwrite: bool = False, echo: Callable[[str], No
         metrics[other] = {name: estimate.model_dump() for name, estimate in part.items()}
     if gains:
         metrics["distillation"] = {name: gain.model_dump() for name, gain in gains.items()}
-    scorer = fitted.scorer
-    manifest = Manifest(
-        name=config.name,
-        kind=config.classifier.kind,
-        language=config.language,
+    manifest = manifest_of(
+        config,
+        labels,
+        notes,
+        fitted,
+        metrics_of(config, labels, sample, natural) | metrics,
         rubric=rubric,
-        training=TrainingData(
-            name=labels.name, sha256=labels.sha256, rows=len(labels), target=labels.target, notes=notes
-        ),
-        window=config.window,
-        windows=config.windows,
-        normalisation=scorer.normalisation,
-        features=scorer.features(),
         keep=config.keep,
         calibration=METHOD,
         conformal=ConformalTable.fit(held_out, labels.expected),
+    )
+    trained_on = TrainedOn.of(labels.texts, manifest.reads)
+    model = QualityModel(fitted.scorer, fitted.calibration, manifest, digest="", trained_on=trained_on)
+    written = model.save(output, card=write_card(manifest), overwrite=overwrite)
+    return TrainResult(output, written, sample, natural, compared, predictions["model"], time.monotonic() - start)
+
+
+def metrics_of(
+    config: TrainConfig, rows: Annotations, sample: dict[str, Estimate], natural: dict[str, Estimate] | None
+) -> dict[str, Any]:
+    """Metrics as model.json holds them, and how they were measured."""
+    return {
+        "method": "nested cross-validation, grouped by host and near copy",
+        **config.validation.model_dump(),
+        "confidence": CONFIDENCE,
+        "groups": len(np.unique(rows.groups)),
+        "sample": {name: value.model_dump() for name, value in sample.items()},
+        "natural": natural and {name: value.model_dump() for name, value in natural.items()},
+    }
+
+
+def manifest_of(
+    config: TrainConfig,
+    rows: Annotations,
+    notes: tuple[str, ...],
+    fitted: Fitted | Classifier[Scorer],
+    metrics: dict[str, Any],
+    **more: Any,
+) -> Manifest:
+    """What model.json says of a model that was trained on `rows`; `more` are other fields of `Manifest`."""
+    return Manifest(
+        name=config.name,
+        kind=config.classifier.kind,
+        language=config.language,
+        training=TrainingData(name=rows.name, sha256=rows.sha256, rows=len(rows), target=rows.target, notes=notes),
+        window=config.window,
+        windows=config.windows,
+        normalisation=fitted.scorer.normalisation,
+        features=fitted.scorer.features(),
         metrics=metrics,
         settings=config.model_dump(
             mode="json", exclude={"annotations": True, "output": True, "rubric": True, "distill": {"texts"}}
         )
         | {"chosen": fitted.setting},
+        **more,
     )
-    trained_on = TrainedOn.of(labels.texts, manifest.reads)
-    model = QualityModel(scorer, fitted.calibration, manifest, digest="", trained_on=trained_on)
-    written = model.save(output, card=write_card(manifest), overwrite=overwrite)
-    return TrainResult(output, written, sample, natural, compared, predictions["model"], time.monotonic() - start)
 
 
 def _reliability(scores: Sequence[Float32], labels: Annotations, min_score: float) -> Reliability:
