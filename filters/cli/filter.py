@@ -128,6 +128,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
 
 def print_result(console: Console, result: RunResult, examples: int) -> None:
     """Print ledger, histogram, examples and decisions of a finished run."""
+    from filters.inspect.samples import extremes
     from filters.inspect.terminal import decided, extremes_view, histogram_view, ledger_view
     from filters.scores.finished_run import Run
 
@@ -137,10 +138,10 @@ def print_result(console: Console, result: RunResult, examples: int) -> None:
     console.print()
     console.print(histogram_view(result.histogram, run.min_score, unicode=console.encoding.startswith("utf")))
     if examples:
-        console.print()
-        console.print(extremes_view(f"the {examples} best", run.extremes(examples, best=True)))
-        console.print()
-        console.print(extremes_view(f"the {examples} worst", run.extremes(examples, best=False)))
+        ends = extremes(run, run.summary(extremes=examples, groups=()))
+        for name, documents in zip(("best", "worst"), ends, strict=True):
+            console.print()
+            console.print(extremes_view(f"the {examples} {name}", documents))
     console.print()
     total = result.ledger.total
     console.print(f"{total.kept:,} of {total.records:,} documents kept, in {len(result.shards):,} shard(s):")

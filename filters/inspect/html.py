@@ -226,7 +226,9 @@ def _slices(run: Run, summary: Summary) -> list[dict[str, Any]]:
 
 def _pairs(run: Run, histogram: Histogram) -> list[dict[str, Any]]:
     """The run's score against each further one: counts on a grid, and the further one's histogram."""
-    others = {name: run.score_histogram(name) for name in run.score_columns[1 : PAIRS + 1]}
+    stated, own = run.manifest.get("scores", {}), run.manifest["model"]["digest"]
+    names = [name for name in run.score_columns[1:] if name not in stated or stated[name]["digest"] != own]
+    others = {name: run.score_histogram(name) for name in names[:PAIRS]}
     wide, columns = _grid(histogram)
     grids = {name: np.zeros((columns, _grid(other)[1]), np.int64) for name, other in others.items()}
     for table in run.tables([*SURVIVOR_COLUMNS, *others]) if others else ():

@@ -17,6 +17,7 @@ from filters.inspect.extrapolate import (
     seen_in,
 )
 from filters.inspect.query import Cell, cross_table
+from filters.inspect.samples import extremes
 from filters.inspect.thresholds import WhatIf, thresholds, what_if
 from filters.model.reliability import Reliability
 from filters.scores.finished_run import Ruled, Run
@@ -117,9 +118,8 @@ class Inspection:
             yield terminal.groups_view(summary.groups["host"], HOSTS)
         yield terminal.clusters_view(summary.clusters, unicode=unicode)
         if examples:
-            for best in (True, False):
-                title = f"the {examples} {'best' if best else 'worst'}"
-                yield terminal.extremes_view(title, self.run.described(summary.extremes(best=best)))
+            for name, documents in zip(("best", "worst"), extremes(self.run, summary), strict=True):
+                yield terminal.extremes_view(f"the {examples} {name}", documents)
         if self.solution is not None or self.ruled is not None:
             yield self._answer(unicode)
 

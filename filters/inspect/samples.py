@@ -15,7 +15,7 @@ import zstandard
 
 from filters.arrays import Float32, Int64, UInt64
 from filters.errors import RunError
-from filters.scores.summary import DUPLICATES, SURVIVOR_COLUMNS, survivors
+from filters.scores.summary import DUPLICATES, SURVIVOR_COLUMNS, Summary, survivors
 from filters.storage.location import Location, files_below, parquet_file
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ MEMBERS = 4
 TEXT_GROUPS = 256
 """Row groups of text that are read at most, so that samples of a very large run take seconds; those that hold most of
 the wanted documents come first."""
-TEXT_LINES = 2_000_000
-"""Lines of JSON that are looked through at most, where the shards are jsonl.zst."""
+TEXT_LINES, FEW_LINES = 2_000_000, 100_000
+"""Lines of JSON that are looked through at most, where the shards are jsonl.zst: for a page, and for a terminal."""
+BEGINNING = 400
+"""Characters of a text of which a terminal shows a line."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,25 @@ def random_ranks(numbers: Int64, seed: int) -> UInt64:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def documents(run: Run, rows: Iterable[int], characters: int) -> dict[int, ShownDocument]:
+def extremes(run: Run, summary: Summary) -> tuple[list[ShownDocument], list[ShownDocument]]:
+    """The best and the worst documents that a summary remembers, with the beginning of their texts.
+
+    Raises:
+        RunError: the side files or the texts are missing or damaged.
+    """
+    best, worst = ([place.row for place in summary.extremes(best=best)] for best in (True, False))
+    found = documents(run, [*best, *worst], BEGINNING, lines=FEW_LINES)
+    return [found[row] for row in best], [found[row] for row in worst]
+
+
+def documents(run: Run, rows: Iterable[int], characters: int, *, lines: int = TEXT_LINES) -> dict[int, ShownDocument]:
     """Documents by their row numbers (see `Run.rows_at`).
 
     Args:
         run: the run.
         rows: row numbers.
         characters: of text at most.
+        lines: of JSON that are looked through at most, where the shards are jsonl.zst.
 
     Raises:
         RunError: the side files or the texts are missing or damaged.
@@ -128,7 +142,7 @@ def documents(run: Run, rows: Iterable[int], characters: int) -> dict[int, Shown
     columns = ["id", "url", "source", "position", "language", "tokens", "score", "reason", "near_cluster"]
     found = run.rows_at(numbers, columns)
     try:
-        texts = _texts(run.path, [row["id"] for row in found], characters + 1)
+        texts = _texts(run.path, [row["id"] for row in found], characters + 1, lines)
     except (OSError, pa.ArrowException, KeyError, zstandard.ZstdError, orjson.JSONDecodeError) as error:
         raise RunError(
             f"{run.path}: cannot read the texts of this run: {error}. Remedy: restore data/ and rejected/ "
@@ -174,7 +188,7 @@ def cluster_members(run: Run, clusters: Iterable[int]) -> dict[int, Members]:
     }
 
 
-def _texts(folder: Location, ids: list[str], characters: int) -> dict[str, str]:
+def _texts(folder: Location, ids: list[str], characters: int, lines: int) -> dict[str, str]:
     """The first characters of the documents with these ids, where the run holds their text."""
     wanted = pa.array(ids, pa.string())
     hits: list[tuple[int, Location, int, pa.Array]] = []
@@ -192,12 +206,11 @@ def _texts(folder: Location, ids: list[str], characters: int) -> dict[str, str]:
         table = parquet_file(path).read_row_group(number, columns=["id", "text"]).filter(mask)
         texts = pc.utf8_slice_codeunits(table["text"], 0, characters)
         found |= dict(zip(table["id"].to_pylist(), texts.to_pylist(), strict=True))
-    return found | _json_texts(folder, set(ids) - found.keys(), characters)
+    return found | _json_texts(folder, set(ids) - found.keys(), characters, lines)
 
 
-def _json_texts(folder: Location, wanted: set[str], characters: int) -> dict[str, str]:
+def _json_texts(folder: Location, wanted: set[str], characters: int, left: int) -> dict[str, str]:
     found: dict[str, str] = {}
-    left = TEXT_LINES
     shards = [path for name in ("data", "rejected") for path in files_below(folder / name, ".jsonl.zst")]
     for path in shards:
         with path.open("rb") as stored, zstandard.open(stored, "rb") as stream, io.BufferedReader(stream) as lines:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from filters.inspect.leaks import Leaks
     from filters.inspect.query import Cell
     from filters.inspect.reading import ReadingResult
+    from filters.inspect.samples import ShownDocument
     from filters.inspect.thresholds import Interval, WhatIf
-    from filters.scores.finished_run import Extreme, Ruled
+    from filters.scores.finished_run import Ruled
     from filters.scores.summary import Clusters, Groups
     from filters.scores.threshold import Solution, Weights
 
@@ -367,13 +368,13 @@ def reading_view(found: ReadingResult) -> RenderableType:
     return Group(*lines)
 
 
-def extremes_view(title: str, extremes: Iterable[Extreme]) -> RenderableType:
+def extremes_view(title: str, documents: Iterable[ShownDocument]) -> RenderableType:
     """Documents with score, origin and the beginning of their text."""
     lines = [_bold(title)]
-    for extreme in extremes:
-        lines.append(Text(f"{extreme.score:5.2f}  {printable(extreme.origin, 71)}"))
-        if extreme.text is not None:
-            lines.append(_dim(f"       {printable(extreme.text, 72)}"))
+    for document in documents:
+        lines.append(Text(f"{document.score:5.2f}  {printable(document.origin, 71)}"))
+        if document.text is not None:
+            lines.append(_dim(f"       {printable(document.text, 72)}"))
     return Group(*lines)
 
 

@@ -14,22 +14,12 @@ import pyarrow.compute as pc
 from filters.errors import RunError
 from filters.scores.histogram import WEIGHTS, Histogram, SlicedHistogram
 from filters.scores.rules import Kind, Rule, columns_of
-from filters.scores.summary import DICTIONARIES, GROUPS, SURVIVOR_COLUMNS, Place, Summary, survivors, values_of
+from filters.scores.summary import DICTIONARIES, GROUPS, SURVIVOR_COLUMNS, Summary, survivors, values_of
 from filters.scores.threshold import Scored, Solution, Target, Weights, solve
 from filters.storage.location import Location, files_below, location, parquet_dataset, parquet_file
 
 DAMAGE = (OSError, pa.ArrowException, KeyError, ValueError)
 """What reading damaged side files raises."""
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """A document from an end of the score scale; `text` is its beginning, None where the run did not keep it."""
-
-    id: str
-    score: float
-    origin: str
-    text: str | None
 
 
 @dataclass(frozen=True)
@@ -323,7 +313,7 @@ class Run:
         return found
 
     def rows_at(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """These columns of the rows with these numbers (see `Place`), in the order asked for.
+        """These columns of the rows with these numbers, counted over all side files in order, in the order asked for.
 
         Raises:
             RunError: the side files are missing or damaged.
@@ -344,35 +334,3 @@ class Run:
         except DAMAGE as error:
             raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
         return [found[row] for row in rows]
-
-    def extremes(self, count: int, *, best: bool) -> list[Extreme]:
-        """The documents with the highest (or lowest) scores among those that survived deduplication.
-
-        Of equal scores the earlier document comes first. Texts are looked up in data/ or rejected/, where they are.
-        """
-        summary = Summary((), (), extremes=count)
-        for table in self.tables(summary.columns):
-            summary.add(table)
-        return self.described(summary.extremes(best=best))
-
-    def described(self, places: Sequence[Place]) -> list[Extreme]:
-        """Documents of the side files with origin and the beginning of their text."""
-        rows = self.rows_at([place.row for place in places], ["id", "score", "url", "source", "position"])
-        texts = self._texts([row["id"] for row in rows])
-        return [
-            Extreme(
-                row["id"], row["score"], row["url"] or f"{row['source']} at {row['position']}", texts.get(row["id"])
-            )
-            for row in rows
-        ]
-
-    def _texts(self, ids: list[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for folder in ("data", "rejected"):
-            files = files_below(self.path / folder, ".parquet")
-            if files and ids:
-                dataset = parquet_dataset(files, format="parquet")
-                wanted = pc.field("id").isin(ids)
-                beginning = {"id": pc.field("id"), "text": pc.utf8_slice_codeunits(pc.field("text"), 0, 400)}
-                found |= {row["id"]: row["text"] for row in dataset.to_table(beginning, filter=wanted).to_pylist()}
-        return found

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
+from filters.inspect.samples import ShownDocument
 from filters.inspect.terminal import decided, extremes_view, histogram_view, ledger_view, solution_view, what_if_view
 from filters.inspect.thresholds import what_if
-from filters.scores.finished_run import Extreme
 from filters.scores.histogram import Histogram
 from filters.scores.threshold import Solution, Target, Weights
 from filters.terminal import printable
@@ -69,14 +69,16 @@ def test_the_ledger_names_files_reasons_and_causes() -> None:
     "text", ["\x1b[31mred\x1b[0m", "a\x00b", "\u202egnirts", "[bold]no[/bold]", "x" * 10**6, "a\r\nb", "\ud800"]
 )
 def test_page_text_cannot_drive_the_terminal(text: str) -> None:
-    out = shown(extremes_view("best", [Extreme("id", 1.0, text, text)]))
+    out = shown(extremes_view("best", [ShownDocument("id", text, 1.0, None, None, None, None, text, False)]))
     assert not set(out) & set("\x1b\x00\r\u202e\ud800")
     assert len(out.splitlines()) <= 5
     assert len(printable(text, 60)) <= 60
 
 
 def test_markup_in_a_page_is_shown_as_it_is() -> None:
-    assert "[bold]no[/bold]" in shown(extremes_view("best", [Extreme("id", 1.0, "x", "[bold]no[/bold]")]))
+    assert "[bold]no[/bold]" in shown(
+        extremes_view("best", [ShownDocument("id", "x", 1.0, None, None, None, None, "[bold]no[/bold]", False)])
+    )
 
 
 def test_a_solution_counts_in_words_that_agree() -> None:
