@@ -16,9 +16,11 @@ from filters.config.filter import FilterConfig
 from filters.errors import AnnotationsError, ConfigError, ModelError
 from filters.evaluate.report import run_evaluation
 from filters.model import QualityModel
+from filters.models import EMBEDDED
 from filters.run.plan import make_plan
 from filters.run.scoring import score_files
 from filters.train.annotations import read_annotations
+from filters.train.card import write_card, write_label_card
 from filters.train.config import TrainConfig
 from filters.train.targets import measure_names, train_each
 from filters.train.training import train
@@ -191,3 +193,22 @@ def test_an_evaluation_is_of_scores(topics: Path, tmp_path: Path) -> None:
     written.write_text(json.dumps(chosen | {"classifier": LOGISTIC}))
     with pytest.raises(ConfigError, match="an evaluation is of one score"):
         run_evaluation(model=None, annotations=None, config=written, **options)
+
+
+def test_the_embedded_heads_are_small_and_their_cards_say_what_was_measured() -> None:
+    edu = QualityModel.load("edu-en")
+    size = 0
+    for name, count in (("topic-en", 23), ("format-en", 24), ("promo-en", 0), ("depth-en", 0)):
+        model = QualityModel.load(name)
+        assert (model.name, model.metadata.language, len(model.labels)) == (name, "en", count)
+        assert model.scorer.embedding == edu.scorer.embedding
+        assert (EMBEDDED / name / "README.md").read_text() == (write_label_card if count else write_card)(
+            model.metadata
+        )
+        size += sum(path.stat().st_size for path in (EMBEDDED / name).iterdir())
+    assert size < 2 * 2**20
+    page = "A fraction names a part of a whole. Multiply both numbers by the same factor and its value stays. " * 9
+    shop = "Buy now! Free shipping on all orders. Add to cart and save 20 % today, this offer ends soon. " * 9
+    promo, depth = (QualityModel.load(name).score([page, shop]) for name in ("promo-en", "depth-en"))
+    assert promo[1] > promo[0]
+    assert depth[0] > depth[1]
