@@ -183,26 +183,20 @@ def alike_in_buckets(
         better and worse document and similarity of each pair, and how many pairs were compared.
     """
     capacity = 1 << 16
-    parts: list[tuple[Int64, Int64, Float64]] = []
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     gone = np.zeros(len(sets), np.bool_)
     bucket = compared = 0
     while bucket < len(buckets):
-        largest = int(buckets.lengths[bucket])
-        better, worse = (np.empty(max(capacity, largest * largest), np.int64) for _ in range(2))
-        found = np.empty(len(better), np.float64)
+        room = max(capacity, int(buckets.lengths[bucket]) ** 2)
+        better, worse, found = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float64)
         bucket, count, tried = _in_buckets(
             sets.values, sets.offsets, order, groups, members, masks, buckets.values, buckets.offsets, bucket, least,
             measure, sure, gone, better, worse, found,
         )  # fmt: skip
         compared += tried
         parts.append((better[:count].copy(), worse[:count].copy(), found[:count].copy()))
-    empty = np.empty(0, np.int64)
-    return (
-        np.concatenate([empty, *(part[0] for part in parts)]),
-        np.concatenate([empty, *(part[1] for part in parts)]),
-        np.concatenate([np.empty(0), *(part[2] for part in parts)]),
-        compared,
-    )
+    better, worse, found = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return better, worse, found, compared
 
 
 @numba.njit(nogil=True, cache=True)

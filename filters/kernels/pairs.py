@@ -32,7 +32,7 @@ def scatter(keys: UInt64, rows: UInt32, partitions: int) -> tuple[UInt64, UInt32
     """
     new_keys, new_rows = np.empty_like(keys), np.empty_like(rows)
     offsets = np.zeros(partitions + 1, np.int64)
-    _scatter_ranges(np.ascontiguousarray(keys), np.ascontiguousarray(rows), new_keys, new_rows, offsets)
+    _scatter(np.ascontiguousarray(keys), np.ascontiguousarray(rows), _HALF, new_keys, new_rows, offsets)
     return new_keys, new_rows, offsets
 
 
@@ -52,7 +52,8 @@ def stars(keys: UInt64, documents: Int64) -> Iterator[Int64]:
     buckets = 1 << max(0, (len(keys) // _BUCKET).bit_length())
     bounds = np.zeros(buckets + 1, np.int64)
     new_keys, new_documents = np.empty_like(keys), np.empty_like(documents)
-    _scatter_low(np.ascontiguousarray(keys), np.ascontiguousarray(documents), new_keys, new_documents, bounds)
+    entries = np.ascontiguousarray(keys), np.ascontiguousarray(documents)
+    _scatter(*entries, np.uint64(0), new_keys, new_documents, bounds)
     pairs = np.empty((max(_PAIRS, int(np.diff(bounds).max())), 4), np.int64)
     bucket = 0
     size = 4 * _BUCKET
@@ -65,32 +66,18 @@ def stars(keys: UInt64, documents: Int64) -> Iterator[Int64]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _scatter_ranges(keys, rows, new_keys, new_rows, offsets):  # type: ignore[no-untyped-def]
-    partitions = np.uint64(len(offsets) - 1)
+def _scatter(keys, values, shift, new_keys, new_values, bounds):  # type: ignore[no-untyped-def]
+    """Order entries by equal ranges of the half of their keys that begins at bit `shift`; where each range begins."""
+    ranges = np.uint64(len(bounds) - 1)
     for key in keys:
-        offsets[np.int64(((key >> _HALF) * partitions) >> _HALF) + 1] += 1
-    for partition in range(1, len(offsets)):
-        offsets[partition] += offsets[partition - 1]
-    place = offsets[:-1].copy()
-    for entry in range(len(keys)):
-        target = np.int64(((keys[entry] >> _HALF) * partitions) >> _HALF)
-        new_keys[place[target]] = keys[entry]
-        new_rows[place[target]] = rows[entry]
-        place[target] += 1
-
-
-@numba.njit(nogil=True, cache=True)
-def _scatter_low(keys, documents, new_keys, new_documents, bounds):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(bounds) - 2)
-    for key in keys:
-        bounds[np.int64(key & mask) + 1] += 1
-    for bucket in range(1, len(bounds)):
-        bounds[bucket] += bounds[bucket - 1]
+        bounds[np.int64((key >> shift & _LOW) * ranges >> _HALF) + 1] += 1
+    for number in range(1, len(bounds)):
+        bounds[number] += bounds[number - 1]
     place = bounds[:-1].copy()
     for entry in range(len(keys)):
-        target = np.int64(keys[entry] & mask)
+        target = np.int64((keys[entry] >> shift & _LOW) * ranges >> _HALF)
         new_keys[place[target]] = keys[entry]
-        new_documents[place[target]] = documents[entry]
+        new_values[place[target]] = values[entry]
         place[target] += 1
 
 
