@@ -38,34 +38,23 @@ answer, and nobody can read it."""
 _TOO_LONG = re.compile(
     "|".join(
         (
-            # error codes of OpenAI, Groq, llama.cpp, LiteLLM
             r"context_length_exceeded|reduce_message_length|exceed_context_size|ContextWindowExceeded",
-            # OpenAI, vLLM, SGLang, Mistral, OpenRouter, xAI: "This model's maximum context length is 8192 tokens"
             r"maximum (?:context|prompt|input|model) length",
-            # Gemini: "The input token count (9) exceeds the maximum number of tokens allowed (8)"; OpenAI: "Your input
-            # exceeds the context window"; llama.cpp: "the request exceeds the available context size"; SGLang: "The
-            # input is longer than the model's context length"; Anthropic: "input length and `max_tokens` exceed context
-            # limit"
             r"\b(?:inputs?|prompt|request(?:ed)?|messages?)\b.{0,80}"
             r"\b(?:exceed(?:s|ed)?|longer than|too (?:long|large) for)\b.{0,60}?"
             r"\b(?:context (?:size|length|window|limit)|number of tokens|tokens? limit|allowed length|"
             r"max(?:imum)? (?:input |prompt )?length)",
-            # Anthropic: "prompt is too long: 9 tokens > 8 maximum"; Bedrock: "Input is too long for requested model"
             r"\b(?:prompt|inputs?|messages) (?:(?:is|are) )?too long\b",
-            # TGI: "`inputs` tokens + `max_new_tokens` must be <= 8. Given: 9 `inputs` tokens"
             r"`inputs`.{0,40}must (?:have less than|be <=) ?[0-9]+",
-            # Groq, Cerebras: "Please reduce the length of the messages or completion"; vLLM: "... of the input prompt"
             r"reduce (?:the length of )?(?:the |your )?(?:input )?(?:messages?|prompt)\b",
-            # Groq: "Request too large for model `m` ... tokens per minute (TPM): Limit 8, Requested 9"
             r"request too large for",
-            # vLLM: "the model's context length is only 8 tokens"; llama.cpp: "Context size has been exceeded"
             r"context (?:length|size|window)\b.{0,20}\b(?:only|exceed(?:s|ed))\b",
-            # Cohere: "too many tokens: size limit exceeded"; DashScope: "Range of input length should be [1, 8]"
             r"too many (?:input |prompt )?tokens|range of input length",
         )
     ),
     re.IGNORECASE | re.DOTALL,
 )
+"""How servers say that a page does not fit; who says what stands in tests/annotate/test_endpoints.py."""
 
 
 class RequestError(Exception):

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Any, Self
 
 from filters.annotate.endpoints import RequestError, refusal
@@ -36,12 +37,11 @@ SPECIAL = r"<[^<>\s]{1,40}>|<\uff5c?end of sentence\uff5c?>|\[/?[A-Z_]{2,20}\]"
 
 
 class UnreadableError(Exception):
-    """An answer without a score. Its only argument is the cause, one word of snake case."""
+    """An answer without a score; `cause` says why it could not be read, in one word of snake case."""
 
-    @property
-    def cause(self) -> str:
-        """Why it could not be read."""
-        return str(self.args[0])
+    def __init__(self, cause: str) -> None:
+        self.cause = cause
+        super().__init__(cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,43 +109,30 @@ _DECORATION = " \t*_`#>"
 
 
 def _values_of(lines: Sequence[tuple[int, str]], rubric: Rubric, *, label_required: bool) -> list[tuple[int, int]]:
-    optional = "?" if not (label_required or rubric.attributes) else ""
-    labels = [attribute.name for attribute in rubric.attributes] or [_spaced(rubric.label)]
+    """(value, where its digits begin) of each line, which must be the score, or an attribute, and nothing else."""
+    optional = "" if label_required or rubric.attributes else "?"
+    label = "[ _]+".join(re.escape(word) for word in rubric.label.split())
+    labels = [attribute.name for attribute in rubric.attributes] or [label]
     if len(lines) < len(labels):
         raise UnreadableError("no_score")
-    found = []
+    most, found = rubric.scale.max, []
     for label, (start, line) in zip(labels, lines, strict=True):
-        value, place = _value(line, rf"(?:{label}[ *_]*:[ *_]*){optional}", rubric.scale)
-        found.append((value, start + place))
+        head = re.match(rf"(?:{label}[ *_]*:[ *_]*){optional}", line, re.IGNORECASE)
+        place = head.end() if head else len(line)
+        rest = line[place:]
+        match = re.fullmatch(rf"{_NUMBER}(?: ?/ ?{most}| out of {most})?(?: points?)?[ *_.]*", rest, re.IGNORECASE)
+        if match is None:
+            other = _OTHER_SCALE.fullmatch(rest.rstrip(" *_."))
+            part = re.match(r"[0-9]+[.,][0-9]", rest)
+            raise UnreadableError("not_whole" if part else "off_scale" if other else "no_score")
+        if int(match[1]) not in rubric.scale.values:
+            raise UnreadableError("off_scale")
+        found.append((int(match[1]), start + place))
     return found
 
 
-def _spaced(label: str) -> str:
-    return "[ _]+".join(re.escape(word) for word in label.split())
-
-
-def _value(line: str, before: str, scale: Scale) -> tuple[int, int]:
-    head = re.match(before, line, re.IGNORECASE)
-    place = head.end() if head else len(line)
-    rest = line[place:]
-    match = re.fullmatch(
-        rf"{_NUMBER}(?: ?/ ?{scale.max}| out of {scale.max})?(?: points?)?[ *_.]*", rest, re.IGNORECASE
-    )
-    if match is None:
-        raise UnreadableError(
-            "not_whole" if re.match(r"[0-9]+[.,][0-9]", rest) else "off_scale" if _other(rest) else "no_score"
-        )
-    value = int(match[1])
-    if value not in scale.values:
-        raise UnreadableError("off_scale")
-    return value, place
-
-
-def _other(rest: str) -> bool:
-    """Whether a number stands there that is on another scale: "-1", "4/10", "2024"."""
-    return (
-        re.fullmatch(r"-[0-9]+|[0-9]+ ?(?:/|out of) ?[0-9]+|[0-9]{4,}", rest.rstrip(" *_."), re.IGNORECASE) is not None
-    )
+_OTHER_SCALE = re.compile(r"-[0-9]+|[0-9]+ ?(?:/|out of) ?[0-9]+|[0-9]{4,}", re.IGNORECASE)
+"""A number on another scale: "-1", "4/10", "2024"."""
 
 
 def goes_on(text: str, scale: Scale) -> bool:
@@ -211,16 +198,18 @@ def read_expected(tokens: Sequence[Token], rubric: Rubric) -> Reading:
     pieces = [spelling(token) for token in tokens]
     while pieces and re.fullmatch(SPECIAL, pieces[-1].strip()):
         pieces.pop()
-    found = [_distribution(tokens, pieces, start, rubric.scale) for _, start in _first_lines("".join(pieces), rubric)]
-    means = [_mean(distribution, rubric.scale) for distribution, _ in found]
-    entropy = sum(_entropy(distribution) for distribution, _ in found) / len(found)
+    scale = rubric.scale
+    found = [_distribution(tokens, pieces, start, scale) for _, start in _first_lines("".join(pieces), rubric)]
+    means = [math.fsum(map(mul, scale.values, shares)) / math.fsum(shares) for shares, _ in found]
+    entropy = sum(math.fsum(-p * math.log(p) for p in shares if p > 0) for shares, _ in found) / len(found)
     coverage = min(coverage for _, coverage in found)
     if not rubric.attributes:
-        return Reading(_mode(found[0][0], rubric.scale), means[0], entropy, coverage, found[0][0])
+        shares = found[0][0]
+        return Reading(float(scale.min + shares.index(max(shares))), means[0], entropy, coverage, shares)
     names = [attribute.name for attribute in rubric.attributes]
     attributes = dict(zip(names, means, strict=True))
     expected = rubric.combine(attributes)
-    distributions = {name: distribution for name, (distribution, _) in zip(names, found, strict=True)}
+    distributions = {name: shares for name, (shares, _) in zip(names, found, strict=True)}
     return Reading(float(round(expected)), expected, entropy, coverage, distributions, attributes)
 
 
@@ -305,18 +294,6 @@ def _probability(logprob: object) -> float | None:
     if isinstance(logprob, bool) or not isinstance(logprob, int | float) or not logprob <= 0.01:
         return None
     return math.exp(max(min(logprob, 0.0), -1e6))
-
-
-def _mean(distribution: Sequence[float], scale: Scale) -> float:
-    return math.fsum(value * p for value, p in zip(scale.values, distribution, strict=True)) / math.fsum(distribution)
-
-
-def _mode(distribution: Sequence[float], scale: Scale) -> float:
-    return float(scale.min + max(range(len(distribution)), key=lambda place: (distribution[place], -place)))
-
-
-def _entropy(distribution: Sequence[float]) -> float:
-    return math.fsum(-p * math.log(p) for p in distribution if p > 0)
 
 
 MOST_TOKENS = 10_000_000

@@ -30,18 +30,8 @@ from filters.statistics.resampling import CONFIDENCE, Estimate
 Outcome = Literal[
     "complete", "failures", "declined", "interrupted", "max_tokens", "max_money", "max_seconds", "stopped"
 ]
-
-EXIT: dict[Outcome, int] = {
-    "complete": 0,
-    "stopped": 1,
-    "failures": 3,
-    "declined": 3,
-    "max_tokens": 3,
-    "max_money": 3,
-    "max_seconds": 3,
-    "interrupted": 130,
-}
-"""Exit status: 3 means that answers are missing and that another run may bring them."""
+EXIT: dict[Outcome, int] = {"complete": 0, "stopped": 1, "interrupted": 130}
+"""Exit status; of any other outcome it is 3: answers are missing, and another run may bring them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +68,7 @@ class AnnotateResult:
     @property
     def exit_status(self) -> int:
         """Exit status of the command."""
-        return EXIT[self.outcome]
+        return EXIT.get(self.outcome, 3)
 
 
 @dataclass
@@ -177,10 +167,9 @@ class _Run:
         return True
 
     def _result(self, judge: Judge) -> JudgeResult:
-        rejected, failed = self.store.causes(judge.record.number, judge.rubric_number)
-        scores = self.store.score_counts(judge.record.number, judge.rubric_number)
-        name = judge.config.name
-        return JudgeResult(name, judge.progress, scores, rejected, failed, self.errors.get(name))
+        keys, name = (judge.record.number, judge.rubric_number), judge.config.name
+        counts = (self.store.score_counts(*keys), *self.store.causes(*keys))
+        return JudgeResult(name, judge.progress, *counts, self.errors.get(name))
 
     async def _ask(self, budget: Budget, until: int) -> None:
         judges = [judge for judge in self.judges if judge.config.name not in self.errors]
@@ -217,13 +206,12 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _shown(self, judges: Sequence[Judge], budget: Budget) -> AsyncIterator[None]:
+        async def refreshing() -> None:
+            while True:
+                await asyncio.sleep(0.25)
+                refresh()
+
         with self.hooks.progress(judges, budget) as refresh:
-
-            async def refreshing() -> None:
-                while True:
-                    await asyncio.sleep(0.25)
-                    refresh()
-
             task = asyncio.ensure_future(refreshing())
             try:
                 yield
@@ -277,7 +265,6 @@ class JudgePlan:
 
     name: str
     mode: str
-    model: str
     answers: int
     done: int
     tokens_in: int
@@ -337,9 +324,7 @@ def plan_annotate(config: AnnotateConfig, echo: Callable[[str], None] = lambda l
             tokens_in = int(((page + fixed) * missing).sum())
             tokens_out = int(missing.sum()) * answer_tokens(judge, rubric)
             cost = judge.price.of(tokens_in, tokens_out)
-            plans.append(
-                JudgePlan(judge.name, judge.mode, judge.model, int(missing.sum()), done, tokens_in, tokens_out, cost)
-            )
+            plans.append(JudgePlan(judge.name, judge.mode, int(missing.sum()), done, tokens_in, tokens_out, cost))
         spent = Spending() if known is None else known.spent()
     return AnnotatePlan(rubric, len(texts), tuple(lines), tuple(plans), spent)
 

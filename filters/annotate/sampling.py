@@ -14,10 +14,11 @@ the design. For unequal probabilities the design is priority sampling with rank 
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -189,23 +190,12 @@ class Sampler:
             return
         kept = PackedText.from_arrow(batch.text.take(pa.array(alive[rows])))
         scores = [model.score_packed(kept).astype(np.float64) for model in self._models]
-        self._offer(batch, kept, alive[rows], languages[rows], prints.tokens[rows], scores)
-
-    def _offer(
-        self,
-        batch: Batch,
-        packed: Any,
-        rows: Int64,
-        languages: npt.NDArray[np.object_],
-        tokens: npt.NDArray[np.int32],
-        scores: list[Float64],
-    ) -> None:
-        """Enter the distinct documents `rows` of a batch where their priorities put them."""
+        languages, texts, config = languages[rows], list(kept), self.config
 
         def document(k: int) -> Document:
-            row = int(rows[k])
+            row = int(alive[rows[k]])
             columns = {name: column[row].as_py() for name, column in batch.columns.items()}
-            for name, values in zip(self.config.scorers, scores, strict=True):
+            for name, values in zip(config.scorers, scores, strict=True):
                 columns[f"score:{name}"] = round(float(values[k]), 4)
             return Document(
                 text=batch.text[row].as_py(),
@@ -214,32 +204,30 @@ class Sampler:
                 source=batch.source,
                 position=int(batch.position[row]),
                 language=languages[k],
-                design=self.config.design,
+                design=config.design,
                 columns=columns,
             )
 
-        texts = list(packed)
-        chance = _uniform(texts, self.config.seed)
-        if self.config.design == "active":
-            weights = np.exp(self._preference(scores) / self.config.spread)
-            everyone = np.arange(len(rows))
-            self._random.offer(everyone, _uniform(texts, self.config.seed + 2**32), chance, weights, document)
+        chance, everyone = _uniform(texts, config.seed), np.arange(len(rows))
+        if config.design == "active":
+            weights = np.exp(self._preference(scores) / config.spread)
+            self._random.offer(everyone, _uniform(texts, config.seed + 2**32), chance, weights, document)
             self._preferred.offer(everyone, chance / weights, chance, weights, document)
             return
-        names = self._names(batch.source, languages, tokens, scores)
+        names = self._names(batch.source, languages, prints.tokens[rows], scores)
         for name in dict.fromkeys(names):
             members = np.flatnonzero(np.array(names, dtype=object) == name)
             self._sizes[name] = self._sizes.get(name, 0) + len(members)
-            place = self._strata.setdefault(name, _Lowest(self.config.size))
+            place = self._strata.setdefault(name, _Lowest(config.size))
             place.offer(members, chance, chance, np.ones(len(rows)), document)
-        # The share of a stratum only falls while more documents come, so what is beyond it can be let go.
-        if len(self._strata) > self.config.size:
+        if len(self._strata) > config.size:
             raise ConfigError(
-                f"sample: {len(self._strata):,} strata so far, and {self.config.size:,} documents to draw. Remedy: a "
+                f"sample: {len(self._strata):,} strata so far, and {config.size:,} documents to draw. Remedy: a "
                 "larger sample.size, or fewer sample.strata"
             )
-        if sum(self._sizes.values()) > self.config.size:
-            most = max(_shares(self._sizes, self.config.size).values())
+        # The share of a stratum only falls while more documents come, so what is beyond it can be let go.
+        if sum(self._sizes.values()) > config.size:
+            most = max(_shares(self._sizes, config.size).values())
             for place in self._strata.values():
                 place.shrink(most)
 
@@ -259,19 +247,19 @@ class Sampler:
         scores: list[Float64],
     ) -> list[str]:
         """Name of the stratum of each document; "" without strata."""
+        ends = [f"{low}-{high - 1}" for low, high in itertools.pairwise((0, *LENGTHS))] + [f"{LENGTHS[-1]} and more"]
         parts: list[list[str]] = []
         for stratum in self.config.strata:
             if stratum == "language":
-                parts.append([f"language {code or 'unknown'}" for code in languages])
+                values = [code or "unknown" for code in languages]
             elif stratum == "source":
-                parts.append([f"source {source}"] * len(languages))
+                values = [source] * len(languages)
             elif stratum == "length":
-                names = [f"length {low}-{high - 1}" for low, high in zip((0, *LENGTHS), LENGTHS, strict=False)]
-                names.append(f"length {LENGTHS[-1]} and more")
-                parts.append([names[bisect.bisect_right(LENGTHS, int(count))] for count in tokens])
+                values = [ends[place] for place in np.searchsorted(LENGTHS, tokens, side="right")]
             else:
                 lows = np.floor(scores[0] / SCORE_STEP) * SCORE_STEP
-                parts.append([f"score {low:.1f}-{low + SCORE_STEP:.1f}" for low in lows])
+                values = [f"{low:.1f}-{low + SCORE_STEP:.1f}" for low in lows]
+            parts.append([f"{stratum} {value}" for value in values])
         return [", ".join(names) for names in zip(*parts, strict=True)] if parts else [""] * len(languages)
 
     def sample(self) -> Sample:

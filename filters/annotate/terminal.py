@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from filters.terminal import BAR, BLOCKS, make_table, printable, short
 
 if TYPE_CHECKING:
     from filters.annotate.agreement import AgreementReport, Coefficients
-    from filters.annotate.budget import Budget, JudgeProgress
+    from filters.annotate.budget import Budget
     from filters.annotate.config import BudgetConfig
     from filters.annotate.judge import Judge
     from filters.annotate.run import AnnotatePlan, AnnotateResult, Forecast, JudgeResult, Outcome
@@ -29,7 +30,6 @@ PLAIN_SECONDS = 10.0
 COEFFICIENTS = {"qwk": "QWK", "alpha": "alpha", "spearman": "Spearman", "f1": "F1 kept"}
 SLICES = 8
 _NAME = 18
-_LEVELS = " ▁▂▃▄▅▆▇█"
 OUTCOMES: dict[Outcome, str] = {
     "complete": "every page of the sample has its answers",
     "failures": "some requests brought no answer; start again to ask only for those",
@@ -150,19 +150,19 @@ def show_progress(console: Console, judges: Sequence[Judge], budget: Budget) -> 
 
         yield plain
         return
-    unicode = console.encoding.startswith("utf")
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda: live.update(view(judges, budget, unicode=unicode), refresh=True)
+        yield lambda: live.update(Group(*map(_state, judges, itertools.repeat(budget))), refresh=True)
 
 
-def view(judges: Sequence[Judge], budget: Budget, *, unicode: bool = True) -> RenderableType:
-    """Two lines for each judge."""
-    lines: list[Text] = []
-    for judge in judges:
-        lines.append(Text(line(judge, budget), no_wrap=True, overflow="ellipsis"))
-        shown = score_bars(judge.progress, judge.rubric.scale.values, unicode=unicode)
-        lines.append(Text(f"  {shown}  {_trouble(judge)}".rstrip(), style="dim", no_wrap=True, overflow="ellipsis"))
-    return Group(*lines)
+def _state(judge: Judge, budget: Budget) -> Text:
+    """Two lines: how far a judge is, and its requests and scores."""
+    progress, parts = judge.progress, [f"{judge.endpoints.in_flight} of {judge.endpoints.limit} in flight"]
+    counts = (progress.rejected.total(), "rejected"), (progress.failed.total(), "failed"), (progress.retries, "retries")
+    parts += [f"{count:,} {what}" for count, what in counts if count]
+    if total := progress.scores.total():
+        parts.append(f"mean score {sum(score * n for score, n in progress.scores.items()) / total:.1f}")
+    state = Text(line(judge, budget), no_wrap=True, overflow="ellipsis")
+    return state.append("\n  " + ", ".join(parts), style="dim")
 
 
 def line(judge: Judge, budget: Budget) -> str:
@@ -181,27 +181,6 @@ def line(judge: Judge, budget: Budget) -> str:
         parts.append(f"{budget.spent.tokens_in + budget.spent.tokens_out:,}{cap} tokens")
     if pace and progress.left:
         parts.append(f"{timedelta(seconds=round(progress.left * pace))} left")
-    return ", ".join(parts)
-
-
-def score_bars(progress: JudgeProgress, values: range, *, unicode: bool = True) -> str:
-    """The scores so far, a bar each ("0▂ 1█ 2▅ 3▁"), or their shares without `unicode` or on a long scale."""
-    top, total = max(progress.scores.values(), default=0), progress.scores.total()
-    if not top:
-        return ""
-    if len(values) > 11:
-        mean = sum(score * count for score, count in progress.scores.items()) / total
-        return f"mean score {mean:.1f}"
-    if not unicode:
-        return " ".join(f"{value}:{progress.scores[value] / total:.0%}" for value in values)
-    return " ".join(f"{value}{_LEVELS[-(-progress.scores[value] * 8 // top)]}" for value in values)
-
-
-def _trouble(judge: Judge) -> str:
-    progress, parts = judge.progress, [f"{judge.endpoints.in_flight} of {judge.endpoints.limit} in flight"]
-    parts += [f"{progress.rejected.total():,} rejected"] if progress.rejected else []
-    parts += [f"{progress.failed.total():,} failed"] if progress.failed else []
-    parts += [f"{progress.retries:,} retries"] if progress.retries else []
     return ", ".join(parts)
 
 

@@ -22,11 +22,11 @@ import yaml
 from rich.console import Console
 
 from filters.annotate import terminal as shown_in
-from filters.annotate.budget import Budget, BudgetReachedError, JudgeProgress
+from filters.annotate.budget import Budget, BudgetReachedError
 from filters.annotate.config import AnnotateConfig, BudgetConfig, PriceConfig
 from filters.annotate.run import Hooks, forecast, plan_annotate, run_annotate
 from filters.annotate.store import Spending, Store
-from filters.annotate.terminal import score_bars, show_progress
+from filters.annotate.terminal import show_progress
 from tests.annotate.judge_server import Fault, Held, JudgeServer, Slow, reply
 from tests.command import finesieve
 
@@ -259,17 +259,8 @@ def test_progress_while_a_run_goes_on(
     for expected in ("judge ", "/60", "docs/s", "of 5.00 spent", "left"):
         assert expected in shown
     if terminal:
-        for expected in ("in flight", "1 rejected", "█"):
+        for expected in ("in flight", "1 rejected", "mean score 1.0"):
             assert expected in shown
         assert "\x1b[?25h" in shown  # the cursor is back
     else:
         assert "\x1b" not in shown
-
-
-def test_scores_as_bars() -> None:
-    progress = JudgeProgress()
-    assert score_bars(progress, range(6)) == ""
-    progress.scores.update({0: 8, 1: 16, 3: 1})
-    assert score_bars(progress, range(6)) == "0▄ 1█ 2  3▁ 4  5 "
-    assert score_bars(progress, range(6), unicode=False) == "0:32% 1:64% 2:0% 3:4% 4:0% 5:0%"
-    assert score_bars(progress, range(101)) == "mean score 0.8"
