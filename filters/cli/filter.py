@@ -134,7 +134,7 @@ def print_result(console: Console, result: RunResult, examples: int) -> None:
 
     run = Run(result.path)
     console.print()
-    console.print(ledger_view(run.ledger))
+    console.print(ledger_view(run.manifest))
     console.print()
     console.print(histogram_view(result.histogram, run.min_score, unicode=console.encoding.startswith("utf")))
     if examples:

@@ -193,6 +193,9 @@ class LanguageConfig(Section):
     """ISO 639-1 codes of the languages to keep ("en"). Empty: identify the language, and remove nothing."""
     min_score: Share = 0.0
     """Lowest probability of the identified language; a document below it is removed with reason `language_unsure`."""
+    unmeasured: Literal["drop", "keep", "warn"] = "drop"
+    """What becomes of documents in languages that the model, as its folder says, was not measured on. drop: removed,
+    with reason `language_unmeasured`. keep, warn: they are scored like others, and the report counts them."""
 
 
 class TokensConfig(Section):

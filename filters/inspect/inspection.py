@@ -113,7 +113,7 @@ class Inspection:
             yield terminal.slices_view(slices.by, shown, self.min_score, unicode=unicode, hidden=hidden)
         if self.columns is not None:
             yield terminal.cross_view(self.columns, self.cells, self.run.score_columns)
-        yield terminal.ledger_view(self.run.ledger)
+        yield terminal.ledger_view(self.run.manifest)
         if len(summary.groups["host"]):
             yield terminal.groups_view(summary.groups["host"], HOSTS)
         yield terminal.clusters_view(summary.clusters, unicode=unicode)

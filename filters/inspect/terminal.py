@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from filters.inspect.thresholds import scale
-from filters.scores.histogram import HIGH, LOW, Histogram, nearest_edge
+from filters.scores.histogram import HIGH, LOW, Histogram, SlicedHistogram, nearest_edge
 from filters.scores.rules import rule_line
 from filters.terminal import BAR, BLOCKS, path_end, printable, short
 
@@ -243,8 +243,9 @@ def sparkline(counts: npt.NDArray[np.int64], *, unicode: bool = True) -> str:
     return "".join(levels[height] for height in heights)
 
 
-def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
-    """The ledger as written to the manifest: the files with most records, the sum, and why records were not kept."""
+def ledger_view(manifest: Mapping[str, Any], sources: int = 8) -> RenderableType:
+    """The ledger of a manifest: the files with most records, the sum, and why records were not kept."""
+    ledger = manifest["ledger"]
     columns = "input file", "in", "kept", "removed", "quarantined"
     table = _table("ledger: in = kept + removed + quarantined", *columns, width=SOURCE)
     accounts = sorted(ledger["sources"].items(), key=lambda item: -item[1]["records"])
@@ -262,7 +263,20 @@ def ledger_view(ledger: dict[str, Any], sources: int = 8) -> RenderableType:
         (total["renamed"], "documents whose id was taken already, and got a suffix"),
     ]
     lines += [_dim(f"  {count:>9,}  {note}") for count, note in notes if count]
+    if count := unmeasured(manifest):
+        what = f"  {count:>9,}  scored in languages that the model was not measured on (inspect --by language)"
+        warn = manifest["config"]["language"].get("unmeasured") == "warn"
+        lines.append(Text(f"warning: {what.strip()}", style="bold") if warn else _dim(what))
     return Group(table, *lines)
+
+
+def unmeasured(manifest: Mapping[str, Any]) -> int:
+    """Scored documents whose identified language is none that the model was measured on."""
+    measured = manifest["model"].get("languages")
+    if not measured or not manifest["config"].get("language"):
+        return 0
+    sliced = SlicedHistogram.from_json("language", manifest["histograms"]["language"])
+    return sum(int(sliced[value].total()) for value in sliced if value not in (None, "", *measured))
 
 
 def _sums(account: dict[str, Any]) -> Iterable[str]:

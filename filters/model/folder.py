@@ -26,6 +26,7 @@ from filters.config.yaml_file import Section
 from filters.errors import ModelError
 from filters.model.reliability import ConformalTable
 from filters.model.windows import WindowRule
+from filters.models import EMBEDDED, embedded_models
 from filters.storage.publish import sha256, sync_to_disk
 
 MANIFEST = "model.json"
@@ -124,6 +125,8 @@ class Manifest(Section):
     """Kind of classifier: linear, fasttext, static, encoder, ensemble."""
     language: str | None = None
     """ISO 639-1 code of the language it was trained on. null: not said."""
+    languages: tuple[str, ...] = ()
+    """Codes of the languages it was measured on, if there are several. Empty: `language` alone."""
     rubric: Rubric | None = None
     """What the judge was asked. null: not said."""
     training: TrainingData | None = None
@@ -153,6 +156,11 @@ class Manifest(Section):
     """Every other file of the folder. A file that is not named here is refused."""
     members: dict[str, Sha256] = Field(default_factory=dict)
     """Sub-folders that are model folders of their own (kind ensemble), with the sha256 of their model.json."""
+
+    @property
+    def measured_on(self) -> tuple[str, ...]:
+        """Codes of the languages it was measured on; empty: not said."""
+        return self.languages or (() if self.language is None else (self.language,))
 
     @property
     def reads(self) -> int | None:
@@ -212,6 +220,16 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
                 "the model folder again"
             )
     return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def measured_languages(name: str) -> tuple[str, ...]:
+    """Codes of the languages that a model, named as for `QualityModel.load`, was measured on; empty: it does not say.
+
+    Raises:
+        ModelError: its model.json cannot be read.
+    """
+    path = (EMBEDDED / name if name in embedded_models() else Path(name)) / MANIFEST
+    return _parse(path, path.read_bytes()).measured_on if path.is_file() else ()
 
 
 def _parse(path: Path, raw: bytes) -> Manifest:

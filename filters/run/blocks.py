@@ -131,18 +131,22 @@ class IdentifyLanguage(_BatchStep):
 
     name = "Language"
 
-    def __init__(self, config: LanguageConfig) -> None:
+    def __init__(self, config: LanguageConfig, model: str) -> None:
         super().__init__()
         self.config = config
+        self.model = model
         self._identifier: LanguageIdentifier | None = None
+        self._measured: tuple[str, ...] = ()
 
     def apply(self, batch: Batch) -> None:
-        """Identify, then remove what is not in `keep` or not sure enough."""
+        """Identify, then remove what is not in `keep`, not sure enough, or nothing the model was measured on."""
         from filters.kernels.language import LanguageIdentifier
         from filters.kernels.packed import PackedText
+        from filters.model.folder import measured_languages
 
         if self._identifier is None:
             self._identifier = LanguageIdentifier.bundled()
+            self._measured = measured_languages(self.model)
         alive = batch.alive
         codes = np.full(len(batch), None, dtype=object)
         scores = np.zeros(len(batch), dtype=np.float32)
@@ -154,6 +158,9 @@ class IdentifyLanguage(_BatchStep):
             wanted = np.fromiter((code in self.config.keep for code in codes), dtype=bool, count=len(batch))
             batch.remove(~wanted, "language")
         batch.remove(scores < self.config.min_score, "language_unsure")
+        if self.config.unmeasured == "drop" and self._measured:
+            known = (None, *self._measured)
+            batch.remove(np.fromiter((code not in known for code in codes), bool, len(batch)), "language_unmeasured")
 
 
 class ApplyHeuristic(_BatchStep):

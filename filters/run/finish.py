@@ -255,6 +255,7 @@ def _stated(plan: Plan, job: Job, versions: Mapping[str, str | None]) -> dict[st
         "model": {
             "name": plan.model.name,
             "digest": plan.model.digest,
+            "languages": list(plan.model.metadata.measured_on),
             "reliability": plan.model.metadata.metrics.get("reliability"),
         },
         "scores": stated_scores(plan.models),

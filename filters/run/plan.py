@@ -84,6 +84,14 @@ class Plan:
         if config.language:
             keep = ", ".join(config.language.keep) or "annotate only"
             rows.append(("language", f"{keep}; at least {config.language.min_score:g}"))
+            measured = ", ".join(self.model.metadata.measured_on)
+            what = f"{config.language.unmeasured} what {self.model.name} was not measured on (it was on {measured})"
+            rows.append(("", what if measured else f"{self.model.name} does not say what languages it was measured on"))
+        elif self.model.metadata.measured_on:
+            only = ", ".join(self.model.metadata.measured_on)
+            rows.append(
+                ("language", f"not identified; scores are measured on {only} alone (language: {{}} drops others)")
+            )
         rows += [(f"heuristic {h.name}", f"words by {h.tokenizer}") for h in config.heuristics if h.name != "url"]
         rows += [
             ("decontaminate", f"{b.path}: {b.ngrams.size} words in a row of its {b.items:,} items")

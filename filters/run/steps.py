@@ -45,7 +45,7 @@ def unit_steps(
         ReadUnits(units, config.reads),
         *by_address,
         *([Extract(config.extract)] if any(one.kind == "warc" for one in config.reads) else []),
-        *([IdentifyLanguage(config.language)] if config.language else []),
+        *([IdentifyLanguage(config.language, config.models["score"])] if config.language else []),
         *by_text,
         *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
         Fingerprint(config.dedup, config.tokenizer),

@@ -14,6 +14,7 @@ and never straddle a split.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -75,6 +76,12 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes in the column `language` with at least `MIN_LABELS` labels; empty where there is no such column."""
+        times = Counter(self.facets.get("language", ()))
+        return tuple(sorted(code for code, count in times.items() if code and count >= MIN_LABELS))
 
     def take(self, rows: Int64) -> Self:
         """Only these rows."""

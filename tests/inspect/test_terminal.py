@@ -59,7 +59,8 @@ def test_the_what_if_table_counts_what_lies_at_or_above(histogram: Histogram) ->
 def test_the_ledger_names_files_reasons_and_causes() -> None:
     account = {"records": 9, "kept": 4, "removed": {"low_score": 3}, "quarantined": {"bad_json": 2}}
     account |= {"skipped": 1, "renamed": 0}
-    text = shown(ledger_view({"total": account, "sources": {f"file-{n}.jsonl": account for n in range(12)}}))
+    ledger = {"total": account, "sources": {f"file-{n}.jsonl": account for n in range(12)}}
+    text = shown(ledger_view({"ledger": ledger, "model": {}}))
     assert "... 4 more input files" in text
     assert "removed: low_score" in text
     assert "quarantined: bad_json" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -12,10 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from rich.console import Console
 
 from filters import FilterConfig
 from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
+from filters.inspect.terminal import ledger_view
 from filters.run import selection
 from filters.run.plan import make_plan
 from filters.run.selection import OutputFile, _Series
@@ -139,13 +142,45 @@ def test_a_quota_by_language(tmp_path: Path, make_config: MakeConfig) -> None:
     english = "The sun shines over the town today and the water of the harbour is calm while people walk by "
     rows = [{"id": f"{n}", "text": (danish if n % 3 == 0 else english) + page(n, 12)} for n in range(60)]
     config = make_config(
-        jsonl(tmp_path / "a.jsonl", rows), language={},
+        jsonl(tmp_path / "a.jsonl", rows), language={"unmeasured": "keep"},
         keep={"fraction": 0.5, "quota": {"by": "language", "shares": {"da": 0.1}}},
     )  # fmt: skip
     result = run_in_process(config)
     kept = Counter(row["language"] for row in attributes(result.path) if row["keep"])
     assert kept["da"] <= 3
     assert kept.total() == 30
+
+
+@pytest.mark.parametrize("unmeasured", ["drop", "keep", "warn", None])
+def test_a_language_the_model_was_not_measured_on(
+    tmp_path: Path, make_config: MakeConfig, unmeasured: str | None
+) -> None:
+    english = "The sun shines over the town today and the water of the harbour is calm while people walk by in number "
+    others = {
+        "de": "Heute scheint die Sonne über der Stadt, das Wasser im Hafen ist ruhig, und Leute gehen spazieren, Nummer ",
+        "ru": "Сегодня над городом светит солнце, вода в гавани спокойная, и люди гуляют у моря, номер ",
+        "th": "วันนี้ดวงอาทิตย์ส่องแสงเหนือเมือง น้ำในท่าเรือสงบ และผู้คนเดินเล่น หมายเลข ",
+    }
+    rows = [{"id": f"en{n}", "text": english + str(n)} for n in range(5)]
+    rows += [{"id": f"{code}{n}", "text": text + str(n)} for code, text in others.items() for n in range(2)]
+    language = {} if unmeasured is None else {"unmeasured": unmeasured}
+    config = make_config(
+        jsonl(tmp_path / "a.jsonl", rows), language=language,
+        dedup={"near": None, "exact": False}, keep={"min_score": -10},
+    )  # fmt: skip
+    result = run_in_process(config)
+    kept = {row["id"] for row in attributes(result.path) if row["keep"]}
+    dropped = unmeasured in ("drop", None)
+    assert kept == {row["id"] for row in (rows[:5] if dropped else rows)}
+    assert result.ledger.total.removed["language_unmeasured"] == (6 if dropped else 0)
+    assert result.manifest["model"]["languages"] == ["en"]
+    shown = Console(width=120, record=True, file=io.StringIO())
+    shown.print(ledger_view(result.manifest))
+    text = shown.export_text()
+    assert ("removed: language_unmeasured" in text) == dropped
+    assert ("scored in languages that the model was not measured on" in text) == (not dropped)
+    assert ("warning:" in text) == (unmeasured == "warn")
+    assert {*Run(result.path).histogram("language")} == ({"en"} if dropped else {"en", *others})
 
 
 BUCKETS = {"borders": [0.25, 0.5, 0.9], "names": ["low", "middle", "good", "best"]}
