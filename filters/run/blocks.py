@@ -127,11 +127,16 @@ class Extract(_BatchStep):
 
 
 class IdentifyLanguage(_BatchStep):
-    """Attributes `language` (object[n], None where unknown) and `language_score` (float32[n])."""
+    """Attributes `language` (object[n], None where unknown) and `language_score` (float32[n]).
+
+    Args:
+        config: what is kept.
+        model: what will score the documents, as for `QualityModel.load`; None: no language is unmeasured.
+    """
 
     name = "Language"
 
-    def __init__(self, config: LanguageConfig, model: str) -> None:
+    def __init__(self, config: LanguageConfig, model: str | None = None) -> None:
         super().__init__()
         self.config = config
         self.model = model
@@ -146,7 +151,7 @@ class IdentifyLanguage(_BatchStep):
 
         if self._identifier is None:
             self._identifier = LanguageIdentifier.bundled()
-            self._measured = measured_languages(self.model)
+            self._measured = () if self.model is None else measured_languages(self.model)
         alive = batch.alive
         codes = np.full(len(batch), None, dtype=object)
         scores = np.zeros(len(batch), dtype=np.float32)

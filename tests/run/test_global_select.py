@@ -157,7 +157,7 @@ def test_a_language_the_model_was_not_measured_on(
 ) -> None:
     english = "The sun shines over the town today and the water of the harbour is calm while people walk by in number "
     others = {
-        "de": "Heute scheint die Sonne über der Stadt, das Wasser im Hafen ist ruhig, und Leute gehen spazieren, Nummer ",
+        "de": "Heute scheint die Sonne über der Stadt, das Wasser im Hafen ist ruhig, und Leute gehen, Nummer ",
         "ru": "Сегодня над городом светит солнце, вода в гавани спокойная, и люди гуляют у моря, номер ",
         "th": "วันนี้ดวงอาทิตย์ส่องแสงเหนือเมือง น้ำในท่าเรือสงบ และผู้คนเดินเล่น หมายเลข ",
     }
