@@ -155,7 +155,7 @@ def manifest_of(
         name=config.name,
         kind=config.classifier.kind,
         language=config.language,
-        languages=labels.languages,
+        languages=rows.languages,
         training=TrainingData(name=rows.name, sha256=rows.sha256, rows=len(rows), target=rows.target, notes=notes),
         window=config.window,
         windows=config.windows,
