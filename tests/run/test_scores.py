@@ -175,6 +175,8 @@ def test_the_short_form_stays_and_scores_come_beside_it(make: Make, models: Path
          r"scores\.topic_score: a column 'topic_score' is there already"),
         ({"scores": {"a": "edu-en", "b": "MODELS/nothing"}}, r"scores\.b: .*nothing: no such model"),
         ({"scores": {"a": "edu-en", "b": "MODELS/two.bin#__label__x"}}, r"scores\.b: .*has no label '__label__x'"),
+        ({"model": "MODELS/long", "scores": {"edu": "edu-en"}, "language": {"keep": ["da"]}},
+         r"scores\.edu: edu-en is for texts in 'en', and language\.keep lets only da through"),
         ({"scores": {"a": "edu-en"}, "keep": {"where": "b > 1"}}, r"keep\.where: .*no column.*'b'"),
     ],
 )  # fmt: skip
