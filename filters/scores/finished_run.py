@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -20,6 +21,18 @@ from filters.storage.location import Location, files_below, location, parquet_da
 
 DAMAGE = (OSError, pa.ArrowException, KeyError, ValueError)
 """What reading damaged side files raises."""
+
+
+@contextmanager
+def _named(path: Location) -> Iterator[None]:
+    """What reading side files raises, as an error that names them."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise RunError(
+            f"{path}: cannot read the side files: {error}. Remedy: restore them (manifest.json has their SHA-256), or "
+            "filter again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -125,15 +138,9 @@ class Run:
         """
         coded_columns = [name for name in columns if name in DICTIONARIES or name in self.slices]
         for path in self.files:
-            try:
-                with parquet_file(path, read_dictionary=coded_columns) as file:
-                    for group in range(file.num_row_groups):
-                        yield file.read_row_group(group, columns=list(columns), use_threads=False)
-            except DAMAGE as error:
-                raise RunError(
-                    f"{path}: cannot read this side file: {error}. Remedy: restore it (manifest.json has its SHA-256), "
-                    "or filter again"
-                ) from error
+            with _named(path), parquet_file(path, read_dictionary=coded_columns) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns=list(columns), use_threads=False)
 
     def summary(self, *, extremes: int = 0, groups: Sequence[str] = GROUPS) -> Summary:
         """What the views show, in one pass over the side files.
@@ -148,12 +155,15 @@ class Run:
         summary = Summary(self.slices, groups, extremes=extremes)
         for table in self.tables(summary.columns):
             summary.add(table)
-        if summary.rows != self.rows:
+        self._check_rows(summary.rows)
+        return summary
+
+    def _check_rows(self, rows: int) -> None:
+        if rows != self.rows:
             raise RunError(
-                f"{self.path / 'attributes'}: {summary.rows:,} rows where the ledger has {self.rows:,} documents. "
+                f"{self.path / 'attributes'}: {rows:,} rows where the ledger has {self.rows:,} documents. "
                 "Remedy: restore the missing side files, or filter again"
             )
-        return summary
 
     @overload
     def histogram(self, by: None = None) -> Histogram: ...
@@ -289,10 +299,8 @@ class Run:
         Raises:
             RunError: they are missing or damaged.
         """
-        try:
+        with _named(self.path / "attributes"):
             return self.dataset().to_table(columns=columns, filter=where)
-        except DAMAGE as error:
-            raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
 
     def dataset(self) -> Any:
         """The side files as a pyarrow data set.
@@ -300,16 +308,10 @@ class Run:
         Raises:
             RunError: they are missing or damaged.
         """
-        try:
+        with _named(self.path / "attributes"):
             found = parquet_dataset(self.files, format="parquet")
             rows = found.count_rows()  # of the files' own words
-        except DAMAGE as error:
-            raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
-        if rows != self.rows:
-            raise RunError(
-                f"{self.path / 'attributes'}: {rows:,} rows where the ledger has {self.rows:,} documents. Remedy: "
-                "restore the missing side files, or filter again"
-            )
+        self._check_rows(rows)
         return found
 
     def rows_at(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -320,17 +322,14 @@ class Run:
         """
         found: dict[int, dict[str, Any]] = {}
         first = 0
-        try:
-            for path in self.files:
-                with parquet_file(path) as file:
-                    for group in range(file.num_row_groups):
-                        count = file.metadata.row_group(group).num_rows
-                        inside = sorted({row for row in rows if first <= row < first + count})
-                        if inside:
-                            table = file.read_row_group(group, columns=list(columns), use_threads=False)
-                            taken = table.take(pa.array([row - first for row in inside])).to_pylist()
-                            found |= dict(zip(inside, taken, strict=True))
-                        first += count
-        except DAMAGE as error:
-            raise RunError(f"{self.path / 'attributes'}: cannot read the side files: {error}") from error
+        for path in self.files:
+            with _named(path), parquet_file(path) as file:
+                for group in range(file.num_row_groups):
+                    count = file.metadata.row_group(group).num_rows
+                    inside = sorted({row for row in rows if first <= row < first + count})
+                    if inside:
+                        table = file.read_row_group(group, columns=list(columns), use_threads=False)
+                        taken = table.take(pa.array([row - first for row in inside])).to_pylist()
+                        found |= dict(zip(inside, taken, strict=True))
+                    first += count
         return [found[row] for row in rows]
