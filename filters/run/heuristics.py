@@ -49,13 +49,18 @@ def load_filter(config: HeuristicConfig) -> BaseFilter:
     """The datatrove filter a config names.
 
     Raises:
-        ConfigError: datatrove's filter does not take one of the options.
+        ConfigError: datatrove's filter does not take one of the options, or one would count for nothing.
         MissingExtraError: the filter needs a package that is not installed.
     """
     module, name = FILTERS[config.name]
     options = dict(config.options)
     if config.name != "url" and config.tokenizer == "words":
-        options["language"] = RegexTokenizer(str(options.get("language", "en")))
+        if "language" in options:
+            raise ConfigError(
+                f"heuristics: {config.name}: options.language decides nothing: the tokenizer `words` splits every "
+                "language alike. Remedy: leave it out, or take tokenizer: spacy; stop words are options.stop_words"
+            )
+        options["language"] = RegexTokenizer("en")
     try:
         step = getattr(import_module(module), name)(**options)
         if config.name == "url":

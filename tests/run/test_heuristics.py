@@ -117,3 +117,8 @@ def test_the_regex_tokenizer_finds_words_marks_and_sentences() -> None:
     text = "One. Two?\nThree"
     assert tokenizer.sent_tokenize(text) == ["One.", "Two?", "Three"]
     assert [text[start:end] for start, end in tokenizer.span_tokenize(text)] == ["One.", "Two?", "Three"]
+
+
+def test_a_language_that_would_decide_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"gopher_quality: options\.language decides nothing"):
+        load_filter(HeuristicConfig(name="gopher_quality", options={"language": "th"}))
