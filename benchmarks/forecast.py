@@ -42,11 +42,11 @@ import json, sys
 from filters import FilterConfig
 from filters.run.engine import Engine, prepare
 from filters.run.folder import held
-from filters.run.observer import Observer
+from filters.run.plan import Observer
 from filters.run.phase_list import PHASES
 from filters.run.plan import make_plan
 from filters.run.selection import summary_of_select
-from filters.run.threads import ThreadPool
+from filters.run.workers import ThreadPool
 plan = make_plan(FilterConfig.model_validate_json(sys.argv[1]))
 cpu, disk, peaks = {}, {}, {}
 with held(plan.output, "output.path"), ThreadPool(1) as pool:

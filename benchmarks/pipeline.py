@@ -34,9 +34,9 @@ from filters.config.filter import LanguageConfig
 from filters.phases.rows import OWN_FIELDS
 from filters.read.batch import Batch
 from filters.read.units import plan_units
-from filters.run.blocks import Fingerprint, IdentifyLanguage, ReadUnits, Score
 from filters.run.heuristics import RegexTokenizer
-from filters.run.shards import ShardWriter
+from filters.run.steps import Fingerprint, IdentifyLanguage, ReadUnits, Score
+from filters.run.writers import ShardWriter
 
 Work = Callable[[], int]
 

@@ -57,7 +57,7 @@ STAGES: dict[str, str] = {
     "dedup/bands.py": "work folder",
     "phases/blocks.py": "work folder",
     "run/shard.py": "write",
-    "run/shards.py": "write",
+    "run/writers.py": "write",
     "scores/": "write",
 }
 """Path in filters/, with or without a function -> stage; the longest that fits counts."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from filters.annotate.config import JudgeConfig
 from filters.errors import ConfigError, MissingExtraError
-from filters.storage import pace
+from filters.storage import remote
 from filters.terminal import printable
 
 STRIKES = 3
@@ -174,7 +174,7 @@ class Endpoint:
         elif error.trouble == "broken":
             self.strikes += 1
             if self.strikes >= STRIKES and self.closed_until <= now:
-                self.closed_until = now + pace.pause_before(self.pauses, LONGEST_PAUSE)
+                self.closed_until = now + remote.pause_before(self.pauses, LONGEST_PAUSE)
                 self.pauses += 1
 
     def open(self, now: float) -> bool:
@@ -284,7 +284,7 @@ def refusal(status: int, body: bytes | dict[str, Any], headers: Mapping[str, str
         assert isinstance(body, bytes)
         said = body.decode(errors="replace")
     headers = headers or {}
-    retry_after, cause = pace.retry_after(headers), f"http_{status}"
+    retry_after, cause = remote.retry_after(headers), f"http_{status}"
     if 300 <= status < 400:
         to = headers.get("location", "").partition("?")[0]
         said = f"redirects to {to}, which is not followed; if that is the server, name it in base_urls"

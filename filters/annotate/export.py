@@ -22,7 +22,7 @@ from filters.arrays import Float64
 from filters.cards import bullets, card_table, cell, make_card
 from filters.errors import AnnotationsError
 from filters.statistics.agreement import HIGHEST, LOWEST, Consensus, consensus, unlinked
-from filters.storage.publish import publishing
+from filters.storage.files import publishing
 
 FILE = "annotations.parquet"
 CARD = "README.md"

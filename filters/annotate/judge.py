@@ -51,7 +51,7 @@ from filters.annotate.reading import (
 from filters.annotate.rubric import VERSION, Message, Prompt, Rubric
 from filters.annotate.store import LAST, Answer, Failure, Pending, Spending, Store
 from filters.errors import ConfigError, FinesieveError
-from filters.storage.pace import pause_before
+from filters.storage.remote import pause_before
 
 FLUSH_SECONDS = 0.02
 """Answers wait so long to be written together: at 1,000 a second, 20 to a transaction."""

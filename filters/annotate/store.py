@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from filters.annotate.rubric import Rubric, Scale
 from filters.errors import AnnotationsError
-from filters.storage.lock import LockedError, locked
+from filters.storage.files import LockedError, locked
 
 Design = Literal["random", "stratified", "active"]
 Kind = Literal["model", "human"]

@@ -69,7 +69,7 @@ def filter_command(
     shown = make_console(stderr=True) if quiet else console
     with progress(shown, lambda plan: _print_plan(console, plan), quiet=quiet) as observer:
         if submit:
-            from filters.cluster.submit import submit_run
+            from filters.cluster.executors import submit_run
 
             submit_run(loaded, observer, force_new=force_new)
             return
@@ -95,7 +95,7 @@ def _dry_run(
     if as_json:
         print(json.dumps({"plan": plan.to_json(), "forecast": found and found.to_json()}, indent=1))
     elif found is not None:
-        from filters.run.forecast_view import forecast_view
+        from filters.run.forecast import forecast_view
 
         console.print()
         console.print(forecast_view(found, config, unicode=console.encoding.startswith("utf")))

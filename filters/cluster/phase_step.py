@@ -14,12 +14,12 @@ from filters.config.filter import ExecutorConfig
 from filters.errors import FinesieveError, RunError, without_secrets
 from filters.phases.phase import DamagedError, Job, Phase
 from filters.run.engine import run_here
-from filters.run.observer import Observer
+from filters.run.ledger import check_readable
 from filters.run.phase_list import PHASES, phase_named
-from filters.run.pool import WorkerPool
-from filters.run.readable import check_readable
+from filters.run.plan import Observer
 from filters.run.units import UnitRunner, unfinished
-from filters.storage.publish import publishing
+from filters.run.workers import WorkerPool
+from filters.storage.files import publishing
 
 FAILED = "failed"
 _SHOWN = 5

@@ -28,7 +28,7 @@ from filters.cluster.phase_step import FinishRun, RunPhase, tasks_of
 from filters.errors import RunError
 from filters.phases.phase import Job
 from filters.run.phase_list import PHASES
-from filters.storage.publish import publishing
+from filters.storage.files import publishing
 
 FINISH = "publish"
 DEFAULT_MAX_ARRAY_SIZE = 1000

@@ -16,8 +16,8 @@ from filters.errors import FinesieveError, RunError
 from filters.phases.phase import DamagedError, Job, Phase
 from filters.run.folder import LOCK, MANIFEST, SUBMITTED, WORK
 from filters.run.phase_list import phases_of
+from filters.storage.files import is_locked
 from filters.storage.location import Location, RemotePath
-from filters.storage.lock import is_locked
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -20,11 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from filters.errors import ConfigError, RunError
-from filters.run.json_rows import json_lines
+from filters.run.writers import json_lines
 from filters.scores.finished_run import Run
 from filters.scores.rules import LOCKED
 from filters.scores.summary import BELOW
-from filters.storage.publish import publishing
+from filters.storage.files import publishing
 from filters.terminal import printable
 
 TABLE = "documents"

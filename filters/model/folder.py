@@ -27,7 +27,7 @@ from filters.errors import ModelError
 from filters.model.reliability import ConformalTable
 from filters.model.windows import WindowRule
 from filters.models import EMBEDDED, embedded_models
-from filters.storage.publish import sha256, sync_to_disk
+from filters.storage.files import sha256, sync_to_disk
 
 MANIFEST = "model.json"
 CARD = "README.md"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from filters.errors import InputError
-from filters.storage.publish import publishing
+from filters.storage.files import publishing
 
 ASSETS = Path(__file__).parent
 LIBRARY = "D3 7.9.0 (ISC, copyright Mike Bostock)"

@@ -40,7 +40,7 @@ from filters.config.filter import FilterConfig
 from filters.errors import RunError
 from filters.read.unit import Unit
 from filters.scores.rules import Kind
-from filters.storage.publish import publishing, sha256, xxh3
+from filters.storage.files import publishing, sha256, xxh3
 
 if TYPE_CHECKING:
     from filters.model import QualityModel

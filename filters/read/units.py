@@ -30,8 +30,7 @@ from filters.read.unit import (
     stamp_of,
     stored_file,
 )
-from filters.storage.pace import Pace
-from filters.storage.remote import describe, file_system, is_local, retrying
+from filters.storage.remote import Pace, describe, file_system, is_local, retrying
 
 CHECKED_REMOTE_FILES = 1_000
 """So many listed remote files are looked up while planning; the rest (a whole crawl) when they are opened."""

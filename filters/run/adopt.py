@@ -47,8 +47,8 @@ from filters.read.batch import Batch
 from filters.read.unit import Unit
 from filters.read.units import input_digest, input_version, plan_units
 from filters.run.attributes import QUARANTINE, column_schema
-from filters.run.blocks import Extract, Score
 from filters.run.folder import MANIFEST, input_folder
+from filters.run.steps import Extract, Score
 from filters.scores.finished_run import DAMAGE, Run
 from filters.scores.summary import BELOW
 from filters.storage.location import Location, location, parquet_file

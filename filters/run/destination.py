@@ -29,9 +29,9 @@ from typing import Any
 from filters.config.filter import OutputConfig
 from filters.errors import FinesieveError, RunError
 from filters.run.folder import LOCK, MANIFEST, PUBLISHED, WORK
-from filters.run.observer import Observer
+from filters.run.plan import Observer
+from filters.storage.files import publishing, sha256
 from filters.storage.location import RemotePath, redacted
-from filters.storage.publish import publishing, sha256
 from filters.storage.remote import explain, retrying
 from filters.terminal import printable
 

@@ -20,19 +20,25 @@ from filters.run.adopt import check_texts_to_score
 from filters.run.attributes import readings
 from filters.run.destination import Destination
 from filters.run.finish import RunResult, book_input, publish_job
-from filters.run.folder import WORK, check_free, held
-from filters.run.ledger import Ledger
-from filters.run.observer import Observer
+from filters.run.folder import (
+    STATE,
+    WORK,
+    check_content,
+    check_free,
+    check_same,
+    held,
+    identity,
+    read_state,
+    write_state,
+)
+from filters.run.ledger import Ledger, check_readable
 from filters.run.phase_list import PHASES, phase_named, phases_of
-from filters.run.plan import Plan, make_plan
-from filters.run.pool import WorkerPool
-from filters.run.readable import check_readable
+from filters.run.plan import Observer, Plan, make_plan
 from filters.run.selection import check_kept
 from filters.run.shard import check_texts
-from filters.run.state import STATE, check_content, check_same, identity, read_state, write_state
 from filters.run.steps import threads_will_do
-from filters.run.threads import ThreadPool
 from filters.run.units import TRIES, Task, UnitRunner, Workers, unfinished
+from filters.run.workers import ThreadPool, WorkerPool
 
 NO_UNITS = ("done", "killers", "failed", "logs")
 """Folders of the work folder that hold no units."""

@@ -1,4 +1,4 @@
-"""Resolves a filter run before it starts: inputs, units, steps and model."""
+"""Resolves a filter run before it starts: inputs, units, steps and model; and the interface it reports progress to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filters.phases.rows import ATTRIBUTE_FIELDS, OWN_FIELDS, REJECTED_FIELDS, S
 from filters.read.jsonl import check_keys
 from filters.read.unit import Unit
 from filters.read.units import plan_units
-from filters.run.blocks import load_models
+from filters.run.steps import load_models
 from filters.scores.rules import COLUMNS, DECIDED, Kind
 
 if TYPE_CHECKING:
@@ -268,3 +268,19 @@ def check_quota(config: FilterConfig, sources: Iterable[str]) -> None:
             f"keep.quota.shares: {unknown[0]!r} is no input file. The first of them is {known[0]!r}: "
             "write sources as --dry-run shows them"
         )
+
+
+class Observer:
+    """Told what a run does as it does it; does nothing by itself. Subclass what you want to hear of."""
+
+    def planned(self, plan: Plan) -> None:
+        """The inputs are found and the model is loaded; the work begins."""
+
+    def notice(self, text: str) -> None:
+        """Something a user should know: what a killed run left behind, what is resumed, what was set aside."""
+
+    def phase(self, name: str, done: int, units: int) -> None:
+        """So many units of a phase are done; called at its begin and after each unit."""
+
+    def read(self, records: int, input_bytes: int) -> None:
+        """So many more records of the input, and stored bytes, have been read and scored."""

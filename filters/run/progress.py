@@ -11,8 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 from filters.phases.rows import ATTRIBUTES
-from filters.run.observer import Observer
-from filters.run.plan import Plan
+from filters.run.plan import Observer, Plan
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""

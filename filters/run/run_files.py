@@ -16,7 +16,7 @@ import zstandard
 from filters.arrays import UInt64
 from filters.dedup.bands import id_hashes
 from filters.kernels import GOLDEN
-from filters.run.blocks import KILLED_WORKER
+from filters.run.steps import KILLED_WORKER
 from filters.scores.summary import SURVIVOR_COLUMNS, Histograms
 from filters.storage.location import Location, parquet_file
 

@@ -16,7 +16,7 @@ from filters.kernels.packed import PackedText
 from filters.model import Prediction, QualityModel, predict_together
 from filters.read.jsonl import keys_seen, listed_keys
 from filters.read.units import plan_units, read_unit
-from filters.run.blocks import Extract
+from filters.run.steps import Extract
 
 KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".warc": "warc", ".wet": "wet"}
 COMPRESSIONS = (".gz", ".zst", ".bz2")

@@ -24,15 +24,13 @@ from filters.models import embedded_models
 from filters.phases.phase import Job
 from filters.phases.rows import rule_of
 from filters.run.adopt import config_of, plan_adoption
-from filters.run.blocks import load_models
 from filters.run.destination import Destination
 from filters.run.engine import Engine, begin, check_vacant, disk_errors_told, only_resumable_work_kept
 from filters.run.finish import FORMAT, RunResult, publish_files
-from filters.run.folder import MANIFEST, WORK, held
-from filters.run.observer import Observer
-from filters.run.plan import check_quota, check_scores, score_columns, stated_scores
-from filters.run.state import code_digest
-from filters.run.threads import ThreadPool
+from filters.run.folder import MANIFEST, WORK, code_digest, held
+from filters.run.plan import Observer, check_quota, check_scores, score_columns, stated_scores
+from filters.run.steps import load_models
+from filters.run.workers import ThreadPool
 from filters.scores.finished_run import Run
 
 SECTIONS = ("keep", "output", "executor")

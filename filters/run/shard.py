@@ -35,7 +35,7 @@ from filters.read.batch import Batch
 from filters.run.adopt import adopted_texts, check_inputs, missing_texts
 from filters.run.attributes import column_schema
 from filters.run.selection import Decisions, OutputFile, decisions, output_files
-from filters.run.shards import ShardWriter
+from filters.run.writers import ShardWriter
 from filters.scores.hosts import hosts
 from filters.scores.summary import Histograms
 

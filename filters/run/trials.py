@@ -29,13 +29,11 @@ from filters.phases.texts import TEXT
 from filters.read.sample import InputSample
 from filters.read.unit import Unit
 from filters.run.engine import Engine
-from filters.run.observer import Observer
 from filters.run.phase_list import PHASES
-from filters.run.plan import Plan
-from filters.run.pool import WorkerPool
+from filters.run.plan import Observer, Plan
 from filters.run.selection import decisions
 from filters.run.shard import SHARD
-from filters.run.threads import ThreadPool
+from filters.run.workers import ThreadPool, WorkerPool
 
 EARLIER_KEYS = 2_000_000
 """Keys of earlier runs that a trial looks its documents up in, at most."""

@@ -11,7 +11,7 @@ from typing import Protocol
 from filters.errors import FinesieveError, RunError
 from filters.phases.phase import Job, Phase
 from filters.phases.rows import ATTRIBUTES
-from filters.run.crashes import MOST, add_killer, killers, read_mark
+from filters.run.attributes import MOST, add_killer, killers, read_mark
 from filters.run.worker import Answer, error_of
 
 TRIES = 3

@@ -4,7 +4,7 @@ Tasks come on stdin, a JSON line each, and are answered by a line each:
 
 {"warm": config}                             load model and kernels; no answer
 {"work": folder, "phase": p, "unit": n}      do a unit of a phase of the job in that folder
-{"work": ..., "phase": ..., "unit": ..., "probe": {...}}    look for the document that kills (see `phases/poison.py`)
+{"work": ..., "phase": ..., "unit": ..., "probe": {...}}    look for the document that kills (see `attributes.py`)
 
 While a unit is read, lines {"read": [records, bytes]} say how far it is.
 """
@@ -37,7 +37,7 @@ FinesieveError, damaged (phase, unit, what). While it is worked on: read (record
 
 def attempt(job: Job, phase: str, unit: int, probe: dict[str, Any] | None = None) -> Answer:
     """Do a unit; every error is an answer."""
-    from filters.run import crashes as poison
+    from filters.run import attributes
     from filters.run import phase_list as recipe
 
     answer: Answer = {"unit": unit}
@@ -45,7 +45,7 @@ def attempt(job: Job, phase: str, unit: int, probe: dict[str, Any] | None = None
         if probe is None:
             run_unit(job, recipe.phase_named(phase, job), unit)
         else:
-            poison.probe(job, unit, **probe)
+            attributes.probe(job, unit, **probe)
     except FinesieveError as error:
         answer |= {"error": type(error).__name__, "message": str(error)}
         if isinstance(error, DamagedError):

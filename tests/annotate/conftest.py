@@ -12,7 +12,7 @@ import pytest
 
 from filters.annotate import endpoints
 from filters.annotate.config import AnnotateConfig
-from filters.storage import pace
+from filters.storage import remote
 from tests.annotate.judge_server import MODEL, JudgeServer
 
 RUBRIC = """
@@ -41,7 +41,7 @@ def serve() -> Iterator[Callable[..., JudgeServer]]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between tries a hundred times shorter."""
-    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(endpoints, "LONGEST_PAUSE", 0.05)
 
 

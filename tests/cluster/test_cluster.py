@@ -18,7 +18,7 @@ from filters import run_filter
 from filters.cluster.status import read_status
 from filters.config.filter import FilterConfig
 from filters.errors import RunError
-from filters.run.observer import Observer
+from filters.run.plan import Observer
 from tests.cluster.slurm_cluster import SlurmCluster, missing
 from tests.run.conftest import digest, jsonl, page
 

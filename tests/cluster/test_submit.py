@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters import run_filter
+from filters.cluster.executors import submit_run
 from filters.cluster.phase_step import FinishRun, RunPhase
 from filters.cluster.slurm import Submission, job_number
 from filters.cluster.status import read_status
-from filters.cluster.submit import submit_run
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError, FinesieveError, RunError
 from filters.run.folder import LOCK, SUBMITTED, held
-from filters.run.observer import Observer
 from filters.run.phase_list import PHASES
+from filters.run.plan import Observer
 from filters.run.verify import verify_run
-from filters.storage.lock import is_locked
+from filters.storage.files import is_locked
 from tests.run.conftest import digest, jsonl, page
 
 

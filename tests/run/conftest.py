@@ -15,9 +15,8 @@ from filters.config.filter import FilterConfig
 from filters.dedup.losses import LOSSES, check_losses
 from filters.phases.phase import Job, run_unit
 from filters.run.finish import RunResult, publish_job
-from filters.run.observer import Observer
 from filters.run.phase_list import PHASES
-from filters.run.plan import make_plan
+from filters.run.plan import Observer, make_plan
 
 WORDS = (
     *("the", "of", "water", "light", "plant", "cell", "number", "line", "angle", "river", "history", "map", "king"),

@@ -38,7 +38,7 @@ import sys, time
 from filters import FilterConfig, run_filter
 from filters.read import jsonl
 from filters.run import engine as run
-from filters.run.observer import Observer
+from filters.run.plan import Observer
 jsonl.BYTES_PER_UNIT, jsonl.SPLIT_FILES = 30_000, 1000  # each file becomes units of ranges of its lines
 if sys.argv[2] == "processes":
     run.threads_will_do = lambda config: False

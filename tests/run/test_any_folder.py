@@ -22,8 +22,7 @@ from filters.config.yaml_file import load_config
 from filters.errors import RunError
 from filters.models import EMBEDDED
 from filters.phases.phase import Job
-from filters.run.observer import Observer
-from filters.run.plan import make_plan
+from filters.run.plan import Observer, make_plan
 from tests.run.conftest import digest, jsonl, page
 
 pytestmark = pytest.mark.usefixtures("in_threads")

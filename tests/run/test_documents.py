@@ -8,8 +8,8 @@ from datatrove.pipeline.readers import JsonlReader
 
 from filters import QualityModel
 from filters.config.filter import LanguageConfig
-from filters.run.blocks import IdentifyLanguage, Score
 from filters.run.documents import ToBatches, ToDocuments
+from filters.run.steps import IdentifyLanguage, Score
 from tests.run.conftest import jsonl, page
 
 

@@ -24,13 +24,13 @@ from filters.phases.phase import Job
 from filters.read.batch import Batch
 from filters.read.unit import Unit
 from filters.run import engine as run
-from filters.run import pool
+from filters.run import workers
 from filters.run.attributes import Attributes
-from filters.run.blocks import Fingerprint
 from filters.run.folder import LOCK, held
+from filters.run.steps import Fingerprint
 from filters.run.units import UnitRunner
 from filters.run.verify import _Verifier
-from filters.storage.lock import STALE
+from filters.storage.files import STALE
 from tests.run.conftest import Heard, digest, jsonl, page
 
 MakeConfig = Callable[..., FilterConfig]
@@ -228,7 +228,7 @@ def test_another_run_is_refused_with_the_difference(
 KILLER = """
 import os
 from pathlib import Path
-from filters.run.blocks import Fingerprint
+from filters.run.steps import Fingerprint
 apply = Fingerprint.apply
 def deadly(self, batch):
     if any("KILLME" in text for text in batch.text.to_pylist()):
@@ -250,7 +250,7 @@ def test_a_document_that_kills_twice_is_quarantined_and_the_rest_goes_on(
     lines[13] = json.dumps({"id": "deadly", "text": "KILLME " + page(99)})
     own_files[1].write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(run, "threads_will_do", lambda config: False)
-    monkeypatch.setattr(pool, "WORKER", KILLER.format(tally=str(tmp_path / "tally"), times=10**6))
+    monkeypatch.setattr(workers, "WORKER", KILLER.format(tally=str(tmp_path / "tally"), times=10**6))
     heard = Heard()
     result = run_filter(make_config(*own_files), observer=heard)
     assert any("the document at 14 is set aside" in notice for notice in heard.notices)
@@ -281,7 +281,7 @@ def test_a_worker_that_dies_once_costs_nothing(
     lines[13] = json.dumps({"id": "unlucky", "text": "KILLME " + page(99)})
     own_files[1].write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(run, "threads_will_do", lambda config: False)
-    monkeypatch.setattr(pool, "WORKER", KILLER.format(tally=str(tmp_path / "tally"), times=1))
+    monkeypatch.setattr(workers, "WORKER", KILLER.format(tally=str(tmp_path / "tally"), times=1))
     result = run_filter(make_config(*own_files))
     assert result.ledger.total.quarantined.total() == 0
     assert "unlucky" in pq.read_table(result.path / "data")["id"].to_pylist()
@@ -291,7 +291,7 @@ def test_workers_that_cannot_live_end_the_run(
     make_config: MakeConfig, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "threads_will_do", lambda config: False)
-    monkeypatch.setattr(pool, "WORKER", "import os, sys; print('no luck', file=sys.stderr); os.kill(os.getpid(), 9)")
+    monkeypatch.setattr(workers, "WORKER", "import os, sys; print('no luck', file=sys.stderr); os.kill(os.getpid(), 9)")
     with pytest.raises(RunError, match=r"SIGKILL[\s\S]*no luck"):
         run_filter(make_config(*files, executor={"workers": 2}))
 
@@ -370,8 +370,8 @@ def test_a_lock_left_by_a_killed_process_is_free(tmp_path: Path) -> None:
 
 def test_a_worker_dies_with_its_parent(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
     script: Any = (
-        "import os, signal, sys\nfrom filters.run.pool import WorkerPool\n"
-        "pool = WorkerPool(1)\nprint(pool._processes[0].process.pid, flush=True)\n"
+        "import os, signal, sys\nfrom filters.run.workers import WorkerPool\n"
+        "pool = WorkerPool(1)\nprint(workers._processes[0].process.pid, flush=True)\n"
         "import time; time.sleep(2); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=600)
@@ -383,7 +383,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path, make_config: MakeConfig, 
     raise AssertionError("the worker outlived its parent")
 
 
-class FailingPool(pool.WorkerPool):
+class FailingPool(workers.WorkerPool):
     """Two workers whose every unit fails alike."""
 
     def __init__(self, error: str) -> None:
@@ -397,7 +397,7 @@ class FailingPool(pool.WorkerPool):
         self.sent += 1
         self._idle.append(worker)
 
-    def receive(self, listener: object) -> tuple[int, pool.Answer | None]:
+    def receive(self, listener: object) -> tuple[int, workers.Answer | None]:
         return self._idle.pop(0), {"unit": 0, "error": self.error, "message": "pip install 'finesieve[url]'"}
 
 

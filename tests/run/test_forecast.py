@@ -20,8 +20,7 @@ from filters.config.filter import InputConfig
 from filters.errors import ConfigError, InputError
 from filters.read.sample import draw_sample
 from filters.read.unit import Unit
-from filters.run.forecast import DUPLICATES, Forecast, _Scaled, count_records, forecast
-from filters.run.forecast_view import forecast_view
+from filters.run.forecast import DUPLICATES, Forecast, _Scaled, count_records, forecast, forecast_view
 from filters.run.phase_list import PHASES
 from filters.run.plan import Plan, make_plan
 from filters.run.trials import Trials

@@ -19,9 +19,8 @@ from filters.phases.phase import Job, run_unit
 from filters.run import shard
 from filters.run.engine import prepare
 from filters.run.finish import publish_job
-from filters.run.observer import Observer
 from filters.run.phase_list import PHASES
-from filters.run.plan import make_plan
+from filters.run.plan import Observer, make_plan
 from tests.run.conftest import Heard, digest, jsonl, page
 from tests.run.test_run import attributes, kept
 

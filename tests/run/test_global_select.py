@@ -20,9 +20,9 @@ from filters.config.yaml_file import load_config
 from filters.errors import ConfigError
 from filters.inspect.terminal import ledger_view
 from filters.run import selection
+from filters.run.folder import identity
 from filters.run.plan import make_plan
 from filters.run.selection import OutputFile, _Series
-from filters.run.state import identity
 from filters.run.verify import verify_run
 from filters.scores.finished_run import Run
 from filters.storage.location import location

@@ -18,8 +18,7 @@ from filters.config.filter import FilterConfig
 from filters.errors import FinesieveError, RunError
 from filters.read.unit import file_digest
 from filters.run.forecast import forecast
-from filters.run.observer import Observer
-from filters.run.plan import make_plan
+from filters.run.plan import Observer, make_plan
 from filters.run.verify import verify_run
 from tests.read.synthetic import responses
 from tests.run.conftest import digest, jsonl, page

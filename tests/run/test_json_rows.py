@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from filters.errors import InputError
-from filters.run.json_rows import check_schema, json_lines
+from filters.run.writers import check_schema, json_lines
 
 NAN, INF = float("nan"), float("inf")
 DAY = datetime.date(2024, 2, 29)

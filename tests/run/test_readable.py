@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from filters import FilterConfig, run_filter
 from filters.cli.main import app
 from filters.errors import FinesieveError, InputError, RunError
-from filters.run.observer import Observer
+from filters.run.plan import Observer
 
 
 @pytest.fixture

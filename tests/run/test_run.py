@@ -25,11 +25,10 @@ from filters.model.kinds.static import StaticScorer
 from filters.phases.rows import pass_through_names
 from filters.read.batch import Batch
 from filters.run import engine as run
-from filters.run import shards
-from filters.run.blocks import Score
-from filters.run.observer import Observer
-from filters.run.pool import WorkerPool
-from filters.run.steps import threads_will_do
+from filters.run import writers
+from filters.run.plan import Observer
+from filters.run.steps import Score, threads_will_do
+from filters.run.workers import WorkerPool
 from filters.scores.finished_run import Run
 from tests.run.conftest import Heard, digest, jsonl, page
 
@@ -307,11 +306,11 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
 ) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"id": str(n), "text": page(n)} for n in range(50)])
 
-    def full(self: shards._ParquetWriter, table: object) -> None:
+    def full(self: writers._ParquetWriter, table: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards._ParquetWriter, "write", full)
+        patch.setattr(writers._ParquetWriter, "write", full)
         with pytest.raises(RunError, match=r"cannot write: .*No space left on device"):
             run_filter(make_config(path, output="deep/run"))
     assert published(tmp_path / "deep" / "run") == {}
@@ -395,7 +394,7 @@ def test_a_killed_run_leaves_nothing_published_and_the_next_one_goes_on_from_the
     config = make_config(*many_files, executor={"workers": 2}, **named)
     script = (
         "import os, signal, sys\nfrom filters import FilterConfig, run_filter\n"
-        "from filters.run.observer import Observer\n"
+        "from filters.run.plan import Observer\n"
         "class Die(Observer):\n"
         "    def phase(self, name, done, units):\n"
         "        if done == 3:\n            os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -29,7 +29,7 @@ from filters.run.destination import MARK
 from filters.run.folder import MANIFEST
 from filters.run.verify import verify_run
 from filters.scores.finished_run import Run
-from filters.storage import pace
+from filters.storage import remote
 from filters.storage.location import RemotePath
 from tests.read.synthetic import http_response, warc_record
 from tests.run.conftest import Heard, digest, jsonl, page
@@ -58,7 +58,7 @@ def _healthy(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     system.mkdir("bucket")
     server.requests.clear()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(destination, "PART", 4_000)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
     monkeypatch.setattr(destination, "WATCH", 0.5)

@@ -16,7 +16,7 @@ from filters import run_filter
 from filters.cli.main import app
 from filters.config.filter import FilterConfig
 from filters.errors import ConfigError, FinesieveError, InputError
-from filters.run.observer import Observer
+from filters.run.plan import Observer
 from filters.run.verify import verify_run
 from tests.run.conftest import page
 

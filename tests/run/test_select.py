@@ -17,7 +17,7 @@ from filters import FilterConfig, Run, run_filter
 from filters.cli.main import app
 from filters.cluster.status import read_status
 from filters.errors import FinesieveError, RunError
-from filters.run import shards
+from filters.run import writers
 from filters.run.finish import RunResult
 from filters.run.select import run_select, selection_config
 from filters.run.verify import verify_run
@@ -99,7 +99,7 @@ def test_row_groups_do_not_depend_on_where_the_text_lies(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many small shards and row groups, repeats and buckets in folders."""
-    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 3000)
+    monkeypatch.setattr(writers, "ROW_GROUP_BYTES", 3000)
     output = {
         "shard_size": 9000, "repeat": {"by": "cluster_size"},
         "buckets": {"borders": [0.3, 0.6], "names": ["low", "middle", "high"], "folders": True},

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from filters.run import shards
-from filters.run.shards import ShardWriter
-from filters.storage.publish import publishing
+from filters.run import writers
+from filters.run.writers import ShardWriter
+from filters.storage.files import publishing
 
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.large_string()), pa.field("n", pa.int64())])
 
@@ -54,7 +54,7 @@ def test_rows_come_back_in_order_with_the_explicit_schema_and_checksums(tmp_path
 
 
 def test_a_row_group_ends_where_it_is_large_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 2000)
+    monkeypatch.setattr(writers, "ROW_GROUP_BYTES", 2000)
     metadata = pq.read_metadata(write(tmp_path / "a.parquet", [10] * 50))
     assert metadata.num_rows == 500
     assert metadata.num_row_groups > 3

@@ -12,7 +12,7 @@ from filters.config.filter import FilterConfig
 from filters.errors import InputError
 from filters.phases.phase import Job
 from filters.run import phase_list as recipe
-from filters.run.threads import ThreadPool
+from filters.run.workers import ThreadPool
 
 PATIENCE = 600
 """Seconds after which something that must happen is given up; nothing is timed."""

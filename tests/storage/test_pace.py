@@ -10,8 +10,8 @@ from server import Server
 from synthetic import json_lines, read_all
 
 from filters.config.filter import InputConfig
-from filters.storage import pace
-from filters.storage.pace import Pace, pause_after, pause_before, retry_after
+from filters.storage import remote
+from filters.storage.remote import Pace, pause_after, pause_before, retry_after
 
 
 class Time:
@@ -29,8 +29,8 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Time:
     time = Time()
-    monkeypatch.setattr(pace, "clock", lambda: time.now)
-    monkeypatch.setattr(pace, "sleep", time.sleep)
+    monkeypatch.setattr(remote, "clock", lambda: time.now)
+    monkeypatch.setattr(remote, "sleep", time.sleep)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return time
 
@@ -93,7 +93,7 @@ def test_retry_after_as_a_date(time: Time) -> None:
     ("error", "least", "most"),
     [
         (RefusedError(503, Retry_After="120"), 120, 120),
-        (RefusedError(503, Retry_After="10000000"), pace.LONGEST_ASKED, pace.LONGEST_ASKED),
+        (RefusedError(503, Retry_After="10000000"), remote.LONGEST_ASKED, remote.LONGEST_ASKED),
         (RefusedError(503, Retry_After="0"), 0.5, 1),
         (RefusedError(503), 0.5, 1),
         (ConnectionError("dropped"), 0.5, 1),
@@ -139,4 +139,4 @@ def test_a_server_that_is_busy_for_long_is_asked_as_often_as_wanted(time: Time) 
     finally:
         server.close()
     assert sum(time.slept) > 600
-    assert max(time.slept) <= pace.LONGEST_PAUSE
+    assert max(time.slept) <= remote.LONGEST_PAUSE

@@ -15,13 +15,13 @@ from synthetic import html_page, json_lines, read_all, responses
 from filters.config.filter import InputConfig
 from filters.errors import InputError, MissingExtraError
 from filters.read.units import plan_units
-from filters.storage import pace
+from filters.storage import remote
 from filters.storage.remote import ResumingFile
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
     server = Server()
     yield server
     server.close()
@@ -83,7 +83,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
 
 
 def test_an_unreachable_host_is_not_a_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/a.jsonl"
