@@ -371,7 +371,7 @@ def test_a_lock_left_by_a_killed_process_is_free(tmp_path: Path) -> None:
 def test_a_worker_dies_with_its_parent(tmp_path: Path, make_config: MakeConfig, files: list[Path]) -> None:
     script: Any = (
         "import os, signal, sys\nfrom filters.run.workers import WorkerPool\n"
-        "pool = WorkerPool(1)\nprint(workers._processes[0].process.pid, flush=True)\n"
+        "pool = WorkerPool(1)\nprint(pool._processes[0].process.pid, flush=True)\n"
         "import time; time.sleep(2); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=600)

@@ -33,7 +33,8 @@ FAST = {"folds": 3, "repeats": 2, "inner_folds": 2, "resamples": 100}
 def pages() -> dict[str, list[Any]]:
     data = columns(180)
     share = [sum(word in text for word in ("light", "water", "leaf", "cells")) for text in data["text"]]
-    order = np.argsort(np.argsort([text.count("buy") + text.count("cart") for text in data["text"]], kind="stable"))
+    buys = [text.count("buy") + text.count("cart") for text in data["text"]]
+    order = np.argsort(np.argsort(buys, kind="stable"), kind="stable")
     return data | {
         "topic": ["Plants | <b>" if row > 110 else "Shops" if row > 60 else "Mixed" for row in (179 - order).tolist()],
         "promo": (order // 45).astype(int).tolist(),
