@@ -195,7 +195,8 @@ class LanguageConfig(Section):
     """Lowest probability of the identified language; a document below it is removed with reason `language_unsure`."""
     unmeasured: Literal["drop", "keep", "warn"] = "drop"
     """What becomes of documents in languages that the model, as its folder says, was not measured on. drop: removed,
-    with reason `language_unmeasured`. keep, warn: they are scored like others, and the report counts them."""
+    with reason `language_unmeasured`, unless `keep.min_score` is 0 or less: then no score decides. keep, warn: they are
+    scored like others, and the report counts them."""
 
 
 class TokensConfig(Section):
@@ -344,6 +345,11 @@ class KeepConfig(Section):
     """Keep the documents of these buckets, by the names in `output.buckets`."""
     quota: QuotaConfig | None = None
     """Limits for languages or input files, with `fraction` or `tokens`."""
+
+    @property
+    def whatever_score(self) -> bool:
+        """Whether a document is kept whatever its score."""
+        return self.min_score is not None and self.min_score <= 0 and self.where is None
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:

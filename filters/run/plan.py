@@ -85,7 +85,8 @@ class Plan:
             keep = ", ".join(config.language.keep) or "annotate only"
             rows.append(("language", f"{keep}; at least {config.language.min_score:g}"))
             measured = ", ".join(self.model.metadata.measured_on)
-            what = f"{config.language.unmeasured} what {self.model.name} was not measured on (it was on {measured})"
+            unmeasured = "keep" if config.keep.whatever_score else config.language.unmeasured
+            what = f"{unmeasured} what {self.model.name} was not measured on (it was on {measured})"
             rows.append(("", what if measured else f"{self.model.name} does not say what languages it was measured on"))
         elif self.model.metadata.measured_on:
             only = ", ".join(self.model.metadata.measured_on)

@@ -48,11 +48,12 @@ def unit_steps(
     """
     by_address = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name == "url"]
     by_text = [ApplyHeuristic(heuristic) for heuristic in config.heuristics if heuristic.name != "url"]
+    guarded = None if config.keep.whatever_score else config.models["score"]
     return [
         ReadUnits(units, config.reads),
         *by_address,
         *([Extract(config.extract)] if any(one.kind == "warc" for one in config.reads) else []),
-        *([IdentifyLanguage(config.language, config.models["score"])] if config.language else []),
+        *([IdentifyLanguage(config.language, guarded)] if config.language else []),
         *by_text,
         *([Decontaminate(config.decontaminate)] if config.decontaminate else []),
         Fingerprint(config.dedup, config.tokenizer),

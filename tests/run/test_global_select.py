@@ -151,9 +151,12 @@ def test_a_quota_by_language(tmp_path: Path, make_config: MakeConfig) -> None:
     assert kept.total() == 30
 
 
-@pytest.mark.parametrize("unmeasured", ["drop", "keep", "warn", None])
+@pytest.mark.parametrize(
+    ("unmeasured", "keep"),
+    [*((how, {"fraction": 1.0}) for how in ("drop", "keep", "warn", None)), (None, {"min_score": -1})],
+)
 def test_a_language_the_model_was_not_measured_on(
-    tmp_path: Path, make_config: MakeConfig, unmeasured: str | None
+    tmp_path: Path, make_config: MakeConfig, unmeasured: str | None, keep: dict[str, float]
 ) -> None:
     english = "The sun shines over the town today and the water of the harbour is calm while people walk by in number "
     others = {
@@ -166,11 +169,11 @@ def test_a_language_the_model_was_not_measured_on(
     language = {} if unmeasured is None else {"unmeasured": unmeasured}
     config = make_config(
         jsonl(tmp_path / "a.jsonl", rows), language=language,
-        dedup={"near": None, "exact": False}, keep={"min_score": -10},
+        dedup={"near": None, "exact": False}, keep=keep,
     )  # fmt: skip
     result = run_in_process(config)
     kept = {row["id"] for row in attributes(result.path) if row["keep"]}
-    dropped = unmeasured in ("drop", None)
+    dropped = unmeasured in ("drop", None) and "min_score" not in keep
     assert kept == {row["id"] for row in (rows[:5] if dropped else rows)}
     assert result.ledger.total.removed["language_unmeasured"] == (6 if dropped else 0)
     assert result.manifest["model"]["languages"] == ["en"]
