@@ -52,7 +52,8 @@ MANIFEST = {
     "selected_from": "only of `finesieve select`: the finished run: its name, and the digest of its manifest",
     "dedup": "pairs that were compared, crowded buckets, clusters, and sources that lost too much",
     "histogram": "histogram of the scores of the documents that survive deduplication",
-    "scores": "the models of `scores`: column -> name, digest, and the labels that it tells apart",
+    "scores": "the models of `scores`: column -> name, digest, and the labels that it tells apart; of a joined "
+    "file its SHA-256, key, and how many documents and rows matched",
     "score_histograms": "scores of each of them, of the documents that survived deduplication",
     "slices": "columns that `finesieve inspect` can slice by",
     "histograms": "the same histogram for each value of these columns, and of language",

@@ -17,7 +17,7 @@ def score(
         str,
         typer.Argument(
             metavar="MODEL|RUN",
-            help="Embedded model (edu-en), model folder, or fastText file.bin#__label__x; with --add a run.",
+            help="Embedded model (edu-en), model folder, or fastText file.bin#__label__x; with --add, --scores a run.",
             show_default=False,
         ),
     ],
@@ -42,8 +42,18 @@ def score(
         list[str] | None,
         typer.Option(metavar="NAME=MODEL", help="Score the documents of a finished run with a model; can be repeated."),
     ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.parquet",
+            help="Join scores that somebody else computed to a finished run, by the column id or else url: each other "
+            "column of numbers or text becomes a column of the run.",
+        ),
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="id|url", help="--scores: the column to join by.")] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="--add: the new run. Default: RUN is replaced when it is done.")
+        str | None,
+        typer.Option("--output", "-o", help="--add, --scores: the new run. Default: RUN is replaced when it is done."),
     ] = None,
     config: Opens = None,
     *,
@@ -51,26 +61,42 @@ def score(
 ) -> None:
     """Score documents and print a JSON line for each, in input order, with the decision of the keep rule.
 
-    With --add, score the documents of a finished run, which gets a column for each NAME.
+    With --add, score the documents of a finished run, which gets a column for each NAME; with --scores, join columns of
+    a Parquet file to it.
     """
     from filters.errors import ConfigError
 
-    if add:
-        if files or error_rate is not None:
-            raise ConfigError("--add: scores the documents of a run; leave out FILES and --error-rate")
-        _add(model, add, output, config, quiet=bool(context.obj))
+    if by is not None and (scores is None or by not in ("id", "url")):
+        raise ConfigError(f"--by {by}: says whether --scores joins by id or url. Remedy: --scores FILE --by id")
+    if add or scores is not None:
+        if files or error_rate is not None or (add and scores is not None):
+            raise ConfigError(
+                "--add, --scores: one of them is for documents of a run; leave out FILES, --error-rate and the other"
+            )
+        _add(model, add or [], output, config, scores, by, quiet=bool(context.obj))
         return
     if not files:
         raise ConfigError("FILES: what is to be scored is missing. Remedy: name files, or - for standard input")
     if output is not None:
-        raise ConfigError("--output: says where a run goes that --add scores. Remedy: finesieve score ... > FILE")
+        raise ConfigError(
+            "--output: says where a run goes that --add or --scores makes. Remedy: finesieve score ... > FILE"
+        )
     from filters.run.scoring import score_files
 
     for line in score_files(model, files, text_key=text_key, id_key=id_key, error_rate=error_rate):
         sys.stdout.write(line)
 
 
-def _add(run: str, texts: list[str], output: str | None, config: Path | None, *, quiet: bool) -> None:
+def _add(
+    run: str,
+    texts: list[str],
+    output: str | None,
+    config: Path | None,
+    file: str | None,
+    by: str | None,
+    *,
+    quiet: bool,
+) -> None:
     from filters.cli.filter import print_result
     from filters.config.filter import FilterConfig
     from filters.errors import ConfigError
@@ -90,7 +116,14 @@ def _add(run: str, texts: list[str], output: str | None, config: Path | None, *,
     console = make_console()
     with progress(make_console(stderr=True) if quiet else console, lambda plan: None, quiet=quiet) as observer:
         result = score_run(
-            Run(location(run, options)), models, output, opens=opened, options=options, observer=observer
+            Run(location(run, options)),
+            models,
+            output,
+            file=file,
+            by=by,
+            opens=opened,
+            options=options,
+            observer=observer,
         )
     if not quiet:
         print_result(console, result, 0)

@@ -86,7 +86,7 @@ class Job:
         config: of the run; its executor and output path decide nothing about the bytes.
         units: of the input, in input order; unit n of the phases that follow the input is units[n].
         min_score: threshold of the config, or else of the model; used where neither a share nor a budget is asked for.
-        scores: columns of `config.scores`, and what they hold.
+        scores: columns of `config.scores`, and those joined from files, and what they hold.
         added: those of `scores` that a finished run did not have.
         loaded: the models of the config by the columns of their scores, where this process has loaded them already.
         run: folder or address of a finished run that is decided anew about; None: the input is read.
@@ -102,6 +102,11 @@ class Job:
     loaded: Mapping[str, QualityModel] | None = None
     run: str | None = None
     run_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the added scores are those of a file, and not of models."""
+        return bool(self.added) and self.config.scores.keys().isdisjoint(self.added)
 
     @functools.cached_property
     def progress(self) -> Progress:

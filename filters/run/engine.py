@@ -257,7 +257,7 @@ class Engine:
             if job.run is None:
                 self._healing(lambda: check_readable(job))
             self._ledger.check_quarantine(job.config.quarantine, at_end=True)
-        if phase.name == VERDICTS and job.added:
+        if phase.name == VERDICTS and job.added and not job.joined:
             self._healing(lambda: check_texts_to_score(job))
         if phase.name == LOSSES:
             self._healing(lambda: check_losses(job, self.observer.notice))

@@ -8,6 +8,7 @@ from filters.errors import RunError
 from filters.phases.phase import Job, Phase
 from filters.run.adopt import AddedScores, AdoptedAttributes, AdoptedVerdicts
 from filters.run.attributes import Attributes
+from filters.run.join import JoinedScores
 from filters.run.selection import SELECT_PHASES
 from filters.run.shard import Shard
 
@@ -19,7 +20,9 @@ ANEW: tuple[Phase, ...] = (AdoptedAttributes(), AdoptedVerdicts(), *SELECT_PHASE
 
 def phases_of(job: Job) -> tuple[Phase, ...]:
     """The phases that a job has."""
-    return PHASES if job.run is None else (*ANEW[:2], AddedScores(), *ANEW[2:]) if job.added else ANEW
+    if job.run is None:
+        return PHASES
+    return (*ANEW[:2], JoinedScores() if job.joined else AddedScores(), *ANEW[2:]) if job.added else ANEW
 
 
 def phase_named(name: str, job: Job | None = None) -> Phase:

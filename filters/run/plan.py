@@ -213,6 +213,12 @@ def stated_scores(models: Mapping[str, QualityModel]) -> dict[str, dict[str, Any
     }
 
 
+def taken_columns(config: FilterConfig) -> set[str]:
+    """Names of columns that no score can have."""
+    taken = {field.name for field in (*OWN_FIELDS, *ATTRIBUTE_FIELDS, *REJECTED_FIELDS, *SCHEMA)}
+    return taken | {*COLUMNS, *DECIDED, *config.slices, *(name for one in config.reads for name in one.columns)}
+
+
 def check_scores(config: FilterConfig, models: Mapping[str, QualityModel]) -> None:
     """Refuse a deciding model without scores, and scores that are called like another column.
 
@@ -226,8 +232,7 @@ def check_scores(config: FilterConfig, models: Mapping[str, QualityModel]) -> No
             f"{key}: {models['score'].name} tells labels apart ({', '.join(labels[:3])}, ...) and gives no score, by "
             "which a run decides. Remedy: model: a model that gives a score"
         )
-    taken = {field.name for field in (*OWN_FIELDS, *ATTRIBUTE_FIELDS, *REJECTED_FIELDS, *SCHEMA)}
-    taken |= {*COLUMNS, *DECIDED, *config.slices, *(name for one in config.reads for name in one.columns)}
+    taken = taken_columns(config)
     for name, model in models.items():
         for column in score_columns({name: model}):
             if column in taken:

@@ -28,10 +28,12 @@ from filters.run.destination import Destination
 from filters.run.engine import Engine, begin, check_vacant, disk_errors_told, only_resumable_work_kept
 from filters.run.finish import FORMAT, RunResult, publish_files
 from filters.run.folder import MANIFEST, WORK, code_digest, held
-from filters.run.plan import Observer, check_quota, check_scores, score_columns, stated_scores
+from filters.run.join import Join
+from filters.run.plan import Observer, check_quota, check_scores, score_columns, stated_scores, taken_columns
 from filters.run.steps import load_models
 from filters.run.workers import ThreadPool
 from filters.scores.finished_run import Run
+from filters.storage.location import Location, location
 
 SECTIONS = ("keep", "output", "executor")
 """What of the config of a run a new decision may change."""
@@ -45,6 +47,7 @@ def run_select(
     force_new: bool = False,
     observer: Observer | None = None,
     added: Mapping[str, QualityModel] | None = None,
+    joined: Join | None = None,
 ) -> RunResult:
     """Write the shards of a new decision; one that was interrupted goes on.
 
@@ -55,6 +58,7 @@ def run_select(
         force_new: replace a finished run, or an unfinished one that is another, in the output folder.
         observer: told of progress, and of what a user should know.
         added: models that score the documents, by their names in `config.scores`.
+        joined: a file of scores of the documents.
 
     Raises:
         FinesieveError: the rule is none; a file of the run, or an input whose text is needed, is missing or not what it
@@ -66,9 +70,11 @@ def run_select(
             f"executor.kind {config.executor.kind}: select runs on this machine. Remedy: executor.kind: local"
         )
     added = added or {}
-    if str(run.path) == output.path and not added:
+    if str(run.path) == output.path and not added and not joined:
         raise RunError(f"{run.path}: is the run that is decided about. Remedy: name another folder with --output")
-    new = score_columns(added)
+    new, more = score_columns(added), stated_scores(added)
+    if joined is not None:
+        new, more = joined.columns, joined.stated(_name_of(joined.path, config.folder))
     rule = rule_of(config, run.scores | new)
     check_quota(config, run.ledger["sources"])
     lists = {} if rule is None else {path: rule.read(path).sha256 for path in rule.lists}
@@ -87,7 +93,7 @@ def run_select(
             "config": config.deciding("quarantine"),
             "run": hashlib.sha256((run.path / MANIFEST).read_bytes()).hexdigest(),
             "lists": lists,
-            "scores": stated_scores(added),
+            "scores": more,
             "inputs": {},
             "code": {"finesieve": metadata.version("finesieve"), "digest": code_digest()}
             | {package: metadata.version(package) for package in ("duckdb", "numpy", "pyarrow")},
@@ -95,13 +101,35 @@ def run_select(
         with disk_errors_told(output.place):
             begin(job, output.place, now, observer, lambda: None, force_new=force_new)
             stated = {name: run.manifest[name] for name in ("model", "benchmarks", "inputs", "dedup")}
-            stated["scores"] = run.manifest["scores"] | stated_scores(added)
             stated["selected_from"] = {"run": run.path.name, "digest": run.manifest["digest"]}
             pool = stack.enter_context(ThreadPool(config.executor.workers))
             with only_resumable_work_kept(job):
+                if joined is not None:
+                    more = _join(joined, run, job, more, observer)
+                stated["scores"] = run.manifest["scores"] | more
                 return Engine(job, pool, observer).run(
                     lambda: publish_files(job, output.place, run.ledger["sources"], stated, destination, observer)
                 )
+
+
+def _join(
+    joined: Join, run: Run, job: Job, stated: Mapping[str, dict[str, Any]], observer: Observer
+) -> dict[str, dict[str, Any]]:
+    """Look up the scores of all documents; returns what the manifest says of them."""
+    counts = joined.write(run, job.work)
+    observer.notice(
+        f"{joined.path}: {counts['documents']:,} of {run.rows:,} documents matched by {joined.by}; "
+        f"{counts['unmatched_rows']:,} of its {counts['rows']:,} rows are of no document of the run"
+        + (f"; {counts['not_finite']:,} values that are no finite number became NULL" if counts["not_finite"] else "")
+    )
+    return {name: {**about, "joined": about["joined"] | counts} for name, about in stated.items()}
+
+
+def _name_of(path: Location, folder: str) -> str:
+    """The name of a file of scores in a manifest, from which it is found again."""
+    if not isinstance(path, Path):
+        return str(path)
+    return _relative(str(path), folder) if folder else os.path.abspath(path)
 
 
 def score_run(
@@ -109,11 +137,13 @@ def score_run(
     models: Mapping[str, str],
     output: str | None = None,
     *,
+    file: str | None = None,
+    by: str | None = None,
     opens: FilterConfig | None = None,
     options: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> RunResult:
-    """Score the documents that deduplication left of a finished run with more models.
+    """Score the documents that deduplication left of a finished run with more models, or join scores of a file.
 
     The run's decision stays as it is; nothing is extracted, fingerprinted or scored by its old models again. One that
     was interrupted goes on.
@@ -122,6 +152,8 @@ def score_run(
         run: the finished run, which is replaced, once the new one is complete, unless `output` is given.
         models: name of the column -> model, as for `QualityModel.load`.
         output: folder or address of a new run.
+        file: Parquet file of scores, joined in the place of models; see `filters.run.join.Join`.
+        by: its column that names documents, "id" or "url"; None: the first that it has.
         opens: see `selection_config`.
         options: see `run_select`.
         observer: see `run_select`.
@@ -139,13 +171,16 @@ def score_run(
     place = output or str(run.path)
     given = {name: value for name, value in run.manifest["config"]["keep"].items() if value is not None}
     config = selection_config(run, given, place, opens=opens, scores=models)
+    joined = None
     loaded = load_models({name: config.models[name] for name in models})
     check_scores(config, loaded)
     if taken := sorted(score_columns(loaded).keys() & run.scores.keys()):
         raise ConfigError(f"--add {taken[0]}: the run has this column already. Remedy: give the score another name")
+    if file is not None:
+        joined = Join.open(location(file, options), by, taken_columns(config) | run.scores.keys())
     begun = (config.output.place / WORK / "done").exists()
     replace = output is None and not begun
-    return run_select(run, config, options=options, force_new=replace, observer=observer, added=loaded)
+    return run_select(run, config, options=options, force_new=replace, observer=observer, added=loaded, joined=joined)
 
 
 def selection_config(
@@ -199,7 +234,7 @@ def selection_config(
     for section, values in (overrides or {}).items():
         data[section] = {**data.get(section, {}), **values}
     for key in ("where", "by"):  # a list of the command lies in the working directory, one of a config beside it
-        if isinstance(data["keep"].get(key), str) and before.folder and not scores:
+        if isinstance(data["keep"].get(key), str) and before.folder and scores is None:
             data["keep"][key] = LISTS.sub(lambda found: _beside(found, before.folder), data["keep"][key])
     try:
         config = FilterConfig.in_folder(data, before.folder)

@@ -39,7 +39,7 @@ from filters.run.steps import load_models, predicted, unit_batches, unit_steps
 from filters.scores.finished_run import Run
 from filters.scores.summary import BELOW, DUPLICATES
 from filters.storage.files import sha256
-from filters.storage.location import Location, inner_name, sizes_below
+from filters.storage.location import Location, inner_name, location, sizes_below
 from filters.terminal import printable
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def verify_run(
         verifier.rule,
         verifier.documents,
         verifier.model,
+        verifier.joined,
     ]
     steps += [verifier.inputs, verifier.input_again, partial(verifier.witnesses, all_witnesses)] if inputs else []
     steps.append(verifier.sample_again)
@@ -291,6 +292,22 @@ class _Verifier:
             title = "model" if column == "score" else f"model of {column}"
             yield _check(title, wrong if digest != expected else [], f"{names[column]}, digest {digest[:12]}")
 
+    def joined(self) -> Iterator[Check]:
+        """Files of scores that were joined to the run are the same, where they are still there."""
+        files: dict[tuple[str, str], list[str]] = {}
+        for column, about in self.manifest["scores"].items():
+            if "joined" in about:
+                files.setdefault((about["name"], about["digest"]), []).append(column)
+        for (name, digest), columns in files.items():
+            title, again = f"scores {', '.join(columns)}", "and what it says cannot be computed again"
+            try:
+                now = sha256(location(self.config.at(name)))
+            except (FinesieveError, OSError):
+                yield Check(title, None, f"{name}, which they were joined from, is not there any more, {again}")
+            else:
+                wrong = [] if now == digest else [f"{name} is not what they were joined from"]
+                yield _check(title, wrong, f"{name} is what they were joined from (SHA-256), {again}")
+
     @cached_property
     def _models(self) -> dict[str, QualityModel]:
         return load_models(self.config.models)
@@ -342,6 +359,7 @@ class _Verifier:
         rows = rows_of_unit(
             self._files("attributes"), unit.source, unit.start, unit.stop, REREAD_ROWS, ("score", *self.scores)
         )
+        again = ["score", *(name for name in self.scores if "joined" not in self.manifest["scores"].get(name, ()))]
         wrong, seen = [], 0
         for batch in batches:
             for n, position in enumerate(batch.position.tolist()):
@@ -353,7 +371,7 @@ class _Verifier:
                 exact = batch.attributes["exact"][n].tobytes()
                 if row["exact_hash"] is not None and row["exact_hash"] != exact:
                     wrong.append(f"{where}: another fingerprint")
-                for name in ("score", *self.scores):
+                for name in again:
                     now = batch.attributes[name][n]
                     if row[name] is not None and not _same(row[name], now):
                         wrong.append(f"{where}: {name} {_shown(now)}, was {_shown(row[name])}")

@@ -74,7 +74,7 @@ class Run:
         manifest: content of manifest.json.
         min_score: the run's threshold.
         ledger: what became of every record.
-        scores: columns of further models, and what they hold.
+        scores: columns of further models and of files joined to it, and what they hold.
         slices: columns with few values that its histograms can be sliced by.
 
     Raises:
@@ -91,7 +91,10 @@ class Run:
             self.manifest["histograms"].keys()
             self.scores: dict[str, Kind] = {}
             for name, about in self.manifest.get("scores", {}).items():
-                self.scores |= {name: "text", f"{name}_score": "float"} if about["labels"] else {name: "float"}
+                if "joined" in about:
+                    self.scores[name] = about["joined"]["kind"]
+                else:
+                    self.scores |= {name: "text", f"{name}_score": "float"} if about["labels"] else {name: "float"}
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{path}: no manifest.json here, so no finished run. Remedy: name the output.path of a filter run"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from filters.run.verify import verify_run
 from filters.scores.histogram import Histogram
 from filters.storage.location import location
 from tests.model.test_together import TEXTS, head_on_edu_en
-from tests.run.conftest import jsonl, page, run_in_process
+from tests.run.conftest import digest, jsonl, page, run_in_process
 from tests.run.test_select import documents
 
 Make = Callable[..., FilterConfig]
@@ -270,3 +272,184 @@ def test_the_command_adds_a_score(make: Make, tmp_path: Path, models: Path) -> N
         code, text = call("score", *arguments)
         assert code
         assert message in text
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing changes."""
+    folder = tmp_path_factory.mktemp("finished")
+    source = jsonl(folder / "in.jsonl", [{"id": f"{n}", "text": page(n), "kind": "a"} for n in range(12)])
+    reads = {"kind": "jsonl", "paths": [str(source)], "id_key": "id", "slices": ["kind"]}
+    output = {"path": str(folder / "run")}
+    run_filter(FilterConfig.model_validate({"input": reads, "scores": {"edu": "edu-en"}, "output": output}))
+    return folder / "run"
+
+
+def given(path: Path, **columns: Any) -> Path:
+    """A Parquet file of scores."""
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_scores_of_a_file_are_joined_by_id(make: Make, tmp_path: Path) -> None:
+    """In the file: rows in another order, one twice, one of no document, without a key; values that are no number."""
+    first = run_filter(make("first", {"min_score": 1.0}, scores={"edu": "edu-en"}))
+    before = pq.read_table(tmp_path / "first" / "attributes")
+    numbers = [*range(79, 20, -1), 30]
+    values = [float("nan") if n == 50 else float("inf") if n == 51 else None if n == 52 else n / 2 for n in numbers]
+    file = given(
+        tmp_path / "other.parquet", maths=pa.array([*values, 1.0, 2.0], pa.float64()),
+        genre=pa.array([*("even" if n % 2 == 0 else None for n in numbers), "x", "y"]).dictionary_encode(),
+        id=pa.array([*map(str, numbers), "nobody", None], pa.large_string()), url=["u"] * 62,
+    )  # fmt: skip
+    code, text = call("score", first.path, "--scores", file)
+    assert code == 0, text
+    assert "59 of 81 documents matched by id; 2 of its 62 rows are of no document" in " ".join(text.split())
+    after = pq.read_table(tmp_path / "first" / "attributes")
+    assert after.select(before.column_names).equals(before)
+    found = dict(zip(after["id"].to_pylist(), zip(*(after[c].to_pylist() for c in ("maths", "genre")), strict=True),
+                     strict=True))  # fmt: skip
+    assert found == {
+        name: ((int(name) / 2 if int(name) not in (50, 51, 52) else None, None if int(name) % 2 else "even")
+               if name != "empty" and int(name) > 20 else (None, None))
+        for name in found
+    }  # fmt: skip
+    run = Run(str(first.path))
+    stated = run.manifest["scores"]["maths"]
+    assert stated["digest"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert stated["joined"] == {
+        "kind": "float", "by": "id", "rows": 62, "documents": 59, "unmatched_rows": 2, "not_finite": 2
+    }  # fmt: skip
+    assert run.scores == {"edu": "float", "maths": "float", "genre": "text"}
+    stays = pa.compute.is_in(before["reason"], pa.array([None, "low_score"]))
+    assert run.score_histogram("maths").total() == after.filter(stays)["maths"].is_valid().to_pylist().count(True)
+    for folder in ("data", "rejected"):
+        rows = pq.read_table(tmp_path / "first" / folder)
+        assert [found[name] for name in rows["id"].to_pylist()] == list(
+            zip(rows["maths"].to_pylist(), rows["genre"].to_pylist(), strict=True)
+        )
+
+
+def test_joined_scores_are_columns_like_the_others(make: Make, tmp_path: Path, models: Path) -> None:
+    first = run_filter(make("first", {"min_score": 1.0}, scores={"edu": "edu-en"}))
+    file = given(tmp_path / "other.parquet", id=[f"{n}" for n in range(60)], maths=list(range(60)))
+    new = score_run(Run(str(first.path)), {}, str(tmp_path / "new"), file=str(file))
+    checks = {check.name: check for check in verify_run(location(str(new.path)))}
+    assert all(check.ok is not False for check in checks.values()), checks
+    assert checks["scores maths"].ok
+    assert "cannot be computed again" in checks["scores maths"].detail
+    run = Run(str(new.path))
+    chosen = run_select(run, selection_config(run, {"where": "maths >= 30"}, str(tmp_path / "chosen")))
+    rows = pq.read_table(tmp_path / "chosen" / "data")
+    assert rows.num_rows
+    assert min(rows["maths"].to_pylist()) >= 30
+    assert chosen.manifest["scores"] == new.manifest["scores"]
+    more = score_run(Run(str(chosen.path)), {"hq": f"{models}/two.bin#__label__hq"})
+    assert list(more.manifest["scores"]) == ["edu", "maths", "hq"]
+    other = given(tmp_path / "second.parquet", id=["3", "4"], code=["a", "b"])
+    last = score_run(Run(str(chosen.path)), {}, file=str(other))
+    assert pq.read_table(tmp_path / "chosen" / "data").select(rows.column_names).equals(rows)
+    assert list(Run(str(last.path)).scores) == ["edu", "maths", "hq", "code"]
+    code, text = call("inspect", last.path, "--sql", "SELECT count(maths), count(code) FROM documents")
+    assert code == 0, text
+    assert "60" in text
+    given(file, id=["1"], maths=[2])
+    other.unlink()
+    checks = {check.name: check for check in verify_run(location(str(last.path)))}
+    assert checks.pop("scores maths").ok is False
+    assert checks["scores code"].ok is None
+    assert all(check.ok is not False for check in checks.values()), checks
+
+
+def test_an_interrupted_join_goes_on_with_the_same_file_only(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from filters.run.shard import Shard
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    first = run_filter(make("first", {"min_score": 0.5}, scores={"edu": "edu-en"}))
+    before = documents(first.path)
+    file = given(tmp_path / "other.parquet", id=["1", "2"], maths=[1, 2])
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            score_run(Run(str(first.path)), {}, file=str(file))
+    assert documents(first.path) == before
+    given(file, id=["1", "2"], maths=[1, 3])
+    with pytest.raises(RunError, match="maths"):
+        score_run(Run(str(first.path)), {}, file=str(file))
+    given(file, id=["1", "2"], maths=[1, 2])
+    score_run(Run(str(first.path)), {}, file=str(file))
+    values = pq.read_table(tmp_path / "first" / "attributes")["maths"].to_pylist()
+    assert sorted(value for value in values if value is not None) == [1, 2]
+
+
+def test_scores_are_joined_by_url(tmp_path: Path) -> None:
+    """To every document of that address."""
+    rows = [{"id": f"{n}", "text": page(n), "url": f"https://a.org/{n // 2}" if n else None} for n in range(12)]
+    source = jsonl(tmp_path / "in.jsonl", rows)
+    reads = {"kind": "jsonl", "paths": [str(source)], "id_key": "id", "columns": ["url"]}
+    config = FilterConfig.model_validate({"input": reads, "output": {"path": str(tmp_path / "run")}})
+    first = run_filter(config)
+    file = given(tmp_path / "x.parquet", url=["https://a.org/2", "https://b.org/"], id=[1, 77], maths=[7.5, 1.0])
+    code, text = call("score", first.path, "--scores", file, "--by", "url", "--output", tmp_path / "by_url")
+    assert code == 0, text
+    found = Run(str(tmp_path / "by_url")).attributes(["id", "maths"])
+    assert {row["id"] for row in found.to_pylist() if row["maths"] == 7.5} == {"4", "5"}
+    assert found["maths"].null_count == 10
+    code, text = call("score", first.path, "--scores", file, "--output", tmp_path / "by_id")
+    assert code == 0, text
+    found = Run(str(tmp_path / "by_id")).attributes(["id", "maths"])
+    assert {row["id"] for row in found.to_pylist() if row["maths"] is not None} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"key": ["1"], "maths": [1]}, "has no column id or url, only key, maths"),
+        ({"id": ["1"]}, "has no column beside id"),
+        ({"id": ["1"], "url": ["u"]}, "has no column beside id"),
+        ({"id": ["1"], "edu": [1]}, "column 'edu' is one that the run has already"),
+        ({"id": ["1"], "text": ["x"]}, "column 'text' is one that the run has already"),
+        ({"id": ["1"], "kind": ["x"]}, "column 'kind' is one that the run has already"),
+        ({"id": ["1"], "Maths score": [1]}, "column 'Maths score' cannot be a score"),
+        ({"id": ["1"], "maths": [[1]]}, "column 'maths' holds list<.*>, neither numbers nor text"),
+        ({"id": ["1"], "maths": [True]}, "column 'maths' holds bool, neither numbers nor text"),
+        ({"id": [1.5], "maths": [1]}, "column 'id' holds double, and keys are texts"),
+        ({"id": ["1", "2", "1"], "maths": [1, 1, 2]}, "rows of the same id with different values: '1'"),
+        ({"id": ["1", "1"], "maths": [1, None]}, "rows of the same id with different values: '1'"),
+        ({"id": ["a", "b", "c", "d"], "maths": [1, 2, 3, 4]}, "The file has 'a', 'b', 'c'; the run has '0', '1', '10'"),
+        ({"id": pa.array([], pa.string()), "maths": pa.array([], pa.int8())}, "The file has none; the run has '0'"),
+    ],
+)  # fmt: skip
+def test_a_file_of_scores_that_cannot_be_joined_is_refused(
+    finished: Path, tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
+    before = digest(finished)
+    file = given(tmp_path / "other.parquet", **columns)
+    code, text = call("score", finished, "--scores", file)
+    assert code
+    assert re.search(message, " ".join(text.split())), text
+    assert str(file) in text
+    assert digest(finished) == before
+
+
+def test_arguments_of_a_join_that_contradict_are_refused(finished: Path, tmp_path: Path) -> None:
+    file = given(tmp_path / "other.parquet", id=["1"], maths=[1])
+    (tmp_path / "no.parquet").write_text("id,maths")
+    pq.write_table(pa.table([["1"], [1], [2]], names=["id", "maths", "maths"]), tmp_path / "twice.parquet")
+    for arguments, message in (
+        ((finished, "--scores", file, "--add", "a=edu-en"), "and the other"),
+        ((finished, "--scores", file, "x.jsonl"), "leave out"),
+        ((finished, "--scores", file, "--by", "text"), "joins by id or url"),
+        ((finished, "--by", "id", "--add", "a=edu-en"), "joins by id or url"),
+        ((finished, "--scores", file, "--by", "url"), "has no column url"),
+        ((finished, "--scores", tmp_path / "twice.parquet"), "column 'maths' is there twice"),
+        ((finished, "--scores", tmp_path / "no.parquet"), "cannot be read as Parquet"),
+        ((finished, "--scores", tmp_path / "nothing.parquet"), "cannot be read as Parquet"),
+    ):
+        code, text = call("score", *arguments)
+        assert code
+        assert message in text, text
