@@ -100,6 +100,7 @@ def _add(
     from filters.cli.filter import print_result
     from filters.config.filter import FilterConfig
     from filters.errors import ConfigError
+    from filters.run.folder import finish_publishing
     from filters.run.progress import progress
     from filters.run.select import score_run
     from filters.scores.finished_run import Run
@@ -114,9 +115,15 @@ def _add(
     opened = None if config is None else FilterConfig.load(config)
     options = {} if opened is None else opened.output.storage_options
     console = make_console()
+    place = location(run, options)
+    if isinstance(place, Path) and output is None and finish_publishing(place):
+        if not quiet:
+            console.print(f"{run}: a kill had interrupted its replacement, which is finished now", markup=False)
+        if models and models.keys() <= Run(place).manifest["scores"].keys():
+            return
     with progress(make_console(stderr=True) if quiet else console, lambda plan: None, quiet=quiet) as observer:
         result = score_run(
-            Run(location(run, options)),
+            Run(place),
             models,
             output,
             file=file,

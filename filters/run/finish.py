@@ -22,7 +22,7 @@ from filters.phases.rows import ATTRIBUTES, rule_of
 from filters.read.units import digests_of_read, input_versions, is_file, is_local_file
 from filters.run.attributes import QUARANTINE, readings
 from filters.run.destination import Destination
-from filters.run.folder import CARD, FINISHED, MANIFEST, check_unchanged, publish, read_state, write_input_folder
+from filters.run.folder import CARD, MANIFEST, check_unchanged, drop_work, publish, read_state, write_input_folder
 from filters.run.ledger import Account, Ledger
 from filters.run.phase_list import phase_named
 from filters.run.plan import Observer, Plan, stated_scores
@@ -147,9 +147,7 @@ def publish_files(
         digests = {file["path"]: file["sha256"] for file in files}
         destination.publish(new, digests | {MANIFEST: sha256(new / MANIFEST)}, observer or Observer())
         output = destination.folder
-    # Renamed first: what a kill leaves from here on is no interrupted run.
-    gone = job.work.rename(output_folder / FINISHED)
-    shutil.rmtree(gone, ignore_errors=True)
+    drop_work(output_folder)
     shards = [output / file["path"] for file in manifest["files"] if file["path"].startswith("data/")]
     return RunResult(output, ledger, histograms.total, shards, manifest)
 

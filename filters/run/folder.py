@@ -35,6 +35,8 @@ INPUTS_FROM = ".inputs-relative-to"
 says nothing of the machine, does not list it, so it holds its own SHA-256."""
 PUBLISHED = ("data", "attributes", "fingerprints", "rejected", "quarantine.jsonl", CARD, INPUTS_FROM, MANIFEST)
 """Everything a run puts into its folder; the manifest comes last, so a folder without one is no finished run."""
+STAGED = ".staged"
+"""Names of what is to be published, one a line, written before the first of it is moved."""
 
 
 @contextlib.contextmanager
@@ -151,19 +153,53 @@ def input_folder(run: Location) -> str:
 def publish(output: Path, new: Path) -> None:
     """Move everything in `new` to its final name, the manifest last; what was there before goes, its manifest first.
 
-    All of it is on disk before the manifest is.
+    All of it is on disk before the manifest is. One that a kill interrupted may be called again: see
+    `finish_publishing`.
     """
-    for path in new.rglob("*"):
-        sync_to_disk(path)
-    for name in reversed(PUBLISHED):
-        entry = output / name
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    staged = new / STAGED
+    if not staged.exists():
+        for path in new.rglob("*"):
+            sync_to_disk(path)
+        with publishing(staged) as temporary:
+            temporary.write_text("\n".join(name for name in PUBLISHED if (new / name).exists()))
+    wanted = staged.read_text().splitlines()
+    (output / MANIFEST).unlink(missing_ok=True)
     for name in PUBLISHED:
-        if (new / name).exists():
+        entry, there = output / name, (new / name).exists()
+        if there or name not in wanted:  # else it was moved before a kill
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        if there:
             if name == MANIFEST:
                 sync_to_disk(output)
-            (new / name).rename(output / name)
+            (new / name).rename(entry)
     sync_to_disk(output)
+
+
+def finish_publishing(output: Path) -> bool:
+    """Finish what a kill interrupted between the first file that `publish` moved and the end of the work folder.
+
+    A run that replaces the one that it reads cannot be begun again from there: that one is gone.
+
+    Returns:
+        Whether there was something to finish.
+
+    Raises:
+        RunError: another process works on the folder.
+    """
+    new = output / WORK / "new"
+    if not (new / STAGED).exists():
+        return False
+    with held(output, "--output"):
+        if (new / MANIFEST).exists():
+            publish(output, new)
+        drop_work(output)
+    return True
+
+
+def drop_work(output: Path) -> None:
+    """Remove the work folder of a published run; renamed first, so that what a kill leaves is no interrupted run."""
+    gone = (output / WORK).rename(output / FINISHED)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 STATE = "state.json"

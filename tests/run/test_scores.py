@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -453,3 +454,34 @@ def test_arguments_of_a_join_that_contradict_are_refused(finished: Path, tmp_pat
         code, text = call("score", *arguments)
         assert code
         assert message in text, text
+
+
+def test_a_kill_while_a_run_is_replaced_loses_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("first", {"min_score": 1.0}, scores={"edu": "edu-en"})
+    first = run_filter(config.model_copy(update={"output": config.output.model_copy(update={"rejected": True})}))
+    (tmp_path / "first" / "fingerprints").mkdir()  # what a run before had, and the new one has not
+    rename, left = Path.rename, []
+
+    def watched(path: Path, target: Path) -> Path:
+        if Path(target).parent == Path(first.path) or path.name == ".work":
+            left.append(tmp_path / f"killed-{len(left)}")
+            shutil.copytree(str(first.path), left[-1])
+        return rename(path, target)
+
+    command = ("--add", "again=edu-en")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", watched)
+        code, text = call("score", first.path, *command)
+    assert code == 0, text
+    assert len(left) == 7  # data, attributes, rejected, quarantine, card, manifest, and the work folder
+    for killed in left:
+        code, text = call("score", killed, *command)
+        assert code == 0, text
+        assert "a kill had interrupted its replacement" in " ".join(text.split())
+        names = {path.relative_to(killed) for path in killed.rglob("*")}
+        assert names == {path.relative_to(first.path) for path in Path(first.path).rglob("*")}
+        assert all(check.ok is not False for check in verify_run(location(str(killed))))
+        code, text = call("score", killed, "--add", "third=promo-en")
+        assert code == 0, text
