@@ -52,7 +52,7 @@ test-newest:
 
 ## Tests of the kind `encoder`, which needs torch, in an environment of their own.
 test-encoder: .venv-encoder/.installed
-	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/train/test_tuning.py
+	.venv-encoder/bin/python -m pytest tests/model/test_encoder.py tests/model/test_encoder_onnx.py tests/model/kinds/test_tuning.py
 
 $(VENV)/.ray: $(VENV)/.dev
 	$(BIN)/python $(PIP) $(CONSTRAINTS) --editable '.[dev,ray]'
