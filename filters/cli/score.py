@@ -51,6 +51,12 @@ def score(
         ),
     ] = None,
     by: Annotated[str | None, typer.Option(metavar="id|url", help="--scores: the column to join by.")] = None,
+    force_new: Annotated[
+        bool,
+        typer.Option(
+            "--force-new", help="--add, --scores: drop an interrupted one; replace whatever run is in --output."
+        ),
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="--add, --scores: the new run. Default: RUN is replaced when it is done."),
@@ -73,7 +79,7 @@ def score(
             raise ConfigError(
                 "--add, --scores: one of them is for documents of a run; leave out FILES, --error-rate and the other"
             )
-        _add(model, add or [], output, config, scores, by, quiet=bool(context.obj))
+        _add(model, add or [], output, config, scores, by, force_new=force_new, quiet=bool(context.obj))
         return
     if not files:
         raise ConfigError("FILES: what is to be scored is missing. Remedy: name files, or - for standard input")
@@ -95,6 +101,7 @@ def _add(
     file: str | None,
     by: str | None,
     *,
+    force_new: bool,
     quiet: bool,
 ) -> None:
     from filters.cli.filter import print_result
@@ -128,6 +135,7 @@ def _add(
             output,
             file=file,
             by=by,
+            force_new=force_new,
             opens=opened,
             options=options,
             observer=observer,

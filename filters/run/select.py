@@ -139,6 +139,7 @@ def score_run(
     *,
     file: str | None = None,
     by: str | None = None,
+    force_new: bool = False,
     opens: FilterConfig | None = None,
     options: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
@@ -154,6 +155,7 @@ def score_run(
         output: folder or address of a new run.
         file: Parquet file of scores, joined in the place of models; see `filters.run.join.Join`.
         by: its column that names documents, "id" or "url"; None: the first that it has.
+        force_new: drop what was interrupted, which had other scores; replace whatever run is in `output`.
         opens: see `selection_config`.
         options: see `run_select`.
         observer: see `run_select`.
@@ -179,7 +181,7 @@ def score_run(
     if file is not None:
         joined = Join.open(location(file, options), by, taken_columns(config) | run.scores.keys())
     begun = (config.output.place / WORK / "done").exists()
-    replace = output is None and not begun
+    replace = force_new or (output is None and not begun)
     return run_select(run, config, options=options, force_new=replace, observer=observer, added=loaded, joined=joined)
 
 

@@ -485,3 +485,23 @@ def test_a_kill_while_a_run_is_replaced_loses_nothing(
         assert all(check.ok is not False for check in verify_run(location(str(killed))))
         code, text = call("score", killed, "--add", "third=promo-en")
         assert code == 0, text
+
+
+def test_an_interrupted_score_goes_on_or_is_dropped_for_another(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_filter(make("first", {"min_score": 1.0}, scores={"edu": "edu-en"}))
+    with monkeypatch.context() as patch:
+        patch.setattr("filters.run.select.publish_files", lambda *_: (_ for _ in ()).throw(RunError("killed")))
+        assert call("score", first.path, "--add", "first=edu-en") == (1, "killed")
+    assert (Path(first.path) / ".work" / "done").exists()
+    same, other = (shutil.copytree(str(first.path), tmp_path / name) for name in ("same", "other"))
+    code, text = call("score", same, "--add", "first=edu-en")
+    assert code == 0, text
+    assert "going on with the interrupted run" in text
+    code, text = call("score", other, "--add", "second=promo-en")
+    assert code
+    assert "start afresh with --force-new" in text
+    code, text = call("score", other, "--add", "second=promo-en", "--force-new")
+    assert code == 0, text
+    assert list(Run(str(other)).manifest["scores"]) == ["edu", "second"]
