@@ -227,10 +227,12 @@ def check_scores(config: FilterConfig, models: Mapping[str, QualityModel]) -> No
     """
     if "score" in models and (labels := models["score"].labels):
         first = next(iter(config.scores.items()), None)
-        key = f"scores.{first[0]}" if first is not None and first[1] == config.model else "model"
+        leads = first is not None and first[1] == config.model
+        key = f"scores.{first[0]}" if first is not None and leads else "model"
+        remedy = "name a model that gives a score before it, as in scores: {edu: edu-en, ...}"
         raise ConfigError(
             f"{key}: {models['score'].name} tells labels apart ({', '.join(labels[:3])}, ...) and gives no score, by "
-            "which a run decides. Remedy: model: a model that gives a score"
+            f"which a run decides. Remedy: {remedy if leads else 'model: a model that gives a score'}"
         )
     taken = taken_columns(config)
     for name, model in models.items():

@@ -135,6 +135,9 @@ def test_a_run_cannot_keep_by_labels(topics: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"model: topic-en tells labels apart \(Mixed, .*\) and gives no score"):
         make_plan(run)
+    several = run.model_dump(include={"input", "output"}) | {"scores": {"topic": str(topics), "edu": "edu-en"}}
+    with pytest.raises(ConfigError, match=r"scores\.topic: .* Remedy: name a model that gives a score before it"):
+        make_plan(FilterConfig.model_validate(several))
 
 
 @pytest.mark.parametrize(
