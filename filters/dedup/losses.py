@@ -110,7 +110,7 @@ def loss_line(loss: dict[str, Any]) -> str:
     members = " and ".join(name for name in (loss["one"], loss["other"]) if name)
     return (
         f"{loss['source']}: {loss['lost']:,} of {loss['documents']:,} documents go as near copies; the largest cluster "
-        f"has {loss['size']:,} documents, of which {loss['kept']} stays and {members} go"
+        f"has {loss['size']:,} documents, of which document {loss['kept']} stays and {members} go"
     )
 
 

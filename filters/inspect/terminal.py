@@ -479,5 +479,5 @@ def decided(manifest: Mapping[str, Any]) -> Iterator[str]:
     for loss in manifest["dedup"].get("source_losses", ()):
         yield (
             f"{loss['source']} loses {loss['lost']:,} of {loss['documents']:,} documents as near copies; the largest "
-            f"cluster has {loss['size']:,}, of which {loss['kept']} stays"
+            f"cluster has {loss['size']:,}, of which document {loss['kept']} stays"
         )

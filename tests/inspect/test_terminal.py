@@ -149,5 +149,5 @@ def test_what_was_not_compared_and_what_sources_lose_is_said() -> None:
     keep = {"solution": SOLUTION | {"target": {"min_score": 0.0}}}
     assert list(decided(MANIFEST | {"keep": keep, "dedup": {"near": near, "source_losses": [loss]}}))[1:] == [
         "1,500 documents are in 2 crowded buckets, where each was compared with the best only, not with all",
-        "host a.org loses 99 of 100 documents as near copies; the largest cluster has 70, of which k stays",
+        "host a.org loses 99 of 100 documents as near copies; the largest cluster has 70, of which document k stays",
     ]
