@@ -145,7 +145,7 @@ def test_it_stops_early_and_keeps_the_start_if_nothing_is_better(tmp_path: Path)
 
 
 def test_pages_kept_aside_are_of_other_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from filters.train import tuning
+    from filters.model.kinds import tuning
 
     texts, targets, groups = pages(60)
     seen = []
