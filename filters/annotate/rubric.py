@@ -237,7 +237,7 @@ class Prompt:
 
     @property
     def question(self) -> str:
-        """What follows the page."""
+        """The part of the prompt behind the page."""
         if self.mode == "reward":
             return ""
         if self.mode == "justify":

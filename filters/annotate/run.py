@@ -274,7 +274,7 @@ class JudgePlan:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatePlan:
-    """What a run is going to do.
+    """The plan of a run: pages, judges and their cost.
 
     Attributes:
         documents: in the sample.

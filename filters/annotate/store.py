@@ -599,6 +599,6 @@ class Store:
             db.execute("UPDATE runs SET ended = ?, outcome = ? WHERE run = ?", (time.time(), outcome, run))
 
     def spent(self) -> Spending:
-        """What all runs on this store have cost."""
+        """Requests, tokens and money that all runs on this store have spent."""
         columns = "ifnull(sum(requests), 0), ifnull(sum(tokens_in), 0), ifnull(sum(tokens_out), 0)"
         return Spending(*self._one(f"SELECT {columns}, ifnull(sum(cost), 0.0) FROM spending"))  # noqa: S608

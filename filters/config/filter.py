@@ -348,7 +348,7 @@ class KeepConfig(Section):
 
     @property
     def whatever_score(self) -> bool:
-        """Whether a document is kept whatever its score."""
+        """Whether the rule keeps documents of any score: `min_score` is 0 or less, and there is no `where`."""
         return self.min_score is not None and self.min_score <= 0 and self.where is None
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from filters.phases.phase import Job
 from filters.phases.rows import read_rows
 
 RANKED = {"score": "<f4", "length": "<i8", "id": "[u1]"}
-"""What a document is ranked by."""
+"""Columns by which the members of a set of copies are ranked: the first one stays."""
 MEMBERS = Mail(
     "copies", "members.bin", {"root": "<i8", "document": "<i8", "lead": "<i8", **RANKED}, senders=place_count
 )

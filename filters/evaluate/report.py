@@ -47,7 +47,7 @@ class _Part(BaseModel):
 
 
 class Subject(_Part):
-    """What was measured.
+    """The model, or the config, that was measured.
 
     Attributes:
         digest: sha256 of the model folder; of a cross-validated config, of the config's settings.

@@ -205,8 +205,8 @@ def drop_work(output: Path) -> None:
 STATE = "state.json"
 DECIDING = (
     "config/filter.py", "dedup", "kernels", "model", "phases", "read", "scores",
-    *(f"run/{name}.py" for name in ("adopt", "attributes", "documents", "heuristics", "join", "phase_list",
-                                    "selection", "shard", "steps", "writers")),
+    *(f"run/{name}.py" for name in ("adopt", "attributes", "documents", "heuristics", "joined_scores",
+                                    "phase_list", "selection", "shard", "steps", "writers")),
 )  # fmt: skip
 """The code that decides the bytes of a run: a unit done by other code is not to be mixed with those done before. How a
 run is begun, shown, spread over machines or published is no part of it."""

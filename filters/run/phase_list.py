@@ -8,7 +8,7 @@ from filters.errors import RunError
 from filters.phases.phase import Job, Phase
 from filters.run.adopt import AddedScores, AdoptedAttributes, AdoptedVerdicts
 from filters.run.attributes import Attributes
-from filters.run.join import JoinedScores
+from filters.run.joined_scores import JoinedScores
 from filters.run.selection import SELECT_PHASES
 from filters.run.shard import Shard
 

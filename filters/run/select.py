@@ -28,7 +28,7 @@ from filters.run.destination import Destination
 from filters.run.engine import Engine, begin, check_vacant, disk_errors_told, only_resumable_work_kept
 from filters.run.finish import FORMAT, RunResult, publish_files
 from filters.run.folder import MANIFEST, WORK, code_digest, held
-from filters.run.join import Join
+from filters.run.joined_scores import Join
 from filters.run.plan import Observer, check_quota, check_scores, score_columns, stated_scores, taken_columns
 from filters.run.steps import load_models
 from filters.run.workers import ThreadPool
@@ -153,7 +153,7 @@ def score_run(
         run: the finished run, which is replaced, once the new one is complete, unless `output` is given.
         models: name of the column -> model, as for `QualityModel.load`.
         output: folder or address of a new run.
-        file: Parquet file of scores, joined in the place of models; see `filters.run.join.Join`.
+        file: Parquet file of scores, joined in the place of models; see `filters.run.joined_scores.Join`.
         by: its column that names documents, "id" or "url"; None: the first that it has.
         force_new: drop what was interrupted, which had other scores; replace whatever run is in `output`.
         opens: see `selection_config`.
