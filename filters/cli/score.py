@@ -111,6 +111,7 @@ def _add(
     from filters.run.progress import progress
     from filters.run.select import score_run
     from filters.scores.finished_run import Run
+    from filters.storage.files import sha256
     from filters.storage.location import location
 
     models: dict[str, str] = {}
@@ -126,7 +127,9 @@ def _add(
     if isinstance(place, Path) and output is None and finish_publishing(place):
         if not quiet:
             console.print(f"{run}: a kill had interrupted its replacement, which is finished now", markup=False)
-        if models and models.keys() <= Run(place).manifest["scores"].keys():
+        known = Run(place).manifest["scores"]
+        digests = {one["digest"] for one in known.values()}
+        if models.keys() <= known.keys() and (file is None or sha256(location(file, options)) in digests):
             return
     with progress(make_console(stderr=True) if quiet else console, lambda plan: None, quiet=quiet) as observer:
         result = score_run(

@@ -456,8 +456,9 @@ def test_arguments_of_a_join_that_contradict_are_refused(finished: Path, tmp_pat
         assert message in text, text
 
 
+@pytest.mark.parametrize("joins", [False, True])
 def test_a_kill_while_a_run_is_replaced_loses_nothing(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joins: bool
 ) -> None:
     config = make("first", {"min_score": 1.0}, scores={"edu": "edu-en"})
     first = run_filter(config.model_copy(update={"output": config.output.model_copy(update={"rejected": True})}))
@@ -470,7 +471,10 @@ def test_a_kill_while_a_run_is_replaced_loses_nothing(
             shutil.copytree(str(first.path), left[-1])
         return rename(path, target)
 
-    command = ("--add", "again=edu-en")
+    command: tuple[object, ...] = ("--add", "again=edu-en")
+    if joins:
+        ids = pa.chunked_array([table["id"].combine_chunks() for table in Run(str(first.path)).tables(["id"])])
+        command = ("--scores", given(tmp_path / "theirs.parquet", id=ids, again=np.ones(len(ids))))
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", watched)
         code, text = call("score", first.path, *command)
